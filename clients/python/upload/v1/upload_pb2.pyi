@@ -1,0 +1,379 @@
+import datetime
+
+from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class UploadStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPLOAD_STATUS_UNSPECIFIED: _ClassVar[UploadStatus]
+    UPLOAD_STATUS_PENDING: _ClassVar[UploadStatus]
+    UPLOAD_STATUS_UPLOADING: _ClassVar[UploadStatus]
+    UPLOAD_STATUS_COMPLETED: _ClassVar[UploadStatus]
+    UPLOAD_STATUS_FAILED: _ClassVar[UploadStatus]
+    UPLOAD_STATUS_CANCELLED: _ClassVar[UploadStatus]
+
+class BatchStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BATCH_STATUS_UNSPECIFIED: _ClassVar[BatchStatus]
+    BATCH_STATUS_PENDING: _ClassVar[BatchStatus]
+    BATCH_STATUS_PROCESSING: _ClassVar[BatchStatus]
+    BATCH_STATUS_COMPLETED: _ClassVar[BatchStatus]
+    BATCH_STATUS_FAILED: _ClassVar[BatchStatus]
+    BATCH_STATUS_CANCELLED: _ClassVar[BatchStatus]
+UPLOAD_STATUS_UNSPECIFIED: UploadStatus
+UPLOAD_STATUS_PENDING: UploadStatus
+UPLOAD_STATUS_UPLOADING: UploadStatus
+UPLOAD_STATUS_COMPLETED: UploadStatus
+UPLOAD_STATUS_FAILED: UploadStatus
+UPLOAD_STATUS_CANCELLED: UploadStatus
+BATCH_STATUS_UNSPECIFIED: BatchStatus
+BATCH_STATUS_PENDING: BatchStatus
+BATCH_STATUS_PROCESSING: BatchStatus
+BATCH_STATUS_COMPLETED: BatchStatus
+BATCH_STATUS_FAILED: BatchStatus
+BATCH_STATUS_CANCELLED: BatchStatus
+
+class File(_message.Message):
+    __slots__ = ("file_id", "filename", "content_type", "size_bytes", "bytes_received", "status", "batch_id", "owner", "sha256", "created_at", "updated_at", "completed_at", "cancelled_at", "cancelled_by", "cancel_reason", "failure_reason", "revision")
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_AT_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_AT_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_BY_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    filename: str
+    content_type: str
+    size_bytes: int
+    bytes_received: int
+    status: UploadStatus
+    batch_id: str
+    owner: str
+    sha256: str
+    created_at: _timestamp_pb2.Timestamp
+    updated_at: _timestamp_pb2.Timestamp
+    completed_at: _timestamp_pb2.Timestamp
+    cancelled_at: _timestamp_pb2.Timestamp
+    cancelled_by: str
+    cancel_reason: str
+    failure_reason: str
+    revision: int
+    def __init__(self, file_id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bytes_received: _Optional[int] = ..., status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., owner: _Optional[str] = ..., sha256: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., failure_reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Batch(_message.Message):
+    __slots__ = ("batch_id", "status", "owner", "total_files", "completed_files", "failed_files", "cancelled_files_count", "created_at", "updated_at", "cancelled_at", "cancelled_by", "cancel_reason", "revision")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FILES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FILES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FILES_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FILES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_AT_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_BY_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    status: BatchStatus
+    owner: str
+    total_files: int
+    completed_files: int
+    failed_files: int
+    cancelled_files_count: int
+    created_at: _timestamp_pb2.Timestamp
+    updated_at: _timestamp_pb2.Timestamp
+    cancelled_at: _timestamp_pb2.Timestamp
+    cancelled_by: str
+    cancel_reason: str
+    revision: int
+    def __init__(self, batch_id: _Optional[str] = ..., status: _Optional[_Union[BatchStatus, str]] = ..., owner: _Optional[str] = ..., total_files: _Optional[int] = ..., completed_files: _Optional[int] = ..., failed_files: _Optional[int] = ..., cancelled_files_count: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class AuditEvent(_message.Message):
+    __slots__ = ("event_id", "file_id", "batch_id", "from_status", "to_status", "actor", "source", "reason", "request_id", "occurred_at")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_STATUS_FIELD_NUMBER: _ClassVar[int]
+    TO_STATUS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    file_id: str
+    batch_id: str
+    from_status: str
+    to_status: str
+    actor: str
+    source: str
+    reason: str
+    request_id: str
+    occurred_at: _timestamp_pb2.Timestamp
+    def __init__(self, event_id: _Optional[str] = ..., file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., from_status: _Optional[str] = ..., to_status: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class FileSpec(_message.Message):
+    __slots__ = ("filename", "size_bytes", "content_type", "sha256")
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    filename: str
+    size_bytes: int
+    content_type: str
+    sha256: str
+    def __init__(self, filename: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class InitiateUploadRequest(_message.Message):
+    __slots__ = ("filename", "size_bytes", "content_type", "sha256", "request_id")
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    filename: str
+    size_bytes: int
+    content_type: str
+    sha256: str
+    request_id: str
+    def __init__(self, filename: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., sha256: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class InitiateUploadResponse(_message.Message):
+    __slots__ = ("file",)
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    file: File
+    def __init__(self, file: _Optional[_Union[File, _Mapping]] = ...) -> None: ...
+
+class InitiateBatchRequest(_message.Message):
+    __slots__ = ("files", "request_id")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[FileSpec]
+    request_id: str
+    def __init__(self, files: _Optional[_Iterable[_Union[FileSpec, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class InitiateBatchResponse(_message.Message):
+    __slots__ = ("batch", "file_ids")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    FILE_IDS_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    file_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., file_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UploadHeader(_message.Message):
+    __slots__ = ("file_id", "offset")
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    offset: int
+    def __init__(self, file_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class UploadCommit(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    def __init__(self, sha256: _Optional[str] = ...) -> None: ...
+
+class UploadFileRequest(_message.Message):
+    __slots__ = ("header", "data", "commit")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    header: UploadHeader
+    data: bytes
+    commit: UploadCommit
+    def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., commit: _Optional[_Union[UploadCommit, _Mapping]] = ...) -> None: ...
+
+class UploadProgress(_message.Message):
+    __slots__ = ("bytes_received",)
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    bytes_received: int
+    def __init__(self, bytes_received: _Optional[int] = ...) -> None: ...
+
+class UploadStopped(_message.Message):
+    __slots__ = ("status", "cancelled_at", "cancelled_by", "cancel_reason")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_AT_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_BY_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
+    status: UploadStatus
+    cancelled_at: _timestamp_pb2.Timestamp
+    cancelled_by: str
+    cancel_reason: str
+    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ...) -> None: ...
+
+class UploadFileResponse(_message.Message):
+    __slots__ = ("progress", "completed", "stopped")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    progress: UploadProgress
+    completed: File
+    stopped: UploadStopped
+    def __init__(self, progress: _Optional[_Union[UploadProgress, _Mapping]] = ..., completed: _Optional[_Union[File, _Mapping]] = ..., stopped: _Optional[_Union[UploadStopped, _Mapping]] = ...) -> None: ...
+
+class GetFileRequest(_message.Message):
+    __slots__ = ("file_id",)
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    def __init__(self, file_id: _Optional[str] = ...) -> None: ...
+
+class ListFilesRequest(_message.Message):
+    __slots__ = ("status", "batch_id", "page_size", "page_token")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    status: UploadStatus
+    batch_id: str
+    page_size: int
+    page_token: str
+    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListFilesResponse(_message.Message):
+    __slots__ = ("files", "next_page_token")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    next_page_token: str
+    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetBatchRequest(_message.Message):
+    __slots__ = ("batch_id",)
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    def __init__(self, batch_id: _Optional[str] = ...) -> None: ...
+
+class CancelFileRequest(_message.Message):
+    __slots__ = ("file_id", "reason", "request_id")
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    reason: str
+    request_id: str
+    def __init__(self, file_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CancelFileResponse(_message.Message):
+    __slots__ = ("message", "file_id", "filename", "cancelled_at")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_AT_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    file_id: str
+    filename: str
+    cancelled_at: _timestamp_pb2.Timestamp
+    def __init__(self, message: _Optional[str] = ..., file_id: _Optional[str] = ..., filename: _Optional[str] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class CancelBatchRequest(_message.Message):
+    __slots__ = ("batch_id", "reason", "request_id")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    reason: str
+    request_id: str
+    def __init__(self, batch_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CancelBatchResponse(_message.Message):
+    __slots__ = ("message", "batch_id", "cancelled_files_count", "total_files_in_batch", "cancelled_at")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FILES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FILES_IN_BATCH_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_AT_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    batch_id: str
+    cancelled_files_count: int
+    total_files_in_batch: int
+    cancelled_at: _timestamp_pb2.Timestamp
+    def __init__(self, message: _Optional[str] = ..., batch_id: _Optional[str] = ..., cancelled_files_count: _Optional[int] = ..., total_files_in_batch: _Optional[int] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class WatchStatusRequest(_message.Message):
+    __slots__ = ("file_ids", "batch_ids", "include_batch_files", "all", "resume_token", "until_final", "progress_interval")
+    FILE_IDS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_IDS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BATCH_FILES_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FINAL_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    file_ids: _containers.RepeatedScalarFieldContainer[str]
+    batch_ids: _containers.RepeatedScalarFieldContainer[str]
+    include_batch_files: bool
+    all: bool
+    resume_token: str
+    until_final: bool
+    progress_interval: _duration_pb2.Duration
+    def __init__(self, file_ids: _Optional[_Iterable[str]] = ..., batch_ids: _Optional[_Iterable[str]] = ..., include_batch_files: _Optional[bool] = ..., all: _Optional[bool] = ..., resume_token: _Optional[str] = ..., until_final: _Optional[bool] = ..., progress_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("file_id", "bytes_received")
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    bytes_received: int
+    def __init__(self, file_id: _Optional[str] = ..., bytes_received: _Optional[int] = ...) -> None: ...
+
+class Bookmark(_message.Message):
+    __slots__ = ("resynced",)
+    RESYNCED_FIELD_NUMBER: _ClassVar[int]
+    resynced: bool
+    def __init__(self, resynced: _Optional[bool] = ...) -> None: ...
+
+class WatchStatusResponse(_message.Message):
+    __slots__ = ("file", "batch", "progress", "bookmark", "resume_token")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    BOOKMARK_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    file: File
+    batch: Batch
+    progress: Progress
+    bookmark: Bookmark
+    resume_token: str
+    def __init__(self, file: _Optional[_Union[File, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class ListAuditEventsRequest(_message.Message):
+    __slots__ = ("file_id", "batch_id", "page_size", "page_token")
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    batch_id: str
+    page_size: int
+    page_token: str
+    def __init__(self, file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListAuditEventsResponse(_message.Message):
+    __slots__ = ("events", "next_page_token")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[AuditEvent]
+    next_page_token: str
+    def __init__(self, events: _Optional[_Iterable[_Union[AuditEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

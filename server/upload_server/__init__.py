@@ -1,0 +1,1 @@
+"""The gRPC service that takes file uploads and cancels them for certain."""
