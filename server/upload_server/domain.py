@@ -1,0 +1,206 @@
+"""Decides which states exist and what may follow what: pure values, no I/O.
+
+Must not know how anything is stored, sent or shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class FileStatus(StrEnum):
+    """State of a file, as stored, logged and exported."""
+
+    PENDING = "pending"
+    UPLOADING = "uploading"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return not NEXT_FILE[self]
+
+
+class BatchStatus(StrEnum):
+    """State of a batch, as stored, logged and exported."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return not NEXT_BATCH[self]
+
+
+NEXT_FILE: Mapping[FileStatus, frozenset[FileStatus]] = {
+    FileStatus.PENDING: frozenset({FileStatus.UPLOADING, FileStatus.FAILED, FileStatus.CANCELLED}),
+    FileStatus.UPLOADING: frozenset({FileStatus.COMPLETED, FileStatus.FAILED, FileStatus.CANCELLED}),
+    FileStatus.COMPLETED: frozenset(),
+    FileStatus.FAILED: frozenset(),
+    FileStatus.CANCELLED: frozenset(),
+}
+
+NEXT_BATCH: Mapping[BatchStatus, frozenset[BatchStatus]] = {
+    BatchStatus.PENDING: frozenset({BatchStatus.PROCESSING, BatchStatus.FAILED, BatchStatus.CANCELLED}),
+    BatchStatus.PROCESSING: frozenset({BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.CANCELLED}),
+    BatchStatus.COMPLETED: frozenset(),
+    BatchStatus.FAILED: frozenset(),
+    BatchStatus.CANCELLED: frozenset(),
+}
+
+
+def sources_of(target: FileStatus) -> frozenset[FileStatus]:
+    """States a file may be in for it to become ``target``: the from-set of the conditional write."""
+    return frozenset(status for status, following in NEXT_FILE.items() if target in following)
+
+
+def roll_up(total: int, completed: int, failed: int, cancelled: int) -> BatchStatus | None:
+    """Return the final status that follows from a batch's files, or None while some are not final."""
+    if completed + failed + cancelled < total:
+        return None
+    if cancelled == total:
+        return BatchStatus.CANCELLED
+    return BatchStatus.FAILED if failed else BatchStatus.COMPLETED
+
+
+class FailureReason(StrEnum):
+    """Why a file failed."""
+
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    EXPIRED = "expired"
+
+
+class Source(StrEnum):
+    """The door or the mechanism through which a change came."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+    WEBSOCKET = "websocket"
+    WEBSOCKET_CLOSE = "websocket_close"
+    TUS = "tus"
+    BATCH_CANCEL = "batch_cancel"
+    EXPIRY = "expiry"
+    ROLL_UP = "roll_up"
+
+
+# `cancelled_by` of a batch that became cancelled because each of its files was.
+ALL_FILES = "all_files"
+SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and through which door. ``principal`` is empty while callers are not authenticated."""
+
+    source: Source
+    principal: str = ""
+
+    @property
+    def actor(self) -> str:
+        """The caller as the audit trail and ``cancelled_by`` name them."""
+        return f"user:{self.principal}" if self.principal else "user"
+
+    @property
+    def cancelled_by(self) -> str:
+        """What a file cancelled by this caller says: closing a WebSocket is told apart from asking."""
+        return Source.WEBSOCKET_CLOSE.value if self.source is Source.WEBSOCKET_CLOSE else self.actor
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """What is announced of one file; ``sha256`` is lower-case hex or empty."""
+
+    filename: str
+    size_bytes: int
+    content_type: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One upload as it stands at ``revision``. Times are UTC, cut to microseconds."""
+
+    file_id: str
+    filename: str
+    content_type: str
+    size_bytes: int
+    bytes_received: int
+    status: FileStatus
+    batch_id: str
+    owner: str
+    sha256: str
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+    cancelled_at: datetime | None
+    cancelled_by: str
+    cancel_reason: str
+    failure_reason: str
+    revision: int
+    # Not on the wire: the number of the row's last change, and the writer's fence.
+    change_no: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Files announced together, as they stand at ``revision``."""
+
+    batch_id: str
+    status: BatchStatus
+    owner: str
+    total_files: int
+    completed_files: int
+    failed_files: int
+    cancelled_files_count: int
+    created_at: datetime
+    updated_at: datetime
+    cancelled_at: datetime | None
+    cancelled_by: str
+    cancel_reason: str
+    revision: int
+    change_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One committed change of status; ``event_id`` is its change number."""
+
+    event_id: int
+    file_id: str
+    batch_id: str
+    from_status: str
+    to_status: str
+    actor: str
+    source: str
+    reason: str
+    request_id: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledFile:
+    """The answer to a cancel of one file, kept under its request id so that it repeats exactly."""
+
+    file_id: str
+    filename: str
+    cancelled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledBatch:
+    """The answer to a cancel of a batch: ``cancelled_files_count`` are those this call cancelled."""
+
+    batch_id: str
+    cancelled_files_count: int
+    total_files_in_batch: int
+    cancelled_at: datetime

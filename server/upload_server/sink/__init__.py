@@ -1,0 +1,42 @@
+"""Decides what the service can ask of the place where bytes lie: the Sink protocol.
+
+Must not know whose bytes they are. Methods block: they run on the ingest's threads, never on the event loop.
+They raise OSError; the ingest turns that into ``StorageFailure``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+
+class SinkFile(Protocol):
+    """The bytes of one file, open for appending by one writer."""
+
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind."""
+
+    def sync(self) -> None:
+        """Make everything appended survive power loss. After a failure the file must be given up, never synced again."""
+
+    def close(self) -> None:
+        """Close without syncing. Safe to call twice."""
+
+
+class Sink(Protocol):
+    """Bytes by file id."""
+
+    def open(self, file_id: str, offset: int) -> SinkFile:
+        """Open for appending at ``offset``: what lies beyond is cut off; raises OSError when there is less."""
+
+    def read(self, file_id: str, end: int, chunk_bytes: int) -> Iterator[bytes]:
+        """Read the first ``end`` bytes, for hashing a resumed prefix."""
+
+    def delete(self, file_id: str) -> int:
+        """Delete and make the deletion survive power loss; returns how many bytes were freed, 0 if there was nothing."""
+
+    def file_ids(self) -> Iterator[str]:
+        """Ids of everything that lies here, in any state."""
+
+    def size(self, file_id: str) -> int:
+        """Bytes that lie here for this id, 0 if none."""
