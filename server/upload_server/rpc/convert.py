@@ -5,7 +5,7 @@ Must not know where the values come from or which transport carries the messages
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,8 +22,20 @@ from upload_server.domain import (
     FileStatus,
 )
 
-_FILE_STATUS = {status: pb.UploadStatus.Value(f"UPLOAD_STATUS_{status.name}") for status in FileStatus}
-_BATCH_STATUS = {status: pb.BatchStatus.Value(f"BATCH_STATUS_{status.name}") for status in BatchStatus}
+_FILE_STATUS: Mapping[FileStatus, pb.UploadStatus] = {
+    FileStatus.PENDING: pb.UPLOAD_STATUS_PENDING,
+    FileStatus.UPLOADING: pb.UPLOAD_STATUS_UPLOADING,
+    FileStatus.COMPLETED: pb.UPLOAD_STATUS_COMPLETED,
+    FileStatus.FAILED: pb.UPLOAD_STATUS_FAILED,
+    FileStatus.CANCELLED: pb.UPLOAD_STATUS_CANCELLED,
+}
+_BATCH_STATUS: Mapping[BatchStatus, pb.BatchStatus] = {
+    BatchStatus.PENDING: pb.BATCH_STATUS_PENDING,
+    BatchStatus.PROCESSING: pb.BATCH_STATUS_PROCESSING,
+    BatchStatus.COMPLETED: pb.BATCH_STATUS_COMPLETED,
+    BatchStatus.FAILED: pb.BATCH_STATUS_FAILED,
+    BatchStatus.CANCELLED: pb.BATCH_STATUS_CANCELLED,
+}
 _STATUS_OF_PROTO = {number: status for status, number in _FILE_STATUS.items()}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from upload_server import errors
 DOMAIN = "upload.v1"
 
 # Looked up along the class order, so a new reason inherits the code of its family.
-_CODES: dict[type[errors.UploadError], int] = {
+_CODES: dict[type[errors.UploadError], Code] = {
     errors.NotFound: Code.NOT_FOUND,
     errors.NotInState: Code.FAILED_PRECONDITION,
     errors.OffsetMismatch: Code.FAILED_PRECONDITION,
@@ -44,8 +44,8 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
-def code_of(error: errors.UploadError) -> int:
-    """Return the gRPC code (a number of google.rpc.Code) that says ``error``."""
+def code_of(error: errors.UploadError) -> Code:
+    """Return the gRPC code that says ``error``."""
     for family in type(error).__mro__:
         if family in _CODES:
             return _CODES[family]
