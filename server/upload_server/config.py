@@ -1,0 +1,254 @@
+"""Decides which settings exist, their defaults and their rules. The only reader of the environment.
+
+Every setting is an option (``--grpc-port``) and an environment variable (``UPLOAD_GRPC_PORT``);
+the option wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+MIB = 1024 * 1024
+_DAY = 24 * 3600
+_DATA_DIR = Path("upload-data")
+_LAST_PORT = 65535
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": float(_DAY)}
+_SIZES = {"kib": 1024, "mib": MIB, "gib": 1024 * MIB, "tib": 1024 * 1024 * MIB}
+
+
+class ConfigError(Exception):
+    """A setting breaks its rule; the message names the setting."""
+
+
+def _number(text: str, kind: Callable[[str], float]) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a number") from None
+
+
+def parse_seconds(text: str) -> float:
+    """Return a duration in seconds: ``500ms``, ``10s``, ``5m``, ``24h``, ``7d`` or a bare number."""
+    for unit in sorted(_UNITS, key=len, reverse=True):
+        if text.endswith(unit):
+            return _number(text[: -len(unit)], float) * _UNITS[unit]
+    return _number(text, float)
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size in bytes; ``64KiB``, ``8MiB``, ``1TiB`` or a bare number of bytes."""
+    lowered = text.lower()
+    for unit, factor in _SIZES.items():
+        if lowered.endswith(unit):
+            return int(_number(text[: -len(unit)], float) * factor)
+    return int(_number(text, int))
+
+
+def parse_bool(text: str) -> bool:
+    """Return a switch: ``true``/``false``, ``1``/``0``, ``yes``/``no``, ``on``/``off``."""
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
+    if text.lower() not in words:
+        raise ConfigError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Return the comma-separated words of ``text``."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _parse_int(text: str) -> int:
+    return int(_number(text, int))
+
+
+def _option(
+    default: object, help_text: str, parse: Callable[[str], object] = str, low: float | None = None
+) -> Any:  # as dataclasses.field itself is typed
+    return field(default=default, metadata={"help": help_text, "parse": parse, "low": low})
+
+
+def _optional_bool(text: str) -> bool | None:
+    return None if text == "auto" else parse_bool(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting of a server process. Sizes are bytes, times are seconds."""
+
+    host: str = _option(
+        "127.0.0.1", "address both ports bind; anything but loopback warns: there is no authentication"
+    )
+    grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0)
+    http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0)
+    data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)
+    database_url: str = _option("", "sqlite:///path; empty: upload.sqlite3 in the data dir")
+    upload_ttl: float = _option(
+        _DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1
+    )
+    request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
+    idle_timeout: float = _option(
+        60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1
+    )
+    websocket_grace: float = _option(
+        10, "a WebSocket lost without a close frame cancels its upload after this long", parse_seconds, 0
+    )
+    drain_grace: float = _option(10, "how long running calls may go on after SIGTERM", parse_seconds, 0)
+    call_timeout: float = _option(
+        30, "unary calls are ended after this long, whatever their deadline", parse_seconds, 1
+    )
+    bookmark_interval: float = _option(
+        15, "a watch sends a bookmark after this long a silence", parse_seconds, 0.1
+    )
+    max_file_bytes: int = _option(1024 * 1024 * MIB, "largest size_bytes of a file", parse_bytes, 1)
+    max_message_bytes: int = _option(8 * MIB, "largest gRPC message and unary HTTP body", parse_bytes, MIB)
+    max_calls: int = _option(
+        1000, "unary calls at once; over it OVERLOADED. Cancels have as many of their own", _parse_int, 1
+    )
+    max_uploads: int = _option(4000, "open upload streams at once; over it OVERLOADED", _parse_int, 1)
+    max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
+    max_websockets: int = _option(
+        1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1
+    )
+    watch_history: int = _option(
+        10_000, "changes kept for a slow watcher before it reads the database", _parse_int, 1
+    )
+    allowed_origins: tuple[str, ...] = _option((), "comma-separated origins whose pages may call", parse_list)
+    allowed_hosts: tuple[str, ...] = _option(
+        (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_list
+    )
+    reflection: bool | None = _option(
+        None, "gRPC reflection: true, false or auto (on when bound to loopback)", _optional_bool
+    )
+    log_format: str = _option("auto", "console, json or auto (console on a terminal)")
+    log_level: str = _option("info", "debug, info, warning or error")
+    uvloop: bool = _option(default=True, help_text="use uvloop", parse=parse_bool)
+    sched_batch: bool = _option(
+        default=False,
+        help_text="run under SCHED_BATCH: more throughput, a little more latency (Linux)",
+        parse=parse_bool,
+    )
+    linger: float = _option(
+        0.003, "a busy writer waits this long for company before it commits; 0 never", parse_seconds, 0
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that break a rule, naming the option."""
+        for item in fields(self):
+            low = item.metadata["low"]
+            if low is not None and getattr(self, item.name) < low:
+                raise ConfigError(f"--{option_name(item)}: must be at least {low:g}")
+        for name, allowed in (
+            ("log_format", ("auto", "console", "json")),
+            ("log_level", ("debug", "info", "warning", "error")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"--{name.replace('_', '-')}: must be one of {', '.join(allowed)}")
+        for port in ("grpc_port", "http_port"):
+            if getattr(self, port) > _LAST_PORT:
+                raise ConfigError(f"--{port.replace('_', '-')}: must be at most {_LAST_PORT}")
+
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'upload.sqlite3'}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the ports."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def with_reflection(self) -> bool:
+        """Whether gRPC reflection is on."""
+        return self.on_loopback if self.reflection is None else self.reflection
+
+
+def option_name(item: Field[Any]) -> str:
+    """Return the option of a setting without its dashes."""
+    return item.name.replace("_", "-")
+
+
+def env_name(item: Field[Any]) -> str:
+    """Return the environment variable of a setting."""
+    return f"UPLOAD_{item.name.upper()}"
+
+
+def _shown_default(item: Field[Any]) -> str:
+    default = item.default
+    if default is MISSING or default in ("", (), None):
+        return ""
+    return f" (default {str(default).lower() if isinstance(default, bool) else default})"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every setting."""
+    for item in fields(Config):
+        parser.add_argument(
+            f"--{option_name(item)}",
+            dest=item.name,
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"{item.metadata['help']}{_shown_default(item)} [{env_name(item)}]",
+        )
+
+
+def load(options: Mapping[str, str], environment: Mapping[str, str]) -> Config:
+    """Build the Config from parsed options and the environment; raises ConfigError naming what is wrong."""
+    values: dict[str, Any] = {}
+    for item in fields(Config):
+        name, text = f"--{option_name(item)}", options.get(item.name)
+        if text is None and env_name(item) in environment:
+            name, text = env_name(item), environment[env_name(item)]
+        if text is None:
+            continue
+        try:
+            values[item.name] = item.metadata["parse"](text)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+    return Config(**values)
+
+
+def mistyped(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (name found, name probably meant) of variables that look like a mistyped setting of ours.
+
+    Other ``UPLOAD_…`` variables are left alone: orchestrators make such names from a service's name.
+    """
+    known = [env_name(item) for item in fields(Config)]
+    found = []
+    for name in sorted(environment):
+        if name.startswith("UPLOAD_") and name not in known:
+            found += [(name, meant) for meant in difflib.get_close_matches(name, known, n=1, cutoff=0.9)]
+    return found
+
+
+def documented() -> Sequence[tuple[str, str, str, str]]:
+    """Return (option, environment variable, default, meaning) of every setting, for the README's table."""
+    return [
+        (
+            f"--{option_name(i)}",
+            env_name(i),
+            _shown_default(i).strip(" ()").removeprefix("default "),
+            i.metadata["help"],
+        )
+        for i in fields(Config)
+    ]
