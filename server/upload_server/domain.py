@@ -106,7 +106,9 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The caller as the audit trail and ``cancelled_by`` name them."""
+        """The caller as the audit trail and ``cancelled_by`` name them; ``system`` when nobody called."""
+        if self.source in (Source.EXPIRY, Source.ROLL_UP):
+            return SYSTEM
         return f"user:{self.principal}" if self.principal else "user"
 
     @property

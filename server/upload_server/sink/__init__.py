@@ -29,14 +29,20 @@ class Sink(Protocol):
     def open(self, file_id: str, offset: int) -> SinkFile:
         """Open for appending at ``offset``: what lies beyond is cut off; raises OSError when there is less."""
 
-    def read(self, file_id: str, end: int, chunk_bytes: int) -> Iterator[bytes]:
-        """Read the first ``end`` bytes, for hashing a resumed prefix."""
+    def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+        """Read the bytes from ``start`` to ``end``, for hashing a resumed prefix; raises OSError when there are fewer."""
 
     def delete(self, file_id: str) -> int:
         """Delete and make the deletion survive power loss; returns how many bytes were freed, 0 if there was nothing."""
+
+    def delete_all(self, file_ids: Sequence[str]) -> dict[str, int | OSError]:
+        """Delete as ``delete`` does, many at the price of few syncs; tells of each id what was freed or what went wrong."""
 
     def file_ids(self) -> Iterator[str]:
         """Ids of everything that lies here, in any state."""
 
     def size(self, file_id: str) -> int:
         """Bytes that lie here for this id, 0 if none."""
+
+    def modified_at(self, file_id: str) -> float | None:
+        """When its bytes were last written, in seconds since the epoch; None if there are none."""
