@@ -90,20 +90,14 @@ def _optional_bool(text: str) -> bool | None:
 class Config:
     """Every setting of a server process. Sizes are bytes, times are seconds."""
 
-    host: str = _option(
-        "127.0.0.1", "address both ports bind; anything but loopback warns: there is no authentication"
-    )
+    host: str = _option("127.0.0.1", "address both ports bind; anything but loopback warns: there is no authentication")
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0)
-    data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)
+    data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)  # noqa: RUF009 - immutable
     database_url: str = _option("", "sqlite:///path; empty: upload.sqlite3 in the data dir")
-    upload_ttl: float = _option(
-        _DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1
-    )
+    upload_ttl: float = _option(_DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
     request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
-    idle_timeout: float = _option(
-        60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1
-    )
+    idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)
     websocket_grace: float = _option(
         10, "a WebSocket lost without a close frame cancels its upload after this long", parse_seconds, 0
     )
@@ -111,9 +105,7 @@ class Config:
     call_timeout: float = _option(
         30, "unary calls are ended after this long, whatever their deadline", parse_seconds, 1
     )
-    bookmark_interval: float = _option(
-        15, "a watch sends a bookmark after this long a silence", parse_seconds, 0.1
-    )
+    bookmark_interval: float = _option(15, "a watch sends a bookmark after this long a silence", parse_seconds, 0.1)
     max_file_bytes: int = _option(1024 * 1024 * MIB, "largest size_bytes of a file", parse_bytes, 1)
     max_message_bytes: int = _option(8 * MIB, "largest gRPC message and unary HTTP body", parse_bytes, MIB)
     max_calls: int = _option(
@@ -121,12 +113,8 @@ class Config:
     )
     max_uploads: int = _option(4000, "open upload streams at once; over it OVERLOADED", _parse_int, 1)
     max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
-    max_websockets: int = _option(
-        1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1
-    )
-    watch_history: int = _option(
-        10_000, "changes kept for a slow watcher before it reads the database", _parse_int, 1
-    )
+    max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
+    watch_history: int = _option(10_000, "changes kept for a slow watcher before it reads the database", _parse_int, 1)
     allowed_origins: tuple[str, ...] = _option((), "comma-separated origins whose pages may call", parse_list)
     allowed_hosts: tuple[str, ...] = _option(
         (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_list

@@ -1,0 +1,277 @@
+"""Decides what callers can do: the use cases, each checked, carried out once, and told to whom it concerns.
+
+Must not know protobuf, gRPC, HTTP or SQL. A change goes on when its caller has left: it belongs to the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from upload_server.domain import (
+    AuditEvent,
+    Batch,
+    Caller,
+    CancelledBatch,
+    CancelledFile,
+    File,
+    FileSpec,
+    FileStatus,
+)
+from upload_server.errors import NotFound, NotInState, UploadError
+from upload_server.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
+from upload_server.ingest import Ingest
+from upload_server.janitor import Janitor
+from upload_server.store import Command, Result, Store, Targets
+from upload_server.tokens import ResumeToken, decode_page_token, encode_page_token
+from upload_server.watch import WatchEvent, WatchHub, WatchRequest
+
+T = TypeVar("T")
+
+
+class CancelObserver(Protocol):
+    """Hears how cancels end, for the metrics."""
+
+    def cancel_finished(self, source: str, outcome: str) -> None:
+        """Count a cancel; ``outcome`` is ``cancelled``, ``too_late``, ``unknown`` or ``error``."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """Files of one page; ``next_page_token`` is empty on the last one."""
+
+    files: Sequence[File]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """Audit events of one page; ``next_page_token`` is empty on the last one."""
+
+    events: Sequence[AuditEvent]
+    next_page_token: str
+
+
+def fingerprint(*fields: object) -> bytes:
+    """Digest of a request's fields, by which an equal request is known again."""
+    return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).digest()
+
+
+class Uploads:
+    """The use cases of upload.v1, for every door."""
+
+    def __init__(
+        self,
+        store: Store,
+        ingest: Ingest,
+        hub: WatchHub,
+        janitor: Janitor,
+        *,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        max_file_bytes: int,
+        observer: CancelObserver,
+    ) -> None:
+        self._store = store
+        self._ingest = ingest
+        self._hub = hub
+        self._janitor = janitor
+        self._clock = clock
+        self._new_id = new_id
+        self._max_file_bytes = max_file_bytes
+        self._observer = observer
+        self._running: set[asyncio.Task[object]] = set()
+
+    async def drain(self) -> None:
+        """Wait until every change that was begun is answered by the store."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    # Changes -------------------------------------------------------------------------------------------------------
+
+    async def initiate_upload(self, spec: FileSpec, request_id: str, caller: Caller) -> File:
+        """Announce one file."""
+        rules = Rules()
+        rules.spec(spec, self._max_file_bytes)
+        rules.request_id(request_id)
+        rules.check()
+        command = self._command(caller, "InitiateUpload", request_id, _spec_fields(spec))
+        result = await self._own(self._store.initiate_upload(_normal(spec), self._new_id(), command))
+        return result.answer
+
+    async def initiate_batch(
+        self, specs: Sequence[FileSpec], request_id: str, caller: Caller
+    ) -> tuple[Batch, tuple[str, ...]]:
+        """Announce files that belong together; returns the batch and the files' ids in the order given."""
+        rules = Rules()
+        if not 1 <= len(specs) <= MAX_BATCH_FILES:
+            rules.refuse("files", f"must be 1 to {MAX_BATCH_FILES} files, not {len(specs)}")
+            rules.check()
+        for index, spec in enumerate(specs):
+            rules.spec(spec, self._max_file_bytes, f"files[{index}].")
+        rules.request_id(request_id)
+        rules.check()
+        command = self._command(caller, "InitiateBatch", request_id, [_spec_fields(spec) for spec in specs])
+        file_ids = [self._new_id() for _ in specs]
+        result = await self._own(
+            self._store.initiate_batch([_normal(spec) for spec in specs], self._new_id(), file_ids, command)
+        )
+        return result.answer
+
+    async def cancel_file(
+        self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
+    ) -> CancelledFile:
+        """Cancel a file; with ``fence`` only while the stream that holds it is still the file's writer."""
+        _check_cancel("file_id", file_id, reason, request_id)
+        command = self._command(caller, "CancelFile", request_id, [file_id, reason], reason)
+        return await self._own(self._cancel_file(file_id, command, fence))
+
+    async def cancel_batch(self, batch_id: str, reason: str, request_id: str, caller: Caller) -> CancelledBatch:
+        """Cancel a batch and its files that are not yet final, in one transaction."""
+        _check_cancel("batch_id", batch_id, reason, request_id)
+        command = self._command(caller, "CancelBatch", request_id, [batch_id, reason], reason)
+        return await self._own(self._cancel_batch(batch_id, command))
+
+    async def _cancel_file(self, file_id: str, command: Command, fence: int | None) -> CancelledFile:
+        result = await self._counted(self._store.cancel_file(file_id, command, fence), command)
+        if not result.replayed:
+            self._ingest.stop_file(file_id, result.answer.cancelled_at, command.caller.cancelled_by, command.reason)
+            self._janitor.nudge()
+        return result.answer
+
+    async def _cancel_batch(self, batch_id: str, command: Command) -> CancelledBatch:
+        result = await self._counted(self._store.cancel_batch(batch_id, command), command)
+        if not result.replayed:
+            self._ingest.stop_batch(batch_id, result.answer.cancelled_at, command.reason)
+            self._janitor.nudge()
+        return result.answer
+
+    async def _counted(self, write: Coroutine[object, object, Result[T]], command: Command) -> Result[T]:
+        outcome = "error"
+        try:
+            result = await write
+            outcome = "cancelled"
+        except NotInState:
+            outcome = "too_late"
+            raise
+        except NotFound:
+            outcome = "unknown"
+            raise
+        finally:
+            self._observer.cancel_finished(command.caller.source.value, outcome)
+        return result
+
+    async def _own(self, write: Coroutine[object, object, T]) -> T:
+        """Carry out ``write`` to its end even if the caller leaves: its answer is then kept under its request id."""
+        task = asyncio.ensure_future(write)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Marks it as seen: when the caller has left, nobody else asks for it.
+            task.exception()
+
+    def _command(self, caller: Caller, method: str, request_id: str, request: object, reason: str = "") -> Command:
+        digest = fingerprint(request) if request_id else b""
+        return Command(caller, method, self._clock(), reason, request_id, digest)
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    async def get_file(self, file_id: str, caller: Caller) -> File:
+        """Read one file."""
+        rules = Rules()
+        rules.identifier("file_id", file_id)
+        rules.check()
+        return await self._store.get_file(file_id, caller.principal)
+
+    async def get_batch(self, batch_id: str, caller: Caller) -> Batch:
+        """Read one batch."""
+        rules = Rules()
+        rules.identifier("batch_id", batch_id)
+        rules.check()
+        return await self._store.get_batch(batch_id, caller.principal)
+
+    async def list_files(
+        self, status: FileStatus | None, batch_id: str, page_size: int, page_token: str, caller: Caller
+    ) -> FilePage:
+        """Read a page of files, oldest first."""
+        rules = Rules()
+        rules.optional_identifier("batch_id", batch_id)
+        limit = rules.page_size(page_size)
+        rules.check()
+        query = json.dumps(["files", caller.principal, status, batch_id])
+        cursor = decode_page_token(page_token, query)
+        page = await self._store.list_files(caller.principal, status, batch_id, cursor, limit)
+        return FilePage(page.rows, encode_page_token(page.next_cursor, query))
+
+    async def list_audit_events(
+        self, file_id: str, batch_id: str, page_size: int, page_token: str, caller: Caller
+    ) -> AuditPage:
+        """Read a page of the audit trail, oldest first."""
+        rules = Rules()
+        rules.optional_identifier("file_id", file_id)
+        rules.optional_identifier("batch_id", batch_id)
+        limit = rules.page_size(page_size)
+        rules.check()
+        query = json.dumps(["audit", caller.principal, file_id, batch_id])
+        cursor = decode_page_token(page_token, query)
+        page = await self._store.list_audit_events(caller.principal, file_id, batch_id, cursor, limit)
+        return AuditPage(page.rows, encode_page_token(page.next_cursor, query))
+
+    def watch(
+        self, targets: Targets, resume_token: str, progress_interval: float, caller: Caller, *, until_final: bool
+    ) -> AsyncIterator[WatchEvent]:
+        """Watch targets; raises ``InvalidField`` at once, what the hub raises when it is iterated."""
+        _check_targets(targets, until_final=until_final)
+        if progress_interval and progress_interval < MIN_PROGRESS_SECONDS:
+            rules = Rules()
+            rules.refuse("progress_interval", f"must be 0 or at least {MIN_PROGRESS_SECONDS:g} s")
+            rules.check()
+        resume = ResumeToken.decode(resume_token) if resume_token else None
+        request = WatchRequest(targets, resume, until_final, progress_interval)
+        return self._hub.watch(request, caller.principal)
+
+
+def _check_cancel(field: str, identifier: str, reason: str, request_id: str) -> None:
+    rules = Rules()
+    rules.identifier(field, identifier)
+    rules.reason(reason)
+    rules.request_id(request_id)
+    rules.check()
+
+
+def _check_targets(targets: Targets, *, until_final: bool) -> None:
+    rules = Rules()
+    named = len(targets.file_ids) + len(targets.batch_ids)
+    if targets.all and named:
+        rules.refuse("all", "must not be combined with file_ids or batch_ids")
+    if targets.all and until_final:
+        rules.refuse("until_final", "must not be combined with all: that never ends")
+    if not targets.all and not named:
+        rules.refuse("file_ids", "must name a file, or batch_ids a batch, or all must be set")
+    if named > MAX_WATCH_TARGETS:
+        rules.refuse("file_ids", f"must be at most {MAX_WATCH_TARGETS} files and batches together")
+        rules.check()
+    for field, ids in (("file_ids", targets.file_ids), ("batch_ids", targets.batch_ids)):
+        for identifier in sorted(ids):
+            rules.identifier(field, identifier)
+    rules.check()
+
+
+def _spec_fields(spec: FileSpec) -> list[object]:
+    return [spec.filename, spec.size_bytes, spec.content_type, spec.sha256.lower()]
+
+
+def _normal(spec: FileSpec) -> FileSpec:
+    return replace(spec, sha256=spec.sha256.lower())
+
+
+__all__ = ["AuditPage", "CancelObserver", "FilePage", "UploadError", "Uploads", "fingerprint"]
