@@ -17,7 +17,10 @@ class SinkFile(Protocol):
         """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind."""
 
     def sync(self) -> None:
-        """Make everything appended survive power loss. After a failure the file must be given up, never synced again."""
+        """Make everything appended survive power loss.
+
+        After a failure the file must be given up, never synced again: the kernel may have marked lost pages as clean.
+        """
 
     def close(self) -> None:
         """Close without syncing. Safe to call twice."""
@@ -30,13 +33,13 @@ class Sink(Protocol):
         """Open for appending at ``offset``: what lies beyond is cut off; raises OSError when there is less."""
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
-        """Read the bytes from ``start`` to ``end``, for hashing a resumed prefix; raises OSError when there are fewer."""
+        """Read the bytes from ``start`` to ``end``, for hashing a resumed prefix; OSError when there are fewer."""
 
     def delete(self, file_id: str) -> int:
-        """Delete and make the deletion survive power loss; returns how many bytes were freed, 0 if there was nothing."""
+        """Delete and make that survive power loss; returns how many bytes were freed, 0 if there was nothing."""
 
     def delete_all(self, file_ids: Sequence[str]) -> dict[str, int | OSError]:
-        """Delete as ``delete`` does, many at the price of few syncs; tells of each id what was freed or what went wrong."""
+        """Delete many at the price of few syncs; tells of each id what was freed or what went wrong."""
 
     def file_ids(self) -> Iterator[str]:
         """Ids of everything that lies here, in any state."""
