@@ -1,0 +1,9 @@
+"""Decides what is logged and measured, and in which shape.
+
+Must not know the domain: words and numbers come in, lines and series go out.
+"""
+
+from upload_server.telemetry.logging import configure_logging
+from upload_server.telemetry.metrics import Metrics
+
+__all__ = ["Metrics", "configure_logging"]

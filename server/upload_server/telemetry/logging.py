@@ -1,0 +1,191 @@
+"""Decides how a log line looks: human-readable on a terminal, one JSON object otherwise.
+
+Must not trust what it prints: nothing a caller sends may forge a line or field. Every text is escaped and cut before a
+renderer sees it, for our own lines and for those of the libraries alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_format
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# Longest text of one field, in characters; what is cut away is counted at the end.
+MAX_TEXT: Final = 1_000
+# Longest traceback, in characters; its end is kept, since that names the error.
+MAX_TRACEBACK: Final = 16_000
+MAX_ITEMS: Final = 20
+MAX_DEPTH: Final = 3
+
+# Everything that can end a line, move a cursor, hide or reorder text: C0, DEL, C1, the Unicode line and paragraph
+# separators, zero-width and bidirectional controls, tags, and lone surrogates (which cannot be encoded at all).
+_CONTROLS: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+_CONTROLS_BUT_NEWLINE: Final = re.compile(_CONTROLS.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+# A value made of these alone cannot be mistaken for anything but one value.
+_BARE: Final = re.compile(r"[\w.:/@+,-]+\Z")
+_BARE_EVENT: Final = re.compile(r"[\w.:/@+,;()' -]+\Z")
+_LEADING: Final = ("timestamp", "level", "event", "exception", "stack")
+
+
+def configure_logging(json: bool | None, level: str | int, stream: TextIO | None = None) -> None:
+    """Send the program's log lines, and those of the libraries, to ``stream`` (standard error by default).
+
+    ``json`` None means: human-readable when the stream is a terminal, JSON otherwise. ``level`` is a name such as
+    ``info`` or a number of the standard library; raises ValueError for an unknown name.
+    """
+    target = stream if stream is not None else sys.stderr
+    number = _level_number(level)
+    render: Processor = render_json if (json if json is not None else not target.isatty()) else render_human
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        make_safe,
+    ]
+    writer = LineWriter(target)
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: writer,
+        cache_logger_on_first_use=False,
+    )
+    _route_standard_library(target, number, shared, render)
+
+
+class LineWriter:
+    """Writes whole lines to a stream, from any thread; a stream that is gone never breaks the work that logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def msg(self, line: str) -> None:
+        """Write one line and flush it."""
+        # A closed pipe (OSError), a closed or narrow stream (ValueError): there is nobody left to tell.
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+def _level_number(level: str | int) -> int:
+    if isinstance(level, int):
+        return level
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"unknown log level {level!r}")
+    return number
+
+
+def _route_standard_library(target: TextIO, level: int, shared: list[Processor], render: Processor) -> None:
+    """Give the root logger the same shape, and take from the libraries whatever handlers they brought."""
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared], processors=[remove_meta, render]
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "grpc"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        # Their INFO tells of connections; ours tells of uploads.
+        library.setLevel(max(level, logging.WARNING))
+
+
+def make_safe(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001 - structlog's shape
+    """Escape and cut every text of a line; a structlog processor."""
+    safe: dict[str, Any] = {}
+    for key, value in event.items():
+        if key.startswith("_"):  # structlog's own, removed before rendering
+            safe[key] = value
+        elif key in {"exception", "stack"}:
+            text = _escape(str(value), _CONTROLS_BUT_NEWLINE)
+            safe[key] = text if len(text) <= MAX_TRACEBACK else "…" + text[-MAX_TRACEBACK:]
+        else:
+            safe[safe_text(key)] = _safe_value(value, MAX_DEPTH)
+    return safe
+
+
+def safe_text(text: str, limit: int = MAX_TEXT) -> str:
+    """Return ``text`` without control characters (escaped, to stay readable) and cut to ``limit`` characters."""
+    cut = text if len(text) <= limit else f"{text[:limit]}…(+{len(text) - limit})"
+    return _escape(cut, _CONTROLS)
+
+
+def _escape(text: str, controls: re.Pattern[str]) -> str:
+    return controls.sub(_escaped, text) if controls.search(text) else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code <= 0xFF:  # noqa: PLR2004 - two hex digits hold this much
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - and four this
+
+
+def _safe_value(value: object, depth: int) -> object:
+    if isinstance(value, str):
+        return safe_text(str(value))
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if depth > 0 and isinstance(value, Mapping):
+        items = list(value.items())[:MAX_ITEMS]
+        return {safe_text(str(key)): _safe_value(item, depth - 1) for key, item in items}
+    if depth > 0 and isinstance(value, list | tuple | set | frozenset):
+        return [_safe_value(item, depth - 1) for item in list(value)[:MAX_ITEMS]]
+    return safe_text(str(value))
+
+
+_encode: Final[Callable[[object], str]] = json_format.JSONEncoder(
+    ensure_ascii=True, separators=(",", ":"), default=str
+).encode
+
+
+def render_json(logger: WrappedLogger, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ARG001
+    """One JSON object in ASCII, without a line break; a structlog processor."""
+    leading = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
+    return _encode({**leading, **event})
+
+
+def render_human(logger: WrappedLogger, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ARG001
+    """``time LEVEL event key=value …``; what is no plain word is quoted. A structlog processor."""
+    name = str(event.get("event", ""))
+    parts = [str(event.get("timestamp", "")), f"{event.get('level', '')!s:<8}".upper()]
+    parts.append(name if _BARE_EVENT.match(name) else _quoted(name))
+    parts.extend(f"{key}={_bare_or_quoted(value)}" for key, value in event.items() if key not in _LEADING)
+    lines = [" ".join(parts)]
+    # A traceback holds texts of others: its lines are marked, so that none can pass for a line of the log.
+    for key in ("stack", "exception"):
+        if key in event:
+            lines.extend(f"    | {line}" for line in str(event[key]).split("\n"))
+    return "\n".join(lines)
+
+
+def _bare_or_quoted(value: object) -> str:
+    text = value if isinstance(value, str) else _encode(value)
+    return text if _BARE.match(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,173 @@
+"""Decides which series Prometheus sees; every number of the service ends here.
+
+Must not know who counts: methods take plain words and numbers. Label values come from closed sets in the code, never
+from a caller, so that the number of series is bounded. Safe to call from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.process_collector import ProcessCollector
+
+# Seconds. A durable cancel takes under a millisecond; a call is cut at 30 s, a stream may last hours.
+_CALL_SECONDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    300.0,
+    3600.0,
+)
+_STOP_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """The service's series on a registry of their own; ``render`` is what ``/metrics`` answers."""
+
+    content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._calls = Counter(
+            "upload_calls",
+            "Calls that ended, by method, door and gRPC code.",
+            ["method", "door", "code"],
+            registry=registry,
+        )
+        self._call_seconds = Histogram(
+            "upload_call_duration_seconds",
+            "Time from a call's start to its end.",
+            ["method", "door", "code"],
+            buckets=_CALL_SECONDS,
+            registry=registry,
+        )
+        self._files = Gauge("upload_files", "Uploads by state.", ["status"], registry=registry)
+        self._statuses: set[str] = set()
+        self._cancels = Counter(
+            "upload_cancels",
+            "Cancel requests by source and outcome (cancelled, too_late, unknown, error).",
+            ["source", "outcome"],
+            registry=registry,
+        )
+        self._refused = Counter(
+            "upload_refused_requests",
+            "Requests refused at the HTTP port before anything ran, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._cancel_to_last_byte = Histogram(
+            "upload_cancel_to_last_byte_seconds",
+            "Time from a committed cancel to the last byte taken of that file on this node.",
+            buckets=_STOP_SECONDS,
+            registry=registry,
+        )
+        self._loop_lag = Histogram(
+            "upload_event_loop_lag_seconds",
+            "How late the event loop ran a timer, sampled.",
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
+        self._taken = Counter("upload_taken_bytes", "Bytes taken from senders.", registry=registry)
+        self._reclaimed = Counter("upload_reclaimed_bytes", "Stored bytes deleted again.", registry=registry)
+        self._uploads = Gauge(
+            "upload_open_uploads", "Upload streams open on this node, over any door.", registry=registry
+        )
+        self._watches = Gauge("upload_open_watches", "Watches open on this node.", registry=registry)
+        self._websockets = Gauge("upload_open_websockets", "WebSockets open on this node.", registry=registry)
+        Gauge("upload_build_info", "Always 1; the label tells the version.", ["version"], registry=registry).labels(
+            version
+        ).set(1)
+
+    # Calls -------------------------------------------------------------------------------------------------------
+
+    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
+        """Count one call of ``method`` through ``door`` (a Source) that ended with gRPC ``code`` after ``seconds``."""
+        self._calls.labels(method, door, code).inc()
+        self._call_seconds.labels(method, door, code).observe(seconds)
+
+    def cancel_finished(self, source: str, outcome: str) -> None:
+        """Count one cancel request: ``cancelled``, ``too_late`` (it was final), ``unknown`` (no such id), ``error``."""
+        self._cancels.labels(source, outcome).inc()
+
+    def request_refused(self, reason: str) -> None:
+        """Count one request that the HTTP port refused for its Origin or Host."""
+        self._refused.labels(reason).inc()
+
+    # Bytes -------------------------------------------------------------------------------------------------------
+
+    def bytes_taken(self, count: int) -> None:
+        """Add bytes that were taken from a sender."""
+        self._taken.inc(count)
+
+    def stopped(self, seconds: float) -> None:
+        """Record how long after a committed cancel the last byte of that file was taken."""
+        self._cancel_to_last_byte.observe(seconds)
+
+    def reclaimed(self, count: int) -> None:
+        """Add bytes that were deleted from the storage."""
+        self._reclaimed.inc(count)
+
+    # What is open --------------------------------------------------------------------------------------------------
+
+    def upload_opened(self) -> None:
+        """One more upload stream is open."""
+        self._uploads.inc()
+
+    def upload_closed(self) -> None:
+        """One upload stream less is open."""
+        self._uploads.dec()
+
+    def watch_opened(self) -> None:
+        """One more watch is open."""
+        self._watches.inc()
+
+    def watch_closed(self) -> None:
+        """One watch less is open."""
+        self._watches.dec()
+
+    def websocket_opened(self) -> None:
+        """One more WebSocket is open."""
+        self._websockets.inc()
+
+    def websocket_closed(self) -> None:
+        """One WebSocket less is open."""
+        self._websockets.dec()
+
+    # State -------------------------------------------------------------------------------------------------------
+
+    def set_files(self, counts: Mapping[str, int]) -> None:
+        """Set the number of uploads by state, as the store counted them; states left out become 0."""
+        for status in self._statuses.difference(counts):
+            self._files.labels(status).set(0)
+        for status, count in counts.items():
+            self._files.labels(status).set(count)
+        self._statuses.update(counts)
+
+    async def measure_loop_lag(self, interval_seconds: float = 0.25) -> None:
+        """Sample how late the running event loop is, until cancelled; run as a task."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + interval_seconds
+            await asyncio.sleep(interval_seconds)
+            self._loop_lag.observe(max(0.0, loop.time() - due))
+
+    def render(self) -> bytes:
+        """Return the text exposition; takes a few ms with many series, so call it in a thread."""
+        return generate_latest(self.registry)

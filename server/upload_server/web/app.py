@@ -1,0 +1,184 @@
+"""Decides who answers a request on the HTTP port: health, metrics, pages, the WebSocket door, or else the transcoder.
+
+Must not know what the transcoder serves. The outermost net is here: what nobody else caught is INTERNAL with an
+incident id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+import structlog
+from google.rpc.code_pb2 import Code
+
+from upload_server.errors import DatabaseFailure, InternalError, ShuttingDown, UploadError
+from upload_server.rpc.errors import to_status
+from upload_server.web.asgi import (
+    Application,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    refuse_handshake,
+    respond,
+    status_body,
+    status_of,
+)
+from upload_server.web.pages import Page
+
+_log = structlog.get_logger("upload_server.web")
+
+WEBSOCKET_PREFIX: Final = b"/api/v1/upload/ws/"
+# Seconds a readiness check may take; a store that answers later is not ready.
+READY_SECONDS: Final = 2.0
+_READ_ONLY: Final = frozenset({"GET", "HEAD"})
+
+
+class SocketDoor(Protocol):
+    """Serves one WebSocket of a file."""
+
+    async def __call__(self, file_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the socket to its end."""
+
+
+class Exposition(Protocol):
+    """Renders the metrics."""
+
+    content_type: str
+
+    def render(self) -> bytes:
+        """Return the exposition."""
+
+
+class WebApp:
+    """The ASGI application of the HTTP port. Give it to a Guard, never to a server directly."""
+
+    def __init__(
+        self,
+        *,
+        transcoder: Application,
+        websocket: SocketDoor,
+        ready: Callable[[], Awaitable[None]],
+        metrics: Exposition,
+        pages: Mapping[str, Page],
+    ) -> None:
+        """``ready`` raises an UploadError while the service cannot take work; ``pages`` by path."""
+        self._transcoder = transcoder
+        self._websocket = websocket
+        self._ready = ready
+        self._metrics = metrics
+        self._pages = dict(pages)
+        self._draining = False
+        # One exposition at a time: it runs in a thread and its cost grows with the number of series.
+        self._rendering = asyncio.Lock()
+
+    def drain(self) -> None:
+        """From now on answer ``/readyz`` with 503, and close connections after their answer."""
+        self._draining = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or one WebSocket."""
+        if scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.monotonic(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._draining:
+                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        try:
+            await self._dispatch(scope, receive, noting)
+        except Exception:
+            incident = uuid.uuid4().hex
+            _log.exception("http_failed", incident=incident, method=scope["method"], path=scope["path"])
+            if status:  # the answer has begun: all that is left is to break the connection
+                raise
+            await respond(noting, 500, status_body(to_status(InternalError(incident))))
+        finally:
+            seconds = round(time.monotonic() - began, 6)
+            _log.debug("http", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path in self._pages:
+            page = self._pages[path]
+            await self._read_only(scope, send, lambda: respond(send, 200, page.body, page.content_type, page.headers))
+        elif path == "/healthz":
+            await self._read_only(scope, send, lambda: respond(send, 200, b'{"status":"ok"}'))
+        elif path == "/readyz":
+            await self._read_only(scope, send, lambda: self._answer_ready(send))
+        elif path == "/metrics":
+            await self._read_only(scope, send, lambda: self._answer_metrics(send))
+        elif _socket_file_id(scope) is not None:
+            await self._read_only(scope, send, lambda: _answer_upgrade_required(send))
+        else:
+            await self._transcoder(scope, receive, send)
+
+    async def _read_only(self, scope: Scope, send: Send, answer: Callable[[], Awaitable[None]]) -> None:
+        method = scope["method"]
+        if method in _READ_ONLY:
+            await answer()
+            return
+        status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", f"This path takes GET and HEAD, not {method}")
+        await respond(send, 405, status_body(status), extra=[(b"allow", b"GET, HEAD")])
+
+    async def _answer_ready(self, send: Send) -> None:
+        problem = await self._problem()
+        if problem is None:
+            await respond(send, 200, b'{"status":"ready"}')
+        else:
+            await respond(send, 503, status_body(to_status(problem)))
+
+    async def _problem(self) -> UploadError | None:
+        if self._draining:
+            return ShuttingDown()
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._ready()
+        except UploadError as error:
+            return error
+        except TimeoutError:
+            return DatabaseFailure()
+        return None
+
+    async def _answer_metrics(self, send: Send) -> None:
+        async with self._rendering:
+            body = await asyncio.to_thread(self._metrics.render)
+        await respond(send, 200, body, self._metrics.content_type.encode())
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        file_id = _socket_file_id(scope)
+        if file_id is not None:
+            await self._websocket(file_id, scope, receive, send)
+            return
+        await receive()  # websocket.connect
+        status = status_of(Code.NOT_FOUND, "NOT_FOUND", "No WebSocket is served at this path")
+        await refuse_handshake(send, 404, status_body(status))
+
+
+def _socket_file_id(scope: Scope) -> str | None:
+    """Return the file id of a WebSocket path, or None. Taken from the raw path: an escaped slash is part of the id."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    segment = raw.removeprefix(WEBSOCKET_PREFIX)
+    if segment == raw or not segment or b"/" in segment:
+        return None
+    return unquote(segment.decode("latin-1"), errors="replace")
+
+
+async def _answer_upgrade_required(send: Send) -> None:
+    status = status_of(Code.FAILED_PRECONDITION, "UPGRADE_REQUIRED", "This path takes WebSocket handshakes only")
+    extra = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+    await respond(send, 426, status_body(status), extra=extra)

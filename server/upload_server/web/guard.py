@@ -1,0 +1,229 @@
+"""Decides which requests may come in at all, by their Origin and Host headers; runs before anything else.
+
+Must not know paths or what is behind them. There is no authentication yet, so these checks are what keeps a web page
+that the user happens to visit from cancelling uploads of a server on the user's own machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
+
+from upload_server.web.asgi import (
+    Application,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    refuse_handshake,
+    respond,
+    status_body,
+    status_of,
+)
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SAME_AS: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_LAST_PORT: Final = 65535
+# Host = uri-host [":" port]; the host is judged afterwards.
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::(?P<port>[0-9]{1,5})?)?\Z")
+_ALLOW_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+_ALLOW_HEADERS: Final = (
+    b"Accept, Authorization, Content-Type, Last-Event-ID, Grpc-Timeout, "
+    b"Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Concat, Upload-Defer-Length"
+)
+_EXPOSE_HEADERS: Final = (
+    b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Upload-Offset, "
+    b"Upload-Length, Upload-Expires"
+)
+# Seconds a browser may remember a preflight's answer.
+_MAX_AGE: Final = b"600"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a page, normalised; two pages are same-origin when these are equal."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """Read an Origin header or a setting; raises ValueError unless it is exactly ``scheme://host[:port]``."""
+        parts = urlsplit(text)
+        if parts.scheme not in {"http", "https"} or text != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError(f"{text!r} is no origin: scheme://host[:port], with http or https")
+        return cls(parts.scheme, *_split_host(parts.netloc, _default_port(parts)))
+
+    @classmethod
+    def served(cls, scheme: str, host: str) -> Origin:
+        """The origin that a request with this scheme and Host header was sent to; raises ValueError."""
+        return cls(_SAME_AS[scheme], *_split_host(host, _DEFAULT_PORTS[scheme]))
+
+
+def _default_port(parts: SplitResult) -> int:
+    return _DEFAULT_PORTS[parts.scheme]
+
+
+def _split_host(text: str, default_port: int) -> tuple[str, int]:
+    match = _HOST.match(text)
+    if match is None:
+        raise ValueError("malformed host")
+    port = int(match["port"]) if match["port"] else default_port
+    if port > _LAST_PORT:
+        raise ValueError("malformed port")
+    return match["name"].lower(), port
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a host (no port; IPv6 in brackets) can only name this machine: nobody can make DNS say otherwise."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware: refuses foreign pages and, on a loopback bind, foreign Host names; CORS for allowed origins."""
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        allowed_origins: Sequence[str] = (),
+        allowed_hosts: Sequence[str] = (),
+        on_loopback: bool = True,
+        refused: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        """``refused`` hears the reason of each refusal. Raises ValueError for a malformed allowed origin."""
+        self._app = app
+        self._allowed = frozenset(Origin.parse(origin) for origin in allowed_origins)
+        self._hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._on_loopback = on_loopback
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it here."""
+        hosts, origins = headers_of(scope, b"host"), headers_of(scope, b"origin")
+        if not self._host_fits(hosts):
+            await self._refuse(scope, receive, send, _HOST_REFUSED, "HOST_NOT_ALLOWED")
+            return
+        if not origins:
+            await self._app(scope, receive, self._varying(send))
+            return
+        if self._is_allowed(origins):
+            await self._serve_allowed(scope, receive, send, origins[0])
+        elif _is_safe(scope) or _is_same_origin(scope, hosts, origins):
+            await self._app(scope, receive, self._varying(send))
+        else:
+            await self._refuse(scope, receive, send, _ORIGIN_REFUSED, "ORIGIN_NOT_ALLOWED")
+
+    def _host_fits(self, hosts: list[bytes]) -> bool:
+        """On loopback a name of somebody else's means that DNS was made to point here (rebinding)."""
+        if len(hosts) > 1:
+            return False
+        if not self._on_loopback:
+            return True
+        try:
+            name, _ = _split_host(hosts[0].decode("ascii"), 0)
+        except (IndexError, ValueError):
+            return False
+        return is_loopback_name(name) or name in self._hosts
+
+    def _is_allowed(self, origins: list[bytes]) -> bool:
+        if not self._allowed:
+            return False
+        origin = _parse_single(origins)
+        return origin is not None and origin in self._allowed
+
+    async def _serve_allowed(self, scope: Scope, receive: Receive, send: Send, origin: bytes) -> None:
+        """CORS: the page may read the answer; its preflights are answered here."""
+        cors = [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSE_HEADERS)]
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(scope):
+            await _answer_preflight(send, origin)
+            return
+        await self._app(scope, receive, _with_headers(send, [*cors, _VARY]))
+
+    def _varying(self, send: Send) -> Send:
+        return _with_headers(send, [_VARY]) if self._allowed else send
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: Status, reason: str) -> None:
+        self._refused(reason)
+        if scope["type"] == "websocket":
+            await receive()  # websocket.connect
+            await refuse_handshake(send, 403, status_body(status))
+        else:
+            await respond(send, 403, status_body(status))
+
+
+_VARY: Final = (b"vary", b"Origin")
+_ORIGIN_REFUSED: Final = status_of(
+    Code.PERMISSION_DENIED,
+    "ORIGIN_NOT_ALLOWED",
+    "Pages of this origin may not do this; the server's --allowed-origins names those that may",
+)
+_HOST_REFUSED: Final = status_of(
+    Code.PERMISSION_DENIED,
+    "HOST_NOT_ALLOWED",
+    "The Host header must name this machine (localhost, 127.0.0.1 or [::1]) while the server is bound to loopback",
+)
+
+
+def _parse_single(origins: list[bytes]) -> Origin | None:
+    try:
+        (text,) = origins
+        return Origin.parse(text.decode("ascii"))
+    except ValueError:
+        return None
+
+
+def _is_safe(scope: Scope) -> bool:
+    """Whether the request changes nothing; a WebSocket handshake is not safe: browsers let any page open one."""
+    return scope["type"] == "http" and scope["method"] in _SAFE_METHODS
+
+
+def _is_same_origin(scope: Scope, hosts: list[bytes], origins: list[bytes]) -> bool:
+    origin = _parse_single(origins)
+    if origin is None or not hosts:
+        return False
+    try:
+        return origin == Origin.served(scope["scheme"], hosts[0].decode("ascii"))
+    except (KeyError, ValueError):
+        return False
+
+
+def _is_preflight(scope: Scope) -> bool:
+    return bool(headers_of(scope, b"access-control-request-method"))
+
+
+async def _answer_preflight(send: Send, origin: bytes) -> None:
+    headers: Headers = [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-methods", _ALLOW_METHODS),
+        (b"access-control-allow-headers", _ALLOW_HEADERS),
+        (b"access-control-max-age", _MAX_AGE),
+        _VARY,
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _with_headers(send: Send, extra: Headers) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return send_with_headers

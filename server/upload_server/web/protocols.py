@@ -1,0 +1,131 @@
+"""Decides what uvicorn's two protocols do where their defaults do not fit: bounds, and honest close codes.
+
+Must not know the application. Every override names the fact about uvicorn 0.54 that makes it necessary; a regression
+test watches each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+
+# Bytes of request line and headers; httptools itself has no limit.
+MAX_HEAD_BYTES: Final = 64 * 1024
+# Seconds for a request's head to arrive; uvicorn waits for ever.
+HEAD_SECONDS: Final = 20.0
+# Seconds between the end of a socket's application and the end of its connection, whatever the page reads or sends.
+LINGER_SECONDS: Final = 5.0
+# Connections of one server, HTTP and WebSocket together; beyond them new ones are cut at once.
+MAX_CONNECTIONS: Final = 8_192
+
+_HEAD_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+_NO_CLOSE_FRAME: Final = 1006
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with a bound on connections, on the size of a request's head and on the time it takes."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Count the connection, and start to wait for its first head."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse a head that is still not complete after its bound."""
+        super().data_received(data)
+        if self._head_timer is None or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Start to wait for the rest of a head."""
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting."""
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
+    """Tells the application how the page went: its close frame's code, 1005 for one without, 1006 when none came."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._heard_at = 0.0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """uvicorn says 1005 here, which is also what it says of a close frame without a code. The first one counts."""
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": _NO_CLOSE_FRAME})
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Note that the page lives."""
+        self._heard_at = self.loop.time()
+        super().data_received(data)
+
+    def keepalive_timeout(self) -> None:
+        """A page whose pong waits behind its bytes, or behind our own back-pressure, is not dead; a silent one is cut.
+
+        uvicorn closes the transport and thereby waits for a page that reads no more.
+        """
+        if self.read_paused or self._heard_at > self.ping_sent_at:
+            self.pong_timer = None
+            self.pending_ping_payload = None
+            self.schedule_ping()
+            return
+        super().keepalive_timeout()
+        self.transport.abort()
+
+    async def run_asgi(self) -> None:
+        """After the application has ended, a page that does not read or answer the close is cut off soon."""
+        try:
+            await super().run_asgi()
+        finally:
+            self.loop.call_later(LINGER_SECONDS, self.transport.abort)

@@ -1,0 +1,132 @@
+"""Decides how the HTTP port lives inside our process: bind, serve, drain, stop, without uvicorn's hand on the signals.
+
+Must not know what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+
+from upload_server.web.asgi import Application
+from upload_server.web.protocols import BoundedHttpProtocol, HonestWebSocketProtocol
+
+# A binary message is at most 1 MiB; the rest is room for a framing that splits differently.
+WS_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
+KEEP_ALIVE_SECONDS: Final = 30
+BACKLOG: Final = 1024
+
+
+class PortUnavailable(Exception):
+    """The port cannot be bound; the message says which and what to do."""
+
+
+def bind(host: str, port: int, *, option: str = "--http-port") -> socket.socket:
+    """Bind and listen; port 0 takes a free one. Raises ``PortUnavailable``, which names ``option``.
+
+    SO_REUSEPORT stays off: two servers on one port would each get half of the calls. SO_REUSEADDR is on, so that a
+    restart is not refused for a minute because of connections that are being closed.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise PortUnavailable(f"cannot listen on {host}: {error.strerror or error}") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise PortUnavailable(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another port with {option}"
+        ) from error
+    return sock
+
+
+class _Embedded(uvicorn.Server):
+    """uvicorn without its signal handlers (they would end the process before our stores are closed)."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class HttpServer:
+    """Serves an ASGI application on a bound socket, inside the running event loop."""
+
+    def __init__(
+        self,
+        app: Application,
+        sock: socket.socket,
+        *,
+        ping_interval_seconds: float = 20.0,
+        ping_timeout_seconds: float = 20.0,
+        stop_seconds: float = 5.0,
+    ) -> None:
+        """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them."""
+        self._sock = sock
+        self.port: int = sock.getsockname()[1]
+        self._config = uvicorn.Config(
+            app,
+            loop="none",
+            http=BoundedHttpProtocol,
+            ws=HonestWebSocketProtocol,
+            ws_max_size=WS_MAX_BYTES,
+            ws_per_message_deflate=False,
+            ws_ping_interval=ping_interval_seconds,
+            ws_ping_timeout=ping_timeout_seconds,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            interface="asgi3",
+            # Forwarded headers are claims of the caller; nothing here depends on them.
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, math.ceil(stop_seconds)),
+        )
+        self._server = _Embedded(self._config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to accept; returns when connections are served."""
+        self._serving = asyncio.create_task(self._server.serve([self._sock]), name="http-server")
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if self._serving.done():
+            await self._serving  # raises what went wrong
+
+    def drain(self) -> None:
+        """Close idle connections, and busy ones after their answer; new ones are still served, and refused politely."""
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, BoundedHttpProtocol):
+                connection.shutdown()
+
+    async def stop(self) -> None:
+        """Accept no more, wait a bounded time for what runs, cut the rest. Safe to call twice."""
+        if self._serving is None:
+            self._sock.close()
+            return
+        self._server.should_exit = True
+        await asyncio.wait({self._serving})
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        self._serving.result()
