@@ -5,7 +5,7 @@ Must not know where the values come from or which transport carries the messages
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -146,6 +146,6 @@ def stopped_to_proto(file: File) -> pb.UploadStopped:
     )
 
 
-def file_specs(messages: Iterable[pb.FileSpec | pb.InitiateUploadRequest]) -> list[FileSpec]:
+def file_spec(message: pb.FileSpec | pb.InitiateUploadRequest) -> FileSpec:
     """Return what is announced, as given: the service checks it."""
-    return [FileSpec(m.filename, m.size_bytes, m.content_type, m.sha256) for m in messages]
+    return FileSpec(message.filename, message.size_bytes, message.content_type, message.sha256)

@@ -1,0 +1,54 @@
+# Everything a developer or a newcomer runs; `make` or `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Made anew when a dependency changes.
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(STAMP) ## Make the virtual environment with everything in it
+
+$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt tools/setup.sh
+	@PYTHON=$(PYTHON) tools/setup.sh $(VENV)
+	@touch $@
+
+.PHONY: serve
+serve: setup ## Run the service on SQLite (options: make serve ARGS="--http-port 9090")
+	@exec $(BIN)/upload-server serve $(ARGS)
+
+.PHONY: test
+test: setup ## Run the tests (one: make test ARGS="-k cancel")
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+.PHONY: lint
+lint: setup ## Check style, types, import directions and protos
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy server/upload_server clients/python/upload tests tools
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/lint_protos.sh
+
+.PHONY: format
+format: setup ## Format the code and the protos
+	@$(BIN)/ruff check --fix-only -q .
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format -w --path protos/upload
+
+.PHONY: generate
+generate: setup ## Make the generated code from the protos
+	@PATH="$(CURDIR)/$(BIN):$$PATH" buf generate
+
+.PHONY: bench
+bench: setup ## Run the benchmarks (minutes; figures are ratios of one run)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what these commands made (not the data)
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""Decides how a handler waits for a sender's next message and, at the same time, for whatever else concerns it.
+
+Must not know what the messages mean. A timeout around a read leaks in grpcio, and a handler inside a read hears nothing
+else; so one task reads ahead, by one message, and everything else rings the same bell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Generic, TypeVar
+
+M = TypeVar("M")
+
+_READ_AHEAD = 2
+
+
+class Inbox(Generic[M]):
+    """The messages of one sender, and a bell. ``async with`` it: the reading task ends with the block."""
+
+    def __init__(self, messages: AsyncIterator[M]) -> None:
+        self._messages = messages
+        self._waiting: deque[M] = deque()
+        self._bell = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._ended = False
+        self._discarding = False
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Inbox[M]:
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._reader is not None  # noqa: S101 - set on entry
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything was taken and no more will come: done, or gone, which grpcio cannot tell apart."""
+        return self._ended and not self._waiting
+
+    def ring(self) -> None:
+        """Wake the handler."""
+        self._bell.set()
+
+    async def heard(self) -> None:
+        """Wait until the bell was rung, by a message or anybody."""
+        if not self._waiting:
+            await self._bell.wait()
+        self._bell.clear()
+
+    def take(self) -> M | None:
+        """Take the next message if there is one."""
+        if not self._waiting:
+            return None
+        message = self._waiting.popleft()
+        self._room.set()
+        return message
+
+    async def discard(self, seconds: float) -> None:
+        """Take in and forget what still comes, until the sender ends or for ``seconds``."""
+        self._discarding = True
+        self._waiting.clear()
+        self._room.set()
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._ended:
+                    await self._bell.wait()
+                    self._bell.clear()
+        except TimeoutError:
+            pass
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._messages:
+                if self._discarding:
+                    continue
+                self._waiting.append(message)
+                self._bell.set()
+                if len(self._waiting) >= _READ_AHEAD:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._ended = True
+            self._bell.set()

@@ -1,0 +1,164 @@
+"""Decides how the gRPC port is set up: options, handlers, health, reflection, and how it drains.
+
+Must not know what the calls do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from upload.v1 import upload_pb2 as pb
+from upload_server.errors import Overloaded
+from upload_server.rpc.calls import Gate
+from upload_server.rpc.servicer import UploadServicer, watch_bytes
+from upload_server.rpc.upload_stream import decode_upload_request
+
+SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
+# A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
+_WRITE_SECONDS = 60.0
+
+
+class PortInUseError(Exception):
+    """The port cannot be bound; the message names it."""
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # A second process on the same port would silently take half of the calls.
+        ("grpc.so_reuseport", 0),
+        # Watches must not use up the places that a cancel on the same connection needs.
+        ("grpc.max_concurrent_streams", 2000),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # A dead peer is noticed within some 30 s; without the ping timeout it takes a minute more.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        # Clients may ping as often as every 5 s, or they are thrown out as abusive.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ("grpc.max_connection_idle_ms", 900_000),
+    ]
+
+
+class Handlers:
+    """Counts handlers in and out: grpcio's own stop returns before their clean-up has ended."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count one handler."""
+        self._running += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._none.set()
+
+    async def wait_none(self) -> None:
+        """Wait until none is running."""
+        await self._none.wait()
+
+    def unary(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Count the calls of a unary handler."""
+
+        async def handler(request: Any, context: Any) -> Any:
+            with self.running():
+                return await method(request, context)
+
+        return handler
+
+    def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
+        """Count the calls of a streaming handler."""
+
+        async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
+            with self.running():
+                async for response in method(request, context):
+                    yield response
+
+        return handler
+
+
+def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
+    """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
+
+    async def handler(request: pb.WatchStatusRequest, context: Any) -> None:
+        async with servicer.calls.call("WatchStatus", Gate.WATCH, context) as caller:
+            async for event in servicer.watch(request, caller):
+                try:
+                    async with asyncio.timeout(_WRITE_SECONDS):
+                        await context.write(watch_bytes(event))
+                except TimeoutError:
+                    # A stream whose write was cut off cannot go on; the token makes that harmless.
+                    raise Overloaded(f"The watcher took nothing for {_WRITE_SECONDS:g} s", 1.0) from None
+
+    return handler
+
+
+class GrpcServer:
+    """The gRPC port: UploadService, health and, where wanted, reflection."""
+
+    def __init__(self, servicer: UploadServicer, *, max_message_bytes: int, reflection_on: bool) -> None:
+        self._handlers = Handlers()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_options(max_message_bytes))
+        self._server.add_generic_rpc_handlers((self._generic(servicer),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflection_on:
+            names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind and serve; raises ``PortInUseError``."""
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            raise PortInUseError(f"cannot bind gRPC to {host}:{port}: is another server running there?") from None
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING, to whoever asks or watches."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give running ones ``grace`` seconds, and wait until the last handler has cleaned up."""
+        await self._server.stop(grace)
+        await self._handlers.wait_none()
+
+    async def _set_health(self, status: int) -> None:
+        for name in (health.OVERALL_HEALTH, SERVICE.full_name):
+            await self._health.set(name, status)
+
+    def _generic(self, servicer: UploadServicer) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            SERVICE.full_name, {method.name: self._handler(method, servicer) for method in SERVICE.methods}
+        )
+
+    def _handler(self, method: Any, servicer: UploadServicer) -> grpc.RpcMethodHandler[Any, Any]:
+        serve = getattr(servicer, method.name)
+        request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
+        if method.name == "WatchStatus":
+            return grpc.unary_stream_rpc_method_handler(
+                self._handlers.unary(_watch_handler(servicer)), request.FromString, None
+            )
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._handlers.stream(serve), decode_upload_request, response.SerializeToString
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._handlers.unary(serve), request.FromString, response.SerializeToString
+        )
