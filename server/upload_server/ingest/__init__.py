@@ -1,0 +1,11 @@
+"""Decides what happens to the bytes of one file on their way in: claim, check, hash, store, stop when cancelled.
+
+Must not know through which door they come. One ingest, many doors.
+"""
+
+from upload_server.ingest.parts import IngestObserver, Limits, NoObserver
+from upload_server.ingest.registry import Ingest
+from upload_server.ingest.signal import StopSignal
+from upload_server.ingest.upload import Upload
+
+__all__ = ["Ingest", "IngestObserver", "Limits", "NoObserver", "StopSignal", "Upload"]

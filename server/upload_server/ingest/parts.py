@@ -1,0 +1,113 @@
+"""Decides what all streams of one ingest share: limits, threads, tasks, and the observer's protocol.
+
+Must not know what a stream does with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+from upload_server.sink import Sink
+from upload_server.store import Store
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+MIB = 1024 * 1024
+
+
+class IngestObserver(Protocol):
+    """Who counts what the ingest does; called on the event loop, must not block or raise."""
+
+    def upload_opened(self) -> None:
+        """One more stream is open."""
+
+    def upload_closed(self) -> None:
+        """One stream less is open."""
+
+    def bytes_taken(self, count: int) -> None:
+        """So many bytes were written."""
+
+    def stopped(self, seconds: float) -> None:
+        """A cancelled stream wrote its last byte so long after its signal was set; 0 if nothing came after it."""
+
+
+class NoObserver:
+    """Counts nothing."""
+
+    def upload_opened(self) -> None:
+        """Ignore."""
+
+    def upload_closed(self) -> None:
+        """Ignore."""
+
+    def bytes_taken(self, count: int) -> None:
+        """Ignore."""
+
+    def stopped(self, seconds: float) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of every stream. Sizes are bytes, times are seconds."""
+
+    # Received bytes become durable after so many of them, or so long after the first of them.
+    sync_bytes: int = 8 * MIB
+    sync_seconds: float = 1.0
+    # A stream may hold this much before `write` waits; all streams together that much before each waits for its own.
+    buffer_bytes: int = 2 * MIB
+    total_buffer_bytes: int = 128 * MIB
+    # Written, or hashed from disk, by one hop to a thread: what a cancelled stream can at most still write.
+    hop_bytes: int = 1 * MIB
+    # A resumed prefix that lags further than this behind the stream is hashed beside it; less is caught up in one hop.
+    lag_bytes: int = 8 * MIB
+    # How long `close` waits for the last sync, and a take-over for the old stream's disk work.
+    close_seconds: float = 5.0
+    takeover_seconds: float = 10.0
+
+
+class Tasks:
+    """Tasks that outlive the handlers that started them. Like a TaskGroup, but one that fails stops no other."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task and keep it until it has ended."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def join(self) -> None:
+        """Wait until none is left."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What every stream of one ingest uses; ``buffered`` is what all of them hold in memory, in bytes."""
+
+    store: Store
+    sink: Sink
+    clock: Callable[[], datetime]
+    pool: ThreadPoolExecutor
+    limits: Limits
+    observer: IngestObserver
+    # file_id, batch_id, durable bytes.
+    on_progress: Callable[[str, str, int], None]
+    # Bytes became owed deletion.
+    on_owed: Callable[[], None]
+    tasks: Tasks
+    buffered: int = 0
+
+    async def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run blocking ``work`` on the ingest's threads. Only from tasks of ours: a cancelled hop goes on unseen."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work, *args)

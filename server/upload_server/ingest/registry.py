@@ -1,0 +1,265 @@
+"""Decides which uploads are open on this node: one writer a file, and who hears that a file was cancelled.
+
+Must not know what a stream does with its bytes, nor through which door it came.
+
+Lock order: a file's slot lock is taken before anything else and held from the claim until the file is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+
+from upload_server.domain import Caller, File, FileStatus, Source
+from upload_server.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
+from upload_server.ingest.parts import IngestObserver, Limits, NoObserver, Parts, Tasks
+from upload_server.ingest.signal import StopSignal
+from upload_server.ingest.stream import Stream
+from upload_server.ingest.upload import Upload
+from upload_server.sink import Sink, SinkFile
+from upload_server.store import Command, Store
+
+log = structlog.get_logger(__name__)
+
+
+def _no_progress(file_id: str, batch_id: str, durable: int) -> None:
+    """Tell nobody."""
+
+
+def _nothing_owed() -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancelled:
+    """A committed cancel, as its caller tells of it; one of the ids is empty."""
+
+    file_id: str
+    batch_id: str
+    at: datetime
+    by: str
+    reason: str
+
+    def tell(self, file: File, stop: StopSignal) -> None:
+        """Set the signal of a stream on ``file`` if it is meant."""
+        if file.file_id == self.file_id or (self.batch_id and file.batch_id == self.batch_id):
+            cancelled = replace(
+                file,
+                status=FileStatus.CANCELLED,
+                cancelled_at=self.at,
+                cancelled_by=self.by,
+                cancel_reason=self.reason,
+                updated_at=self.at,
+                revision=file.revision + 1,
+            )
+            stop.set(UploadCancelled(cancelled))
+
+
+@dataclass(slots=True)
+class _Opening:
+    """A stream to come. Cancels heard before the claim's answer are kept: the claim may have been committed first."""
+
+    stop: StopSignal
+    file: File | None = None
+    missed: list[_Cancelled] = field(default_factory=list)
+
+    def cancelled(self, cancel: _Cancelled) -> None:
+        if self.file is None:
+            self.missed.append(cancel)
+        else:
+            cancel.tell(self.file, self.stop)
+
+    def claimed(self, file: File) -> None:
+        self.file = file
+        for cancel in self.missed:
+            cancel.tell(file, self.stop)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One file that is open or being opened here; it lives as long as anything here can touch the file's bytes."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    current: Upload | None = None
+    opening: _Opening | None = None
+    users: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Ingest:
+    """Opens uploads, and knows those that are open on this node. Lives on one event loop; end it with ``aclose``.
+
+    ``clock`` gives UTC cut to microseconds. ``on_progress`` hears (file_id, batch_id, durable bytes) after each record,
+    ``on_owed`` that bytes became owed deletion; both on the event loop, and must not block or raise.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        *,
+        clock: Callable[[], datetime],
+        limits: Limits | None = None,
+        threads: int = 8,
+        on_progress: Callable[[str, str, int], None] = _no_progress,
+        on_owed: Callable[[], None] = _nothing_owed,
+        observer: IngestObserver | None = None,
+    ) -> None:
+        self._parts = Parts(
+            store=store,
+            sink=sink,
+            clock=clock,
+            pool=ThreadPoolExecutor(threads, thread_name_prefix="ingest"),
+            limits=limits or Limits(),
+            observer=observer or NoObserver(),
+            on_progress=on_progress,
+            on_owed=on_owed,
+            tasks=Tasks(),
+        )
+        self._slots: dict[str, _Slot] = {}
+        self._refusal: Stopped | None = None
+
+    # For the doors -------------------------------------------------------------------------------------------------
+
+    async def open(self, file_id: str, offset: int, caller: Caller) -> Upload:
+        """Claim a file and open it for writing at ``offset``; an older stream on it is replaced.
+
+        Raises ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch``, ``UploadCancelled`` (cancelled just after the
+        claim), ``WriterReplaced``, ``ShuttingDown``, ``StorageFailure``, ``DatabaseFailure``, ``OutcomeUnknown``.
+        """
+        task = self._parts.tasks.spawn(self._open(file_id, offset, caller))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Nobody is left to use it.
+            task.add_done_callback(_close_unused)
+            raise
+
+    # For the service -----------------------------------------------------------------------------------------------
+
+    def stop_file(self, file_id: str, cancelled_at: datetime, cancelled_by: str, reason: str) -> None:
+        """Tell the open stream of a file whose cancel is committed, if there is one."""
+        slot = self._slots.get(file_id)
+        if slot is not None:
+            _tell(slot, _Cancelled(file_id, "", cancelled_at, cancelled_by, reason))
+
+    def stop_batch(self, batch_id: str, cancelled_at: datetime, reason: str) -> None:
+        """Tell the open streams of a batch whose cancel is committed."""
+        cancel = _Cancelled("", batch_id, cancelled_at, Source.BATCH_CANCEL.value, reason)
+        for slot in self._slots.values():
+            _tell(slot, cancel)
+
+    def stop_all(self, cause: Stopped) -> None:
+        """End every stream for a reason that is none of the files': what they received is still made durable."""
+        for slot in self._slots.values():
+            if slot.current is not None:
+                slot.current.stop.set(cause)
+            if slot.opening is not None:
+                slot.opening.stop.set(cause)
+
+    async def aclose(self) -> None:
+        """Refuse new streams, end all with ``ShuttingDown``, wait until their bytes are durable, stop the threads."""
+        self._refusal = ShuttingDown()
+        self.stop_all(self._refusal)
+        await self._parts.tasks.join()
+        self._parts.pool.shutdown()
+
+    # For the janitor and the metrics -------------------------------------------------------------------------------
+
+    def is_open(self, file_id: str) -> bool:
+        """Whether a stream of this node can still touch the file's bytes, or is about to."""
+        return file_id in self._slots
+
+    def open_file_ids(self) -> tuple[str, ...]:
+        """Ids of the files of which that holds."""
+        return tuple(self._slots)
+
+    @property
+    def open_count(self) -> int:
+        """How many files that holds for."""
+        return len(self._slots)
+
+    async def wait_closed(self, file_id: str) -> None:
+        """Wait until it does not hold for this file."""
+        while (slot := self._slots.get(file_id)) is not None:
+            await slot.gone.wait()
+
+    # Opening -------------------------------------------------------------------------------------------------------
+
+    async def _open(self, file_id: str, offset: int, caller: Caller) -> Upload:
+        slot = self._slots.setdefault(file_id, _Slot())
+        slot.users += 1
+        try:
+            async with slot.lock:
+                if self._refusal is not None:
+                    raise self._refusal.with_traceback(None)
+                slot.opening = opening = _Opening(StopSignal())
+                try:
+                    return await self._claim(slot, opening, file_id, offset, caller)
+                finally:
+                    slot.opening = None
+        finally:
+            slot.users -= 1
+            self._tidy(file_id, slot)
+
+    async def _claim(self, slot: _Slot, opening: _Opening, file_id: str, offset: int, caller: Caller) -> Upload:
+        command = Command(caller, "UploadFile", self._parts.clock())
+        claim = (await self._parts.store.claim(file_id, offset, command)).answer
+        opening.claimed(claim.file)
+        if slot.current is not None:
+            slot.current.stop.set(WriterReplaced(file_id))
+            await self._wait_released(slot.current, file_id)
+        opening.stop.check()
+        sink_file = await self._open_bytes(file_id, offset)
+        stream = Stream(self._parts, claim.file, sink_file, offset, opening.stop)
+        slot.current = upload = Upload(self._parts, claim, stream, opening.stop)
+        self._parts.tasks.spawn(self._run(stream, upload, slot))
+        return upload
+
+    async def _wait_released(self, old: Upload, file_id: str) -> None:
+        try:
+            async with asyncio.timeout(self._parts.limits.takeover_seconds):
+                await old.wait_ended()
+        except TimeoutError:
+            # A write that hangs in the kernel cannot be called off: two writers would mix their bytes.
+            log.warning("a replaced stream does not let go of its file", file_id=file_id)
+            raise StorageFailure from None
+
+    async def _open_bytes(self, file_id: str, offset: int) -> SinkFile:
+        try:
+            return await self._parts.hop(self._parts.sink.open, file_id, offset)
+        except OSError as error:
+            log.exception("storage failed to open a file", file_id=file_id, offset=offset)
+            raise StorageFailure from error
+
+    async def _run(self, stream: Stream, upload: Upload, slot: _Slot) -> None:
+        self._parts.observer.upload_opened()
+        try:
+            await stream.run()
+        finally:
+            self._parts.observer.upload_closed()
+            if slot.current is upload:
+                slot.current = None
+            self._tidy(upload.file.file_id, slot)
+
+    def _tidy(self, file_id: str, slot: _Slot) -> None:
+        if slot.current is None and not slot.users and self._slots.get(file_id) is slot:
+            del self._slots[file_id]
+            slot.gone.set()
+
+
+def _tell(slot: _Slot, cancel: _Cancelled) -> None:
+    if slot.current is not None:
+        cancel.tell(slot.current.file, slot.current.stop)
+    if slot.opening is not None:
+        slot.opening.cancelled(cancel)
+
+
+def _close_unused(task: asyncio.Task[Upload]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close_soon()
