@@ -33,7 +33,7 @@ class Digest:
         self._hash = hashlib.sha256()
         self.position = 0
 
-    def update(self, chunks: Sequence[bytes]) -> None:
+    def update(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Add bytes from memory; they must follow ``position``."""
         for chunk in chunks:
             self._hash.update(chunk)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
@@ -37,7 +38,7 @@ class Stream:
         # offset <= durable <= synced <= written <= received, all counted from the start of the file.
         self.received = self.written = self.synced = self.durable = offset
         self.ended = False
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
         self._pending = 0  # cost of what is queued or being written
         self._failure: Exception | None = None
         self._closing = self._finalising = self._ready = self._settled = False
@@ -48,18 +49,23 @@ class Stream:
         self._catching_up: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
+        self._listeners: list[Callable[[], None]] = []
         self._last_write = 0.0
         stop.on_set(self._changed)
 
     # For the upload ------------------------------------------------------------------------------------------------
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes | memoryview) -> None:
         """Queue bytes; ``room`` must follow."""
         self._queue.append(data)
         self.received += len(data)
         self._charge(len(data) + _MESSAGE_COST)
         self._arm_timer()
         self._wake.set()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called whenever something changed."""
+        self._listeners.append(listener)
 
     async def room(self) -> None:
         """Wait until the stream holds no more than it may; raises what ended it."""
@@ -146,7 +152,7 @@ class Stream:
         return (self._closing or self._stop.cause is not None) and not self._queue
 
     async def _write_some(self) -> None:
-        chunks: list[bytes] = []
+        chunks: list[bytes | memoryview] = []
         size = 0
         while self._queue and (not chunks or size + len(self._queue[0]) <= self._parts.limits.hop_bytes):
             chunks.append(self._queue.popleft())
@@ -159,7 +165,7 @@ class Stream:
             self._charge(-size - _MESSAGE_COST * len(chunks))
             self._changed()
 
-    def _write(self, chunks: list[bytes], start: int, with_digest: bool) -> bool:
+    def _write(self, chunks: list[bytes | memoryview], start: int, with_digest: bool) -> bool:
         """Write and hash; runs on a thread. Looks at the signal before and after the write. False: nothing written."""
         if self._stop.abandoned:
             return False
@@ -342,3 +348,5 @@ class Stream:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        for listener in self._listeners:
+            listener()

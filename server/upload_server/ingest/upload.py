@@ -6,6 +6,7 @@ Must not know how bytes get to the disk, nor through which door they come.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -52,7 +53,15 @@ class Upload:
         """
         return await self._stream.wait_durable(above)
 
-    async def write(self, data: bytes) -> None:
+    def check(self) -> None:
+        """Raise what ended the stream, if anything did: the stop signal's cause, ``StorageFailure``, ..."""
+        self._stream.check()
+
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called whenever ``durable`` may have grown or the stream has to end; must not block."""
+        self._stream.on_change(listener)
+
+    async def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes; awaits while too much is buffered (back-pressure).
 
         Raises the stop signal's cause, ``SizeExceeded`` (dropped whole), ``StorageFailure`` or ``DatabaseFailure``.

@@ -126,8 +126,7 @@ class UploadStream:
 
     async def _step(self, upload: Upload) -> pb.UploadCommit | None:
         """Take one message, or wait for something to happen; returns the commit when it comes."""
-        if upload.stop.cause is not None:
-            raise upload.stop.cause
+        upload.check()
         message = self._inbox.take()
         if message is None:
             await self._hear(upload.file.file_id)

@@ -13,7 +13,7 @@ from typing import Protocol
 class SinkFile(Protocol):
     """The bytes of one file, open for appending by one writer."""
 
-    def append(self, chunks: Sequence[bytes]) -> None:
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind."""
 
     def sync(self) -> None:

@@ -27,7 +27,7 @@ class DiskFile:
         self._descriptor = descriptor
         self._lost: OSError | None = None
 
-    def append(self, chunks: Sequence[bytes]) -> None:
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Write all of ``chunks`` at the end; after an OSError a part of them may have been written."""
         left = [memoryview(chunk) for chunk in chunks if chunk]
         first = 0
