@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from upload_server.errors import FieldViolation, InvalidField
-from upload_server.sink import Sink
+from upload_server.sink import Chunk, Sink
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 # Read at once; hashing lets other threads run meanwhile.
@@ -33,7 +33,7 @@ class Digest:
         self._hash = hashlib.sha256()
         self.position = 0
 
-    def update(self, chunks: Sequence[bytes | memoryview]) -> None:
+    def update(self, chunks: Sequence[Chunk]) -> None:
         """Add bytes from memory; they must follow ``position``."""
         for chunk in chunks:
             self._hash.update(chunk)

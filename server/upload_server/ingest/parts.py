@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from upload_server.sink import Sink
-from upload_server.store import Store
+from upload_server.store import Audited, Store
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -105,6 +105,8 @@ class Parts:
     on_progress: Callable[[str, str, int], None]
     # Bytes became owed deletion.
     on_owed: Callable[[], None]
+    # A change of status was committed, so many seconds after it was asked for.
+    on_changed: Callable[[Audited, float], None]
     tasks: Tasks
     buffered: int = 0
 

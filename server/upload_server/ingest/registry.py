@@ -8,6 +8,7 @@ Lock order: a file's slot lock is taken before anything else and held from the c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
 from upload_server.ingest.upload import Upload
 from upload_server.sink import Sink, SinkFile
-from upload_server.store import Command, Store
+from upload_server.store import Audited, Command, Store
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,10 @@ def _no_progress(file_id: str, batch_id: str, durable: int) -> None:
 
 
 def _nothing_owed() -> None:
+    """Tell nobody."""
+
+
+def _no_changes(audited: Audited, seconds: float) -> None:
     """Tell nobody."""
 
 
@@ -95,7 +100,8 @@ class Ingest:
     """Opens uploads, and knows those that are open on this node. Lives on one event loop; end it with ``aclose``.
 
     ``clock`` gives UTC cut to microseconds. ``on_progress`` hears (file_id, batch_id, durable bytes) after each record,
-    ``on_owed`` that bytes became owed deletion; both on the event loop, and must not block or raise.
+    ``on_owed`` that bytes became owed deletion, ``on_changed`` what a write left in the audit trail and its seconds; all
+    on the event loop, and must not block or raise.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class Ingest:
         threads: int = 8,
         on_progress: Callable[[str, str, int], None] = _no_progress,
         on_owed: Callable[[], None] = _nothing_owed,
+        on_changed: Callable[[Audited, float], None] = _no_changes,
         observer: IngestObserver | None = None,
     ) -> None:
         self._parts = Parts(
@@ -119,6 +126,7 @@ class Ingest:
             observer=observer or NoObserver(),
             on_progress=on_progress,
             on_owed=on_owed,
+            on_changed=on_changed,
             tasks=Tasks(),
         )
         self._slots: dict[str, _Slot] = {}
@@ -209,7 +217,10 @@ class Ingest:
 
     async def _claim(self, slot: _Slot, opening: _Opening, file_id: str, offset: int, caller: Caller) -> Upload:
         command = Command(caller, "UploadFile", self._parts.clock())
-        claim = (await self._parts.store.claim(file_id, offset, command)).answer
+        asked_at = time.monotonic()
+        result = await self._parts.store.claim(file_id, offset, command)
+        self._parts.on_changed(result.audited, time.monotonic() - asked_at)
+        claim = result.answer
         opening.claimed(claim.file)
         if slot.current is not None:
             slot.current.stop.set(WriterReplaced(file_id))

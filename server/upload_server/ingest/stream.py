@@ -18,7 +18,7 @@ from upload_server.errors import FileNotWritable, StorageFailure, UploadCancelle
 from upload_server.ingest.digest import Digest
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
-from upload_server.sink import SinkFile
+from upload_server.sink import Chunk, SinkFile
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Stream:
         # offset <= durable <= synced <= written <= received, all counted from the start of the file.
         self.received = self.written = self.synced = self.durable = offset
         self.ended = False
-        self._queue: deque[bytes | memoryview] = deque()
+        self._queue: deque[Chunk] = deque()
         self._pending = 0  # cost of what is queued or being written
         self._failure: Exception | None = None
         self._closing = self._finalising = self._ready = self._settled = False
@@ -55,7 +55,7 @@ class Stream:
 
     # For the upload ------------------------------------------------------------------------------------------------
 
-    def put(self, data: bytes | memoryview) -> None:
+    def put(self, data: Chunk) -> None:
         """Queue bytes; ``room`` must follow."""
         self._queue.append(data)
         self.received += len(data)
@@ -63,9 +63,10 @@ class Stream:
         self._arm_timer()
         self._wake.set()
 
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called whenever something changed."""
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called when ``durable`` has grown, and when the stream is stopped, has failed or ended."""
         self._listeners.append(listener)
+        self._stop.on_set(listener)
 
     async def room(self) -> None:
         """Wait until the stream holds no more than it may; raises what ended it."""
@@ -152,7 +153,7 @@ class Stream:
         return (self._closing or self._stop.cause is not None) and not self._queue
 
     async def _write_some(self) -> None:
-        chunks: list[bytes | memoryview] = []
+        chunks: list[Chunk] = []
         size = 0
         while self._queue and (not chunks or size + len(self._queue[0]) <= self._parts.limits.hop_bytes):
             chunks.append(self._queue.popleft())
@@ -165,7 +166,7 @@ class Stream:
             self._charge(-size - _MESSAGE_COST * len(chunks))
             self._changed()
 
-    def _write(self, chunks: list[bytes | memoryview], start: int, with_digest: bool) -> bool:
+    def _write(self, chunks: list[Chunk], start: int, with_digest: bool) -> bool:
         """Write and hash; runs on a thread. Looks at the signal before and after the write. False: nothing written."""
         if self._stop.abandoned:
             return False
@@ -213,6 +214,7 @@ class Stream:
             self._parts.observer.stopped(max(0.0, self._last_write - self._stop.set_at))
         self.ended = True
         self._changed()
+        self._news()
 
     async def _side_tasks(self) -> None:
         tasks = [task for task in (self._syncing, self._catching_up) if task is not None]
@@ -292,16 +294,17 @@ class Stream:
         file, parts = self._file, self._parts
         if await parts.store.record_progress(file.file_id, file.fence, target, parts.clock()):
             self.durable = target
+            self._news()
             if not self._stop.abandoned:
                 parts.on_progress(file.file_id, file.batch_id, target)
             return
         found = await parts.store.get_file(file.file_id, file.owner)
         if found.status is FileStatus.CANCELLED:
             self._stop.set(UploadCancelled(found))
-        elif found.fence != file.fence:
-            self._stop.set(WriterReplaced(file.file_id))
-        else:
+        elif found.status is FileStatus.FAILED:
             self._fail(FileNotWritable(found))
+        else:
+            self._stop.set(WriterReplaced(file.file_id))
 
     # Bookkeeping ---------------------------------------------------------------------------------------------------
 
@@ -325,6 +328,7 @@ class Stream:
                 log.error("an upload's stream broke", file_id=self._file.file_id, exc_info=error)
             self._failure = error
         self._changed()
+        self._news()
 
     def _charge(self, cost: int) -> None:
         self._pending += cost
@@ -348,5 +352,7 @@ class Stream:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _news(self) -> None:
         for listener in self._listeners:
             listener()

@@ -6,6 +6,7 @@ Must not know how bytes get to the disk, nor through which door they come.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +17,7 @@ from upload_server.ingest.digest import normal_sha256
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
+from upload_server.sink import Chunk
 from upload_server.store import Claim, Command
 
 log = structlog.get_logger(__name__)
@@ -53,18 +55,22 @@ class Upload:
         """
         return await self._stream.wait_durable(above)
 
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called on the event loop when ``durable`` has grown and when the stream has to end.
+
+        It must not block or raise. What ended the stream is then raised by ``check``.
+        """
+        self._stream.on_news(listener)
+
     def check(self) -> None:
-        """Raise what ended the stream, if anything did: the stop signal's cause, ``StorageFailure``, ..."""
+        """Raise what ended the stream, if something did: the stop signal's cause, ``StorageFailure``, ..."""
         self._stream.check()
 
-    def on_news(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called whenever ``durable`` may have grown or the stream has to end; must not block."""
-        self._stream.on_change(listener)
-
-    async def write(self, data: bytes | memoryview) -> None:
+    async def write(self, data: Chunk) -> None:
         """Take the next bytes; awaits while too much is buffered (back-pressure).
 
-        Raises the stop signal's cause, ``SizeExceeded`` (dropped whole), ``StorageFailure`` or ``DatabaseFailure``.
+        ``data`` must not be changed afterwards. Raises the stop signal's cause, ``SizeExceeded`` (dropped whole),
+        ``StorageFailure`` or ``DatabaseFailure``.
         Cancelled while it waits, the bytes are taken all the same.
         """
         stream = self._stream
@@ -120,10 +126,12 @@ class Upload:
         file = self.file
         command = Command(caller, "UploadFile", self._parts.clock())
         try:
+            asked_at = time.monotonic()
             result = await self._parts.store.complete(file.file_id, file.fence, sha256, file.size_bytes, command)
         except Stopped as cause:
             self.stop.set(cause)
             raise
+        self._parts.on_changed(result.audited, time.monotonic() - asked_at)
         self.file = result.answer
         self._stream.settle(completed=True)
         return result.answer
@@ -132,10 +140,12 @@ class Upload:
         file, failure = self.file, FailureReason.CHECKSUM_MISMATCH
         command = Command(caller, "UploadFile", self._parts.clock(), failure.value)
         try:
+            asked_at = time.monotonic()
             result = await self._parts.store.fail(file.file_id, file.fence, failure, command)
         except Stopped as cause:
             self.stop.set(cause)
             raise
+        self._parts.on_changed(result.audited, time.monotonic() - asked_at)
         self.file = result.answer
         self._stream.settle(completed=False)
         self._parts.on_owed()

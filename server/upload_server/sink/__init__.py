@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+# Bytes are never copied on their way in: a door may hand over a view of its message.
+Chunk = bytes | memoryview
+
 
 class SinkFile(Protocol):
     """The bytes of one file, open for appending by one writer."""
 
-    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+    def append(self, chunks: Sequence[Chunk]) -> None:
         """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind."""
 
     def sync(self) -> None:

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from upload_server.sink import Chunk
+
 # Ids are UUIDv4 text of ours. Whatever else comes here could be a path, so it is refused.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
@@ -27,7 +29,7 @@ class DiskFile:
         self._descriptor = descriptor
         self._lost: OSError | None = None
 
-    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+    def append(self, chunks: Sequence[Chunk]) -> None:
         """Write all of ``chunks`` at the end; after an OSError a part of them may have been written."""
         left = [memoryview(chunk) for chunk in chunks if chunk]
         first = 0
