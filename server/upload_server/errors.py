@@ -31,6 +31,10 @@ class UploadError(Exception):
         self.metadata: dict[str, str] = dict(metadata or {})
 
 
+class CannotStart(Exception):
+    """The process cannot start or a command cannot run; the message says why and what to do. No caller sees it."""
+
+
 class NotFound(UploadError):
     """Nothing of that id, or not the caller's to see: the two cannot be told apart."""
 

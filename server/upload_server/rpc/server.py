@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from upload.v1 import upload_pb2 as pb
-from upload_server.errors import Overloaded
+from upload_server.errors import CannotStart, Overloaded
 from upload_server.rpc.calls import Gate
 from upload_server.rpc.servicer import UploadServicer, watch_bytes
 from upload_server.rpc.upload_stream import decode_upload_request
@@ -23,10 +23,6 @@ from upload_server.rpc.upload_stream import decode_upload_request
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
 # A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
 _WRITE_SECONDS = 60.0
-
-
-class PortInUseError(Exception):
-    """The port cannot be bound; the message names it."""
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -122,11 +118,13 @@ class GrpcServer:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Bind and serve; raises ``PortInUseError``."""
+        """Bind and serve; raises ``CannotStart``."""
         try:
             self.port = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
-            raise PortInUseError(f"cannot bind gRPC to {host}:{port}: is another server running there?") from None
+            raise CannotStart(
+                f"cannot bind gRPC to {host}:{port}: is another server running there? Choose another port with --grpc-port"
+            ) from None
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 

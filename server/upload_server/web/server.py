@@ -14,6 +14,7 @@ from typing import Final
 
 import uvicorn
 
+from upload_server.errors import CannotStart
 from upload_server.web.asgi import Application
 from upload_server.web.protocols import BoundedHttpProtocol, HonestWebSocketProtocol
 
@@ -23,7 +24,7 @@ KEEP_ALIVE_SECONDS: Final = 30
 BACKLOG: Final = 1024
 
 
-class PortUnavailable(Exception):
+class PortUnavailable(CannotStart):
     """The port cannot be bound; the message says which and what to do."""
 
 

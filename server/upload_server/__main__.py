@@ -1,0 +1,112 @@
+"""Decides which commands the program has, and what the operating system hears of them.
+
+Must not know how the service works inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+import uvloop
+
+from upload_server import __version__
+from upload_server.config import Config, ConfigError, add_options, load, mistyped
+from upload_server.errors import CannotStart
+from upload_server.telemetry import configure_logging
+
+log = structlog.get_logger("upload_server")
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(
+        prog="upload-server",
+        description="The gRPC service that takes file uploads and cancels them for certain.",
+        epilog="Every option is also an environment variable: --grpc-port is UPLOAD_GRPC_PORT. The option wins.",
+    )
+    top.add_argument("--version", action="version", version=f"upload-server {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in (
+        ("serve", "run the service (the default)"),
+        ("migrate", "apply schema migrations and exit; on SQLite `serve` does it at start"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        add_options(command)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "serve")
+    options = vars(parser().parse_args(words))
+    command = options.pop("command")
+    try:
+        config = load(options, os.environ)
+    except ConfigError as error:
+        print(f"upload-server: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return EXIT_USAGE
+    configure_logging({"json": True, "console": False}.get(config.log_format), config.log_level)
+    for found, meant in mistyped(os.environ):
+        log.warning("unknown environment variable", found=found, meant=meant)
+    try:
+        _COMMANDS[command](config)
+    except CannotStart as error:
+        log.error("cannot start", problem=str(error))
+        return EXIT_FAILURE
+    return 0
+
+
+def _serve(config: Config) -> None:
+    # grpcio must not be surprised by a fork, and reads this when it is first imported.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # Imported late: `--help` and a mistyped option answer at once.
+    from upload_server.app import serve  # noqa: PLC0415
+
+    if config.sched_batch:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if not config.on_loopback:
+        log.warning(
+            "anybody who reaches this address can upload and cancel: there is no authentication", host=config.host
+        )
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+        def started(grpc_port: int, http_port: int) -> None:
+            log.info(
+                "serving", host=config.host, grpc_port=grpc_port, http_port=http_port, data_dir=str(config.data_dir)
+            )
+
+        await serve(config, stop, started)
+        log.info("stopped")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if config.uvloop else None) as runner:
+        runner.run(run())
+
+
+def _migrate(config: Config) -> None:
+    from upload_server.app import migrate  # noqa: PLC0415 - as above
+
+    applied = migrate(config)
+    log.info("migrated", applied=applied or "nothing to do")
+
+
+_COMMANDS: Mapping[str, Callable[[Config], None]] = {"serve": _serve, "migrate": _migrate}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

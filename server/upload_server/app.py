@@ -1,0 +1,220 @@
+"""Decides how the parts are put together, and in which order they start and drain. The composition root.
+
+Must not decide anything else: whatever a part needs is passed in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
+
+import structlog
+
+from upload_server import __version__
+from upload_server.config import Config
+from upload_server.domain import Source
+from upload_server.errors import UploadError
+from upload_server.ingest import Ingest
+from upload_server.janitor import Janitor
+from upload_server.journal import log_changes
+from upload_server.rpc.calls import Calls, Gate, Gates
+from upload_server.rpc.server import SERVICE, GrpcServer
+from upload_server.rpc.servicer import UploadServicer
+from upload_server.service import Uploads
+from upload_server.sink.disk import DiskSink
+from upload_server.store import Store
+from upload_server.store.lock import lock_directory
+from upload_server.store.open import open_store
+from upload_server.store.options import StoreOptions
+from upload_server.telemetry import Metrics
+from upload_server.transcoding import build_app
+from upload_server.watch import WatchHub
+from upload_server.web.app import WebApp
+from upload_server.web.asgi import Application
+from upload_server.web.faults import fault_details
+from upload_server.web.guard import Guard
+from upload_server.web.pages import default_pages
+from upload_server.web.server import HttpServer, bind
+from upload_server.web.websocket import WebSocketDoor
+
+log = structlog.get_logger(__name__)
+
+_GAUGE_SECONDS = 10.0
+# After the grace is over: time for streams to tell their senders and let go of their files.
+_STOP_SECONDS = 2.0
+
+
+def utc_now() -> datetime:
+    """The service's clock: UTC, whole microseconds."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Return a fresh UUIDv4 as text."""
+    return str(uuid.uuid4())
+
+
+class Service:
+    """A server process: everything between the ports and the disk."""
+
+    def __init__(self, config: Config, store: Store, metrics: Metrics) -> None:
+        self._config = config
+        self._store = store
+        self._metrics = metrics
+        self._gates = Gates(
+            {
+                Gate.READ: config.max_calls,
+                Gate.CHANGE: config.max_calls,
+                Gate.CANCEL: config.max_calls,
+                Gate.UPLOAD: config.max_uploads,
+                Gate.WATCH: config.max_watches,
+            }
+        )
+        self._hub = WatchHub(store, history=config.watch_history, bookmark_interval=config.bookmark_interval)
+        sink = DiskSink(config.data_dir / "bytes")
+        self._ingest = Ingest(
+            store,
+            sink,
+            clock=utc_now,
+            on_progress=self._hub.publish_progress,
+            on_owed=lambda: self._janitor.nudge(),
+            observer=metrics,
+        )
+        self._janitor = Janitor(
+            store,
+            sink,
+            self._ingest,
+            clock=utc_now,
+            upload_ttl=config.upload_ttl,
+            request_ttl=config.request_ttl,
+            observer=metrics,
+        )
+        self._uploads = Uploads(
+            store,
+            self._ingest,
+            self._hub,
+            self._janitor,
+            clock=utc_now,
+            new_id=new_id,
+            max_file_bytes=config.max_file_bytes,
+            observer=metrics,
+        )
+        self._grpc = GrpcServer(
+            self._servicer(Source.GRPC),
+            max_message_bytes=config.max_message_bytes,
+            reflection_on=config.with_reflection,
+        )
+
+    def _servicer(self, door: Source) -> UploadServicer:
+        calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)
+        return UploadServicer(self._uploads, self._ingest, calls, idle_timeout=self._config.idle_timeout)
+        self._websockets = WebSocketDoor(
+            self._uploads,
+            self._ingest,
+            grace_seconds=config.websocket_grace,
+            idle_seconds=config.idle_timeout,
+            max_sockets=config.max_websockets,
+            observer=metrics,
+        )
+        self._web = WebApp(
+            transcoder=self._transcoder(),
+            websocket=self._websockets,
+            ready=store.ping,
+            metrics=metrics,
+            pages=default_pages(),
+        )
+        self._http: HttpServer | None = None
+
+    async def run(self, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
+        """Serve until ``stop`` is set, then drain. ``started`` hears the gRPC and the HTTP port once both are open."""
+        config = self._config
+        self._http = HttpServer(self._guarded(), bind(config.host, config.http_port))
+        try:
+            async with _background(
+                self._hub.run(), self._janitor.run(), self._refresh_gauges(), self._metrics.measure_loop_lag()
+            ):
+                await self._grpc.start(config.host, config.grpc_port)
+                await self._http.start()
+                started(self._grpc.port, self._http.port)
+                await stop.wait()
+                await self._drain(self._http)
+        finally:
+            await self._http.stop()
+            await self._uploads.drain()
+
+    async def _drain(self, http: HttpServer) -> None:
+        """Say so first, let running calls come to their end, then end them; what is durable stays resumable."""
+        log.info("draining", uploads=self._ingest.open_count, watches=self._hub.open_watches)
+        await self._grpc.drain()
+        self._web.drain()
+        self._gates.close()
+        # Watches never end by themselves: their clients resume elsewhere with their token.
+        self._hub.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_grace):
+                for file_id in self._ingest.open_file_ids():
+                    await self._ingest.wait_closed(file_id)
+        self._websockets.drain()
+        await self._ingest.aclose()
+        http.drain()
+        await asyncio.gather(self._grpc.stop(_STOP_SECONDS), http.stop())
+
+    async def _refresh_gauges(self) -> None:
+        while True:
+            try:
+                self._metrics.set_files(await self._store.count_files())
+            except UploadError as error:
+                log.warning("metrics.count_failed", reason=error.reason)
+            await asyncio.sleep(_GAUGE_SECONDS)
+
+    def _guarded(self) -> Guard:
+        return Guard(
+            self._web,
+            on_loopback=self._config.on_loopback,
+            allowed_origins=self._config.allowed_origins,
+            allowed_hosts=self._config.allowed_hosts,
+            refused=self._metrics.request_refused,
+        )
+
+    def _servicer(self, door: Source) -> UploadServicer:
+        calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)
+        return UploadServicer(self._uploads, self._ingest, calls, idle_timeout=self._config.idle_timeout)
+
+    def _transcoder(self) -> Application:
+        return build_app(
+            [(SERVICE, self._servicer(Source.HTTP))],
+            reject_unknown=True,
+            max_body_bytes=self._config.max_message_bytes,
+            sse_id_field="resume_token",
+            sse_resume_field="resume_token",
+            error_details=fault_details,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _background(*loops: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run ``loops`` beside the block, end them with it; one that breaks ends the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
+    """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend."""
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = lock_directory(config.data_dir)
+    try:
+        store = await open_store(config.url, StoreOptions(linger_seconds=config.linger), on_audited=log_changes)
+        try:
+            await Service(config, store, Metrics(__version__)).run(stop, started)
+        finally:
+            await store.close()
+    finally:
+        lock.release()
