@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _COMMANDS[command](config)
     except CannotStart as error:
-        log.error("cannot start", problem=str(error))
+        log.error("cannot start", problem=str(error))  # noqa: TRY400 - the message says it all
         return EXIT_FAILURE
     return 0
 

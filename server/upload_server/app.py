@@ -80,7 +80,8 @@ class Service:
             sink,
             clock=utc_now,
             on_progress=self._hub.publish_progress,
-            on_owed=lambda: self._janitor.nudge(),
+            # Not `self._janitor.nudge`: the two know each other, and the janitor is made second.
+            on_owed=lambda: self._janitor.nudge(),  # noqa: PLW0108
             observer=metrics,
         )
         self._janitor = Janitor(
@@ -108,9 +109,6 @@ class Service:
             reflection_on=config.with_reflection,
         )
 
-    def _servicer(self, door: Source) -> UploadServicer:
-        calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)
-        return UploadServicer(self._uploads, self._ingest, calls, idle_timeout=self._config.idle_timeout)
         self._websockets = WebSocketDoor(
             self._uploads,
             self._ingest,

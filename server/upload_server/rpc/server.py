@@ -122,9 +122,7 @@ class GrpcServer:
         try:
             self.port = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
-            raise CannotStart(
-                f"cannot bind gRPC to {host}:{port}: is another server running there? Choose another port with --grpc-port"
-            ) from None
+            raise CannotStart(f"cannot bind gRPC to {host}:{port}: choose another port with --grpc-port") from None
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
