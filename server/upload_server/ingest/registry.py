@@ -100,8 +100,8 @@ class Ingest:
     """Opens uploads, and knows those that are open on this node. Lives on one event loop; end it with ``aclose``.
 
     ``clock`` gives UTC cut to microseconds. ``on_progress`` hears (file_id, batch_id, durable bytes) after each record,
-    ``on_owed`` that bytes became owed deletion, ``on_changed`` what a write left in the audit trail and its seconds; all
-    on the event loop, and must not block or raise.
+    ``on_owed`` that bytes became owed deletion, ``on_changed`` what a write left in the audit trail and its seconds:
+    all of them on the event loop, and they must not block or raise.
     """
 
     def __init__(
