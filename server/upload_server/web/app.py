@@ -39,17 +39,16 @@ READY_SECONDS: Final = 2.0
 _READ_ONLY: Final = frozenset({"GET", "HEAD"})
 
 
-class SocketDoor(Protocol):
-    """Serves one WebSocket of a file."""
-
-    async def __call__(self, file_id: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the socket to its end."""
+# Serves one WebSocket of the file with this id, to its end.
+SocketDoor = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 
 
 class Exposition(Protocol):
     """Renders the metrics."""
 
-    content_type: str
+    @property
+    def content_type(self) -> str:
+        """Media type of what is rendered."""
 
     def render(self) -> bytes:
         """Return the exposition."""
@@ -103,13 +102,13 @@ class WebApp:
             await self._dispatch(scope, receive, noting)
         except Exception:
             incident = uuid.uuid4().hex
-            _log.exception("http_failed", incident=incident, method=scope["method"], path=scope["path"])
+            _log.exception("http.failed", incident=incident, method=scope["method"], path=scope["path"])
             if status:  # the answer has begun: all that is left is to break the connection
                 raise
             await respond(noting, 500, status_body(to_status(InternalError(incident))))
         finally:
             seconds = round(time.monotonic() - began, 6)
-            _log.debug("http", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            _log.debug("http.answered", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -14,7 +14,6 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from google.rpc.code_pb2 import Code
-from google.rpc.status_pb2 import Status
 
 from upload_server.web.asgi import (
     Application,
@@ -159,23 +158,25 @@ class Guard:
     def _varying(self, send: Send) -> Send:
         return _with_headers(send, [_VARY]) if self._allowed else send
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: Status, reason: str) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, body: bytes, reason: str) -> None:
         self._refused(reason)
         if scope["type"] == "websocket":
             await receive()  # websocket.connect
-            await refuse_handshake(send, 403, status_body(status))
+            await refuse_handshake(send, 403, body)
         else:
-            await respond(send, 403, status_body(status))
+            await respond(send, 403, body)
+
+
+def _refusal(reason: str, message: str) -> bytes:
+    return status_body(status_of(Code.PERMISSION_DENIED, reason, message))
 
 
 _VARY: Final = (b"vary", b"Origin")
-_ORIGIN_REFUSED: Final = status_of(
-    Code.PERMISSION_DENIED,
+_ORIGIN_REFUSED: Final = _refusal(
     "ORIGIN_NOT_ALLOWED",
     "Pages of this origin may not do this; the server's --allowed-origins names those that may",
 )
-_HOST_REFUSED: Final = status_of(
-    Code.PERMISSION_DENIED,
+_HOST_REFUSED: Final = _refusal(
     "HOST_NOT_ALLOWED",
     "The Host header must name this machine (localhost, 127.0.0.1 or [::1]) while the server is bound to loopback",
 )
