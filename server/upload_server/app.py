@@ -82,6 +82,7 @@ class Service:
             on_progress=self._hub.publish_progress,
             # Not `self._janitor.nudge`: the two know each other, and the janitor is made second.
             on_owed=lambda: self._janitor.nudge(),  # noqa: PLW0108
+            on_changed=log_changes,
             observer=metrics,
         )
         self._janitor = Janitor(
@@ -91,6 +92,7 @@ class Service:
             clock=utc_now,
             upload_ttl=config.upload_ttl,
             request_ttl=config.request_ttl,
+            on_changed=log_changes,
             observer=metrics,
         )
         self._uploads = Uploads(
@@ -101,6 +103,7 @@ class Service:
             clock=utc_now,
             new_id=new_id,
             max_file_bytes=config.max_file_bytes,
+            on_changed=log_changes,
             observer=metrics,
         )
         self._grpc = GrpcServer(
@@ -149,13 +152,14 @@ class Service:
         await self._grpc.drain()
         self._web.drain()
         self._gates.close()
+        self._websockets.drain()
         # Watches never end by themselves: their clients resume elsewhere with their token.
         self._hub.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_grace):
                 for file_id in self._ingest.open_file_ids():
                     await self._ingest.wait_closed(file_id)
-        self._websockets.drain()
+        await self._websockets.stop()
         await self._ingest.aclose()
         http.drain()
         await asyncio.gather(self._grpc.stop(_STOP_SECONDS), http.stop())
@@ -209,7 +213,7 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = lock_directory(config.data_dir)
     try:
-        store = await open_store(config.url, StoreOptions(linger_seconds=config.linger), on_audited=log_changes)
+        store = await open_store(config.url, StoreOptions(linger_seconds=config.linger))
         try:
             await Service(config, store, Metrics(__version__)).run(stop, started)
         finally:

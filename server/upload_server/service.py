@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,7 +28,7 @@ from upload_server.errors import NotFound, NotInState, UploadError
 from upload_server.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
 from upload_server.ingest import Ingest
 from upload_server.janitor import Janitor
-from upload_server.store import Command, Result, Store, Targets
+from upload_server.store import Audited, Command, Result, Store, Targets
 from upload_server.tokens import ResumeToken, decode_page_token, encode_page_token
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
@@ -75,8 +76,10 @@ class Uploads:
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         max_file_bytes: int,
+        on_changed: Callable[[Audited, float], None],
         observer: CancelObserver,
     ) -> None:
+        """``on_changed`` hears what each write left in the audit trail and how many seconds it took."""
         self._store = store
         self._ingest = ingest
         self._hub = hub
@@ -84,6 +87,7 @@ class Uploads:
         self._clock = clock
         self._new_id = new_id
         self._max_file_bytes = max_file_bytes
+        self._on_changed = on_changed
         self._observer = observer
         self._running: set[asyncio.Task[object]] = set()
 
@@ -101,8 +105,8 @@ class Uploads:
         rules.request_id(request_id)
         rules.check()
         command = self._command(caller, "InitiateUpload", request_id, _spec_fields(spec))
-        result = await self._own(self._store.initiate_upload(_normal(spec), self._new_id(), command))
-        return result.answer
+        write = self._store.initiate_upload(_normal(spec), self._new_id(), command)
+        return (await self._own(self._audited(write))).answer
 
     async def initiate_batch(
         self, specs: Sequence[FileSpec], request_id: str, caller: Caller
@@ -118,10 +122,8 @@ class Uploads:
         rules.check()
         command = self._command(caller, "InitiateBatch", request_id, [_spec_fields(spec) for spec in specs])
         file_ids = [self._new_id() for _ in specs]
-        result = await self._own(
-            self._store.initiate_batch([_normal(spec) for spec in specs], self._new_id(), file_ids, command)
-        )
-        return result.answer
+        write = self._store.initiate_batch([_normal(spec) for spec in specs], self._new_id(), file_ids, command)
+        return (await self._own(self._audited(write))).answer
 
     async def cancel_file(
         self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
@@ -154,7 +156,7 @@ class Uploads:
     async def _counted(self, write: Coroutine[object, object, Result[T]], command: Command) -> Result[T]:
         outcome = "error"
         try:
-            result = await write
+            result = await self._audited(write)
             outcome = "cancelled"
         except NotInState:
             outcome = "too_late"
@@ -164,6 +166,13 @@ class Uploads:
             raise
         finally:
             self._observer.cancel_finished(command.caller.source.value, outcome)
+        return result
+
+    async def _audited(self, write: Coroutine[object, object, Result[T]]) -> Result[T]:
+        asked_at = time.monotonic()
+        result = await write
+        if not result.replayed:
+            self._on_changed(result.audited, time.monotonic() - asked_at)
         return result
 
     async def _own(self, write: Coroutine[object, object, T]) -> T:

@@ -1,0 +1,55 @@
+"""Fixtures of the whole suite: real server processes and channels to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from support.process import ServerProcess
+from upload.v1 import upload_pb2_grpc
+
+StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all tests of a worker that need no options of their own."""
+    with ServerProcess(tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Start servers with options; each on ``tmp_path / "data"`` unless told otherwise. Killed after the test."""
+    running: list[ServerProcess] = []
+
+    def start(*options: str, data_dir: Path | None = None, environment: dict[str, str] | None = None) -> ServerProcess:
+        process = ServerProcess(data_dir or tmp_path / "data", options, environment)
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+
+
+@pytest_asyncio.fixture
+async def channel(server: ServerProcess) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel of its own connection to the shared server."""
+    async with open_channel(server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stub(channel: grpc.aio.Channel) -> upload_pb2_grpc.UploadServiceStub:
+    """The generated stub on the shared server."""
+    return upload_pb2_grpc.UploadServiceStub(channel)
+
+
+def open_channel(server: ServerProcess, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+    """Return a channel whose connection is shared with no other channel."""
+    return grpc.aio.insecure_channel(server.target, options=[("grpc.use_local_subchannel_pool", 1), *options])

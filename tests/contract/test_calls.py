@@ -1,0 +1,290 @@
+"""The unary calls do what the contract says, the same through every door."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+
+from support.doors import Door, Json, Refusal
+
+
+def fresh() -> str:
+    return uuid.uuid4().hex
+
+
+async def initiate(door: Door, **overrides: Any) -> Json:
+    spec = {"filename": "a.bin", "size_bytes": 10, **overrides}
+    file: Json = (await door.call("InitiateUpload", **spec))["file"]
+    return file
+
+
+async def initiate_batch(door: Door, count: int) -> Json:
+    return await door.call("InitiateBatch", files=[{"filename": f"{i}.bin", "size_bytes": i} for i in range(count)])
+
+
+async def refused(door: Door, method: str, **request: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await door.call(method, **request)
+    return caught.value
+
+
+async def events(door: Door, **filters: Any) -> list[Json]:
+    page = await door.call("ListAuditEvents", page_size=1000, **filters)
+    found: list[Json] = page["events"]
+    return found
+
+
+async def test_a_new_file_is_pending_at_revision_one(door: Door) -> None:
+    file = await initiate(door, filename="dir/é.pdf", size_bytes=5, content_type="application/pdf")
+    assert file["status"] == "UPLOAD_STATUS_PENDING"
+    assert file["revision"] == "1"
+    assert file["bytes_received"] == "0"
+    assert file["filename"] == "dir/é.pdf"
+    assert file["created_at"].endswith("Z")
+    assert uuid.UUID(file["file_id"]).version == 4
+    assert await door.call("GetFile", file_id=file["file_id"]) == file
+
+
+async def test_cancel_answers_four_fields_and_the_file_says_who_when_and_why(door: Door) -> None:
+    file = await initiate(door, filename="example.pdf")
+    answer = await door.call("CancelFile", file_id=file["file_id"], reason="changed my mind")
+    assert list(answer) == ["message", "file_id", "filename", "cancelled_at"]
+    assert answer["message"] == "Upload cancelled successfully"
+    assert answer["filename"] == "example.pdf"
+    after = await door.call("GetFile", file_id=file["file_id"])
+    assert after["status"] == "UPLOAD_STATUS_CANCELLED"
+    assert after["cancelled_at"] == answer["cancelled_at"] == after["updated_at"]
+    assert (after["cancelled_by"], after["cancel_reason"]) == ("user", "changed my mind")
+    assert after["revision"] == "2"
+
+
+async def test_cancel_again_is_refused_naming_the_state(door: Door) -> None:
+    file = await initiate(door)
+    answer = await door.call("CancelFile", file_id=file["file_id"])
+    again = await refused(door, "CancelFile", file_id=file["file_id"])
+    assert (again.code, again.reason) == ("FAILED_PRECONDITION", "FILE_NOT_CANCELLABLE")
+    assert again.metadata == {
+        "file_id": file["file_id"],
+        "status": "cancelled",
+        "revision": "2",
+        "cancelled_at": answer["cancelled_at"],
+        "cancelled_by": "user",
+    }
+    assert len(await events(door, file_id=file["file_id"])) == 2
+
+
+async def test_cancel_with_the_same_request_id_repeats_its_answer(door: Door) -> None:
+    file, request_id = await initiate(door), fresh()
+    first = await door.call("CancelFile", file_id=file["file_id"], reason="x", request_id=request_id)
+    assert await door.call("CancelFile", file_id=file["file_id"], reason="x", request_id=request_id) == first
+    other = await refused(door, "CancelFile", file_id=file["file_id"], reason="y", request_id=request_id)
+    assert (other.code, other.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+    assert len(await events(door, file_id=file["file_id"])) == 2
+
+
+async def test_a_refused_cancel_keeps_no_answer(door: Door) -> None:
+    request_id, missing = fresh(), str(uuid.uuid4())
+    await refused(door, "CancelFile", file_id=missing, request_id=request_id)
+    file = await initiate(door)
+    await door.call("CancelFile", file_id=file["file_id"], request_id=request_id)
+
+
+async def test_request_ids_are_apart_by_method(door: Door) -> None:
+    request_id = fresh()
+    file = await initiate(door, request_id=request_id)
+    await door.call("CancelFile", file_id=file["file_id"], request_id=request_id)
+
+
+async def test_initiate_with_the_same_request_id_gives_the_same_file_in_its_current_state(door: Door) -> None:
+    request_id = fresh()
+    file = await initiate(door, request_id=request_id)
+    await door.call("CancelFile", file_id=file["file_id"])
+    again = await initiate(door, request_id=request_id)
+    assert again["file_id"] == file["file_id"]
+    assert again["status"] == "UPLOAD_STATUS_CANCELLED"
+    other = await refused(door, "InitiateUpload", filename="b.bin", size_bytes=10, request_id=request_id)
+    assert other.reason == "REQUEST_ID_REUSED"
+
+
+async def test_initiate_batch_with_the_same_request_id_gives_the_same_ids(door: Door) -> None:
+    request: Json = {"files": [{"filename": "a", "size_bytes": 1}] * 3, "request_id": fresh()}
+    first = await door.call("InitiateBatch", **request)
+    assert await door.call("InitiateBatch", **request) == first
+
+
+async def test_a_batch_is_cancelled_with_its_files(door: Door) -> None:
+    made = await initiate_batch(door, 5)
+    batch_id = made["batch"]["batch_id"]
+    assert made["batch"]["status"] == "BATCH_STATUS_PENDING"
+    assert made["batch"]["total_files"] == 5
+    early = await door.call("CancelFile", file_id=made["file_ids"][0], reason="one")
+    answer = await door.call("CancelBatch", batch_id=batch_id, reason="all")
+    assert list(answer) == ["message", "batch_id", "cancelled_files_count", "total_files_in_batch", "cancelled_at"]
+    assert answer["message"] == "Batch upload cancelled successfully"
+    assert (answer["cancelled_files_count"], answer["total_files_in_batch"]) == (4, 5)
+    batch = await door.call("GetBatch", batch_id=batch_id)
+    assert batch["status"] == "BATCH_STATUS_CANCELLED"
+    assert (batch["cancelled_by"], batch["cancel_reason"]) == ("user", "all")
+    assert batch["cancelled_files_count"] == 5
+    files = (await door.call("ListFiles", batch_id=batch_id))["files"]
+    assert [file["file_id"] for file in files] == made["file_ids"]
+    assert [file["cancelled_by"] for file in files] == ["user"] + ["batch_cancel"] * 4
+    assert files[0]["cancelled_at"] == early["cancelled_at"]
+    assert {file["cancelled_at"] for file in files[1:]} == {answer["cancelled_at"]}
+    again = await refused(door, "CancelBatch", batch_id=batch_id)
+    assert (again.code, again.reason, again.metadata["status"]) == (
+        "FAILED_PRECONDITION",
+        "BATCH_NOT_CANCELLABLE",
+        "cancelled",
+    )
+
+
+async def test_a_batch_cancel_repeats_its_answer_by_request_id(door: Door) -> None:
+    made, request_id = await initiate_batch(door, 2), fresh()
+    batch_id = made["batch"]["batch_id"]
+    first = await door.call("CancelBatch", batch_id=batch_id, request_id=request_id)
+    assert await door.call("CancelBatch", batch_id=batch_id, request_id=request_id) == first
+    # A file of it was not cancelled "by this request_id".
+    file = await refused(door, "CancelFile", file_id=made["file_ids"][0], request_id=request_id)
+    assert file.reason == "FILE_NOT_CANCELLABLE"
+
+
+async def test_a_batch_whose_files_are_all_cancelled_is_cancelled(door: Door) -> None:
+    made = await initiate_batch(door, 2)
+    for file_id in made["file_ids"]:
+        last = await door.call("CancelFile", file_id=file_id)
+    batch = await door.call("GetBatch", batch_id=made["batch"]["batch_id"])
+    assert (batch["status"], batch["cancelled_by"]) == ("BATCH_STATUS_CANCELLED", "all_files")
+    assert batch["cancelled_at"] == last["cancelled_at"]
+
+
+async def test_the_audit_trail_tells_everything_once(door: Door) -> None:
+    made, request_id = await initiate_batch(door, 3), fresh()
+    batch_id = made["batch"]["batch_id"]
+    await door.call("CancelBatch", batch_id=batch_id, reason="over", request_id=request_id)
+    found = await events(door, batch_id=batch_id)
+    assert len(found) == 8
+    numbers = [int(event["event_id"]) for event in found]
+    assert numbers == sorted(set(numbers))
+    cancels = [event for event in found if event["to_status"] == "cancelled"]
+    assert {(e["actor"], e["reason"], e["request_id"]) for e in cancels} == {("user", "over", request_id)}
+    assert [e["source"] for e in cancels if e["file_id"]] == ["batch_cancel"] * 3
+    assert [e["source"] for e in cancels if not e["file_id"]] == [door.name]
+    assert [e["from_status"] for e in found[:4]] == [""] * 4
+    one = await events(door, file_id=made["file_ids"][1])
+    assert [(e["from_status"], e["to_status"]) for e in one] == [("", "pending"), ("pending", "cancelled")]
+
+
+@pytest.mark.parametrize("method", ["GetFile", "CancelFile"])
+@pytest.mark.parametrize("file_id", ["nothing", "x" * 128, "../../etc/passwd", "a b\x00c", "%2e%2e"])
+async def test_an_unknown_file_is_not_found(door: Door, method: str, file_id: str) -> None:
+    error = await refused(door, method, file_id=file_id)
+    assert (error.code, error.reason) == ("NOT_FOUND", "FILE_NOT_FOUND")
+
+
+@pytest.mark.parametrize("method", ["GetBatch", "CancelBatch"])
+async def test_an_unknown_batch_is_not_found(door: Door, method: str) -> None:
+    error = await refused(door, method, batch_id=str(uuid.uuid4()))
+    assert (error.code, error.reason) == ("NOT_FOUND", "BATCH_NOT_FOUND")
+
+
+LONG = "x" * 129
+BAD_REQUESTS: list[tuple[str, Json, str]] = [
+    ("InitiateUpload", {"filename": ""}, "filename"),
+    ("InitiateUpload", {"filename": "é" * 128}, "filename"),
+    ("InitiateUpload", {"filename": "/etc/passwd"}, "filename"),
+    ("InitiateUpload", {"filename": "a/../b"}, "filename"),
+    ("InitiateUpload", {"filename": "a//b"}, "filename"),
+    ("InitiateUpload", {"filename": "./a"}, "filename"),
+    ("InitiateUpload", {"filename": "a/"}, "filename"),
+    ("InitiateUpload", {"filename": "a\\b"}, "filename"),
+    ("InitiateUpload", {"filename": "a\nb"}, "filename"),
+    ("InitiateUpload", {"filename": "a\x85b"}, "filename"),
+    ("InitiateUpload", {"filename": "e\u0301"}, "filename"),
+    ("InitiateUpload", {"filename": "a", "size_bytes": -1}, "size_bytes"),
+    ("InitiateUpload", {"filename": "a", "size_bytes": 2**40 + 1}, "size_bytes"),
+    ("InitiateUpload", {"filename": "a", "content_type": "x" * 128}, "content_type"),
+    ("InitiateUpload", {"filename": "a", "sha256": "abc"}, "sha256"),
+    ("InitiateUpload", {"filename": "a", "request_id": LONG}, "request_id"),
+    ("InitiateBatch", {"files": []}, "files"),
+    ("InitiateBatch", {"files": [{"filename": "a"}] * 10_001}, "files"),
+    ("InitiateBatch", {"files": [{"filename": "a"}, {"filename": ".."}]}, "files[1].filename"),
+    ("GetFile", {"file_id": LONG}, "file_id"),
+    ("GetBatch", {"batch_id": LONG}, "batch_id"),
+    ("CancelFile", {"file_id": LONG}, "file_id"),
+    ("CancelFile", {"file_id": "a", "reason": "x" * 501}, "reason"),
+    ("CancelFile", {"file_id": "a", "request_id": LONG}, "request_id"),
+    ("CancelBatch", {"batch_id": LONG}, "batch_id"),
+    ("CancelBatch", {"batch_id": "a", "reason": "x" * 501}, "reason"),
+    ("ListFiles", {"page_size": 1001}, "page_size"),
+    ("ListFiles", {"page_size": -1}, "page_size"),
+    ("ListFiles", {"page_token": "garbage"}, "page_token"),
+    ("ListFiles", {"status": 17}, "status"),
+    ("ListFiles", {"batch_id": LONG}, "batch_id"),
+    ("ListAuditEvents", {"page_size": 1001}, "page_size"),
+    ("ListAuditEvents", {"page_token": "AAAA"}, "page_token"),
+    ("ListAuditEvents", {"file_id": LONG}, "file_id"),
+]
+
+
+@pytest.mark.parametrize(("method", "request_", "field"), BAD_REQUESTS)
+async def test_a_bad_field_is_named_with_its_rule(door: Door, method: str, request_: Json, field: str) -> None:
+    error = await refused(door, method, **request_)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert field in error.violations
+    assert error.violations[field].startswith(("must", "is", "belongs"))
+
+
+@pytest.mark.parametrize("filename", ["a", "a/b/c.txt", "ä" * 127, "📷.jpg", "..a", "a..", " ", "COM1", "日本語.pdf"])
+async def test_names_are_data(door: Door, filename: str) -> None:
+    assert (await initiate(door, filename=filename))["filename"] == filename
+
+
+async def test_lists_go_by_pages_without_gap_or_repeat(door: Door) -> None:
+    made = await initiate_batch(door, 7)
+    batch_id, seen, token = made["batch"]["batch_id"], [], ""
+    while True:
+        page = await door.call("ListFiles", batch_id=batch_id, page_size=3, page_token=token)
+        seen += [file["file_id"] for file in page["files"]]
+        token = page["next_page_token"]
+        if not token:
+            break
+        assert len(page["files"]) == 3
+    assert seen == made["file_ids"]
+
+
+async def test_a_page_token_belongs_to_its_filter(door: Door) -> None:
+    made = await initiate_batch(door, 3)
+    page = await door.call("ListFiles", batch_id=made["batch"]["batch_id"], page_size=1)
+    error = await refused(door, "ListFiles", page_size=1, page_token=page["next_page_token"])
+    assert list(error.violations) == ["page_token"]
+
+
+async def test_lists_filter_by_status(door: Door) -> None:
+    made = await initiate_batch(door, 3)
+    await door.call("CancelFile", file_id=made["file_ids"][1])
+    page = await door.call("ListFiles", batch_id=made["batch"]["batch_id"], status="UPLOAD_STATUS_CANCELLED")
+    assert [file["file_id"] for file in page["files"]] == [made["file_ids"][1]]
+
+
+async def test_of_many_cancels_at_once_one_wins(door: Door) -> None:
+    file = await initiate(door)
+    results = await asyncio.gather(
+        *(door.call("CancelFile", file_id=file["file_id"], reason=str(i)) for i in range(20)), return_exceptions=True
+    )
+    winners = [r for r in results if isinstance(r, dict)]
+    losers = [r for r in results if isinstance(r, Refusal)]
+    assert (len(winners), len(losers)) == (1, 19)
+    assert {r.reason for r in losers} == {"FILE_NOT_CANCELLABLE"}
+    assert {r.metadata["cancelled_at"] for r in losers} == {winners[0]["cancelled_at"]}
+    assert len(await events(door, file_id=file["file_id"])) == 2
+
+
+async def test_a_batch_of_ten_thousand_is_made_and_cancelled_in_one_call_each(door: Door) -> None:
+    made = await initiate_batch(door, 10_000)
+    assert len(set(made["file_ids"])) == 10_000
+    answer = await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
+    assert answer["cancelled_files_count"] == answer["total_files_in_batch"] == 10_000

@@ -1,0 +1,1 @@
+"""What tests share: a real server process, and clients of it that hide nothing."""
