@@ -1,0 +1,19 @@
+"""Decides nothing: the public names of a transcoder from google.api.http JSON calls to servicer calls.
+
+The package must not know any service: descriptors and servicers come in, an ASGI app goes out.
+"""
+
+from .app import Transcoder, build_app
+from .context import HttpContext, HttpRequest
+from .errors import ErrorDetails, Fault, FaultKind, TranscodingConfigError
+
+__all__ = [
+    "ErrorDetails",
+    "Fault",
+    "FaultKind",
+    "HttpContext",
+    "HttpRequest",
+    "Transcoder",
+    "TranscodingConfigError",
+    "build_app",
+]

@@ -1,0 +1,136 @@
+"""Decides how a request is read from an ASGI server and an answer handed to it.
+
+Must not know routes, messages or servicers.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from .errors import FaultError, FaultKind
+from .metadata import Headers, header
+from .router import MalformedPathError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+HeaderList = list[tuple[bytes, bytes]]
+
+JSON: Final = b"application/json"
+_DRAIN_BYTES: Final = 16 * 1024 * 1024
+_DRAIN_SECONDS: Final = 2.0
+
+
+class DisconnectedError(Exception):
+    """The client left before its request was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a body may cost before it is refused."""
+
+    max_bytes: int
+    total_seconds: float
+    idle_seconds: float
+
+
+def raw_path(scope: Scope) -> str:
+    """The path as the client wrote it, without the server's root path and the query."""
+    raw: bytes | None = scope.get("raw_path")
+    try:
+        text = quote(scope["path"]) if raw is None else raw.partition(b"?")[0].decode()
+    except UnicodeDecodeError:
+        raise MalformedPathError("not UTF-8") from None
+    root = scope.get("root_path") or ""
+    if root:
+        for prefix in (root.rstrip("/"), quote(root.rstrip("/"))):
+            if text == prefix or text.startswith(prefix + "/"):
+                text = text[len(prefix) :]
+                break
+    if text.startswith(("http://", "https://")):  # a request line in absolute form
+        _, slash, rest = text.partition("://")[2].partition("/")
+        text = slash + rest
+    return text or "/"
+
+
+async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, deadline: float | None) -> bytes:
+    """The whole body, within its limits; FaultError past one of them."""
+    length = header(headers, b"content-length")
+    if length is not None and length.isdigit() and int(length[:19]) > limits.max_bytes:
+        raise _too_large(limits)
+    loop = asyncio.get_running_loop()
+    last = loop.time() + limits.total_seconds
+    if deadline is not None:
+        last = min(last, loop.time() + deadline - time.monotonic())
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout_at(min(last, loop.time() + limits.idle_seconds)) as timeout:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise DisconnectedError
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > limits.max_bytes:
+                    raise _too_large(limits)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+                if chunk:
+                    timeout.reschedule(min(last, loop.time() + limits.idle_seconds))
+                else:
+                    await asyncio.sleep(0)  # empty chunks without end must not hold the loop
+    except TimeoutError:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded") from None
+        raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time") from None
+
+
+def _too_large(limits: BodyLimits) -> FaultError:
+    return FaultError(FaultKind.BODY_TOO_LARGE, f"the request body is larger than {limits.max_bytes} bytes")
+
+
+async def drain(receive: Receive) -> None:
+    """Reads on for a moment, so that a client still sending gets to see the answer it has been sent."""
+    left = _DRAIN_BYTES
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= max(len(message.get("body", b"")), 1024)
+                await asyncio.sleep(0)
+    except TimeoutError:
+        return
+
+
+async def answer(
+    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]], *, head: bool = False
+) -> None:
+    """A complete response; for HEAD all but its body."""
+    listed = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": listed})
+    await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
+
+
+async def answer_unread(
+    send: Send, receive: Receive, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> None:
+    """A response to a request whose body is not read to its end: the connection is closed after it."""
+    listed = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": listed})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await drain(receive)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def answer_empty(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """A response that has no body by its status."""
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

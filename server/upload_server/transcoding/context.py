@@ -1,0 +1,200 @@
+"""Decides what a servicer sees of a call: grpc.aio's ServicerContext, without a gRPC server.
+
+Must not know ASGI; the app feeds it and reads it back.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from .metadata import Metadatum
+from .status import Metadata, Outcome, details_of
+
+_log = logging.getLogger(__name__)
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """The HTTP side of a call, for a servicer that must know which door it came through."""
+
+    method: str
+    path: str
+    """As it was sent: escapes are not decoded."""
+    template: str
+    """The path template of the rule that matched."""
+    headers: Sequence[tuple[bytes, bytes]]
+    client: tuple[str, int] | None
+
+
+class HttpContext(grpc.aio.ServicerContext[Any, Any]):
+    """The context of one call. `http` is what a gRPC call's context does not have."""
+
+    def __init__(
+        self, http: HttpRequest, metadata: tuple[Metadatum, ...], deadline: float | None, rpc_method: str
+    ) -> None:
+        self.http = http
+        self.rpc_method = rpc_method
+        self.aborted = False
+        self.write_message: Callable[[Any], Awaitable[None]] | None = None
+        self._metadata = metadata
+        self._deadline = deadline
+        self._code: grpc.StatusCode | None = None
+        self._details = ""
+        self._initial: Metadata = ()
+        self._initial_sent = False
+        self._trailing: Metadata = ()
+        self._done_callbacks: list[Callable[[Any], None]] = []
+        self._done = False
+        self._cancelled = False
+
+    # What a servicer calls.
+
+    async def read(self) -> NoReturn:
+        """Not for HTTP: the one request message is the method's argument."""
+        raise grpc.aio.UsageError("a call over HTTP has no stream of requests")
+
+    async def write(self, message: Any) -> None:
+        """Sends one message of a streamed response."""
+        if self.write_message is None:
+            raise grpc.aio.UsageError("this method does not write a stream")
+        await self.write_message(message)
+
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:
+        """Sets the metadata that goes back as `Grpc-Metadata-` headers."""
+        if self._initial_sent:
+            raise grpc.aio.UsageError("Send initial metadata failed: already sent")
+        self._initial_sent = True
+        self._initial = _pairs(initial_metadata)
+
+    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """Ends the call with a status; what the handler does with the exception changes nothing."""
+        if self.aborted:
+            raise grpc.aio.UsageError("Abort already called!")
+        self.set_code(code)
+        if self._code is grpc.StatusCode.OK:
+            _log.error("%s: abort() called with StatusCode.OK; answering UNKNOWN", self.rpc_method)
+            self._code, details = grpc.StatusCode.UNKNOWN, ""
+        self._details = details or self._details
+        self._trailing = _pairs(trailing_metadata) or self._trailing
+        self.aborted = True
+        raise grpc.aio.AbortError("Locally aborted.")
+
+    async def abort_with_status(self, status: Any) -> NoReturn:
+        """Ends the call with a grpc.Status, its details in the trailing metadata."""
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Replaces the metadata that goes back at the end."""
+        self._trailing = _pairs(trailing_metadata)
+
+    def invocation_metadata(self) -> Any:
+        """The request's metadata: pairs that also have `key` and `value`."""
+        return self._metadata
+
+    def set_code(self, code: Any) -> None:
+        """Sets the code that the call ends with unless it is aborted."""
+        self._code = code if isinstance(code, grpc.StatusCode) else _CODES.get(code, grpc.StatusCode.UNKNOWN)
+
+    def set_details(self, details: str) -> None:
+        """Sets the message beside the code."""
+        self._details = details
+
+    def code(self) -> Any:
+        """The code set so far."""
+        return self._code
+
+    def details(self) -> Any:
+        """The message set so far."""
+        return self._details
+
+    def trailing_metadata(self) -> Any:
+        """The trailing metadata set so far."""
+        return self._trailing
+
+    def peer(self) -> str:
+        """The client's address as gRPC writes it."""
+        client = self.http.client
+        if not client:
+            return "unknown"
+        host, port = client
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def peer_identities(self) -> None:
+        """Nobody is authenticated by the transport."""
+
+    def peer_identity_key(self) -> None:
+        """Nobody is authenticated by the transport."""
+
+    def auth_context(self) -> dict[str, Any]:
+        """Nothing is known from the transport."""
+        return {}
+
+    def time_remaining(self) -> Any:
+        """Seconds until the deadline; None when there is none."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def set_compression(self, compression: Any) -> None:
+        """Accepted and without effect: compression is the HTTP server's or proxy's."""
+
+    def disable_next_message_compression(self) -> None:
+        """Accepted and without effect."""
+
+    def add_done_callback(self, callback: Any) -> None:
+        """Has `callback` called with this context when the call has ended."""
+        self._done_callbacks.append(callback)
+
+    def cancelled(self) -> bool:
+        """Whether the client went away or the deadline passed."""
+        return self._cancelled
+
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self._done
+
+    # What the app calls.
+
+    @property
+    def initial(self) -> Metadata:
+        """The initial metadata, as pairs."""
+        return self._initial
+
+    @property
+    def trailing(self) -> Metadata:
+        """The trailing metadata, as pairs."""
+        return self._trailing
+
+    def outcome(self) -> Outcome | None:
+        """The error that the servicer set or aborted with; None where there is none."""
+        if self._code is None or self._code is grpc.StatusCode.OK:
+            return None
+        return Outcome(
+            self._code,
+            self._details,
+            details_of(self._trailing),
+            metadata=self._initial,
+            trailing=self._trailing,
+        )
+
+    def cancel(self) -> None:
+        """Notes that the call was ended from outside."""
+        self._cancelled = True
+
+    def finish(self) -> None:
+        """Notes the end and calls who asked for it."""
+        self._done = True
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except Exception:  # noqa: BLE001 - as grpc.aio: a callback cannot fail the call
+                _log.exception("%s: a done callback failed", self.rpc_method)
+
+
+def _pairs(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
+    """Metadata in any of grpc's forms as a tuple of pairs."""
+    return tuple((str(key).lower(), value) for key, value in metadata or ())

@@ -1,0 +1,49 @@
+"""Decides what can be chosen when an app is built, and the defaults.
+
+Must not know how any choice is carried out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .errors import ErrorDetails, TranscodingConfigError, no_details
+from .printer import PrintStyle
+
+MAX_DEPTH_LIMIT = 200
+"""JSON deeper than this would need more of the interpreter's stack than is safe to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The keyword arguments of build_app."""
+
+    reject_unknown: bool = False
+    style: PrintStyle = field(default_factory=PrintStyle)
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_url_bytes: int = 64 * 1024
+    max_json_depth: int = 100
+    body_timeout: float = 60.0
+    body_idle_timeout: float = 5.0
+    default_timeout: float | None = None
+    sse_id_field: str | None = None
+    sse_resume_field: str | None = None
+    sse_heartbeat: float = 15.0
+    error_details: ErrorDetails = no_details
+    extra_metadata: Sequence[tuple[str, str | bytes]] = ()
+    www_authenticate: str = "Bearer"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_body_bytes",
+            "max_url_bytes",
+            "max_json_depth",
+            "body_timeout",
+            "body_idle_timeout",
+            "sse_heartbeat",
+        ):
+            if getattr(self, name) <= 0:
+                raise TranscodingConfigError(f"{name} must be positive")
+        if self.max_json_depth > MAX_DEPTH_LIMIT:
+            raise TranscodingConfigError(f"max_json_depth must be at most {MAX_DEPTH_LIMIT}")
+        if self.default_timeout is not None and self.default_timeout <= 0:
+            raise TranscodingConfigError("default_timeout must be positive")

@@ -1,0 +1,355 @@
+"""Decides how JSON values become messages: ProtoJSON, compiled once per message type.
+
+Must not know HTTP. JSON values come from jsontext, which has bounded their depth.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from . import wellknown
+from .errors import FieldError
+from .jsontext import Number
+from .scalars import FromJson, converters, key_from_text, number_from_json
+
+ParseMessage = Callable[[Message, object], None]
+"""Reads a JSON value into an empty message."""
+SetField = Callable[[Message, object], None]
+"""Reads a JSON value into one field of a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldEntry:
+    """One field under one of its spellings."""
+
+    set: SetField
+    other_name: str
+    """The other spelling, which must not stand in the same object; empty when there is none."""
+    oneof: str
+    takes_null: bool
+    """Null is a value of this field, not its absence."""
+
+
+class JsonParser:
+    """Parsers for every message type of a pool, each compiled when it is first asked for."""
+
+    def __init__(self, pool: DescriptorPool, *, reject_unknown: bool) -> None:
+        self._pool = pool
+        self._reject_unknown = reject_unknown
+        self._parsers: dict[str, ParseMessage] = {}
+
+    def for_message(self, descriptor: Descriptor) -> ParseMessage:
+        """The parser of a message type, well-known ones in their own form."""
+        name = descriptor.full_name
+        known = self._parsers.get(name)
+        if known is not None:
+            return known
+        special = self._special(descriptor)
+        if special is not None:
+            self._parsers[name] = special
+            return special
+        parser = _ObjectParser(descriptor, self._pool, self, reject_unknown=self._reject_unknown)
+        self._parsers[name] = parser  # before its fields: types may hold themselves
+        parser.compile()
+        return parser
+
+    def for_field(self, field: FieldDescriptor) -> SetField:
+        """The setter of a field as a whole: list, map, message or scalar."""
+        if (entry := map_entry(field)) is not None:
+            return self._map(field, entry)
+        if field.is_repeated:
+            return self._list(field)
+        if field.message_type is not None:
+            return self._message(field, field.message_type)
+        return _scalar_setter(_key(field), converters(field)[0], nullable=is_null_value(field.enum_type))
+
+    def _message(self, field: FieldDescriptor, descriptor: Descriptor) -> SetField:
+        parse, name, extension = self.for_message(descriptor), field.name, field.is_extension
+
+        def set_message(message: Message, value: object) -> None:
+            child: Message = _extensions(message)[field] if extension else getattr(message, name)
+            child.SetInParent()
+            parse(child, value)
+
+        return set_message
+
+    def _list(self, field: FieldDescriptor) -> SetField:
+        name, extension = field.name, field.is_extension
+        append = self._append(field)
+
+        def set_list(message: Message, value: object) -> None:
+            if type(value) is not list:
+                raise FieldError("expected an array")
+            target = _extensions(message)[field] if extension else getattr(message, name)
+            index = 0
+            try:
+                for index, item in enumerate(value):  # noqa: B007 - the handler names it
+                    append(target, item)
+            except FieldError as error:
+                raise error.under(f"[{index}]") from None
+
+        return set_list
+
+    def _append(self, field: FieldDescriptor) -> Callable[[Any, object], None]:
+        if (descriptor := field.message_type) is not None:
+            parse = self.for_message(descriptor)
+            return lambda target, item: parse(target.add(), _not_null(descriptor, item))
+        convert = _nullable(converters(field)[0]) if is_null_value(field.enum_type) else converters(field)[0]
+        return lambda target, item: target.append(convert(item))
+
+    def _map(self, field: FieldDescriptor, entry: Descriptor) -> SetField:
+        name = field.name
+        key_field, value_field = entry.fields_by_name["key"], entry.fields_by_name["value"]
+        read_key = key_from_text(key_field)
+        put = self._put(value_field)
+
+        def set_map(message: Message, value: object) -> None:
+            if type(value) is not dict:
+                raise FieldError("expected an object")
+            target = getattr(message, name)
+            for text, item in value.items():
+                try:
+                    key = read_key(text)
+                    if key in target:
+                        raise FieldError("duplicate key")
+                    put(target, key, item)
+                except FieldError as error:
+                    raise error.under(f'["{text[:64]}"]') from None
+
+        return set_map
+
+    def _put(self, field: FieldDescriptor) -> Callable[[Any, object, object], None]:
+        if (descriptor := field.message_type) is not None:
+            parse = self.for_message(descriptor)
+            return lambda target, key, item: parse(target[key], _not_null(descriptor, item))
+        convert = _nullable(converters(field)[0]) if is_null_value(field.enum_type) else converters(field)[0]
+
+        def put(target: Any, key: object, item: object) -> None:
+            target[key] = convert(item)
+
+        return put
+
+    def _special(self, descriptor: Descriptor) -> ParseMessage | None:
+        name = descriptor.full_name
+        if name in wellknown.WRAPPERS:
+            return _scalar_setter("value", converters(descriptor.fields_by_name["value"])[0], nullable=False)
+        simple: dict[str, ParseMessage] = {
+            wellknown.TIMESTAMP: _parse_timestamp,
+            wellknown.DURATION: _parse_duration,
+            wellknown.FIELD_MASK: _parse_mask,
+            "google.protobuf.Struct": _parse_struct,
+            "google.protobuf.Value": _parse_value,
+            "google.protobuf.ListValue": _parse_list_value,
+            "google.protobuf.Any": self._parse_any,
+        }
+        return simple.get(name)
+
+    def _parse_any(self, message: Any, value: object) -> None:
+        if type(value) is not dict:
+            raise FieldError("expected an object")
+        if not value:
+            return
+        url = value.get("@type")
+        if type(url) is not str:
+            raise FieldError('expected the type as "@type"')
+        descriptor = self._resolve(url)
+        inner = GetMessageClass(descriptor)()
+        parse = self.for_message(descriptor)
+        if descriptor.full_name in wellknown.SPECIAL:
+            self._parse_special_any(parse, inner, value)
+        else:
+            parse(inner, {key: item for key, item in value.items() if key != "@type"})
+        if not inner.IsInitialized():
+            raise FieldError("a required field is missing")
+        message.type_url = url
+        message.value = inner.SerializeToString()
+
+    def _parse_special_any(self, parse: ParseMessage, inner: Message, value: dict[str, object]) -> None:
+        if "value" not in value:
+            raise FieldError('expected its JSON form as "value"')
+        if self._reject_unknown and len(value) > len(("@type", "value")):
+            raise FieldError("unknown field")
+        try:
+            parse(inner, value["value"])
+        except FieldError as error:
+            raise error.under("value") from None
+
+    def _resolve(self, url: str) -> Descriptor:
+        prefix, slash, name = url.rpartition("/")
+        try:
+            if slash and prefix and name:
+                return self._pool.FindMessageTypeByName(name)
+        except KeyError:
+            pass
+        raise FieldError("unknown type").under("@type")
+
+
+class _ObjectParser:
+    """A message whose JSON form is the object of its fields."""
+
+    def __init__(
+        self, descriptor: Descriptor, pool: DescriptorPool, parsers: JsonParser, *, reject_unknown: bool
+    ) -> None:
+        self._descriptor = descriptor
+        self._pool = pool
+        self._parsers = parsers
+        self._reject_unknown = reject_unknown
+        self._fields: dict[str, FieldEntry] = {}
+
+    def compile(self) -> None:
+        for field in self._descriptor.fields:
+            setter = self._parsers.for_field(field)
+            names = {field.name, field.json_name}
+            for name in names:
+                self._fields[name] = _entry(field, setter, next(iter(names - {name}), ""))
+
+    def __call__(self, message: Message, value: object) -> None:
+        if type(value) is not dict:
+            raise FieldError("expected an object")
+        fields = self._fields
+        oneofs: set[str] | None = None
+        name = ""
+        try:
+            for name, item in value.items():
+                entry = fields.get(name) or self._extension(name)
+                if entry is None:
+                    continue
+                if entry.other_name and entry.other_name in value:
+                    raise FieldError("given twice, under both of its names")
+                if item is None and not entry.takes_null:
+                    continue
+                if entry.oneof:
+                    oneofs = oneofs if oneofs is not None else set()
+                    if entry.oneof in oneofs:
+                        raise FieldError(f"another field of oneof {entry.oneof!r} is given too")
+                    oneofs.add(entry.oneof)
+                entry.set(message, item)
+        except FieldError as error:
+            raise error.under(name[:64]) from None
+
+    def _extension(self, name: str) -> FieldEntry | None:
+        if self._descriptor.is_extendable and name.startswith("[") and name.endswith("]"):
+            try:
+                field = self._pool.FindExtensionByName(name[1:-1])
+            except KeyError:
+                field = None
+            holder = field.containing_type if field is not None else None
+            if field is not None and holder is not None and holder.full_name == self._descriptor.full_name:
+                entry = self._fields[name] = _entry(field, self._parsers.for_field(field), "")
+                return entry
+        if self._reject_unknown:
+            raise FieldError("unknown field")
+        return None
+
+
+def is_null_value(enum: EnumDescriptor | None) -> bool:
+    """Whether an enum is google.protobuf.NullValue, which JSON writes as null."""
+    return enum is not None and enum.full_name == wellknown.NULL_VALUE
+
+
+def map_entry(field: FieldDescriptor) -> Descriptor | None:
+    """The entry type of a map field; None for any other field."""
+    entry = field.message_type
+    return entry if entry is not None and entry.GetOptions().map_entry else None
+
+
+def _key(field: FieldDescriptor) -> str | FieldDescriptor:
+    return field if field.is_extension else field.name
+
+
+def _extensions(message: Message) -> Any:
+    return message.Extensions
+
+
+def _entry(field: FieldDescriptor, setter: SetField, other_name: str) -> FieldEntry:
+    # An optional proto3 field sits in a oneof of its own, which cannot be given twice.
+    oneof = field.containing_oneof
+    takes_null = not field.is_repeated and (is_null_value(field.enum_type) or _is_value(field.message_type))
+    shared = oneof.name if oneof is not None and len(oneof.fields) > 1 else ""
+    return FieldEntry(setter, other_name, shared, takes_null)
+
+
+def _is_value(descriptor: Descriptor | None) -> bool:
+    return descriptor is not None and descriptor.full_name == "google.protobuf.Value"
+
+
+def _not_null(descriptor: Descriptor | None, item: object) -> object:
+    if item is None and not _is_value(descriptor):
+        raise FieldError("null is no element")
+    return item
+
+
+def _nullable(convert: FromJson) -> FromJson:
+    return lambda value: 0 if value is None else convert(value)
+
+
+def _scalar_setter(key: str | FieldDescriptor, convert: FromJson, *, nullable: bool) -> SetField:
+    read = _nullable(convert) if nullable else convert
+    if not isinstance(key, str):
+
+        def set_extension(message: Message, value: object) -> None:
+            _extensions(message)[key] = read(value)
+
+        return set_extension
+
+    def set_scalar(message: Message, value: object) -> None:
+        setattr(message, key, read(value))
+
+    return set_scalar
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise FieldError("expected a string")
+    return value
+
+
+def _parse_timestamp(message: Any, value: object) -> None:
+    message.seconds, message.nanos = wellknown.timestamp_from_text(_text(value))
+
+
+def _parse_duration(message: Any, value: object) -> None:
+    message.seconds, message.nanos = wellknown.duration_from_text(_text(value))
+
+
+def _parse_mask(message: Any, value: object) -> None:
+    message.paths.extend(wellknown.mask_from_json(_text(value)))
+
+
+def _parse_struct(message: Any, value: object) -> None:
+    if type(value) is not dict:
+        raise FieldError("expected an object")
+    fields = message.fields
+    for key, item in value.items():
+        _parse_value(fields[key], item)
+
+
+def _parse_list_value(message: Any, value: object) -> None:
+    if type(value) is not list:
+        raise FieldError("expected an array")
+    values = message.values
+    for item in value:
+        _parse_value(values.add(), item)
+
+
+def _parse_value(message: Any, value: object) -> None:
+    kind = type(value)
+    if kind is str:
+        message.string_value = value
+    elif kind is bool:
+        message.bool_value = value
+    elif kind is int or kind is Number:
+        message.number_value = number_from_json(value)
+    elif value is None:
+        message.null_value = 0
+    elif kind is dict:
+        message.struct_value.SetInParent()
+        _parse_struct(message.struct_value, value)
+    else:
+        message.list_value.SetInParent()
+        _parse_list_value(message.list_value, value)

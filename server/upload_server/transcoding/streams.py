@@ -1,0 +1,158 @@
+"""Decides how a stream of responses is framed: lines of JSON, server-sent events, or raw bytes.
+
+Must not know ASGI: frames leave as bytes.
+"""
+
+from typing import Any, Final, Protocol
+
+import grpc
+
+from .metadata import Headers
+from .rules import Binding
+from .status import Outcome, StatusWriter
+
+NDJSON: Final = b"application/x-ndjson"
+EVENT_STREAM: Final = b"text/event-stream"
+HEARTBEAT: Final = b": heartbeat\n\n"
+_NOT_IN_ID: Final = ("\n", "\r", "\0")
+
+
+class Framer(Protocol):
+    """How one stream is written."""
+
+    status_when_empty: int
+    """The HTTP status of a stream that ends with OK before its first message."""
+    heartbeat: bytes
+    """What keeps a silent connection open; empty for nothing."""
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of the response, once its first message is known."""
+
+    def frame(self, message: Any) -> bytes:
+        """One message; ValueError where it cannot be printed."""
+
+    def end(self, outcome: Outcome | None) -> bytes | None:
+        """What follows the last message; None where only a broken connection can tell of the error."""
+
+
+class Lines:
+    """`{"result": …}` a line, and `{"error": Status}` last if the call fails."""
+
+    status_when_empty = 200
+    heartbeat = b""
+
+    def __init__(self, binding: Binding, writer: StatusWriter, content_type: bytes) -> None:
+        self._text = binding.response.to_text
+        self._writer = writer
+        self._content_type = content_type
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """JSON, or what the client accepts it as."""
+        return [(b"content-type", self._content_type)]
+
+    def frame(self, message: Any) -> bytes:
+        """One line."""
+        return f'{{"result":{self._text(message)}}}\n'.encode()
+
+    def end(self, outcome: Outcome | None) -> bytes:
+        """The error as a line; nothing after success."""
+        if outcome is None:
+            return b""
+        return b'{"error":%b}\n' % self._writer.body(outcome)
+
+
+class Events:
+    """Server-sent events: a message each, then `event: end` with the Status."""
+
+    status_when_empty = 204
+    heartbeat = HEARTBEAT
+
+    def __init__(self, binding: Binding, writer: StatusWriter) -> None:
+        self._text = binding.response.to_text
+        self._id = binding.method.sse_id
+        self._writer = writer
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """An event stream that no cache keeps and no proxy gathers."""
+        return [
+            (b"content-type", EVENT_STREAM),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
+
+    def frame(self, message: Any) -> bytes:
+        """One event; its id is what a reconnecting client sends back."""
+        event_id = self._id(message) if self._id is not None else ""
+        if not event_id or any(char in event_id for char in _NOT_IN_ID):
+            return f"data: {self._text(message)}\n\n".encode()
+        return f"id: {event_id}\ndata: {self._text(message)}\n\n".encode()
+
+    def end(self, outcome: Outcome | None) -> bytes:
+        """The last event, after success too: a client can tell an end from a broken connection."""
+        status = self._writer.body(outcome or Outcome(grpc.StatusCode.OK))
+        return b"event: end\ndata: %b\n\n" % status
+
+
+class Raw:
+    """google.api.HttpBody: the bytes as they are, typed by the first message."""
+
+    status_when_empty = 200
+    heartbeat = b""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self._content_type = b""
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The content type of the first message."""
+        return [(b"content-type", self._content_type)]
+
+    def frame(self, message: Any) -> bytes:
+        """The bytes of one message."""
+        body = http_body(self._binding, message)
+        self._content_type = self._content_type or content_type_of(body)
+        return bytes(body.data)
+
+    def end(self, outcome: Outcome | None) -> bytes | None:
+        """No bytes of ours may get into a download: an error breaks it off."""
+        return b"" if outcome is None else None
+
+
+def http_body(binding: Binding, message: Any) -> Any:
+    """The HttpBody of a response."""
+    assert binding.response.to_body is not None  # noqa: S101 - for the type checker
+    return binding.response.to_body(message)
+
+
+def content_type_of(body: Any) -> bytes:
+    """The content type that an HttpBody declares, if a header can hold it."""
+    text: str = body.content_type
+    return text.encode() if text.isascii() and text.isprintable() and text else b"application/octet-stream"
+
+
+def framer_for(binding: Binding, writer: StatusWriter, headers: Headers) -> Framer:
+    """The framing that a client's Accept header asks for."""
+    if binding.response.to_body is not None:
+        return Raw(binding)
+    accept = accepted(headers)
+    events, json, lines = (accept.get(kind, 0.0) for kind in (EVENT_STREAM, b"application/json", NDJSON))
+    if events and events >= max(json, lines):
+        return Events(binding, writer)
+    return Lines(binding, writer, NDJSON if lines > json else b"application/json")
+
+
+def accepted(headers: Headers) -> dict[bytes, float]:
+    """The media types that Accept names, with their weights."""
+    result: dict[bytes, float] = {}
+    values = b",".join(value for key, value in headers if key.lower() == b"accept")
+    for item in values.lower().split(b","):
+        name, *parameters = (part.strip() for part in item.split(b";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith(b"q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        result[name] = weight
+    return result
