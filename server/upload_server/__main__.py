@@ -101,8 +101,8 @@ def _serve(config: Config) -> None:
 def _migrate(config: Config) -> None:
     from upload_server.app import migrate  # noqa: PLC0415 - as above
 
-    applied = migrate(config)
-    log.info("migrated", applied=applied or "nothing to do")
+    applied = asyncio.run(migrate(config))
+    log.info("migrated", applied=", ".join(applied) or "nothing to do")
 
 
 _COMMANDS: Mapping[str, Callable[[Config], None]] = {"serve": _serve, "migrate": _migrate}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -27,7 +27,7 @@ from upload_server.service import Uploads
 from upload_server.sink.disk import DiskSink
 from upload_server.store import Store
 from upload_server.store.lock import lock_directory
-from upload_server.store.open import open_store
+from upload_server.store.open import migrate_store, open_store
 from upload_server.store.options import StoreOptions
 from upload_server.telemetry import Metrics
 from upload_server.transcoding import build_app
@@ -167,7 +167,8 @@ class Service:
     async def _refresh_gauges(self) -> None:
         while True:
             try:
-                self._metrics.set_files(await self._store.count_files())
+                counts = await self._store.count_files()
+                self._metrics.set_files({status.value: count for status, count in counts.items()})
             except UploadError as error:
                 log.warning("metrics.count_failed", reason=error.reason)
             await asyncio.sleep(_GAUGE_SECONDS)
@@ -220,3 +221,9 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
             await store.close()
     finally:
         lock.release()
+
+
+async def migrate(config: Config) -> Sequence[str]:
+    """Apply the schema migrations that are missing; returns their names."""
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await migrate_store(config.url)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 MIB = 1024 * 1024
 _DAY = 24 * 3600
@@ -153,7 +154,7 @@ class Config:
     @property
     def url(self) -> str:
         """The database's URL."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'upload.sqlite3'}"
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir / 'upload.sqlite3'))}"
 
     @property
     def on_loopback(self) -> bool:
