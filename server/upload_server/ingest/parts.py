@@ -85,10 +85,15 @@ class Tasks:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def join(self) -> None:
-        """Wait until none is left."""
-        while self._running:
-            await asyncio.wait(self._running)
+    async def join(self, seconds: float) -> int:
+        """Wait until none is left, at most so long; returns how many are."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._running:
+                    await asyncio.wait(self._running)
+        except TimeoutError:
+            pass
+        return len(self._running)
 
 
 @dataclass(slots=True)

@@ -171,11 +171,13 @@ class Ingest:
                 slot.opening.stop.set(cause)
 
     async def aclose(self) -> None:
-        """Refuse new streams, end all with ``ShuttingDown``, wait until their bytes are durable, stop the threads."""
+        """Refuse new streams, end all with ``ShuttingDown``, wait (bounded) until their bytes are durable."""
         self._refusal = ShuttingDown()
         self.stop_all(self._refusal)
-        await self._parts.tasks.join()
-        self._parts.pool.shutdown()
+        hanging = await self._parts.tasks.join(self._parts.limits.takeover_seconds)
+        if hanging:
+            log.error("storage or database hang: streams are left behind", tasks=hanging)
+        self._parts.pool.shutdown(wait=not hanging, cancel_futures=True)
 
     # For the janitor and the metrics -------------------------------------------------------------------------------
 

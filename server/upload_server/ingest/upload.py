@@ -40,12 +40,12 @@ class Upload:
     @property
     def durable(self) -> int:
         """Bytes that are synced and recorded in the row; never shrinks."""
-        return self._stream.durable
+        return self._stream.marks.durable
 
     @property
     def received(self) -> int:
         """Bytes that were taken, from the start of the file; those above ``durable`` can still be lost."""
-        return self._stream.received
+        return self._stream.marks.received
 
     async def wait_durable(self, above: int) -> int:
         """Wait until ``durable`` is greater than ``above`` and return it.
@@ -75,8 +75,8 @@ class Upload:
         """
         stream = self._stream
         stream.check_open()
-        if stream.received + len(data) > self.file.size_bytes:
-            raise SizeExceeded(self.file.file_id, stream.received, self.file.size_bytes)
+        if stream.marks.received + len(data) > self.file.size_bytes:
+            raise SizeExceeded(self.file.file_id, stream.marks.received, self.file.size_bytes)
         if data:
             stream.put(data)
             await stream.room()
@@ -90,8 +90,8 @@ class Upload:
         """
         given = normal_sha256(sha256)
         self._stream.check_open()
-        if self._stream.received < self.file.size_bytes:
-            raise UploadIncomplete(self.file.file_id, self._stream.received, self.file.size_bytes)
+        if self._stream.marks.received < self.file.size_bytes:
+            raise UploadIncomplete(self.file.file_id, self._stream.marks.received, self.file.size_bytes)
         actual = await self._stream.finalise()
         wanted = (self._claim.expected_sha256.lower(), given)
         wrong = next((one for one in wanted if one and one != actual), None)

@@ -1,0 +1,111 @@
+"""Decides when a stream's bytes are synced and recorded: only both together make them durable.
+
+Must not know where the bytes come from. Syncs run beside writes, one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from upload_server.domain import File, FileStatus
+from upload_server.errors import FileNotWritable, UploadCancelled, WriterReplaced
+from upload_server.ingest.fate import Fate, Marks
+from upload_server.ingest.parts import Parts
+from upload_server.ingest.signal import StopSignal
+from upload_server.sink import SinkFile
+
+
+class Syncer:
+    """Moves ``marks.synced`` and ``marks.durable`` after ``marks.written``. Everything runs on the event loop."""
+
+    def __init__(
+        self, parts: Parts, file: File, sink_file: SinkFile, marks: Marks, fate: Fate, stop: StopSignal
+    ) -> None:
+        self._parts = parts
+        self._file = file
+        self._sink_file = sink_file
+        self._marks = marks
+        self._fate = fate
+        self._stop = stop
+        # While a commit is at work nothing is recorded: the write that completes the file does that.
+        self.recording = True
+        self._task: asyncio.Task[None] | None = None
+        # What the last sync that was started covers.
+        self._target = marks.written
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = False
+
+    @property
+    def running(self) -> asyncio.Task[None] | None:
+        """The sync that is under way; it never raises."""
+        return self._task
+
+    @property
+    def lags(self) -> bool:
+        """Whether a sync is under way and as much again was written: more would pile up in the page cache."""
+        return self._task is not None and self._unsynced() >= self._parts.limits.sync_bytes
+
+    def arm(self) -> None:
+        """Bytes have come: they are to be synced within the time set."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._parts.limits.sync_seconds, self._on_timer)
+
+    def disarm(self) -> None:
+        """Forget the time set."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def start_if_due(self) -> None:
+        """Start a sync if enough was written or enough time has passed, and none is under way."""
+        due = self._due or self._unsynced() >= self._parts.limits.sync_bytes
+        if due and self._task is None and self._unsynced() and not self._fate.dead:
+            self.start()
+
+    def start(self) -> asyncio.Task[None]:
+        """Start a sync of what is written; none may be under way."""
+        self._target = self._marks.written
+        self._due = False
+        self.disarm()
+        if self._marks.received > self._target:
+            self.arm()
+        self._task = self._parts.tasks.spawn(self._sync(self._target))
+        return self._task
+
+    def _unsynced(self) -> int:
+        return self._marks.written - self._target
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._due = True
+        self.start_if_due()
+
+    async def _sync(self, target: int) -> None:
+        try:
+            if self._marks.synced < target:
+                await self._parts.hop(self._sink_file.sync)
+                self._marks.synced = target
+            if self.recording and not self._fate.abandoned:
+                await self._record(target)
+        except Exception as error:  # noqa: BLE001 - the stream hears of it by its fate
+            self._fate.fail(error)
+        finally:
+            self._task = None
+            self.start_if_due()
+            self._fate.changed()
+
+    async def _record(self, target: int) -> None:
+        file, parts = self._file, self._parts
+        if await parts.store.record_progress(file.file_id, file.fence, target, parts.clock()):
+            self._marks.durable = target
+            self._fate.news()
+            if not self._fate.abandoned:
+                parts.on_progress(file.file_id, file.batch_id, target)
+            return
+        found = await parts.store.get_file(file.file_id, file.owner)
+        if found.status is FileStatus.CANCELLED:
+            self._stop.set(UploadCancelled(found))
+        elif found.status is FileStatus.FAILED:
+            self._fate.fail(FileNotWritable(found))
+        else:
+            self._stop.set(WriterReplaced(file.file_id))
