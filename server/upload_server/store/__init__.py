@@ -23,7 +23,6 @@ from upload_server.domain import (
     FileStatus,
 )
 
-
 T = TypeVar("T")
 
 
@@ -31,8 +30,8 @@ T = TypeVar("T")
 class Command:
     """Who wants a change, when and why: what every write carries into the audit trail.
 
-    ``request_id`` (optional) makes the write repeatable within (principal, ``method``); ``fingerprint`` is a digest of the
-    request's other fields: the same id with another fingerprint is refused with ``RequestIdReused``.
+    ``request_id`` (optional) makes the write repeatable within (principal, ``method``); ``fingerprint`` is a digest of
+    the request's other fields: the same id with another fingerprint is refused with ``RequestIdReused``.
     """
 
     caller: Caller
@@ -56,7 +55,7 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
-    """The answer of a write. ``replayed``: the stored answer of an earlier call with this request id; nothing changed."""
+    """The answer of a write. ``replayed``: an earlier call's answer, by its request id; nothing changed."""
 
     answer: T
     audited: Audited = field(default_factory=Audited)
@@ -171,9 +170,7 @@ class Store(Protocol):
     ) -> Result[File]:
         """Make an uploading file completed; raises ``UploadCancelled``, ``WriterReplaced`` or ``FileNotWritable``."""
 
-    async def fail(
-        self, file_id: str, fence: int, failure: FailureReason, command: Command
-    ) -> Result[File]:
+    async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
         """Make an uploading file failed, its bytes owed deletion; raises as ``complete``."""
 
     async def expire(

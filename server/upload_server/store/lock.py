@@ -1,0 +1,57 @@
+"""Decides who may use a directory or a database file: one server at a time.
+
+Must not know what is kept there. The kernel drops the lock with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from upload_server.errors import CannotStart
+
+
+class AlreadyInUse(CannotStart):
+    """Another server holds the lock; the message names what is in use and the other process."""
+
+    def __init__(self, what: Path, holder: str) -> None:
+        super().__init__(f"{what} is in use by another upload-server (pid {holder or 'unknown'})")
+        self.what = what
+        self.holder = holder
+
+
+class FileLock:
+    """An exclusive lock, held from construction to ``release``; the lock file names the holder's pid."""
+
+    def __init__(self, what: Path, lock_file: Path) -> None:
+        """Take the lock for ``what`` on ``lock_file``; raises ``AlreadyInUse`` or OSError."""
+        # Never unlinked: a second server could otherwise lock a file of the same name that is another file.
+        self._descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise AlreadyInUse(what, holder) from None
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def release(self) -> None:
+        """Let the next one in. Safe to call twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def lock_directory(directory: Path) -> FileLock:
+    """Take a directory for this process; raises ``AlreadyInUse`` naming the directory and the holder's pid."""
+    return FileLock(directory, directory / "server.lock")
+
+
+def lock_database(path: Path) -> FileLock:
+    """Take a database file for this process; raises ``AlreadyInUse`` naming its directory and the holder's pid."""
+    return FileLock(path.parent, path.with_name(path.name + ".lock"))

@@ -1,0 +1,188 @@
+"""Decides how a group of writes becomes durable, and what each is told when the database fails.
+
+Must not know who waits for the answers. Runs on the writer's thread. What it promises: an answer is returned only after
+its commit; a failure that it returns has changed nothing, unless it says ``OutcomeUnknown``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from upload_server.errors import DatabaseFailure, OutcomeUnknown, UploadError
+from upload_server.store.sqlite import statements
+from upload_server.store.sqlite.connection import (
+    DATABASE_ERRORS,
+    Connection,
+    Whereabouts,
+    surely_not_committed,
+)
+from upload_server.store.sqlite.transaction import Transaction
+from upload_server.store.sqlite.writes import Outcome, Write
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a group: outcomes in its order. ``last_change`` is None when no watched row changed."""
+
+    outcomes: list[Outcome]
+    last_change: int | None = None
+
+
+class _NothingDone(Exception):
+    """The database is not usable now; no write of the group was even tried, or the commit surely failed."""
+
+
+class _Unknown(Exception):
+    """The commit's fate cannot be told now."""
+
+
+class Committer:
+    """Owns the writing connection; opens it anew after errors that leave it in doubt."""
+
+    def __init__(self, connect: Callable[[], Connection], whereabouts: Whereabouts) -> None:
+        """Connect; raises what ``connect`` raises."""
+        self._connect = connect
+        self._whereabouts = whereabouts
+        self._connection: Connection | None = self._open()
+
+    def _open(self) -> Connection:
+        connection = self._connect()
+        # The first read creates the log.
+        connection.rows(statements.READ_COUNTERS)
+        with contextlib.suppress(OSError):
+            self._whereabouts.opened()
+        return connection
+
+    def run(self, group: Sequence[Write[Any]]) -> Committed:
+        """Commit the group in one transaction, or, when one write spoils it, each in its own."""
+        try:
+            return self._transaction(group)
+        except _NothingDone:
+            return Committed([DatabaseFailure() for _ in group])
+        except _Unknown:
+            return Committed([OutcomeUnknown() for _ in group])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome of one of these writes
+            if len(group) > 1:
+                _log.warning("a group of %d writes failed; they run one by one", len(group))
+                return self._one_by_one(group)
+            _log.exception("a write failed: %s", type(group[0]).__name__)
+            failed = isinstance(error, (*DATABASE_ERRORS, UploadError))
+            return Committed([DatabaseFailure() if failed else error])
+
+    def _one_by_one(self, group: Sequence[Write[Any]]) -> Committed:
+        alone = [self.run((write,)) for write in group]
+        numbers = [each.last_change for each in alone if each.last_change is not None]
+        return Committed([each.outcomes[0] for each in alone], max(numbers, default=None))
+
+    def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
+        connection = self._usable()
+        transaction = self._begin(connection)
+        try:
+            outcomes = _run_by_kind(transaction, group)
+            transaction.finish()
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        self._commit(connection, transaction)
+        return Committed(outcomes, transaction.last_change if transaction.changed else None)
+
+    def _usable(self) -> Connection:
+        if self._connection is None:
+            try:
+                self._connection = self._open()
+            except DATABASE_ERRORS as error:
+                _log.exception("the database cannot be opened")
+                raise _NothingDone from error
+        if not self._whereabouts.unchanged():
+            _log.error("the database file was removed or replaced; it is not written to any more")
+            raise _NothingDone
+        return self._connection
+
+    def _begin(self, connection: Connection) -> Transaction:
+        try:
+            return Transaction.begin(connection)
+        except DATABASE_ERRORS as error:
+            _log.exception("no write transaction can be begun")
+            self._roll_back(connection)
+            raise _NothingDone from error
+
+    def _roll_back(self, connection: Connection) -> None:
+        """Leave no transaction open; a connection that cannot even do that is closed."""
+        try:
+            # SQLite ends the transaction by itself after some errors.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except DATABASE_ERRORS:
+            _log.exception("a rollback failed; the connection is opened anew")
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*DATABASE_ERRORS):
+                connection.close()
+
+    def _commit(self, connection: Connection, transaction: Transaction) -> None:
+        try:
+            connection.execute("COMMIT")
+        except DATABASE_ERRORS as error:
+            _log.exception("a commit failed")
+            self._roll_back(connection)
+            if surely_not_committed(error):
+                raise
+            if not transaction.wrote:
+                raise _NothingDone from error
+            self._look_up(transaction)
+
+    def _look_up(self, transaction: Transaction) -> None:
+        """Return if the doubtful commit is in the database after all; raises otherwise.
+
+        Reading alone would not do: frames of a failed commit can lie in the log, and count after a crash. The
+        transaction that is written here takes their place, so what it read stays true.
+        """
+        self._disconnect()
+        try:
+            self._connection = self._open()
+            look = Transaction.begin(self._connection)
+            look.wrote = True
+            look.finish()
+            self._connection.execute("COMMIT")
+        except DATABASE_ERRORS as error:
+            _log.exception("the fate of a commit is not known")
+            self._disconnect()
+            raise _Unknown from error
+        if look.commit_no <= transaction.commit_no:
+            raise _NothingDone
+
+    def close(self) -> None:
+        """Bring the log into the database file and close. Errors are logged: what was answered is durable already."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        except DATABASE_ERRORS:
+            _log.exception("the checkpoint at the end failed; the next start does it")
+        self._disconnect()
+
+
+def _run_by_kind(transaction: Transaction, group: Sequence[Write[Any]]) -> list[Outcome]:
+    """Run the writes of each kind together, urgent kinds first, and return outcomes in the group's order.
+
+    None of a group has been answered when the last of it is called, so each order is one they could have come in.
+    """
+    kinds: dict[type[Write[Any]], list[int]] = {}
+    for index, write in enumerate(group):
+        kinds.setdefault(type(write), []).append(index)
+    outcomes: list[Outcome] = [None] * len(group)
+    for kind in sorted(kinds, key=lambda each: not each.urgent):
+        indexes = kinds[kind]
+        answers = kind.run_all(transaction, [group[index] for index in indexes])
+        for index, answer in zip(indexes, answers, strict=True):
+            outcomes[index] = answer
+    return outcomes

@@ -1,0 +1,87 @@
+"""Decides which waiting writes go into the next transaction.
+
+Must not know what they write. Filled on the event loop, emptied on the writer's thread; one lock guards all of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+from upload_server.errors import Overloaded, ShuttingDown
+from upload_server.store.options import StoreOptions
+
+
+class Item(Protocol):
+    """What waits: a write with its caller."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it may use the places kept for cancels."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it gets a transaction of its own."""
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+
+
+class Inbox(Generic[I]):
+    """Two bounded queues that take turns: short writes, by groups, and long ones, one at a time.
+
+    So a batch call delays other writes by its own length and no more, however many batch calls wait.
+    """
+
+    def __init__(self, options: StoreOptions) -> None:
+        self._options = options
+        self._ready = threading.Condition(threading.Lock())
+        self._short: deque[I] = deque()
+        self._long: deque[I] = deque()
+        self._closed = False
+        self._long_has_turn = False
+        # Size of the last group of short writes: whether it is worth waiting for company, and for how much.
+        self._last_group = 0
+        # The writer sleeps until so many are queued; 0: it is not asleep.
+        self._wake_at = 0
+
+    def put(self, item: I) -> None:
+        """Queue a write; raises ``Overloaded`` or ``ShuttingDown``."""
+        queue, bound = self._short, self._options.queued_writes
+        if item.alone:
+            queue, bound = self._long, self._options.queued_batch_calls
+        if item.urgent:
+            bound += self._options.queued_cancels_reserve
+        with self._ready:
+            if self._closed:
+                raise ShuttingDown
+            if len(queue) >= bound:
+                raise Overloaded("Too many changes are waiting to be written", self._options.retry_after_seconds)
+            queue.append(item)
+            if 0 < self._wake_at <= len(self._short) + len(self._long):
+                self._ready.notify()
+
+    def close(self) -> None:
+        """Take no more; what is queued is still handed out."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify()
+
+    def take(self) -> list[I]:
+        """Wait for the next group; an empty one means closed and drained."""
+        with self._ready:
+            self._sleep_until(1, None)
+            if self._last_group > 1 and len(self._short) < self._last_group and not self._long:
+                self._sleep_until(self._last_group, self._options.linger_seconds)
+            if self._long and (self._long_has_turn or not self._short):
+                self._long_has_turn = False
+                return [self._long.popleft()]
+            self._long_has_turn = True
+            size = self._last_group = min(len(self._short), self._options.group_writes)
+            return [self._short.popleft() for _ in range(size)]
+
+    def _sleep_until(self, queued: int, seconds: float | None) -> None:
+        self._wake_at = queued
+        self._ready.wait_for(lambda: self._closed or len(self._short) + len(self._long) >= queued, seconds)
+        self._wake_at = 0

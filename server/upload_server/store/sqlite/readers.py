@@ -1,0 +1,77 @@
+"""Decides how reads run beside the writer: on a few threads, each with a connection of its own.
+
+Must not know what is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from upload_server.errors import DatabaseFailure, Overloaded, ShuttingDown
+from upload_server.store.options import StoreOptions
+from upload_server.store.sqlite.connection import DATABASE_ERRORS, Connection
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Readers:
+    """A bounded pool of reading threads; called and closed on the event loop."""
+
+    def __init__(self, connect: Callable[[], Connection], options: StoreOptions) -> None:
+        self._connect = connect
+        self._options = options
+        self._threads = ThreadPoolExecutor(options.readers, thread_name_prefix="store-reader")
+        # As many as threads; None stands for one that is to be opened. The last used is taken first: its cache is warm.
+        self._connections: queue.LifoQueue[Connection | None] = queue.LifoQueue()
+        for _ in range(options.readers):
+            self._connections.put(None)
+        self._waiting = 0
+        self._closed = False
+
+    async def run(self, read: Callable[[Connection], T]) -> T:
+        """Run ``read`` in one snapshot; raises what it raises, ``DatabaseFailure`` or ``Overloaded``."""
+        if self._closed:
+            raise ShuttingDown
+        if self._waiting >= self._options.queued_reads:
+            raise Overloaded("Too many reads are waiting", self._options.retry_after_seconds)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, read)
+        finally:
+            self._waiting -= 1
+
+    def _read(self, read: Callable[[Connection], T]) -> T:
+        connection = self._connections.get()
+        try:
+            if connection is None:
+                connection = self._connect()
+            connection.execute("BEGIN")
+            try:
+                return read(connection)
+            finally:
+                connection.execute("COMMIT")
+        except DATABASE_ERRORS as error:
+            _log.exception("a read failed; its connection is opened anew")
+            if connection is not None:
+                with contextlib.suppress(*DATABASE_ERRORS):
+                    connection.close()
+                connection = None
+            raise DatabaseFailure from error
+        finally:
+            self._connections.put(connection)
+
+    async def close(self) -> None:
+        """Let running reads end and close every connection. Safe to call twice."""
+        self._closed = True
+        await asyncio.to_thread(self._threads.shutdown, wait=True)
+        while not self._connections.empty():
+            connection = self._connections.get()
+            if connection is not None:
+                connection.close()

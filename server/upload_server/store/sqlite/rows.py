@@ -1,0 +1,143 @@
+"""Decides how rows become domain values and how times are written.
+
+Must not know which statement the rows come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from upload_server.domain import AuditEvent, Batch, BatchStatus, File, FileStatus
+
+Row = tuple[Any, ...]
+
+_FILE_STATUS: Mapping[str, FileStatus] = {status.value: status for status in FileStatus}
+_BATCH_STATUS: Mapping[str, BatchStatus] = {status.value: status for status in BatchStatus}
+
+# In the order of the fields of File, Batch and AuditEvent.
+FILE_COLUMNS = (
+    "f.file_id, f.filename, coalesce(f.content_type, ''), f.size_bytes, f.bytes_received, f.status,"
+    " coalesce(f.batch_id, ''), f.owner, f.sha256, f.created_at, f.updated_at, f.completed_at, f.cancelled_at,"
+    " f.cancelled_by, f.cancel_reason, f.failure_reason, f.revision, f.change_no, f.fence"
+)
+BATCH_COLUMNS = (
+    "b.batch_id, b.status, b.owner, b.total_files, b.completed_files, b.failed_files, b.cancelled_files_count,"
+    " b.created_at, b.updated_at, b.cancelled_at, b.cancelled_by, b.cancel_reason, b.revision, b.change_no"
+)
+EVENT_COLUMNS = (
+    "a.change_no, coalesce(f.file_id, ''), coalesce(b.batch_id, f.batch_id, ''), a.from_status, a.to_status,"
+    " a.actor, a.source, a.reason, a.request_id, a.occurred_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file with what only the store knows of it."""
+
+    row: int
+    batch_row: int | None
+    expected_sha256: str
+    file: File
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch with what only the store knows of it."""
+
+    row: int
+    batch: Batch
+
+
+FILE_ROW_COLUMNS = f"f.id, f.batch_row, f.expected_sha256, {FILE_COLUMNS}"
+BATCH_ROW_COLUMNS = f"b.id, {BATCH_COLUMNS}"
+
+
+def time_text(moment: datetime) -> str:
+    """UTC without offset and always with six digits: sorts as it reads, and is what Peewee's fields write."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def time_of(text: str) -> datetime:
+    """Read what ``time_text`` or an older program wrote: with ``T``, without microseconds, with an offset."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _maybe_time(text: str | None) -> datetime | None:
+    return None if text is None else time_of(text)
+
+
+def file_of(row: Row) -> File:
+    """Make a File of ``FILE_COLUMNS``."""
+    return File(
+        file_id=row[0],
+        filename=row[1],
+        content_type=row[2],
+        size_bytes=row[3],
+        bytes_received=row[4],
+        status=_FILE_STATUS[row[5]],
+        batch_id=row[6],
+        owner=row[7],
+        sha256=row[8],
+        created_at=time_of(row[9]),
+        updated_at=time_of(row[10]),
+        completed_at=_maybe_time(row[11]),
+        cancelled_at=_maybe_time(row[12]),
+        cancelled_by=row[13],
+        cancel_reason=row[14],
+        failure_reason=row[15],
+        revision=row[16],
+        change_no=row[17],
+        fence=row[18],
+    )
+
+
+def batch_of(row: Row) -> Batch:
+    """Make a Batch of ``BATCH_COLUMNS``."""
+    return Batch(
+        batch_id=row[0],
+        status=_BATCH_STATUS[row[1]],
+        owner=row[2],
+        total_files=row[3],
+        completed_files=row[4],
+        failed_files=row[5],
+        cancelled_files_count=row[6],
+        created_at=time_of(row[7]),
+        updated_at=time_of(row[8]),
+        cancelled_at=_maybe_time(row[9]),
+        cancelled_by=row[10],
+        cancel_reason=row[11],
+        revision=row[12],
+        change_no=row[13],
+    )
+
+
+def event_of(row: Row) -> AuditEvent:
+    """Make an AuditEvent of ``EVENT_COLUMNS``."""
+    return AuditEvent(
+        event_id=row[0],
+        file_id=row[1],
+        batch_id=row[2],
+        from_status=row[3],
+        to_status=row[4],
+        actor=row[5],
+        source=row[6],
+        reason=row[7],
+        request_id=row[8],
+        occurred_at=time_of(row[9]),
+    )
+
+
+def file_row_of(row: Row) -> FileRow:
+    """Make a FileRow of ``FILE_ROW_COLUMNS``."""
+    return FileRow(row[0], row[1], row[2], file_of(row[3:]))
+
+
+def batch_row_of(row: Row) -> BatchRow:
+    """Make a BatchRow of ``BATCH_ROW_COLUMNS``."""
+    return BatchRow(row[0], batch_of(row[1:]))

@@ -1,0 +1,142 @@
+"""Decides what is written, as SQL: every statement that changes something, and what the writer reads to decide.
+
+Must not know who runs them. Lists come in as one JSON text, so that a statement takes one row or ten thousand.
+The writer is alone between BEGIN IMMEDIATE and COMMIT; the conditions are there all the same: a change of status
+happens only from a state that the domain allows.
+"""
+
+# ruff: noqa: S608 - put together from the domain's own words; what callers give are parameters
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from upload_server.domain import NEXT_BATCH, BatchStatus, FileStatus, Source, sources_of
+from upload_server.store.sqlite.rows import BATCH_ROW_COLUMNS, FILE_ROW_COLUMNS
+
+
+def words(statuses: Iterable[str]) -> str:
+    """Make the inside of an SQL ``IN (…)`` of states."""
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+OPEN_FILE = words(status.value for status in FileStatus if not status.final)
+OPEN_BATCH = words(status.value for status in BatchStatus if not status.final)
+_MAY_CANCEL = words(sources_of(FileStatus.CANCELLED))
+_MAY_FAIL = words(sources_of(FileStatus.FAILED))
+_BATCH_MAY_CANCEL = words(old for old, new in NEXT_BATCH.items() if BatchStatus.CANCELLED in new)
+
+# Transaction ---------------------------------------------------------------------------------------------------------
+
+BEGIN = "BEGIN IMMEDIATE"
+READ_COUNTERS = "SELECT last_change, last_commit FROM store_info"
+WRITE_COUNTERS = "UPDATE store_info SET last_change = :last_change, last_commit = :last_commit"
+
+# Stored answers ------------------------------------------------------------------------------------------------------
+
+READ_ANSWERS = """
+    SELECT s.principal, s.method, s.request_id, s.fingerprint, s.answer
+    FROM json_each(:keys) AS k CROSS JOIN stored_answer AS s
+    ON s.principal = k.value ->> 0 AND s.method = k.value ->> 1 AND s.request_id = k.value ->> 2"""
+KEEP_ANSWERS = """
+    INSERT INTO stored_answer (principal, method, request_id, fingerprint, answer, created_at)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(:answers)"""
+FORGET_ANSWERS = """
+    DELETE FROM stored_answer WHERE rowid IN (
+        SELECT rowid FROM stored_answer WHERE created_at < :before ORDER BY created_at LIMIT :limit)
+    RETURNING 1"""
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+READ_FILES = f"""
+    SELECT {FILE_ROW_COLUMNS} FROM json_each(:file_ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
+READ_IDS_OF_BATCH = "SELECT file_id FROM file WHERE batch_row = :batch_row ORDER BY id"
+# One statement for one file and for ten thousand; the first file has number :first.
+INSERT_FILES = """
+    INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, batch_row, created_at, updated_at,
+                      active_at, owner, expected_sha256, change_no)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'pending', :batch_id, :batch_row, :at, :at,
+           :at, :owner, value ->> 4, :first + key
+    FROM json_each(:files)"""
+# One file from the state and fence that were read to what was decided.
+WRITE_FILE = """
+    UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,
+        completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
+        fence = :fence, active_at = :active_at
+    WHERE id = :row AND status = :old_status AND fence = :old_fence"""
+# Recorded bytes never shrink and are no change: no number, no revision.
+RECORD_PROGRESS = """
+    UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received), active_at = max(file.active_at, p.at)
+    FROM (SELECT value ->> 0 AS file_id, value ->> 1 AS fence, value ->> 2 AS bytes_received, value ->> 3 AS at
+          FROM json_each(:progress)) AS p
+    WHERE file.file_id = p.file_id AND file.fence = p.fence AND file.status = 'uploading'
+    RETURNING file_id, fence"""
+
+# Audit first, since its rows hold the state before; then the files from their audit rows :first to :last --------------
+
+INSERT_EVENTS = """
+    INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
+                             occurred_at)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+           value ->> 8, value ->> 9
+    FROM json_each(:events)"""
+INSERT_EVENTS_OF_NEW_BATCH = """
+    INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
+                             occurred_at)
+    SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, :at
+    FROM file WHERE batch_row = :batch_row ORDER BY change_no"""
+INSERT_EVENTS_OF_CANCELLED_BATCH = f"""
+    INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
+                             occurred_at)
+    SELECT :before + row_number() OVER (ORDER BY id), id, batch_row, status, 'cancelled', :actor, :source, :reason,
+           :request_id, :at
+    FROM file WHERE batch_row = :batch_row AND status IN ({_MAY_CANCEL})"""
+# Only what a stream ever touched has bytes to delete.
+OWE_DELETIONS = """
+    INSERT OR IGNORE INTO owed_deletion (file_row)
+    SELECT f.id FROM audit_event AS a CROSS JOIN file AS f ON f.id = a.file_row
+    WHERE a.change_no BETWEEN :first AND :last AND (f.fence > 0 OR f.bytes_received > 0)"""
+# `cancelled_by` is what Caller.cancelled_by says, told from the audit row.
+CANCEL_FILES = f"""
+    UPDATE file SET status = 'cancelled', revision = revision + 1, fence = fence + 1, change_no = a.change_no,
+        updated_at = a.occurred_at, cancelled_at = a.occurred_at, cancel_reason = a.reason,
+        cancelled_by = iif(a.source IN ('{Source.WEBSOCKET_CLOSE}', '{Source.BATCH_CANCEL}'), a.source, a.actor)
+    FROM audit_event AS a
+    WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row AND file.status IN ({_MAY_CANCEL})"""
+FAIL_FILES = f"""
+    UPDATE file SET status = 'failed', revision = revision + 1, fence = fence + 1, change_no = a.change_no,
+        updated_at = a.occurred_at, failure_reason = :failure_reason
+    FROM audit_event AS a
+    WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row AND file.status IN ({_MAY_FAIL})"""
+# The rows were found by a reader: what has been sent to since then is left out.
+READ_EXPIRED = f"""
+    SELECT {FILE_ROW_COLUMNS} FROM json_each(:rows) AS k CROSS JOIN file AS f ON f.id = k.value
+    WHERE f.status IN ({OPEN_FILE}) AND f.active_at < :idle_since"""
+SETTLE_DELETIONS = "DELETE FROM owed_deletion WHERE id IN (SELECT value FROM json_each(:rows))"
+
+# Batches -------------------------------------------------------------------------------------------------------------
+
+READ_BATCH = f"SELECT {BATCH_ROW_COLUMNS} FROM batch AS b WHERE b.batch_id = :batch_id"
+READ_BATCHES_BY_ROW = f"""
+    SELECT {BATCH_ROW_COLUMNS} FROM json_each(:rows) AS k CROSS JOIN batch AS b ON b.id = k.value"""
+READ_BATCH_STATUS = "SELECT status FROM batch WHERE id = :batch_row"
+INSERT_BATCH = """
+    INSERT INTO batch (batch_id, total_files, created_at, owner, status, updated_at, change_no)
+    VALUES (:batch_id, :total_files, :at, :owner, 'pending', :at, :change_no)
+    RETURNING id"""
+# From the state that was read to what the roll-up decided.
+WRITE_BATCHES = """
+    UPDATE batch SET status = v.status, completed_files = v.completed, failed_files = v.failed,
+        cancelled_files_count = v.cancelled, updated_at = v.updated_at, cancelled_at = v.cancelled_at,
+        cancelled_by = v.cancelled_by, revision = v.revision, change_no = v.change_no
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS old_status, value ->> 2 AS status, value ->> 3 AS completed,
+                 value ->> 4 AS failed, value ->> 5 AS cancelled, value ->> 6 AS updated_at,
+                 value ->> 7 AS cancelled_at, value ->> 8 AS cancelled_by, value ->> 9 AS revision,
+                 value ->> 10 AS change_no
+          FROM json_each(:batches)) AS v
+    WHERE batch.id = v.id AND batch.status = v.old_status"""
+CANCEL_BATCH = f"""
+    UPDATE batch SET status = 'cancelled', cancelled_files_count = cancelled_files_count + :count, updated_at = :at,
+        cancelled_at = :at, cancelled_by = :cancelled_by, cancel_reason = :reason, revision = revision + 1,
+        change_no = :change_no
+    WHERE id = :batch_row AND status IN ({_BATCH_MAY_CANCEL})"""

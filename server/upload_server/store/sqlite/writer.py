@@ -1,0 +1,94 @@
+"""Decides how calls on the event loop reach the writer's thread and how answers come back.
+
+Must not know SQL. One thread owns the writing connection; the answers of a whole group come back in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from upload_server.store.options import StoreOptions
+from upload_server.store.sqlite.committer import Committed, Committer
+from upload_server.store.sqlite.inbox import Inbox
+from upload_server.store.sqlite.writes import Outcome, Write
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A write and the caller that waits for it."""
+
+    write: Write[Any]
+    answer: asyncio.Future[Outcome]
+
+    @property
+    def urgent(self) -> bool:
+        return self.write.urgent
+
+    @property
+    def alone(self) -> bool:
+        return self.write.alone
+
+
+class Writer:
+    """Runs writes in groups on its own thread; made, called and closed on the event loop."""
+
+    def __init__(self, committer: Committer, options: StoreOptions, committed: Callable[[int], None]) -> None:
+        """``committed`` is called on the loop with the last change number after commits that changed a watched row."""
+        self._committer = committer
+        self._committed = committed
+        self._loop = asyncio.get_running_loop()
+        self._inbox: Inbox[_Waiting] = Inbox(options)
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
+        self._thread.start()
+
+    async def submit(self, write: Write[T]) -> T:
+        """Have ``write`` committed and return its answer; a caller that gives up waiting does not stop it."""
+        answer: asyncio.Future[Outcome] = self._loop.create_future()
+        self._inbox.put(_Waiting(write, answer))
+        outcome = await answer
+        if isinstance(outcome, Exception):
+            raise outcome
+        result: T = outcome
+        return result
+
+    async def close(self) -> None:
+        """Commit what is queued, checkpoint, close the connection, end the thread. Safe to call twice."""
+        self._inbox.close()
+        await self._ended.wait()
+        self._thread.join()
+
+    def _main(self) -> None:
+        try:
+            while group := self._inbox.take():
+                try:
+                    done = self._committer.run([waiting.write for waiting in group])
+                except Exception as error:  # noqa: BLE001 - a bug: the callers must not wait for ever
+                    _log.exception("the writer failed")
+                    done = Committed([error for _ in group])
+                self._tell(self._deliver, group, done)
+        finally:
+            self._committer.close()
+            self._tell(self._ended.set)
+
+    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
+        # The loop is closed only when the store was not: nobody is left to hear.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _deliver(self, group: Sequence[_Waiting], done: Committed) -> None:
+        if done.last_change is not None:
+            self._committed(done.last_change)
+        for waiting, outcome in zip(group, done.outcomes, strict=True):
+            # Done already: its caller gave up waiting.
+            if not waiting.answer.done():
+                waiting.answer.set_result(outcome)
