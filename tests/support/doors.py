@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import grpc
 import httpx
@@ -136,9 +137,7 @@ class HttpDoor:
         verb, path = _ROUTES[method]
         for variable in ("file_id", "batch_id"):
             if f"{{{variable}}}" in path:
-                path = path.replace(
-                    f"{{{variable}}}", httpx.URL(path="/" + request.pop(variable)).raw_path[1:].decode()
-                )
+                path = path.replace(f"{{{variable}}}", quote(request.pop(variable), safe=""))
         if verb == "GET":
             response = await self._client.get(path, params=request)
         else:
