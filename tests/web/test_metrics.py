@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from upload_server.telemetry import Metrics
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    found = metrics.registry.get_sample_value(name, labels)
+    assert found is not None, f"no {name}{labels}"
+    return found
+
+
+def test_calls_are_counted_by_method_door_and_code_with_their_time() -> None:
+    metrics = Metrics()
+    metrics.call_finished("CancelFile", "grpc", "OK", 0.003)
+    metrics.call_finished("CancelFile", "http", "NOT_FOUND", 0.001)
+    assert value(metrics, "upload_calls_total", method="CancelFile", door="grpc", code="OK") == 1
+    assert value(metrics, "upload_calls_total", method="CancelFile", door="http", code="NOT_FOUND") == 1
+    name = "upload_call_duration_seconds"
+    assert value(metrics, f"{name}_sum", method="CancelFile", door="grpc", code="OK") == 0.003
+    assert value(metrics, f"{name}_bucket", method="CancelFile", door="grpc", code="OK", le="0.005") == 1
+    assert value(metrics, f"{name}_bucket", method="CancelFile", door="grpc", code="OK", le="0.0025") == 0
+
+
+def test_bytes_cancels_and_refusals_add_up() -> None:
+    metrics = Metrics()
+    for _ in range(2):
+        metrics.bytes_taken(1000)
+        metrics.reclaimed(300)
+        metrics.cancel_finished("websocket_close", "cancelled")
+        metrics.request_refused("ORIGIN_NOT_ALLOWED")
+        metrics.stopped(0.002)
+    assert value(metrics, "upload_taken_bytes_total") == 2000
+    assert value(metrics, "upload_reclaimed_bytes_total") == 600
+    assert value(metrics, "upload_cancels_total", source="websocket_close", outcome="cancelled") == 2
+    assert value(metrics, "upload_refused_requests_total", reason="ORIGIN_NOT_ALLOWED") == 2
+    assert value(metrics, "upload_cancel_to_last_byte_seconds_bucket", le="0.0025") == 2
+
+
+def test_what_is_open_goes_up_and_down() -> None:
+    metrics = Metrics()
+    metrics.upload_opened()
+    metrics.upload_opened()
+    metrics.upload_closed()
+    metrics.watch_opened()
+    metrics.watch_closed()
+    metrics.websocket_opened()
+    assert value(metrics, "upload_open_uploads") == 1
+    assert value(metrics, "upload_open_watches") == 0
+    assert value(metrics, "upload_open_websockets") == 1
+    metrics.websocket_closed()
+    assert value(metrics, "upload_open_websockets") == 0
+
+
+def test_a_state_that_is_no_longer_counted_is_zero_not_stale() -> None:
+    metrics = Metrics()
+    metrics.set_files({"pending": 3, "uploading": 1})
+    metrics.set_files({"completed": 4})
+    assert value(metrics, "upload_files", status="pending") == 0
+    assert value(metrics, "upload_files", status="completed") == 4
+
+
+def test_two_services_in_one_process_do_not_mix() -> None:
+    first, second = Metrics(), Metrics()
+    first.bytes_taken(1)
+    assert value(second, "upload_taken_bytes_total") == 0
+
+
+def test_the_exposition_parses_and_every_series_of_ours_has_a_unit_or_is_a_count() -> None:
+    metrics = Metrics("1.0")
+    metrics.call_finished("GetFile", "grpc", "OK", 0.1)
+    names = {family.name for family in text_string_to_metric_families(metrics.render().decode())}
+    ours = {name for name in names if name.startswith("upload_")}
+    assert {"upload_calls", "upload_call_duration_seconds", "upload_taken_bytes", "upload_files"} <= ours
+    assert any(name.startswith("process_") for name in names)
+
+
+async def test_a_blocked_loop_shows_as_lag() -> None:
+    metrics = Metrics()
+    task = asyncio.create_task(metrics.measure_loop_lag(0.01))
+    await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251 - the block is what is measured
+    async with asyncio.timeout(5):
+        while not metrics.registry.get_sample_value("upload_event_loop_lag_seconds_count"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert value(metrics, "upload_event_loop_lag_seconds_sum") > 0.15
