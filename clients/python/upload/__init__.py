@@ -1,1 +1,64 @@
-"""Client of upload-service: uploads, watches and cancels over the generated stubs in ``upload.v1``."""
+"""Client of upload-service: uploads, watches and cancels over the generated stubs in ``upload.v1``.
+
+Names are loaded when first used: the server imports ``upload.v1`` from here and must not pay for the client.
+
+Example::
+
+    from upload import Client
+
+    with Client("localhost:50051") as client:
+        file = client.upload("report.pdf")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upload import errors
+    from upload.async_client import AsyncClient
+    from upload.cancelling import CancelledBatch, CancelledFile
+    from upload.client import Client
+    from upload.errors import UploadServiceError
+    from upload.sending import TransferProgress
+    from upload.v1.upload_pb2 import AuditEvent, Batch, File, FileSpec, WatchStatusResponse
+
+_HOMES = {
+    "AsyncClient": "upload.async_client",
+    "AuditEvent": "upload.v1.upload_pb2",
+    "Batch": "upload.v1.upload_pb2",
+    "CancelledBatch": "upload.cancelling",
+    "CancelledFile": "upload.cancelling",
+    "Client": "upload.client",
+    "File": "upload.v1.upload_pb2",
+    "FileSpec": "upload.v1.upload_pb2",
+    "TransferProgress": "upload.sending",
+    "UploadServiceError": "upload.errors",
+    "WatchStatusResponse": "upload.v1.upload_pb2",
+}
+
+__all__ = [
+    "AsyncClient",
+    "AuditEvent",
+    "Batch",
+    "CancelledBatch",
+    "CancelledFile",
+    "Client",
+    "File",
+    "FileSpec",
+    "TransferProgress",
+    "UploadServiceError",
+    "WatchStatusResponse",
+    "errors",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module("upload.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

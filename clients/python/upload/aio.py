@@ -1,0 +1,92 @@
+"""Drives the client's operations on an asyncio loop, over grpc.aio.
+
+Channels are made on first use, in the loop that uses them: one loop per process (grpcio does not bear two).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+import grpc
+from grpc import aio
+
+from upload.channel import Lane, channel_options
+from upload.statuses import as_failure, error_from
+from upload.transport import Endpoint, Method, P, Request, Response, T
+from upload.v1 import upload_pb2 as pb
+from upload.v1 import upload_pb2_grpc
+
+
+class AioTransport:
+    """``Transport`` for asyncio."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._metadata = tuple(endpoint.metadata)
+        self._channels: dict[Lane, tuple[aio.Channel, upload_pb2_grpc.UploadServiceAsyncStub]] = {}
+
+    async def unary(self, method: Method[Request, Response], request: Request, seconds: float) -> Response:
+        """Make one unary call."""
+        call = getattr(self._stub(method.lane), method.name)
+        try:
+            response: Response = await call(request, timeout=seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_from(as_failure(error)) from error
+        return response
+
+    async def upload(
+        self, requests: AsyncIterator[pb.UploadFileRequest]
+    ) -> AsyncGenerator[pb.UploadFileResponse, None]:
+        """Open an upload stream."""
+        call = self._stub(Lane.MAIN).UploadFile(requests, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise error_from(as_failure(error)) from error
+        finally:
+            call.cancel()
+
+    async def watch(self, request: pb.WatchStatusRequest) -> AsyncGenerator[pb.WatchStatusResponse, None]:
+        """Open a watch."""
+        call = self._stub(Lane.WATCH).WatchStatus(request, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise error_from(as_failure(error)) from error
+        finally:
+            call.cancel()
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run in a worker thread."""
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    def lock(self) -> asyncio.Lock:
+        """Return a new lock."""
+        return asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel, _ in channels:
+            await channel.close()
+
+    def _stub(self, lane: Lane) -> upload_pb2_grpc.UploadServiceAsyncStub:
+        if lane not in self._channels:
+            channel = self._connect(lane)
+            self._channels[lane] = channel, upload_pb2_grpc.UploadServiceStub(channel)
+        return self._channels[lane][1]
+
+    def _connect(self, lane: Lane) -> aio.Channel:
+        endpoint = self._endpoint
+        options = channel_options(endpoint.target, lane, endpoint.options)
+        if endpoint.credentials is None:
+            return aio.insecure_channel(endpoint.target, options)
+        return aio.secure_channel(endpoint.target, endpoint.credentials, options)

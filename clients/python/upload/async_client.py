@@ -1,0 +1,312 @@
+"""The client for asyncio: where its operations are put together. ``client.py`` is the same for threads."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import unicodedata
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from google.protobuf import duration_pb2
+
+from upload import cancelling, errors, statuses, watching
+from upload.aio import AioTransport
+from upload.cancelling import CancelledBatch, CancelledFile, ask, new_request_id
+from upload.channel import DEFAULT_TARGET, Option
+from upload.retry import Backoff
+from upload.sending import OnProgress, Sending, verdict
+from upload.sources import Content, Feed, Source, open_source
+from upload.transport import (
+    GET_BATCH,
+    GET_FILE,
+    INITIATE_BATCH,
+    INITIATE_UPLOAD,
+    LIST_AUDIT_EVENTS,
+    LIST_FILES,
+    Endpoint,
+    Transport,
+)
+from upload.v1 import upload_pb2 as pb
+
+# Reads are repeated by gRPC too; this many more tries ride over a server that is overloaded or starts again.
+_READ_TRIES = 2
+
+
+class AsyncClient:
+    """Uploads, watches and cancels on an asyncio loop.
+
+    Example::
+
+        async with AsyncClient("localhost:50051") as client:
+            file = await client.upload("report.pdf")
+
+    ``timeout`` is how many seconds a call may take in all, its repetitions included; uploads and watches have
+    no such limit. Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
+    Cancelling the task that awaits a method gives up waiting, and never cancels an upload: that is what
+    ``cancel`` is for.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        options: Sequence[Option] = (),
+        transport: Transport | None = None,
+    ) -> None:
+        endpoint = Endpoint(target, credentials, metadata, options)
+        self._transport: Transport = transport or AioTransport(endpoint)
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; calls still running fail."""
+        await self._transport.close()
+
+    async def upload(
+        self,
+        content: Content,
+        *,
+        filename: str = "",
+        content_type: str = "",
+        size_bytes: int | None = None,
+        sha256: str = "",
+        checksum: bool = True,
+        resume_file_id: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> pb.File:
+        """Send a file and return it completed.
+
+        ``content`` is a path, bytes, or an (async) iterator of bytes together with ``size_bytes``. ``filename``
+        and ``content_type`` follow from a path when they are not given. With ``checksum`` the server compares
+        the SHA-256 of what it has with that of what was read here; ``sha256`` is one known beforehand.
+        ``resume_file_id`` goes on with a file announced before (by an upload that broke, or by
+        ``initiate_batch``) where its durable bytes end. A broken connection is resumed by itself for a while.
+
+        Raises ``UploadCancelled`` with who and why when the file is cancelled under way, ``ChecksumMismatch``,
+        ``WriterReplaced``, ``SourceChanged`` when the source changes while it is sent, ``OSError`` when it cannot
+        be read; unless the file is final it can be resumed with ``error.file_id``.
+
+        Example::
+
+            file = await client.upload("film.mkv", on_progress=lambda p: print(p.bytes_received, p.size_bytes))
+            file = await client.upload(b"hello", filename="hello.txt")
+        """
+        source = await open_source(content, size_bytes, self._transport)
+        feed = Feed(source, self._transport, checksum=checksum)
+        try:
+            if resume_file_id:
+                file = await self._resumed(resume_file_id, source)
+            else:
+                name, kind = _names(content, filename, content_type)
+                file = await self.initiate(name, source.size, content_type=kind, sha256=sha256)
+            sending = Sending(self._transport, feed, self.get, on_progress, Backoff())
+            return await sending.send(file)
+        finally:
+            await feed.close()
+
+    async def _resumed(self, file_id: str, source: Source) -> pb.File:
+        file = await self.get(file_id)
+        if file.status == pb.UPLOAD_STATUS_COMPLETED:
+            raise errors.FileNotWritable(
+                "The file is completed and takes no more bytes",
+                metadata={"file_id": file_id, "status": "completed", "revision": str(file.revision)},
+            )
+        verdict(file)
+        if file.size_bytes != source.size:
+            raise errors.SourceChanged(
+                f"The source has {source.size} bytes, but {file.size_bytes} were announced",
+                metadata={"file_id": file_id},
+            )
+        return file
+
+    async def initiate(
+        self,
+        filename: str,
+        size_bytes: int,
+        *,
+        content_type: str = "",
+        sha256: str = "",
+        request_id: str = "",
+    ) -> pb.File:
+        """Announce a file and return it ``pending``; its bytes follow by ``upload(…, resume_file_id=file.file_id)``.
+
+        Example::
+
+            file = await client.initiate("report.pdf", 12_345, content_type="application/pdf")
+        """
+        request_id = request_id or new_request_id()
+        request = pb.InitiateUploadRequest(
+            filename=filename,
+            size_bytes=size_bytes,
+            content_type=content_type,
+            sha256=sha256,
+            request_id=request_id,
+        )
+        answer = await ask(self._transport, INITIATE_UPLOAD, request, self._timeout, request_id)
+        return answer.file
+
+    async def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> pb.InitiateBatchResponse:
+        """Announce 1 to 10,000 files that belong together; the answer has the ``batch`` and ``file_ids`` in order.
+
+        Example::
+
+            answer = await client.initiate_batch([FileSpec(filename="a.txt", size_bytes=3)])
+            await client.upload(b"abc", resume_file_id=answer.file_ids[0])
+        """
+        request_id = request_id or new_request_id()
+        request = pb.InitiateBatchRequest(files=files, request_id=request_id)
+        return await ask(self._transport, INITIATE_BATCH, request, self._timeout, request_id)
+
+    async def cancel(self, file_id: str, *, reason: str = "", request_id: str = "") -> CancelledFile:
+        """Cancel a file. Once this has returned the file is cancelled for good.
+
+        It is asked for until there is an answer, safely, under one request id; a file that was cancelled before is done
+        as well (``already``, with who and why). Raises ``FileNotCancellable`` when it is completed or failed.
+
+        Example::
+
+            cancelled = await client.cancel(file_id, reason="wrong version")
+            print(cancelled.cancelled_at, cancelled.already)
+        """
+        request_id = request_id or new_request_id()
+        return await cancelling.cancel_file(self._transport, file_id, reason, request_id, self._timeout)
+
+    async def cancel_batch(self, batch_id: str, *, reason: str = "", request_id: str = "") -> CancelledBatch:
+        """Cancel a batch and every file of it that is not final; otherwise as ``cancel``.
+
+        Example::
+
+            cancelled = await client.cancel_batch(batch_id)
+            print(cancelled.cancelled_files_count, "of", cancelled.total_files_in_batch)
+        """
+        request_id = request_id or new_request_id()
+        return await cancelling.cancel_batch(self._transport, batch_id, reason, request_id, self._timeout)
+
+    async def get(self, file_id: str) -> pb.File:
+        """Return a file as it is now; raises ``FileNotFound``.
+
+        Example::
+
+            file = await client.get(file_id)
+        """
+        request = pb.GetFileRequest(file_id=file_id)
+        return await ask(self._transport, GET_FILE, request, self._timeout, tries=_READ_TRIES)
+
+    async def get_batch(self, batch_id: str) -> pb.Batch:
+        """Return a batch as it is now; raises ``BatchNotFound``.
+
+        Example::
+
+            batch = await client.get_batch(batch_id)
+        """
+        request = pb.GetBatchRequest(batch_id=batch_id)
+        return await ask(self._transport, GET_BATCH, request, self._timeout, tries=_READ_TRIES)
+
+    async def list_files(
+        self,
+        *,
+        status: str = "",
+        batch_id: str = "",
+        page_size: int = 0,
+    ) -> AsyncIterator[pb.File]:
+        """Iterate over files, oldest first, fetching pages as they are needed; ``status`` is a lower-case word.
+
+        Example::
+
+            async for file in client.list_files(status="uploading"):
+                print(file.filename)
+        """
+        number = statuses.status_number(status)
+        request = pb.ListFilesRequest(status=number, batch_id=batch_id, page_size=page_size)
+        while True:
+            page = await ask(self._transport, LIST_FILES, request, self._timeout, tries=_READ_TRIES)
+            for file in page.files:
+                yield file
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def audit(self, *, file_id: str = "", batch_id: str = "", page_size: int = 0) -> AsyncIterator[pb.AuditEvent]:
+        """Iterate over the audit trail, oldest first; a batch's includes its files'.
+
+        Example::
+
+            async for event in client.audit(file_id=file_id):
+                print(event.to_status, event.actor)
+        """
+        request = pb.ListAuditEventsRequest(file_id=file_id, batch_id=batch_id, page_size=page_size)
+        while True:
+            page = await ask(self._transport, LIST_AUDIT_EVENTS, request, self._timeout, tries=_READ_TRIES)
+            for event in page.events:
+                yield event
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def watch(
+        self,
+        file_ids: Sequence[str] = (),
+        *,
+        batch_ids: Sequence[str] = (),
+        include_batch_files: bool = False,
+        all: bool = False,  # noqa: A002 - the contract's name
+        until_final: bool = False,
+        progress_interval: float = 0.0,
+        resume_token: str = "",
+        patience: float = 60.0,
+    ) -> AsyncGenerator[pb.WatchStatusResponse, None]:
+        """Yield the current state of the targets, a bookmark, then every change; no revision of a target twice.
+
+        A broken connection is taken up again where it broke, for up to ``patience`` seconds at a time. With
+        ``until_final`` it ends after the last target's final state. ``progress_interval`` is in seconds, 0 for none.
+
+        Example::
+
+            async for event in client.watch([file_id], until_final=True):
+                if event.WhichOneof("event") == "file":
+                    print(event.file.status, event.file.revision)
+        """
+        request = pb.WatchStatusRequest(
+            file_ids=file_ids,
+            batch_ids=batch_ids,
+            include_batch_files=include_batch_files,
+            all=all,
+            until_final=until_final,
+            resume_token=resume_token,
+        )
+        if progress_interval:
+            request.progress_interval.CopyFrom(_duration(progress_interval))
+        async with aclosing(watching.watch(self._transport, request, patience)) as events:
+            async for event in events:
+                yield event
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromMilliseconds(round(seconds * 1000))
+    return duration
+
+
+def _names(content: Content, filename: str, content_type: str) -> tuple[str, str]:
+    """Return name (in NFC, as the service asks) and media type, guessed from a path where they are not given."""
+    if not filename and isinstance(content, str | os.PathLike):
+        filename = Path(content).name
+    if not filename:
+        raise TypeError("filename must be given to upload from bytes or an iterator")
+    filename = unicodedata.normalize("NFC", filename)
+    return filename, content_type or mimetypes.guess_type(filename)[0] or ""

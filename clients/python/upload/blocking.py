@@ -1,0 +1,137 @@
+"""Drives the client's operations without a loop, over gRPC's synchronous stubs: nothing here ever suspends.
+
+A coroutine whose awaits are all answered at once runs through in one step, in the caller's thread, like a function.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from types import TracebackType
+
+import grpc
+
+from upload.channel import Lane, channel_options
+from upload.statuses import as_failure, error_from
+from upload.transport import Endpoint, Method, P, Request, Response, T
+from upload.v1 import upload_pb2 as pb
+from upload.v1 import upload_pb2_grpc
+
+
+def drive(awaitable: Awaitable[T]) -> T:
+    """Run something to its end that never suspends."""
+    steps = awaitable.__await__()
+    try:
+        next(steps)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise RuntimeError("An operation of the synchronous client awaited something other than its transport")
+
+
+def drive_all(items: AsyncIterator[T]) -> Iterator[T]:
+    """Iterate over something that never suspends; closing this closes it."""
+    try:
+        while True:
+            try:
+                item = drive(anext(items))
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        if isinstance(items, AsyncGenerator):
+            drive(items.aclose())
+
+
+class _Lock:
+    """A thread's lock that is entered like a coroutine's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> None:
+        self._lock.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+class BlockingTransport:
+    """``Transport`` for plain threads."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._metadata = tuple(endpoint.metadata)
+        self._channels: dict[Lane, tuple[grpc.Channel, upload_pb2_grpc.UploadServiceStub]] = {}
+        # Guards `_channels`: clients may be shared by threads.
+        self._making = threading.Lock()
+
+    async def unary(self, method: Method[Request, Response], request: Request, seconds: float) -> Response:
+        """Make one unary call."""
+        call = getattr(self._stub(method.lane), method.name)
+        try:
+            response: Response = call(request, timeout=seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_from(as_failure(error)) from error
+        return response
+
+    async def upload(
+        self, requests: AsyncIterator[pb.UploadFileRequest]
+    ) -> AsyncGenerator[pb.UploadFileResponse, None]:
+        """Open an upload stream; gRPC takes the requests in a thread of its own."""
+        call = self._stub(Lane.MAIN).UploadFile(drive_all(requests), metadata=self._metadata)
+        try:
+            for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise error_from(as_failure(error)) from error
+        finally:
+            call.cancel()
+
+    async def watch(self, request: pb.WatchStatusRequest) -> AsyncGenerator[pb.WatchStatusResponse, None]:
+        """Open a watch."""
+        call = self._stub(Lane.WATCH).WatchStatus(request, metadata=self._metadata)
+        try:
+            for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise error_from(as_failure(error)) from error
+        finally:
+            call.cancel()
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run here."""
+        return function(*args, **kwargs)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to hold up
+
+    def lock(self) -> _Lock:
+        """Return a new lock."""
+        return _Lock()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        with self._making:
+            channels = list(self._channels.values())
+            self._channels.clear()
+        for channel, _ in channels:
+            channel.close()
+
+    def _stub(self, lane: Lane) -> upload_pb2_grpc.UploadServiceStub:
+        with self._making:
+            if lane not in self._channels:
+                channel = self._connect(lane)
+                self._channels[lane] = channel, upload_pb2_grpc.UploadServiceStub(channel)
+            return self._channels[lane][1]
+
+    def _connect(self, lane: Lane) -> grpc.Channel:
+        endpoint = self._endpoint
+        options = channel_options(endpoint.target, lane, endpoint.options)
+        if endpoint.credentials is None:
+            return grpc.insecure_channel(endpoint.target, options)
+        return grpc.secure_channel(endpoint.target, endpoint.credentials, options)

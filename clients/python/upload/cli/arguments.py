@@ -1,0 +1,205 @@
+"""Decides the command line of ``uploadctl``; the only reader of the environment (``UPLOAD_SERVER``)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from upload.channel import DEFAULT_TARGET
+from upload.cli.exits import EXIT_CODES
+
+STATUSES = ("pending", "uploading", "completed", "failed", "cancelled")
+
+
+class Arguments(argparse.Namespace):
+    """What was asked for; each command uses its own part."""
+
+    command: str
+    server: str
+    timeout: float
+    json: bool
+    # upload
+    paths: list[Path]
+    name: str
+    content_type: str
+    sha256: str
+    jobs: int
+    keep: bool
+    resume: str
+    no_checksum: bool
+    # cancel, cancel-batch, get
+    id: str
+    reason: str
+    request_id: str
+    is_batch: bool
+    # watch, list, audit
+    ids: list[str]
+    batches: list[str]
+    batch: str
+    file: str
+    all: bool
+    until_final: bool
+    progress: float
+    resume_token: str
+    status: str
+    limit: int
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """Parse the command line; leaves with code 2 and one sentence when it is wrong."""
+    parser = _parser()
+    arguments = parser.parse_args(argv, Arguments())
+    problem = _problem(arguments)
+    if problem:
+        parser.error(problem)
+    return arguments
+
+
+def _problem(arguments: Arguments) -> str:
+    """Say what argparse cannot express, or nothing."""
+    if arguments.timeout <= 0:
+        return "--timeout must be more than 0 seconds"
+    match arguments.command:
+        case "upload" if arguments.jobs < 1:
+            return "--jobs must be at least 1"
+        case "upload" if len(arguments.paths) > 1 or arguments.paths[0].is_dir():
+            single = [
+                option
+                for option, value in (
+                    ("--resume", arguments.resume),
+                    ("--name", arguments.name),
+                    ("--sha256", arguments.sha256),
+                )
+                if value
+            ]
+            return f"{single[0]} goes with one file only" if single else ""
+        case "watch" if arguments.all and (arguments.ids or arguments.batches or arguments.until_final):
+            return "--all cannot be combined with ids, --batch or --until-final"
+        case "watch" if not (arguments.all or arguments.ids or arguments.batches):
+            return "name files to watch, or --batch ID, or --all"
+        case "list" | "audit" if arguments.limit < 0:
+            return "--limit must not be negative"
+    return ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="uploadctl",
+        description="Upload files, cancel uploads, and watch what becomes of them.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(server=os.environ.get("UPLOAD_SERVER") or DEFAULT_TARGET, timeout=30.0, json=False)
+    _common(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_upload(commands)
+    _add_cancels(commands)
+    _add_watch(commands)
+    _add_reads(commands)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    # Before or after the command: suppressed defaults keep one from undoing the other.
+    parser.add_argument(
+        "--server",
+        default=argparse.SUPPRESS,
+        metavar="HOST:PORT",
+        help=f"where the service is (environment: UPLOAD_SERVER; default {DEFAULT_TARGET})",
+    )
+    parser.add_argument(
+        "--timeout",
+        default=argparse.SUPPRESS,
+        type=float,
+        metavar="SECONDS",
+        help="for each call, not for a whole upload or watch (default 30)",
+    )
+    parser.add_argument(
+        "--json", default=argparse.SUPPRESS, action="store_true", help="JSON lines, errors on stderr too"
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _common(parser)
+    return parser
+
+
+def _add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "upload", "upload a file, or several files and folders as one batch; Ctrl-C cancels it")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
+    parser.add_argument("--name", default="", help="the file's name on the server (default: its own)")
+    parser.add_argument("--content-type", default="", metavar="TYPE", help="default: guessed from the name")
+    parser.add_argument("--sha256", default="", metavar="HEX", help="what its SHA-256 has to be")
+    parser.add_argument("--no-checksum", action="store_true", help="do not compare SHA-256 with the server")
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="files sent at once (default 4)")
+    parser.add_argument(
+        "--keep", action="store_true", help="on Ctrl-C leave the upload resumable instead of cancelling it"
+    )
+    parser.add_argument("--resume", default="", metavar="FILE_ID", help="go on with a file sent before")
+
+
+def _add_cancels(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for name, summary in (
+        ("cancel", "cancel a file; one that is cancelled already is fine"),
+        ("cancel-batch", "cancel a batch and its files; one that is cancelled already is fine"),
+    ):
+        parser = _command(commands, name, summary)
+        parser.add_argument("id", metavar="ID")
+        parser.add_argument("--reason", default="", help="for those who watch, and for the audit trail")
+        parser.add_argument(
+            "--request-id", default="", metavar="ID", help="repeat an earlier call safely (default: a new one)"
+        )
+
+
+def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "watch",
+        "show states and every change: lines on a terminal, JSON lines when piped",
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="files")
+    parser.add_argument(
+        "--batch",
+        dest="batches",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a batch with its files; repeatable",
+    )
+    parser.add_argument("--all", action="store_true", help="everything that is not final yet, and what comes")
+    parser.add_argument(
+        "--until-final",
+        action="store_true",
+        help="end when all are final: 0 all completed, 5 some cancelled, 6 some failed",
+    )
+    parser.add_argument("--progress", type=float, default=0.0, metavar="SECONDS", help="show progress too, this often")
+    parser.add_argument("--resume-token", default="", metavar="TOKEN", help="go on after this token")
+
+
+def _add_reads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "get", "show one file or batch")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--batch", dest="is_batch", action="store_true", help="the id is a batch's")
+
+    parser = _command(commands, "list", "list files, oldest first")
+    parser.add_argument("--status", choices=STATUSES, default="", help="only files in this state")
+    parser.add_argument("--batch", default="", metavar="ID", help="only files of this batch")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50; 0: all")
+
+    parser = _command(commands, "audit", "list changes of status, oldest first")
+    parser.add_argument("--file", default="", metavar="ID", help="only of this file")
+    parser.add_argument("--batch", default="", metavar="ID", help="only of this batch and its files")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50; 0: all")

@@ -1,0 +1,206 @@
+"""``uploadctl upload``: sends a file or a batch, and sees to it that Ctrl-C cancels on the server."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from dataclasses import dataclass, field
+
+from upload import errors
+from upload.async_client import AsyncClient
+from upload.cli.arguments import Arguments
+from upload.cli.commands import cancelled_batch_text, cancelled_text
+from upload.cli.display import Display, make_display
+from upload.cli.exits import Exit, exit_of, worst
+from upload.cli.interrupt import Interrupt, on_interrupt
+from upload.cli.output import Output, as_json, batch_line, error_json, file_line, sentence
+from upload.cli.plan import Item, Plan, plan
+from upload.v1 import upload_pb2 as pb
+
+# After a cancel the server tells the streams; whoever has not heard it by then is not waited for.
+_STOP_SECONDS = 5.0
+
+
+async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
+    """Send what the paths name; a file alone, or a batch."""
+    planned = await asyncio.to_thread(plan, arguments.paths, arguments.name)
+    with on_interrupt() as interrupt:
+        job = await _announce(client, arguments, planned)
+        run = _Run(client, arguments, output, job)
+        try:
+            return await run.finish(interrupt)
+        except asyncio.CancelledError:
+            output.note("left", f"Left without an answer; what became of it: {job.look}")
+            return Exit.INTERRUPTED
+
+
+@dataclass(slots=True)
+class Job:
+    """What was announced: ``ids`` in the order of ``items``; ``batch_id`` is empty for a file alone."""
+
+    items: tuple[Item, ...]
+    ids: tuple[str, ...]
+    batch_id: str = ""
+    codes: list[Exit] = field(default_factory=list)
+
+    @property
+    def look(self) -> str:
+        """The command that tells how it stands."""
+        return f"uploadctl get --batch {self.batch_id}" if self.batch_id else f"uploadctl get {self.ids[0]}"
+
+
+async def _announce(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
+    if planned.batch:
+        specs = [
+            pb.FileSpec(
+                filename=item.name,
+                size_bytes=item.size_bytes,
+                content_type=arguments.content_type or _guess(item.name),
+            )
+            for item in planned.items
+        ]
+        answer = await client.initiate_batch(specs)
+        return Job(planned.items, tuple(answer.file_ids), answer.batch.batch_id)
+    item = planned.items[0]
+    if arguments.resume:
+        return Job(planned.items, (arguments.resume,))
+    file = await client.initiate(
+        item.name,
+        item.size_bytes,
+        content_type=arguments.content_type or _guess(item.name),
+        sha256=arguments.sha256,
+    )
+    return Job(planned.items, (file.file_id,))
+
+
+def _guess(name: str) -> str:
+    return mimetypes.guess_type(name)[0] or ""
+
+
+class _Run:
+    """One job under way."""
+
+    def __init__(self, client: AsyncClient, arguments: Arguments, output: Output, job: Job) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._output = output
+        self._job = job
+        # Set when there is no point in starting further files.
+        self._hopeless = False
+
+    async def finish(self, interrupt: Interrupt) -> Exit:
+        """Send everything, or deal with Ctrl-C."""
+        sending = asyncio.create_task(self._send_all())
+        asked = asyncio.create_task(interrupt.wait())
+        try:
+            await asyncio.wait({sending, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() or not interrupt.asked:
+                return await self._sum_up(await sending)
+            return await self._stop(sending)
+        finally:
+            for task in (sending, asked):
+                task.cancel()
+            await asyncio.gather(sending, asked, return_exceptions=True)
+
+    async def _send_all(self) -> Exit:
+        job, arguments = self._job, self._arguments
+        queue = iter(zip(job.items, job.ids, strict=True))
+        total = sum(item.size_bytes for item in job.items)
+        with make_display(self._output, total, len(job.items)) as display:
+
+            async def work() -> None:
+                for item, file_id in queue:
+                    if self._hopeless:
+                        return
+                    job.codes.append(await self._send(item, file_id, display))
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(arguments.jobs, len(job.items))):
+                        group.create_task(work())
+            except ExceptionGroup as failures:
+                # Errors of the uploads are dealt with one by one; this is a closed pipe, or a bug.
+                raise failures.exceptions[0] from None
+        return worst(job.codes)
+
+    async def _send(self, item: Item, file_id: str, display: Display) -> Exit:
+        display.start(item, file_id)
+        try:
+            file = await self._client.upload(
+                item.path,
+                checksum=not self._arguments.no_checksum,
+                resume_file_id=file_id,
+                on_progress=display.update,
+            )
+        except (errors.UploadServiceError, OSError) as error:
+            await self._failed(item, file_id, error)
+            return exit_of(error)
+        finally:
+            display.end(file_id, item.size_bytes)
+        self._output.result(as_json(file), file_line(file))
+        return Exit.OK
+
+    async def _failed(self, item: Item, file_id: str, error: Exception) -> None:
+        """Say what went wrong with one file and, where it could still become something, what to do."""
+        by_batch = isinstance(error, errors.UploadCancelled) and error.cancelled_by == "batch_cancel"
+        self._hopeless = self._hopeless or by_batch or isinstance(error, errors.Unavailable)
+        self._output.note("failed", f"{item.name}: {sentence(error)}", file_id=file_id, error=error_json(error))
+        if isinstance(error, errors.SourceError | OSError) and not self._arguments.keep:
+            # What was sent can never become right: better gone than left to expire.
+            await self._cancel_file(file_id, "the source changed or could not be read")
+        elif isinstance(error, errors.Unavailable | errors.UploadIdle | errors.ServerFailure):
+            self._say_how_to_resume(item, file_id)
+
+    def _say_how_to_resume(self, item: Item, file_id: str) -> None:
+        command = f"uploadctl upload {item.path} --resume {file_id}"
+        self._output.note("resumable", f"It can be resumed: {command}", file_id=file_id)
+
+    async def _sum_up(self, code: Exit) -> Exit:
+        job = self._job
+        unsent = len(job.ids) - len(job.codes)
+        if unsent:
+            self._output.note("unsent", f"{unsent} files were not started.", files=unsent)
+        if job.batch_id:
+            batch = await self._client.get_batch(job.batch_id)
+            self._output.result(as_json(batch), "batch  " + batch_line(batch))
+        return code
+
+    async def _stop(self, sending: asyncio.Task[Exit]) -> Exit:
+        """Deal with Ctrl-C: leave everything resumable, or cancel on the server and say what came of it."""
+        job = self._job
+        if self._arguments.keep:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            for item, file_id in list(zip(job.items, job.ids, strict=True))[:1]:
+                self._say_how_to_resume(item, file_id)
+            return Exit.INTERRUPTED
+        self._output.note("cancelling", "Cancelling on the server (Ctrl-C again leaves without waiting) ...")
+        code = await (self._cancel_batch() if job.batch_id else self._cancel_file(job.ids[0], "interrupted"))
+        await asyncio.wait({sending}, timeout=_STOP_SECONDS)
+        return code
+
+    async def _cancel_file(self, file_id: str, reason: str) -> Exit:
+        """Cancel a file and say truthfully what came of it."""
+        try:
+            outcome = await self._client.cancel(file_id, reason=reason)
+        except errors.UploadServiceError as error:
+            return self._not_cancelled(error, f"uploadctl cancel {file_id}")
+        self._output.note("cancelled", cancelled_text(outcome), file_id=file_id)
+        return Exit.INTERRUPTED
+
+    async def _cancel_batch(self) -> Exit:
+        batch_id = self._job.batch_id
+        try:
+            outcome = await self._client.cancel_batch(batch_id, reason="interrupted")
+        except errors.UploadServiceError as error:
+            return self._not_cancelled(error, f"uploadctl cancel-batch {batch_id}")
+        self._output.note("cancelled", cancelled_batch_text(outcome), batch_id=batch_id)
+        return Exit.INTERRUPTED
+
+    def _not_cancelled(self, error: errors.UploadServiceError, command: str) -> Exit:
+        self._output.error(error)
+        if isinstance(error, errors.NotInState):
+            self._output.note("too_late", f"Too late: it is {error.status}.", status=error.status)
+        else:
+            self._output.note("unknown", f"It is not known to be cancelled; ask again: {command}")
+        return exit_of(error)

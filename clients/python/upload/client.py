@@ -1,0 +1,210 @@
+"""The client for plain threads: ``AsyncClient``'s operations over synchronous gRPC, without an event loop.
+
+Each method here only drives the method of the same name there; what it does is written down once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from upload.async_client import AsyncClient
+from upload.blocking import BlockingTransport, drive, drive_all
+from upload.cancelling import CancelledBatch, CancelledFile
+from upload.channel import DEFAULT_TARGET, Option
+from upload.sending import OnProgress
+from upload.sources import Content
+from upload.transport import Endpoint
+from upload.v1 import upload_pb2 as pb
+
+
+class Client:
+    """Uploads, watches and cancels from plain threads; one client may be shared by many.
+
+    Example::
+
+        with Client("localhost:50051") as client:
+            file = client.upload("report.pdf")
+
+    Parameters, results and errors are those of ``AsyncClient``. In a program that runs an asyncio loop use that one.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        options: Sequence[Option] = (),
+    ) -> None:
+        transport = BlockingTransport(Endpoint(target, credentials, metadata, options))
+        self._client = AsyncClient(target, timeout=timeout, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; calls still running fail."""
+        drive(self._client.close())
+
+    def upload(
+        self,
+        content: Content,
+        *,
+        filename: str = "",
+        content_type: str = "",
+        size_bytes: int | None = None,
+        sha256: str = "",
+        checksum: bool = True,
+        resume_file_id: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> pb.File:
+        """Send a file and return it completed; see ``AsyncClient.upload``.
+
+        Example::
+
+            file = client.upload("film.mkv", on_progress=lambda p: print(p.bytes_received, p.size_bytes))
+        """
+        return drive(
+            self._client.upload(
+                content,
+                filename=filename,
+                content_type=content_type,
+                size_bytes=size_bytes,
+                sha256=sha256,
+                checksum=checksum,
+                resume_file_id=resume_file_id,
+                on_progress=on_progress,
+            )
+        )
+
+    def initiate(
+        self,
+        filename: str,
+        size_bytes: int,
+        *,
+        content_type: str = "",
+        sha256: str = "",
+        request_id: str = "",
+    ) -> pb.File:
+        """Announce a file and return it ``pending``; see ``AsyncClient.initiate``.
+
+        Example::
+
+            file = client.initiate("report.pdf", 12_345)
+        """
+        return drive(
+            self._client.initiate(filename, size_bytes, content_type=content_type, sha256=sha256, request_id=request_id)
+        )
+
+    def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> pb.InitiateBatchResponse:
+        """Announce 1 to 10,000 files that belong together; see ``AsyncClient.initiate_batch``.
+
+        Example::
+
+            answer = client.initiate_batch([FileSpec(filename="a.txt", size_bytes=3)])
+        """
+        return drive(self._client.initiate_batch(files, request_id=request_id))
+
+    def cancel(self, file_id: str, *, reason: str = "", request_id: str = "") -> CancelledFile:
+        """Cancel a file; "already cancelled" is done. See ``AsyncClient.cancel``.
+
+        Example::
+
+            cancelled = client.cancel(file_id, reason="wrong version")
+        """
+        return drive(self._client.cancel(file_id, reason=reason, request_id=request_id))
+
+    def cancel_batch(self, batch_id: str, *, reason: str = "", request_id: str = "") -> CancelledBatch:
+        """Cancel a batch and its files that are not final; see ``AsyncClient.cancel_batch``.
+
+        Example::
+
+            cancelled = client.cancel_batch(batch_id)
+        """
+        return drive(self._client.cancel_batch(batch_id, reason=reason, request_id=request_id))
+
+    def get(self, file_id: str) -> pb.File:
+        """Return a file as it is now; raises ``FileNotFound``.
+
+        Example::
+
+            file = client.get(file_id)
+        """
+        return drive(self._client.get(file_id))
+
+    def get_batch(self, batch_id: str) -> pb.Batch:
+        """Return a batch as it is now; raises ``BatchNotFound``.
+
+        Example::
+
+            batch = client.get_batch(batch_id)
+        """
+        return drive(self._client.get_batch(batch_id))
+
+    def list_files(
+        self,
+        *,
+        status: str = "",
+        batch_id: str = "",
+        page_size: int = 0,
+    ) -> Iterator[pb.File]:
+        """Iterate over files, oldest first.
+
+        Example::
+
+            for file in client.list_files(batch_id=batch_id):
+                print(file.filename)
+        """
+        return drive_all(self._client.list_files(status=status, batch_id=batch_id, page_size=page_size))
+
+    def audit(self, *, file_id: str = "", batch_id: str = "", page_size: int = 0) -> Iterator[pb.AuditEvent]:
+        """Iterate over the audit trail, oldest first.
+
+        Example::
+
+            for event in client.audit(file_id=file_id):
+                print(event.to_status, event.actor)
+        """
+        return drive_all(self._client.audit(file_id=file_id, batch_id=batch_id, page_size=page_size))
+
+    def watch(
+        self,
+        file_ids: Sequence[str] = (),
+        *,
+        batch_ids: Sequence[str] = (),
+        include_batch_files: bool = False,
+        all: bool = False,  # noqa: A002 - the contract's name
+        until_final: bool = False,
+        progress_interval: float = 0.0,
+        resume_token: str = "",
+        patience: float = 60.0,
+    ) -> Iterator[pb.WatchStatusResponse]:
+        """Yield states and changes, reconnecting by itself; see ``AsyncClient.watch``.
+
+        Example::
+
+            for event in client.watch([file_id], until_final=True):
+                print(event.WhichOneof("event"))
+        """
+        return drive_all(
+            self._client.watch(
+                file_ids,
+                batch_ids=batch_ids,
+                include_batch_files=include_batch_files,
+                all=all,
+                until_final=until_final,
+                progress_interval=progress_interval,
+                resume_token=resume_token,
+                patience=patience,
+            )
+        )

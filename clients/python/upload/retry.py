@@ -1,0 +1,66 @@
+"""Decides what may be tried again, how often, and after how long. Pure: it neither waits nor calls.
+
+A call that changes something is only repeated with the same ``request_id``, so that repeating is safe.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from grpc import StatusCode
+
+from upload import errors
+
+# The connection or the server's process went, or the answer's end was lost: the next try may meet a healthy one.
+_BROKEN = {StatusCode.UNAVAILABLE, StatusCode.INTERNAL, StatusCode.UNKNOWN}
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Growing pauses with jitter: ``tries`` of them, from ``first`` seconds, doubling up to ``cap`` seconds."""
+
+    tries: int = 8
+    first: float = 0.2
+    cap: float = 5.0
+    _taken: int = field(default=0, init=False)
+
+    def reset(self) -> None:
+        """Start over: something went forward."""
+        self._taken = 0
+
+    def next(self, at_least: float | None = None) -> float | None:
+        """Return the seconds to wait now, or None when the tries are used up."""
+        if self._taken >= self.tries:
+            return None
+        ceiling = min(self.cap, self.first * 2.0 ** min(self._taken, 30))
+        self._taken += 1
+        # Half of it random: clients that lost one server together do not come back together.
+        return max(at_least or 0.0, ceiling * random.uniform(0.5, 1.0))  # noqa: S311 - spreading load, no secret
+
+
+def call_repeatable(error: errors.UploadServiceError) -> bool:
+    """Whether a unary call with a request_id (or a read) may be asked again."""
+    if isinstance(error, errors.InternalError):
+        return False
+    return error.code in _BROKEN or error.code is StatusCode.DEADLINE_EXCEEDED or isinstance(error, errors.Overloaded)
+
+
+def upload_resumable(error: errors.UploadServiceError) -> bool:
+    """Whether the truth should be asked for (GetFile) and the upload resumed if it is still open.
+
+    A sender that writes on after the server ended the stream may see INTERNAL whatever the cause was. Never after
+    ``WRITER_REPLACED``: two senders would take the file from each other for ever.
+    """
+    if isinstance(error, errors.WriterReplaced | errors.SourceError):
+        return False
+    return error.code in _BROKEN or isinstance(
+        error, errors.Overloaded | errors.OffsetMismatch | errors.FileNotWritable
+    )
+
+
+def watch_resumable(error: errors.UploadServiceError) -> bool:
+    """Whether a watch should reconnect with its token."""
+    return error.code in {*_BROKEN, StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED} or isinstance(
+        error, errors.Overloaded
+    )
