@@ -1,0 +1,185 @@
+"""The WebSocket door on a real port over the real ingest, store and disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import websockets
+
+from upload_server.domain import Caller, File, FileSpec, FileStatus, Source
+from upload_server.ingest import Ingest
+from upload_server.janitor import Janitor
+from upload_server.service import Uploads
+from upload_server.sink.disk import DiskSink
+from upload_server.store import Store, Targets
+from upload_server.store.open import open_store
+from upload_server.telemetry import Metrics
+from upload_server.watch import WatchHub
+from upload_server.web.app import WebApp
+from upload_server.web.asgi import Receive, Scope, Send, respond
+from upload_server.web.guard import Guard
+from upload_server.web.pages import default_pages
+from upload_server.web.server import HttpServer, bind
+from upload_server.web.websocket import WebSocketDoor
+
+WAIT = 10.0
+ANYBODY = Caller(Source.HTTP)
+Json = dict[str, Any]
+
+
+async def no_transcoder(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await respond(send, 404, b"{}")
+
+
+class Place:
+    """One node: make it with ``Place.open``."""
+
+    def __init__(self, store: Store, folder: Path, **options: float) -> None:
+        clock = lambda: datetime.now(UTC)  # noqa: E731 - a clock is a function
+        self.store = store
+        self.sink = DiskSink(folder / "bytes")
+        self.metrics = Metrics()
+        self.hub = WatchHub(store, history=100, bookmark_interval=15)
+        self.ingest = Ingest(store, self.sink, clock=clock, on_owed=self._nudge, observer=self.metrics)
+        self.janitor = Janitor(store, self.sink, self.ingest, clock=clock, upload_ttl=3600, request_ttl=3600)
+        self.uploads = Uploads(
+            store,
+            self.ingest,
+            self.hub,
+            self.janitor,
+            clock=clock,
+            new_id=lambda: str(uuid.uuid4()),
+            max_file_bytes=1 << 40,
+            on_changed=lambda *_: None,
+            observer=self.metrics,
+        )
+        self.options: dict[str, Any] = {"grace_seconds": 0.3, "idle_seconds": 10.0, "max_sockets": 20, **options}
+        self.door = WebSocketDoor(self.uploads, self.ingest, observer=self.metrics, **self.options)
+        web = WebApp(
+            transcoder=no_transcoder,
+            websocket=self.serve_socket,
+            ready=store.ping,
+            metrics=self.metrics,
+            pages=default_pages(),
+        )
+        self.http = HttpServer(Guard(web), bind("127.0.0.1", 0))
+
+    async def serve_socket(self, file_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """By the door of now: tests may change it."""
+        await self.door(file_id, scope, receive, send)
+
+    def _nudge(self) -> None:
+        self.janitor.nudge()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path, **options: float) -> AsyncIterator[Place]:
+        store = await open_store(f"sqlite:///{folder / 'upload.sqlite3'}")
+        place = cls(store, folder, **options)
+        tasks = [asyncio.create_task(place.hub.run()), asyncio.create_task(place.janitor.run())]
+        try:
+            await place.http.start()
+            yield place
+        finally:
+            await place.door.stop()
+            await place.http.stop()
+            await place.ingest.aclose()
+            place.janitor.stop()
+            await tasks[1]
+            tasks[0].cancel()
+            await asyncio.wait(tasks)
+            await place.uploads.drain()
+            await store.close()
+
+    # What tests do -------------------------------------------------------------------------------------------------
+
+    async def announce(self, size: int, sha256: str = "") -> File:
+        return await self.uploads.initiate_upload(FileSpec("a.bin", size, "", sha256), "", ANYBODY)
+
+    async def get(self, file_id: str) -> File:
+        return await self.uploads.get_file(file_id, ANYBODY)
+
+    async def until_final(self, file_id: str) -> File:
+        """Wait until a file is final."""
+        targets = Targets(file_ids=frozenset({file_id}))
+        async with asyncio.timeout(WAIT):
+            async for _ in self.uploads.watch(targets, "", 0, ANYBODY, until_final=True):
+                pass
+        return await self.get(file_id)
+
+    async def until_deleted(self, file_id: str) -> None:
+        """Wait until nothing of a file is on the disk."""
+        async with asyncio.timeout(WAIT):
+            while self.sink.size(file_id):  # noqa: ASYNC110 - a folder has no event
+                await asyncio.sleep(0.01)
+
+    async def until_closed(self, file_id: str) -> None:
+        """Wait until no stream can touch a file."""
+        async with asyncio.timeout(WAIT):
+            await self.ingest.wait_closed(file_id)
+
+    async def until_no_socket(self) -> None:
+        """Wait until the door has done with every socket, and every lost one has had its grace."""
+        async with asyncio.timeout(WAIT):
+            while self.door.open_sockets or self.door.lost_sockets:  # noqa: ASYNC110 - no event from outside
+                await asyncio.sleep(0.01)
+
+    def uri(self, file_id: str, query: str = "") -> str:
+        return f"ws://127.0.0.1:{self.http.port}/api/v1/upload/ws/{file_id}{query}"
+
+    async def page(self, file_id: str, query: str = "") -> Page:
+        return Page(await websockets.connect(self.uri(file_id, query), max_size=None))
+
+
+class Page:
+    """A browser page, as far as it matters."""
+
+    def __init__(self, socket: websockets.ClientConnection) -> None:
+        self.socket = socket
+        self.heard: list[Json] = []
+
+    async def send(self, data: bytes) -> None:
+        await self.socket.send(data)
+
+    async def say(self, **message: object) -> None:
+        await self.socket.send(json.dumps(message))
+
+    async def hear(self, kind: str) -> Json:
+        """Read messages up to one of this type."""
+        async with asyncio.timeout(WAIT):
+            while True:
+                message: Json = json.loads(await self.socket.recv())
+                self.heard.append(message)
+                if message["type"] == kind:
+                    return message
+
+    async def end(self) -> tuple[Json, int]:
+        """Read to the end; returns the last message and the code of the server's close frame."""
+        async with asyncio.timeout(WAIT):
+            try:
+                while True:
+                    self.heard.append(json.loads(await self.socket.recv()))
+            except websockets.ConnectionClosed as closed:
+                if closed.rcvd is None:
+                    raise
+                return self.heard[-1], closed.rcvd.code
+
+    async def error(self) -> tuple[str, int]:
+        """Read to the end; returns the reason of the error that must be last, and the close code."""
+        last, code = await self.end()
+        assert last["type"] == "error", last
+        return str(last["error"]["details"][0]["reason"]), code
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self.socket.close(code, reason)
+
+
+def is_uploading(file: File) -> bool:
+    return file.status is FileStatus.UPLOADING
