@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 import pytest_asyncio
 
-from support.process import ServerProcess
-from upload.v1 import upload_pb2_grpc
+from support.grpc_upload import stub_on
+from support.process import ServerProcess, StartServer
 
-StartServer = Callable[..., ServerProcess]
+if TYPE_CHECKING:
+    from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +47,9 @@ async def channel(server: ServerProcess) -> AsyncIterator[grpc.aio.Channel]:
 
 
 @pytest.fixture
-def stub(channel: grpc.aio.Channel) -> upload_pb2_grpc.UploadServiceStub:
+def stub(channel: grpc.aio.Channel) -> Stub:
     """The generated stub on the shared server."""
-    return upload_pb2_grpc.UploadServiceStub(channel)
+    return stub_on(channel)
 
 
 def open_channel(server: ServerProcess, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:

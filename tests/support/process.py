@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psutil
 
@@ -125,3 +126,19 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill()
+
+
+class StartServer(Protocol):
+    """The fixture ``start_server``."""
+
+    def __call__(
+        self, *options: str, data_dir: Path | None = None, environment: dict[str, str] | None = None
+    ) -> ServerProcess:
+        """Start a server with these options."""
+
+
+async def gone_from_disk(server: ServerProcess, file_id: str) -> None:
+    """Wait until nothing of a file lies in the sink. A folder tells nobody when it changes: it is looked at again."""
+    async with asyncio.timeout(10):
+        while list((server.data_dir / "bytes").rglob(f"*{file_id}*")):  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
