@@ -46,7 +46,8 @@ class AsyncClient:
             file = await client.upload("report.pdf")
 
     ``timeout`` is how many seconds a call may take in all, its repetitions included; uploads and watches have
-    no such limit. Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
+    no such limit. ``resume_tries`` is how often a broken upload is taken up again without getting any further.
+    Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
     Cancelling the task that awaits a method gives up waiting, and never cancels an upload: that is what
     ``cancel`` is for.
     """
@@ -56,6 +57,7 @@ class AsyncClient:
         target: str = DEFAULT_TARGET,
         *,
         timeout: float = 30.0,
+        resume_tries: int = 8,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[Option] = (),
@@ -64,6 +66,7 @@ class AsyncClient:
         endpoint = Endpoint(target, credentials, metadata, options)
         self._transport: Transport = transport or AioTransport(endpoint)
         self._timeout = timeout
+        self._resume_tries = resume_tries
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,7 +117,7 @@ class AsyncClient:
             else:
                 name, kind = _names(content, filename, content_type)
                 file = await self.initiate(name, source.size, content_type=kind, sha256=sha256)
-            sending = Sending(self._transport, feed, self.get, on_progress, Backoff())
+            sending = Sending(self._transport, feed, self.get, on_progress, Backoff(self._resume_tries))
             return await sending.send(file)
         finally:
             await feed.close()

@@ -37,12 +37,13 @@ class Client:
         target: str = DEFAULT_TARGET,
         *,
         timeout: float = 30.0,
+        resume_tries: int = 8,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[Option] = (),
     ) -> None:
         transport = BlockingTransport(Endpoint(target, credentials, metadata, options))
-        self._client = AsyncClient(target, timeout=timeout, transport=transport)
+        self._client = AsyncClient(target, timeout=timeout, resume_tries=resume_tries, transport=transport)
 
     def __enter__(self) -> Self:
         return self
