@@ -42,7 +42,7 @@ HTTP_STATUS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Refusal(Exception):
     """An error answer, taken apart."""
 
