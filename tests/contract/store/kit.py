@@ -1,0 +1,163 @@
+"""What the store's tests share: short ways to ask, and the oracles that hold after any history."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from upload_server.domain import (
+    NEXT_BATCH,
+    NEXT_FILE,
+    AuditEvent,
+    Batch,
+    BatchStatus,
+    Caller,
+    File,
+    FileSpec,
+    FileStatus,
+    Source,
+    roll_up,
+)
+from upload_server.store import Change, Command, Store, Targets
+from upload_server.store.options import StoreOptions
+
+EVERYTHING = Targets(all=True)
+
+
+class Backend(Protocol):
+    """A place where one store lives, however often it is opened."""
+
+    async def open(self, options: StoreOptions | None = None) -> Store:
+        """Open the store; the test closes it."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def command(
+    method: str = "CancelFile",
+    request_id: str = "",
+    fingerprint: bytes = b"",
+    reason: str = "",
+    principal: str = "",
+    source: Source = Source.GRPC,
+    at: datetime | None = None,
+) -> Command:
+    return Command(Caller(source, principal), method, at or now(), reason, request_id, fingerprint)
+
+
+async def pending(store: Store, size_bytes: int = 3, principal: str = "", at: datetime | None = None) -> File:
+    spec = FileSpec("a.txt", size_bytes, "text/plain")
+    return (await store.initiate_upload(spec, new_id(), command("InitiateUpload", principal=principal, at=at))).answer
+
+
+async def uploading(store: Store, size_bytes: int = 3) -> File:
+    file = await pending(store, size_bytes)
+    return (await store.claim(file.file_id, 0, command("UploadFile"))).answer.file
+
+
+async def completed(store: Store) -> File:
+    return await finish(store, await uploading(store))
+
+
+async def finish(store: Store, file: File) -> File:
+    return (await store.complete(file.file_id, file.fence, "ab" * 32, file.size_bytes, command("UploadFile"))).answer
+
+
+async def batch_of(store: Store, files: int, principal: str = "") -> tuple[Batch, Sequence[str]]:
+    specs = [FileSpec(f"dir/{index}.bin", 3) for index in range(files)]
+    ids = [new_id() for _ in specs]
+    made = await store.initiate_batch(specs, new_id(), ids, command("InitiateBatch", principal=principal))
+    return made.answer
+
+
+async def everything(store: Store, after: int = 0, page: int = 100) -> list[Change]:
+    """All rows that changed after ``after``, read as a watcher does."""
+    found: list[Change] = []
+    while True:
+        changes = await store.read_changes(EVERYTHING, "", after, page)
+        found += changes.changes
+        if changes.complete:
+            return found
+        after = found[-1].no
+
+
+async def audit(store: Store, file_id: str = "", batch_id: str = "", page: int = 1000) -> list[AuditEvent]:
+    events: list[AuditEvent] = []
+    cursor = 0
+    while True:
+        found = await store.list_audit_events("", file_id, batch_id, cursor, page)
+        events += found.rows
+        if not found.next_cursor:
+            return events
+        cursor = found.next_cursor
+
+
+def steps(events: Sequence[AuditEvent]) -> list[tuple[str, str]]:
+    return [(event.from_status, event.to_status) for event in events]
+
+
+async def assert_history_holds(store: Store) -> None:
+    """The audit trail replays to the tables, moves are legal, and each batch follows from its files."""
+    rows = [change.record for change in await everything(store, page=1000)]
+    files = {row.file_id: row for row in rows if isinstance(row, File)}
+    batches = {row.batch_id: row for row in rows if isinstance(row, Batch)}
+    events = await audit(store)
+    of_files: dict[str, list[AuditEvent]] = defaultdict(list)
+    of_batches: dict[str, list[AuditEvent]] = defaultdict(list)
+    for event in events:
+        if event.file_id:
+            of_files[event.file_id].append(event)
+        else:
+            of_batches[event.batch_id].append(event)
+    assert of_files.keys() == files.keys()
+    assert of_batches.keys() == batches.keys()
+    for file_id, file in files.items():
+        _assert_file_follows(file, of_files[file_id])
+    for batch_id, batch in batches.items():
+        members = [file for file in files.values() if file.batch_id == batch_id]
+        _assert_batch_follows(batch, members, of_batches[batch_id])
+
+
+def _assert_file_follows(file: File, events: Sequence[AuditEvent]) -> None:
+    assert (events[0].from_status, events[0].to_status) == ("", "pending")
+    for before, event in itertools.pairwise(events):
+        assert event.from_status == before.to_status
+        assert FileStatus(event.to_status) in NEXT_FILE[FileStatus(event.from_status)]
+        assert event.event_id > before.event_id
+    last = events[-1]
+    assert (last.to_status, last.event_id, last.occurred_at) == (file.status, file.change_no, file.updated_at)
+    assert len(events) == file.revision
+    assert (file.cancelled_at == last.occurred_at) is (file.status is FileStatus.CANCELLED)
+    assert (file.completed_at == last.occurred_at) is (file.status is FileStatus.COMPLETED)
+
+
+def _assert_batch_follows(batch: Batch, members: Sequence[File], events: Sequence[AuditEvent]) -> None:
+    assert (events[0].from_status, events[0].to_status) == ("", "pending")
+    for before, event in itertools.pairwise(events):
+        assert event.from_status == before.to_status
+        assert BatchStatus(event.to_status) in NEXT_BATCH[BatchStatus(event.from_status)]
+    assert (events[-1].to_status, events[-1].occurred_at) == (batch.status, batch.updated_at)
+    assert len(members) == batch.total_files
+    counted = {status: sum(file.status is status for file in members) for status in FileStatus}
+    assert batch.completed_files == counted[FileStatus.COMPLETED]
+    assert batch.failed_files == counted[FileStatus.FAILED]
+    assert batch.cancelled_files_count == counted[FileStatus.CANCELLED]
+    if batch.cancelled_by in ("", "all_files"):
+        derived = roll_up(batch.total_files, batch.completed_files, batch.failed_files, batch.cancelled_files_count)
+        assert (derived is None) is (not batch.status.final)
+        assert derived in (None, batch.status)
+    else:
+        assert batch.status is BatchStatus.CANCELLED
+        assert all(file.status.final for file in members)
+    # A batch is numbered after its files.
+    assert batch.change_no > max((file.change_no for file in members if file.status.final), default=0)

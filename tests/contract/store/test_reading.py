@@ -1,0 +1,133 @@
+"""Get, list, audit, counts: what a caller sees, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from contract.store.kit import (
+    audit,
+    batch_of,
+    command,
+    completed,
+    new_id,
+    now,
+    pending,
+    steps,
+    uploading,
+)
+from upload_server.domain import File, FileSpec, FileStatus
+from upload_server.errors import BatchNotFound, FileNotFound
+from upload_server.store import Store
+
+
+async def listed(
+    store: Store, status: FileStatus | None = None, batch_id: str = "", limit: int = 50, owner: str = ""
+) -> list[File]:
+    files: list[File] = []
+    cursor = 0
+    while True:
+        page = await store.list_files(owner, status, batch_id, cursor, limit)
+        assert len(page.rows) <= limit
+        files += page.rows
+        if not page.next_cursor:
+            return files
+        cursor = page.next_cursor
+
+
+def ids(files: Sequence[File]) -> list[str]:
+    return [file.file_id for file in files]
+
+
+async def test_unknown_and_foreign_are_the_same(store: Store) -> None:
+    file = await pending(store, principal="ann")
+    batch, _ = await batch_of(store, 1, principal="ann")
+
+    for file_id in (new_id(), file.file_id, "", "x" * 128, "'; --"):
+        with pytest.raises(FileNotFound):
+            await store.get_file(file_id, "")
+    for batch_id in (new_id(), batch.batch_id):
+        with pytest.raises(BatchNotFound):
+            await store.get_batch(batch_id, "")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 50])
+async def test_files_are_listed_in_order_of_creation_a_page_at_a_time(store: Store, limit: int) -> None:
+    alone = [await pending(store) for _ in range(3)]
+    batch, members = await batch_of(store, 4)
+    last = await uploading(store)
+    await store.cancel_file(members[1], command())
+    await pending(store, principal="ann")
+
+    assert ids(await listed(store, limit=limit)) == [*ids(alone), *members, last.file_id]
+    assert ids(await listed(store, batch_id=batch.batch_id, limit=limit)) == list(members)
+    pending_ids = [*ids(alone), members[0], *members[2:]]
+    assert ids(await listed(store, FileStatus.PENDING, limit=limit)) == pending_ids
+    cancelled = await listed(store, FileStatus.CANCELLED, batch.batch_id, limit)
+    assert ids(cancelled) == [members[1]]
+    assert await listed(store, FileStatus.COMPLETED, limit=limit) == []
+    assert await listed(store, batch_id=new_id(), limit=limit) == []
+    assert await listed(store, batch_id=batch.batch_id, owner="ann", limit=limit) == []
+    assert len(await listed(store, owner="ann", limit=limit)) == 1
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+async def test_audit_events_are_listed_in_order_a_page_at_a_time(store: Store, limit: int) -> None:
+    done = await completed(store)
+    batch, members = await batch_of(store, 3)
+    await store.cancel_batch(batch.batch_id, command("CancelBatch"))
+    await pending(store, principal="ann")
+
+    everything = await audit(store, page=limit)
+    numbers = [event.event_id for event in everything]
+    assert numbers == sorted(set(numbers))
+    assert len(everything) == 3 + 4 + 4
+    of_file = await audit(store, file_id=done.file_id, page=limit)
+    assert steps(of_file) == [("", "pending"), ("pending", "uploading"), ("uploading", "completed")]
+    assert {(event.file_id, event.batch_id) for event in of_file} == {(done.file_id, "")}
+    of_batch = await audit(store, batch_id=batch.batch_id, page=limit)
+    assert {event.batch_id for event in of_batch} == {batch.batch_id}
+    assert [event.file_id for event in of_batch] == [*members, "", *members, ""]
+    assert len(await audit(store, members[0], batch.batch_id, limit)) == 2
+    assert await audit(store, done.file_id, batch.batch_id, limit) == []
+    assert await audit(store, file_id=new_id()) == []
+    foreign = await store.list_audit_events("ann", done.file_id, "", 0, limit)
+    assert foreign.rows == ()
+    assert len((await store.list_audit_events("ann", "", "", 0, limit)).rows) == 1
+
+
+async def test_statuses_and_counts(store: Store) -> None:
+    waiting, done = await pending(store), await completed(store)
+    gone = await uploading(store)
+    await store.cancel_file(gone.file_id, command())
+
+    assert await store.status_of([waiting.file_id, done.file_id, gone.file_id, new_id()]) == {
+        waiting.file_id: FileStatus.PENDING,
+        done.file_id: FileStatus.COMPLETED,
+        gone.file_id: FileStatus.CANCELLED,
+    }
+    assert await store.status_of([]) == {}
+    assert await store.count_files() == {
+        FileStatus.PENDING: 1,
+        FileStatus.UPLOADING: 0,
+        FileStatus.COMPLETED: 1,
+        FileStatus.FAILED: 0,
+        FileStatus.CANCELLED: 1,
+    }
+
+
+async def test_old_answers_are_forgotten_a_few_at_a_time(store: Store) -> None:
+    old, spec = now() - timedelta(days=8), FileSpec("a", 1)
+    for request_id in "abc":
+        await store.initiate_upload(spec, new_id(), command("InitiateUpload", request_id, at=old))
+    recent = await store.initiate_upload(spec, new_id(), command("InitiateUpload", "d"))
+
+    assert await store.forget_answers(now() - timedelta(days=7), 2) == 2
+    assert await store.forget_answers(now() - timedelta(days=7), 2) == 1
+    assert await store.forget_answers(now() - timedelta(days=7), 2) == 0
+
+    assert not (await store.initiate_upload(spec, new_id(), command("InitiateUpload", "a"))).replayed
+    again = await store.initiate_upload(spec, new_id(), command("InitiateUpload", "d"))
+    assert again.answer == recent.answer

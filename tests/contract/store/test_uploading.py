@@ -1,0 +1,261 @@
+"""Claim, progress, complete, fail, expire: what a writer may do, and when it has lost its right."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from contract.store.kit import (
+    assert_history_holds,
+    audit,
+    batch_of,
+    command,
+    completed,
+    finish,
+    new_id,
+    now,
+    pending,
+    steps,
+    uploading,
+)
+from upload_server.domain import BatchStatus, FailureReason, File, FileStatus, Source
+from upload_server.errors import (
+    FileNotFound,
+    FileNotWritable,
+    OffsetMismatch,
+    UploadCancelled,
+    UploadIncomplete,
+    WriterReplaced,
+)
+from upload_server.store import Store
+
+
+async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:
+    file = await pending(store)
+
+    result = await store.claim(file.file_id, 0, command("UploadFile"))
+
+    claimed = result.answer.file
+    assert (claimed.status, claimed.fence, claimed.revision) == (FileStatus.UPLOADING, 1, 2)
+    assert claimed == await store.get_file(file.file_id, "")
+    assert steps(result.audited.events) == [("pending", "uploading")]
+
+
+async def test_a_take_over_raises_the_fence_and_is_no_change_of_status(store: Store) -> None:
+    file = await uploading(store)
+
+    result = await store.claim(file.file_id, 0, command("UploadFile"))
+
+    newer = result.answer.file
+    assert newer.fence == file.fence + 1
+    assert (newer.revision, newer.change_no, newer.updated_at) == (file.revision, file.change_no, file.updated_at)
+    assert result.audited.events == ()
+    assert newer == await store.get_file(file.file_id, "")
+
+
+async def test_a_claim_needs_the_right_offset_and_a_file_that_is_not_final(store: Store) -> None:
+    file, done = await pending(store), await completed(store)
+
+    with pytest.raises(OffsetMismatch) as wrong:
+        await store.claim(file.file_id, 1, command())
+    assert wrong.value.expected_offset == 0
+    assert await store.get_file(file.file_id, "") == file
+    with pytest.raises(FileNotWritable) as final:
+        await store.claim(done.file_id, 3, command())
+    assert final.value.found == done
+    for principal, file_id in (("", new_id()), ("ann", file.file_id)):
+        with pytest.raises(FileNotFound):
+            await store.claim(file_id, 0, command(principal=principal))
+
+
+async def test_progress_is_recorded_while_the_fence_holds_and_never_shrinks(store: Store) -> None:
+    file = await uploading(store, size_bytes=100)
+
+    assert await store.record_progress(file.file_id, file.fence, 40, now())
+    assert await store.record_progress(file.file_id, file.fence, 30, now())
+
+    after = await store.get_file(file.file_id, "")
+    assert after.bytes_received == 40
+    assert (after.revision, after.change_no, after.updated_at) == (file.revision, file.change_no, file.updated_at)
+    newer = (await store.claim(file.file_id, 40, command())).answer.file
+    assert not await store.record_progress(file.file_id, file.fence, 90, now())
+    assert await store.record_progress(file.file_id, newer.fence, 50, now())
+    await store.cancel_file(file.file_id, command())
+    assert not await store.record_progress(file.file_id, newer.fence, 60, now())
+    assert not await store.record_progress(new_id(), 1, 60, now())
+    assert (await store.get_file(file.file_id, "")).bytes_received == 50
+
+
+async def test_progress_of_many_streams_in_one_group(store: Store) -> None:
+    files = [await uploading(store, size_bytes=100) for _ in range(5)]
+    await store.cancel_file(files[4].file_id, command())
+
+    recorded = await asyncio.gather(
+        *(store.record_progress(file.file_id, file.fence, 10 + index, now()) for index, file in enumerate(files)),
+        store.record_progress(files[0].file_id, files[0].fence, 70, now()),
+        store.record_progress(files[0].file_id, files[0].fence, 60, now()),
+        store.record_progress(files[1].file_id, files[1].fence + 1, 99, now()),
+    )
+
+    assert recorded == [True, True, True, True, False, True, True, False]
+    received = [(await store.get_file(file.file_id, "")).bytes_received for file in files]
+    assert received == [70, 11, 12, 13, 0]
+
+
+async def test_complete_makes_a_file_final(store: Store) -> None:
+    file = await uploading(store)
+    at = now()
+
+    result = await store.complete(file.file_id, file.fence, "ef" * 32, 3, command("UploadFile", at=at))
+
+    after = result.answer
+    assert (after.status, after.sha256, after.bytes_received) == (FileStatus.COMPLETED, "ef" * 32, 3)
+    assert after.completed_at == after.updated_at == at
+    assert after == await store.get_file(file.file_id, "")
+    assert steps(result.audited.events) == [("uploading", "completed")]
+    assert await store.owed_deletions(10) == []
+    short = await uploading(store)
+    with pytest.raises(UploadIncomplete):
+        await store.complete(short.file_id, short.fence, "", 2, command())
+    await assert_history_holds(store)
+
+
+async def test_fail_makes_a_file_final_and_owes_its_deletion(store: Store) -> None:
+    file = await uploading(store)
+
+    result = await store.fail(file.file_id, file.fence, FailureReason.CHECKSUM_MISMATCH, command("UploadFile"))
+
+    after = result.answer
+    assert (after.status, after.failure_reason) == (FileStatus.FAILED, "checksum_mismatch")
+    assert after.fence > file.fence
+    assert after == await store.get_file(file.file_id, "")
+    [event] = result.audited.events
+    assert (event.to_status, event.reason, event.actor) == ("failed", "checksum_mismatch", "user")
+    assert [each.file_id for each in await store.owed_deletions(10)] == [file.file_id]
+    await assert_history_holds(store)
+
+
+async def test_a_writer_that_lost_is_told_to_whom(store: Store) -> None:
+    replaced, cancelled, failed = [await uploading(store) for _ in range(3)]
+    await store.claim(replaced.file_id, 0, command())
+    await store.cancel_file(cancelled.file_id, command())
+    await store.fail(failed.file_id, failed.fence, FailureReason.CHECKSUM_MISMATCH, command())
+    done = await completed(store)
+
+    async def complete(file: File) -> None:
+        await store.complete(file.file_id, file.fence, "", 3, command())
+
+    async def fail(file: File) -> None:
+        await store.fail(file.file_id, file.fence, FailureReason.CHECKSUM_MISMATCH, command())
+
+    for attempt in (complete, fail):
+        with pytest.raises(WriterReplaced):
+            await attempt(replaced)
+        with pytest.raises(UploadCancelled) as stopped:
+            await attempt(cancelled)
+        assert stopped.value.file == await store.get_file(cancelled.file_id, "")
+        with pytest.raises(WriterReplaced):
+            await attempt(failed)
+        with pytest.raises(FileNotWritable):
+            await attempt(done)
+        with pytest.raises(FileNotFound):
+            await store.complete(new_id(), 1, "", 3, command())
+    await assert_history_holds(store)
+
+
+async def test_files_nobody_sends_to_expire(store: Store) -> None:
+    long_ago = now() - timedelta(days=2)
+    stale = await pending(store, at=long_ago)
+    claimed_long_ago = await pending(store, at=long_ago)
+    await store.claim(claimed_long_ago.file_id, 0, command(at=long_ago))
+    fresh = await pending(store)
+    claimed_now = await pending(store, at=long_ago)
+    await store.claim(claimed_now.file_id, 0, command())
+    sent_to = await pending(store, at=long_ago)
+    claim = (await store.claim(sent_to.file_id, 0, command(at=long_ago))).answer
+    await store.record_progress(sent_to.file_id, claim.file.fence, 1, now())
+    open_here = await pending(store, at=long_ago)
+    final = await pending(store, at=long_ago)
+    await store.cancel_file(final.file_id, command(at=long_ago))
+    asked = command("expire", source=Source.EXPIRY)
+
+    result = await store.expire(now() - timedelta(days=1), [open_here.file_id], 100, asked)
+
+    assert {file.file_id for file in result.answer} == {stale.file_id, claimed_long_ago.file_id}
+    for file in result.answer:
+        assert file == await store.get_file(file.file_id, "")
+        assert (file.status, file.failure_reason) == (FileStatus.FAILED, "expired")
+    assert {(event.actor, event.source, event.reason) for event in result.audited.events} == {
+        ("system", "expiry", "expired")
+    }
+    assert (await store.get_file(fresh.file_id, "")).status is FileStatus.PENDING
+    assert [each.file_id for each in await store.owed_deletions(10)] == [claimed_long_ago.file_id]
+    again = await store.expire(now() - timedelta(days=1), [open_here.file_id], 100, asked)
+    assert again.answer == ()
+    await assert_history_holds(store)
+
+
+async def test_expiry_takes_at_most_so_many_and_rolls_their_batch_up(store: Store) -> None:
+    batch, ids = await batch_of(store, 5)
+
+    first = await store.expire(now() + timedelta(seconds=1), [], 3, command())
+    assert len(first.answer) == 3
+    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PENDING
+    rest = await store.expire(now() + timedelta(seconds=1), [], 3, command())
+
+    assert len(rest.answer) == 2
+    after = await store.get_batch(batch.batch_id, "")
+    assert (after.status, after.failed_files) == (BatchStatus.FAILED, 5)
+    assert {file.file_id for file in (*first.answer, *rest.answer)} == set(ids)
+    await assert_history_holds(store)
+
+
+async def test_a_batch_follows_its_files(store: Store) -> None:
+    batch, ids = await batch_of(store, 4)
+
+    result = await store.claim(ids[0], 0, command())
+    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PROCESSING
+    assert [(event.source, event.actor) for event in result.audited.events] == [
+        ("grpc", "user"),
+        ("roll_up", "system"),
+    ]
+    revision = (await store.get_batch(batch.batch_id, "")).revision
+    second = (await store.claim(ids[1], 0, command())).answer.file
+    assert (await store.get_batch(batch.batch_id, "")).revision == revision
+    done = await finish(store, result.answer.file)
+    counted = await store.get_batch(batch.batch_id, "")
+    assert (counted.completed_files, counted.revision) == (1, revision + 1)
+    assert counted.change_no > done.change_no
+    await store.fail(second.file_id, second.fence, FailureReason.CHECKSUM_MISMATCH, command())
+    await store.cancel_file(ids[2], command())
+    assert not (await store.get_batch(batch.batch_id, "")).status.final
+    await finish(store, (await store.claim(ids[3], 0, command())).answer.file)
+
+    after = await store.get_batch(batch.batch_id, "")
+    assert (after.status, after.cancelled_by, after.cancelled_at) == (BatchStatus.FAILED, "", None)
+    assert (after.completed_files, after.failed_files, after.cancelled_files_count) == (2, 1, 1)
+    await assert_history_holds(store)
+
+
+async def test_a_batch_without_a_failure_completes_even_if_some_files_were_cancelled(store: Store) -> None:
+    batch, ids = await batch_of(store, 2)
+    await store.cancel_file(ids[0], command())
+    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PENDING
+
+    await finish(store, (await store.claim(ids[1], 0, command())).answer.file)
+
+    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.COMPLETED
+    events = [event for event in await audit(store, batch_id=batch.batch_id) if not event.file_id]
+    assert steps(events) == [("", "pending"), ("pending", "processing"), ("processing", "completed")]
+    await assert_history_holds(store)
+
+
+async def test_a_file_of_a_final_batch_cannot_be_claimed(store: Store) -> None:
+    batch, ids = await batch_of(store, 2)
+    await store.cancel_batch(batch.batch_id, command("CancelBatch"))
+
+    for file_id in ids:
+        with pytest.raises(FileNotWritable):
+            await store.claim(file_id, 0, command())
