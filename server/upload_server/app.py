@@ -134,11 +134,12 @@ class Service:
         config = self._config
         self._http = HttpServer(self._guarded(), bind(config.host, config.http_port))
         try:
+            # Ports first: what cannot be bound is told plainly, not as a group of errors.
+            await self._grpc.start(config.host, config.grpc_port)
+            await self._http.start()
             async with _background(
                 self._hub.run(), self._janitor.run(), self._refresh_gauges(), self._metrics.measure_loop_lag()
             ):
-                await self._grpc.start(config.host, config.grpc_port)
-                await self._http.start()
                 started(self._grpc.port, self._http.port)
                 await stop.wait()
                 await self._drain(self._http)

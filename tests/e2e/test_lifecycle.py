@@ -1,0 +1,290 @@
+"""A server's life: start, what is refused at start, kill, restart, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TypeAlias
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from support.doors import GrpcDoor, Refusal, refusal_of_rpc
+from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
+from support.process import ServerProcess, StartServer, gone_from_disk
+from upload.v1 import upload_pb2 as pb
+
+WatchCall: TypeAlias = "grpc.aio.UnaryStreamCall[pb.WatchStatusRequest, pb.WatchStatusResponse]"
+
+MIB = 1024 * 1024
+SERVICE = "upload.v1.UploadService"
+
+
+def run_server(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
+    return subprocess.run(
+        [sys.executable, "-m", "upload_server", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**clean, **environment},
+        check=False,
+    )
+
+
+async def test_killed_in_mid_upload_it_goes_on_where_the_bytes_are_durable(start_server: StartServer) -> None:
+    data = os.urandom(24 * MIB)
+    first = start_server()
+    async with grpc.aio.insecure_channel(first.target) as channel:
+        stub = stub_on(channel)
+        file_id = (await stub.InitiateUpload(pb.InitiateUploadRequest(filename="a", size_bytes=len(data)))).file.file_id
+        async with UploadCall(stub, file_id) as call:
+            for start in range(0, 16 * MIB, CHUNK):
+                await call.send(data[start : start + CHUNK])
+            await call.hear_durable(8 * MIB)
+            first.kill()
+        heard = max(m.progress.bytes_received for m in call.heard)
+    second = start_server()
+    async with grpc.aio.insecure_channel(second.target) as channel:
+        stub = stub_on(channel)
+        file = await stub.GetFile(pb.GetFileRequest(file_id=file_id))
+        assert file.status == pb.UPLOAD_STATUS_UPLOADING
+        assert heard <= file.bytes_received <= 16 * MIB
+        completed = await upload(stub, file_id, data[file.bytes_received :], file.bytes_received)
+        assert completed.status == pb.UPLOAD_STATUS_COMPLETED
+        stored = next((second.data_dir / "bytes").rglob(f"*{file_id}*")).read_bytes()
+        assert stored == data
+
+
+async def test_a_cancel_answered_before_a_kill_is_true_after_it_and_its_bytes_go(start_server: StartServer) -> None:
+    first = start_server()
+    async with grpc.aio.insecure_channel(first.target) as channel:
+        stub = stub_on(channel)
+        made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="a", size_bytes=64 * MIB))
+        file_id = made.file.file_id
+        async with UploadCall(stub, file_id) as call:
+            for _ in range(40):
+                await call.send(b"x" * CHUNK)
+            await call.hear_durable(8 * MIB)
+            request = pb.CancelFileRequest(file_id=file_id, reason="now", request_id="r1")
+            answer = await stub.CancelFile(request)
+            first.kill()
+    second = start_server()
+    async with grpc.aio.insecure_channel(second.target) as channel:
+        stub = stub_on(channel)
+        file = await stub.GetFile(pb.GetFileRequest(file_id=file_id))
+        assert (file.status, file.cancelled_at) == (pb.UPLOAD_STATUS_CANCELLED, answer.cancelled_at)
+        assert (await stub.CancelFile(request)).SerializeToString() == answer.SerializeToString()
+        await gone_from_disk(second, file_id)
+
+
+def test_a_second_server_on_the_same_directory_is_refused(start_server: StartServer) -> None:
+    first = start_server()
+    second = run_server("serve", "--data-dir", str(first.data_dir), "--grpc-port", "0", "--http-port", "0")
+    assert second.returncode == 1
+    assert f"is in use by another upload-server (pid {first.pid})" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("port", ["grpc", "http"])
+def test_a_port_in_use_is_refused_naming_the_option(start_server: StartServer, tmp_path: Path, port: str) -> None:
+    first = start_server()
+    ports = {"grpc": "0", "http": "0", port: str(getattr(first, f"{port}_port"))}
+    second = run_server(
+        "--data-dir", str(tmp_path / "other"), "--grpc-port", ports["grpc"], "--http-port", ports["http"]
+    )
+    assert second.returncode == 1
+    assert f"--{port}-port" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "says"),
+    [
+        (["--idle-timeout", "soon"], {}, "--idle-timeout: 'soon' is not a number"),
+        (["--http-port", "70000"], {}, "--http-port: must be at most 65535"),
+        (["--max-message-bytes", "1"], {}, "--max-message-bytes: must be at least"),
+        (["--log-format", "xml"], {}, "--log-format: must be one of"),
+        ([], {"UPLOAD_GRPC_PORT": "x"}, "UPLOAD_GRPC_PORT: 'x' is not a number"),
+        (["--no-such-option", "1"], {}, "--no-such-option"),
+    ],
+)
+def test_a_wrong_setting_is_named(options: list[str], environment: dict[str, str], says: str) -> None:
+    done = run_server(*options, **environment)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_come_from_the_environment_and_options_win(start_server: StartServer) -> None:
+    server = start_server(environment={"UPLOAD_HTTP_PORT": "1", "UPLOAD_MAX_FILE_BYTES": "10", "UPLOAD_HTTP_PROT": "2"})
+    assert server.http_port != 1
+    answer = httpx.post(f"{server.url}/api/v1/upload/initiate", json={"filename": "a", "size_bytes": 11})
+    assert "must be from 0 to 10" in answer.text
+    warning = server.wait_log(lambda line: line.get("event") == "unknown environment variable")
+    assert (warning["found"], warning["meant"]) == ("UPLOAD_HTTP_PROT", "UPLOAD_HTTP_PORT")
+
+
+async def test_health_and_reflection(server: ServerProcess, channel: grpc.aio.Channel) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", SERVICE):
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    call = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    answer = await call.read()
+    assert SERVICE in {service.name for service in answer.list_services_response.service}
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_reflection_can_be_off(start_server: StartServer) -> None:
+    server = start_server("--reflection", "false")
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(start_server: StartServer) -> None:
+    server = start_server("--drain-grace", "1s")
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="a", size_bytes=10))
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with UploadCall(stub, made.file.file_id) as call:
+            await call.send(b"12345")
+            await call.hear_until("progress")
+            began = time.monotonic()
+            stopping = asyncio.create_task(asyncio.to_thread(server.terminate))
+            assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.CancelFile(pb.CancelFileRequest(file_id=made.file.file_id))
+            assert refusal_of_rpc(refused.value).reason == "SHUTTING_DOWN"
+            error = await call.refused()
+            assert (error.code, error.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+        assert await stopping == 0
+        assert time.monotonic() - began < 1 + 2 + 2
+    assert not list(server.data_dir.glob("*-wal")) or not (server.data_dir / "upload.sqlite3-wal").stat().st_size
+    second = start_server()
+    async with grpc.aio.insecure_channel(second.target) as channel:
+        file = await stub_on(channel).GetFile(pb.GetFileRequest(file_id=made.file.file_id))
+        assert (file.status, file.bytes_received) == (pb.UPLOAD_STATUS_UPLOADING, 5)
+
+
+async def test_an_upload_that_ends_within_the_grace_is_completed(start_server: StartServer) -> None:
+    server = start_server("--drain-grace", "20s")
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="a", size_bytes=10))
+        async with UploadCall(stub, made.file.file_id) as call:
+            await call.send(b"12345")
+            await call.hear_until("progress")
+            stopping = asyncio.create_task(asyncio.to_thread(server.terminate))
+            await asyncio.to_thread(server.wait_log, lambda line: line.get("event") == "draining")
+            await call.send(b"67890")
+            await call.commit()
+            assert (await call.hear_until("completed")).completed.status == pb.UPLOAD_STATUS_COMPLETED
+        assert await stopping == 0
+
+
+async def heard(call: WatchCall) -> pb.WatchStatusResponse:
+    message = await asyncio.wait_for(call.read(), 20)
+    assert isinstance(message, pb.WatchStatusResponse)
+    return message
+
+
+async def test_a_thousand_watches_and_a_cancel_on_one_channel(start_server: StartServer) -> None:
+    """Streams per connection must not starve a cancel; and a drain with all of them open is quick."""
+    server = start_server()
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        door = GrpcDoor(channel)
+        file_id = (await door.call("InitiateUpload", filename="a", size_bytes=1))["file"]["file_id"]
+        calls = [stub.WatchStatus(pb.WatchStatusRequest(file_ids=[file_id])) for _ in range(1000)]
+        for call in calls:
+            assert (await heard(call)).HasField("file")
+            assert (await heard(call)).HasField("bookmark")
+        await stub.CancelFile(pb.CancelFileRequest(file_id=file_id), timeout=5)
+        for call in calls:
+            assert (await heard(call)).file.status == pb.UPLOAD_STATUS_CANCELLED
+        began = time.monotonic()
+        assert await asyncio.to_thread(server.terminate) == 0
+        assert time.monotonic() - began < 10
+
+
+async def test_a_caller_that_gives_up_does_not_undo_its_cancel(channel: grpc.aio.Channel) -> None:
+    """CANCELLED over gRPC means that a caller gave up waiting; the change it asked for is made all the same."""
+    door, raw = GrpcDoor(channel), stub_on(channel)
+    for _ in range(30):
+        file_id = (await door.call("InitiateUpload", filename="a", size_bytes=1))["file"]["file_id"]
+        call = raw.CancelFile(pb.CancelFileRequest(file_id=file_id, request_id=file_id), timeout=20)
+        await asyncio.sleep(0.0005)
+        call.cancel()
+        again = await raw.CancelFile(pb.CancelFileRequest(file_id=file_id, request_id=file_id))
+        file = await raw.GetFile(pb.GetFileRequest(file_id=file_id))
+        assert (file.status, file.cancelled_at) == (pb.UPLOAD_STATUS_CANCELLED, again.cancelled_at)
+
+
+async def test_too_many_of_a_kind_are_refused_and_cancels_still_pass(start_server: StartServer) -> None:
+    server = start_server("--max-watches", "2", "--max-uploads", "1")
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub, door = stub_on(channel), GrpcDoor(channel)
+        file_id = (await door.call("InitiateUpload", filename="a", size_bytes=1))["file"]["file_id"]
+        watches = [stub.WatchStatus(pb.WatchStatusRequest(all=True)) for _ in range(3)]
+        refused = 0
+        for watch in watches:
+            try:
+                await watch.read()
+            except grpc.aio.AioRpcError as error:
+                refusal = refusal_of_rpc(error)
+                assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+                refused += 1
+        assert refused == 1
+        async with UploadCall(stub, file_id) as first, UploadCall(stub, file_id) as second:
+            outcomes = await asyncio.gather(first.hear(), second.hear(), return_exceptions=True)
+            assert sum(isinstance(o, Refusal) and o.reason == "OVERLOADED" for o in outcomes) == 1
+            await door.call("CancelFile", file_id=file_id)
+
+
+def test_log_lines_tell_each_change_of_status(start_server: StartServer) -> None:
+    server = start_server()
+    made = httpx.post(
+        f"{server.url}/api/v1/batch/initiate", json={"files": [{"filename": "a"}, {"filename": "b"}]}
+    ).json()
+    batch_id = made["batch"]["batch_id"]
+    evil = 'x"}\n{"event":"forged"}\x1b[31m'
+    httpx.post(f"{server.url}/api/v1/batch/cancel/{batch_id}", json={"reason": evil, "request_id": "r"})
+    line = server.wait_log(lambda line: line.get("batch_id") == batch_id and line.get("to") == "cancelled")
+    assert (line["from"], line["actor"], line["source"], line["request_id"]) == ("pending", "user", "http", "r")
+    assert line["files"] == 2
+    assert int(str(line["last_event_id"])) - int(str(line["first_event_id"])) == 1
+    assert float(str(line["latency_ms"])) > 0
+    assert not [line for line in server.log if line.get("event") in {"forged", "not json"}]
+
+
+def test_metrics_tell_of_cancels(start_server: StartServer) -> None:
+    server = start_server()
+    made = httpx.post(f"{server.url}/api/v1/upload/initiate", json={"filename": "a"}).json()
+    cancel = f"{server.url}/api/v1/upload/cancel/"
+    httpx.post(cancel + made["file"]["file_id"], json={})
+    httpx.post(cancel + made["file"]["file_id"], json={})
+    httpx.post(cancel + "nothing", json={})
+    text = httpx.get(f"{server.url}/metrics").text
+    for outcome in ("cancelled", "too_late", "unknown"):
+        assert f'upload_cancels_total{{outcome="{outcome}",source="http"}} 1.0' in text
+    assert 'upload_calls_total{code="OK",door="http",method="CancelFile"} 1.0' in text
