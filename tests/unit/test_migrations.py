@@ -1,0 +1,391 @@
+"""The schema's steps: a database of the program before cancellation is taken over, and that program goes on working."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peewee import BigIntegerField, CharField, DateTimeField, IntegerField, Model, SqliteDatabase
+from playhouse.migrations import MigrationError
+
+from upload_server.domain import Batch, BatchStatus, Caller, File, FileStatus, Source
+from upload_server.errors import BatchNotCancellable, FileNotCancellable
+from upload_server.store import Change, Command, Store, Targets
+from upload_server.store.open import migrate_store, open_store
+from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
+
+INITIAL = "0001_initial"
+STEPS = sorted(path.stem for path in MIGRATIONS.glob("[0-9]*.py"))
+TRIGGERS = {
+    "file_final_stays",
+    "batch_final_stays",
+    "file_inserted_by_older_program",
+    "file_updated_by_older_program",
+    "batch_inserted_by_older_program",
+}
+DAY = datetime(2024, 1, 1, 12, 0, 0, 250_000)  # noqa: DTZ001 - the old program wrote times without a zone
+
+
+class OldProgram:
+    """What the program before cancellation did to its database, with its own models."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = SqliteDatabase(str(path))
+        database = self.database
+
+        class OldFile(Model):
+            file_id = CharField(unique=True)
+            filename = CharField()
+            content_type = CharField()
+            size_bytes = BigIntegerField()
+            status = CharField()
+            batch_id = CharField(null=True)
+            created_at = DateTimeField()
+            updated_at = DateTimeField()
+
+            class Meta:
+                table_name = "file"
+
+        class OldBatch(Model):
+            batch_id = CharField(unique=True)
+            total_files = IntegerField()
+            created_at = DateTimeField()
+
+            class Meta:
+                table_name = "batch"
+
+        self.file: Any = OldFile
+        self.batch: Any = OldBatch
+        database.bind([OldFile, OldBatch])
+
+    def insert_file(self, file_id: str, status: str = "pending", batch_id: str | None = None) -> None:
+        self.file.create(
+            file_id=file_id,
+            filename=f"{file_id}.txt",
+            content_type="text/plain",
+            size_bytes=7,
+            status=status,
+            batch_id=batch_id,
+            created_at=DAY,
+            updated_at=DAY + timedelta(hours=1),
+        )
+
+    def insert_batch(self, batch_id: str, total_files: int) -> None:
+        self.batch.create(batch_id=batch_id, total_files=total_files, created_at=DAY)
+
+    def update(self, file_id: str, status: str) -> None:
+        """As the old program did: read the row, save all of it."""
+        row = self.file.get(self.file.file_id == file_id)
+        row.status = status
+        row.updated_at = DAY + timedelta(hours=2)
+        row.save()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "upload.db"
+
+
+@pytest.fixture
+def old(path: Path) -> Iterator[OldProgram]:
+    """The old program with data in every state, on a database that only the first step has touched."""
+    assert prepare(path, INITIAL) == [INITIAL]
+    program = OldProgram(path)
+    with program.database.connection_context():
+        for status in ("pending", "uploading", "completed", "failed"):
+            program.insert_file(f"alone-{status}", status)
+        for batch_id, statuses in BATCHES.items():
+            program.insert_batch(batch_id, len(statuses))
+            for index, status in enumerate(statuses):
+                program.insert_file(f"{batch_id}-{index}", status, batch_id)
+        program.insert_batch("empty", 0)
+        program.insert_batch("not-yet-inserted", 2)
+        program.insert_file("of-no-batch", "pending", "a batch that is not there")
+    yield program
+    program.database.close()
+
+
+BATCHES = {
+    "new": ["pending", "pending"],
+    "sending": ["pending", "uploading"],
+    "half": ["completed", "pending"],
+    "half-failed": ["failed", "pending"],
+    "done": ["completed", "completed"],
+    "broken": ["completed", "failed"],
+}
+DERIVED = {
+    "new": BatchStatus.PENDING,
+    "sending": BatchStatus.PROCESSING,
+    "half": BatchStatus.PROCESSING,
+    "half-failed": BatchStatus.PROCESSING,
+    "done": BatchStatus.COMPLETED,
+    "broken": BatchStatus.FAILED,
+    "empty": BatchStatus.PENDING,
+    "not-yet-inserted": BatchStatus.PENDING,
+}
+
+
+async def opened(path: Path) -> Store:
+    return await open_store(f"sqlite:///{path}")
+
+
+async def watched(store: Store, after: int = 0) -> dict[str, File | Batch]:
+    """What a fresh watch of everything sees."""
+    changes = await store.read_changes(Targets(all=True), "", after, 1000)
+    numbers = [change.no for change in changes.changes]
+    assert numbers == sorted(set(numbers))
+    assert all(number > after for number in numbers)
+    return {key_of(change): change.record for change in changes.changes}
+
+
+def key_of(change: Change) -> str:
+    record = change.record
+    return record.file_id if isinstance(record, File) else record.batch_id
+
+
+def command() -> Command:
+    return Command(Caller(Source.GRPC), "CancelFile", datetime.now(UTC))
+
+
+def names(path: Path, kind: str) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,))}
+
+
+def columns(path: Path, table: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT * FROM pragma_table_info(?)", (table,)).fetchall()
+
+
+def test_the_first_step_is_the_schema_before_cancellation(path: Path) -> None:
+    prepare(path, INITIAL)
+
+    assert [column[1] for column in columns(path, "file")] == [
+        "id",
+        "file_id",
+        "filename",
+        "content_type",
+        "size_bytes",
+        "status",
+        "batch_id",
+        "created_at",
+        "updated_at",
+    ]
+    assert [column[1] for column in columns(path, "batch")] == ["id", "batch_id", "total_files", "created_at"]
+    assert names(path, "table") == {"file", "batch", "schema_migration"}
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_a_step_only_adds_and_the_triggers_are_there_after_it(path: Path, step: str) -> None:
+    before = STEPS[STEPS.index(step) - 1]
+    prepare(path, before)
+    had = {table: columns(path, table) for table in names(path, "table")}
+
+    assert prepare(path, step) == [step]
+
+    for table, old_columns in had.items():
+        assert columns(path, table)[: len(old_columns)] == old_columns
+        # An older program's INSERT knows none of the new columns.
+        assert all(not notnull or default is not None for *_, notnull, default, _ in columns(path, table)[9:])
+    assert names(path, "trigger") >= TRIGGERS
+
+
+@pytest.mark.usefixtures("old")
+async def test_rows_of_the_old_program_are_in_a_fresh_watch(path: Path) -> None:
+    store = await opened(path)
+    try:
+        seen = await watched(store)
+        for status in ("pending", "uploading", "completed", "failed"):
+            file = seen[f"alone-{status}"]
+            assert isinstance(file, File)
+            assert (file.status, file.revision, file.owner) == (FileStatus(status), 1, "")
+            assert file.created_at == DAY.replace(tzinfo=UTC)
+            assert (file.bytes_received, file.completed_at) == (
+                (7, file.updated_at) if status == "completed" else (0, None)
+            )
+        assert {key: row.status for key, row in seen.items() if isinstance(row, Batch)} == DERIVED
+        for batch_id, statuses in BATCHES.items():
+            batch = seen[batch_id]
+            assert isinstance(batch, Batch)
+            assert batch.completed_files == statuses.count("completed")
+            assert batch.failed_files == statuses.count("failed")
+            files = [row for row in seen.values() if isinstance(row, File) and row.batch_id == batch_id]
+            assert len(files) == len(statuses)
+            assert batch.change_no > max(file.change_no for file in files)
+        assert store.last_change == max(row.change_no for row in seen.values()) == len(seen)
+        named = Targets(frozenset(), frozenset({"half"}), include_batch_files=True)
+        found = await store.read_changes(named, "", 0, 10)
+        assert [key_of(change) for change in found.changes] == ["half-0", "half-1", "half"]
+    finally:
+        await store.close()
+
+
+@pytest.mark.usefixtures("old")
+async def test_rows_of_the_old_program_can_be_cancelled_and_final_ones_cannot(path: Path) -> None:
+    store = await opened(path)
+    try:
+        await store.cancel_file("alone-pending", command())
+        await store.cancel_file("alone-uploading", command())
+        for file_id in ("alone-completed", "alone-failed"):
+            with pytest.raises(FileNotCancellable):
+                await store.cancel_file(file_id, command())
+        assert (await store.cancel_batch("half", command())).answer.cancelled_files_count == 1
+        assert (await store.cancel_batch("empty", command())).answer.cancelled_files_count == 0
+        for batch_id in ("done", "broken"):
+            with pytest.raises(BatchNotCancellable):
+                await store.cancel_batch(batch_id, command())
+        # The last open file of a batch makes it final.
+        await store.cancel_file("half-failed-1", command())
+        assert (await store.get_batch("half-failed", "")).status is BatchStatus.FAILED
+    finally:
+        await store.close()
+
+
+async def test_the_old_programs_statements_work_and_are_watched(old: OldProgram, path: Path) -> None:
+    store = await opened(path)
+    try:
+        cursor = store.last_change
+        with old.database.connection_context():
+            old.insert_file("new-alone")
+            old.insert_batch("late", 2)
+            old.insert_file("late-0", batch_id="late")
+            old.insert_file("late-1", batch_id="late")
+            old.insert_file("early-0", batch_id="early")
+            old.insert_batch("early", 1)
+            old.update("alone-pending", "uploading")
+            assert [row.status for row in old.file.select().where(old.file.file_id == "alone-pending")] == ["uploading"]
+            assert old.file.select().count() == 21
+        seen = await watched(store, cursor)
+        assert seen.keys() == {"new-alone", "late", "late-0", "late-1", "early-0", "early", "alone-pending"}
+        assert (seen["alone-pending"].status, seen["alone-pending"].revision) == ("uploading", 2)
+        assert seen["new-alone"].revision == 1
+        batch_files = Targets(frozenset(), frozenset({"early", "late"}), include_batch_files=True)
+        found = await store.read_changes(batch_files, "", 0, 10)
+        assert {key_of(change) for change in found.changes} == {"late", "late-0", "late-1", "early", "early-0"}
+        # The store's own numbers go on after the old program's.
+        await store.cancel_file("new-alone", command())
+        assert (await store.get_file("new-alone", "")).change_no == cursor + 8 == store.last_change
+    finally:
+        await store.close()
+
+
+async def test_batches_follow_what_the_old_program_does_to_their_files(old: OldProgram, path: Path) -> None:
+    store = await opened(path)
+    try:
+        cursor = store.last_change
+        with old.database.connection_context():
+            old.update("new-0", "uploading")
+            assert (await store.get_batch("new", "")).status is BatchStatus.PROCESSING
+            old.update("new-0", "completed")
+            assert (await store.get_batch("new", "")).completed_files == 1
+            old.update("new-1", "uploading")
+            old.update("new-1", "failed")
+        batch = await store.get_batch("new", "")
+        assert (batch.status, batch.completed_files, batch.failed_files) == (BatchStatus.FAILED, 1, 1)
+        done = await store.get_file("new-0", "")
+        assert (done.revision, done.bytes_received, done.completed_at) == (3, 7, done.updated_at)
+        seen = await watched(store, cursor)
+        assert seen == {"new": batch, "new-0": done, "new-1": await store.get_file("new-1", "")}
+        assert batch.change_no > seen["new-1"].change_no
+        assert (await store.claim("half-1", 0, command())).answer.file.status is FileStatus.UPLOADING
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("status", ["pending", "uploading", "completed"])
+async def test_the_old_program_cannot_undo_a_cancel(old: OldProgram, path: Path, status: str) -> None:
+    store = await opened(path)
+    try:
+        await store.cancel_file("alone-uploading", command())
+        before = await store.get_file("alone-uploading", "")
+        with old.database.connection_context(), pytest.raises(Exception, match="file is final"):
+            old.update("alone-uploading", status)
+        assert await store.get_file("alone-uploading", "") == before
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE file SET status = 'uploading' WHERE file_id = '{file}'",
+        "UPDATE file SET cancelled_at = '2020-01-01 00:00:00' WHERE file_id = '{file}'",
+        "UPDATE file SET cancelled_by = 'nobody' WHERE file_id = '{file}'",
+        "UPDATE file SET sha256 = 'ff' WHERE file_id = '{file}'",
+        "UPDATE batch SET status = 'completed' WHERE batch_id = 'half'",
+        "UPDATE batch SET cancelled_at = NULL WHERE batch_id = 'half'",
+        "UPDATE batch SET cancelled_by = '' WHERE batch_id = 'half'",
+    ],
+)
+@pytest.mark.parametrize("file", ["half-0", "half-1", "alone-failed"])
+@pytest.mark.usefixtures("old")
+async def test_what_is_final_stays_whatever_the_code_does(path: Path, statement: str, file: str) -> None:
+    store = await opened(path)
+    await store.cancel_batch("half", command())
+    await store.close()
+
+    with (
+        closing(sqlite3.connect(path)) as connection,
+        pytest.raises(sqlite3.IntegrityError, match="is final"),
+    ):
+        connection.execute(statement.format(file=file))
+
+
+@pytest.mark.usefixtures("old")
+async def test_times_are_read_however_the_old_program_wrote_them(path: Path) -> None:
+    written = {
+        "alone-pending": "2024-01-01 12:00:00",
+        "alone-uploading": "2024-01-01T12:00:00",
+        "alone-completed": "2024-01-01 12:00:00.000000",
+        "alone-failed": "2024-01-01 14:00:00+02:00",
+    }
+    with closing(sqlite3.connect(path)) as connection:
+        for file_id, text in written.items():
+            connection.execute(
+                "UPDATE file SET created_at = ?, updated_at = ? WHERE file_id = ?", (text, text, file_id)
+            )
+        connection.commit()
+    store = await opened(path)
+    try:
+        for file_id in written:
+            file = await store.get_file(file_id, "")
+            assert file.created_at == file.updated_at == datetime(2024, 1, 1, 12, tzinfo=UTC)
+        # Expiry counts from then.
+        noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
+        expire = store.expire
+        assert (await expire(noon - timedelta(seconds=1), [], 100, command())).answer == ()
+        expired = await expire(noon + timedelta(seconds=1), [], 100, command())
+        assert {file.file_id for file in expired.answer} == {"alone-pending", "alone-uploading"}
+    finally:
+        await store.close()
+
+
+def test_unknown_states_stop_the_step_before_it_changes_anything(old: OldProgram, path: Path) -> None:
+    with old.database.connection_context():
+        old.insert_file("odd", "stalled")
+    before = columns(path, "file")
+
+    with pytest.raises(MigrationError, match="'stalled'"):
+        prepare(path)
+
+    assert columns(path, "file") == before
+    assert names(path, "table") == {"file", "batch", "schema_migration"}
+
+
+async def test_migrating_is_done_once_and_a_newer_schema_is_refused(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    assert await migrate_store(url) == STEPS
+    assert await migrate_store(url) == []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_later', '2030-01-01 00:00:00')")
+        connection.commit()
+
+    with pytest.raises(SchemaTooNew, match="9999_later"):
+        await open_store(url)
+    with pytest.raises(SchemaTooNew):
+        await migrate_store(url)
