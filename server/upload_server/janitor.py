@@ -95,6 +95,7 @@ class Janitor:
         self._observer = observer or _NoObserver()
         self._nudged = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._first_deletions = asyncio.Event()
         # Deletions that have to wait, by row: when (loop time) they are tried again.
         self._aside: dict[int, float] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -107,6 +108,7 @@ class Janitor:
         """Have ``run`` return after what it is at; what is still owed is done after the next start."""
         self._stopping.set()
         self._nudged.set()
+        self._first_deletions.set()
 
     async def run(self) -> None:
         """Keep house until stopped. An error of one step is logged; the step has its turn again in the next round."""
@@ -115,7 +117,7 @@ class Janitor:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._deletions())
                 group.create_task(self._rounds())
-                group.create_task(self._step("orphan sweep", self.sweep_orphans()))
+                group.create_task(self._sweep())
         finally:
             # Nothing runs there now, unless this task was cancelled: then what is under way must not hold up the loop.
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -124,6 +126,7 @@ class Janitor:
         while not self._stopping.is_set():
             self._nudged.clear()
             await self._step("deletion", self.delete_owed())
+            self._first_deletions.set()
             await _wait(self._nudged, self._seconds_to_next_deletion())
 
     async def _rounds(self) -> None:
@@ -131,6 +134,11 @@ class Janitor:
             await self._step("expiry", self.expire())
             await self._step("forgetting of answers", self.forget_answers())
             await _wait(self._stopping, self._interval)
+
+    async def _sweep(self) -> None:
+        # What is owed goes first: it is what somebody waits for, and then it is no orphan.
+        await self._first_deletions.wait()
+        await self._step("orphan sweep", self.sweep_orphans())
 
     async def _step(self, name: str, work: Coroutine[object, object, object]) -> None:
         try:

@@ -69,8 +69,10 @@ class Stream:
 
     async def wait_durable(self, above: int) -> int:
         """Wait for ``durable`` to grow; what it returns is not above only when the stream has ended well."""
-        while self.marks.durable <= above and not (self._ended or self._settled):
+        while self.marks.durable <= above and not self._settled:
             self.check()
+            if self._ended:
+                break
             await self._fate.change()
         return self.marks.durable
 

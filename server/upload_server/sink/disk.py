@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from upload_server.sink import Chunk
+from upload_server.sink import Chunk, SinkFile
 
 # Ids are UUIDv4 text of ours. Whatever else comes here could be a path, so it is refused.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -68,7 +68,7 @@ class DiskSink:
         self._durable_shards: set[str] = set()
         self._lock = threading.Lock()
 
-    def open(self, file_id: str, offset: int) -> DiskFile:
+    def open(self, file_id: str, offset: int) -> SinkFile:
         """Open for appending at ``offset``: what lies beyond is cut off; raises OSError when there is less."""
         path = self._path(file_id)
         flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -1,0 +1,245 @@
+"""A real store, a real disk and an ingest on them, with hands to initiate, cancel and look."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from upload_server.domain import Caller, File, FileSpec, Source
+from upload_server.ingest import Ingest, Limits, Upload
+from upload_server.sink import Chunk, SinkFile
+from upload_server.sink.disk import DiskSink
+from upload_server.store import Audited, Claim, Command, OwedDeletion, Result
+from upload_server.store.options import StoreOptions
+from upload_server.store.sqlite import SqliteStore
+
+CALLER = Caller(Source.GRPC)
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Gate:
+    """A place on a thread's way that a test can close; open at first."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self._waiting = threading.Semaphore(0)
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def pass_through(self) -> None:
+        if not self._open.is_set():
+            self._waiting.release()
+            self._open.wait(30)
+
+    async def somebody_waits(self) -> None:
+        await asyncio.to_thread(self._waiting.acquire)
+
+
+class GatedFile:
+    """A file on the real disk; each of its calls first passes a gate."""
+
+    def __init__(self, file: SinkFile, sink: GatedSink) -> None:
+        self._file = file
+        self._sink = sink
+
+    def append(self, chunks: Sequence[Chunk]) -> None:
+        self._sink.appending.pass_through()
+        self._file.append(chunks)
+        self._sink.appended.pass_through()
+
+    def sync(self) -> None:
+        self._sink.syncing.pass_through()
+        self._sink.syncs += 1
+        if self._sink.sync_error is not None:
+            raise self._sink.sync_error
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class GatedSink(DiskSink):
+    """The real disk, with gates before its slow calls and a sync that can be made to fail."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.root = root
+        self.opening, self.appending, self.appended, self.syncing, self.reading = (Gate() for _ in range(5))
+        self.sync_error: OSError | None = None
+        self.syncs = 0
+
+    def open(self, file_id: str, offset: int) -> SinkFile:
+        self.opening.pass_through()
+        return GatedFile(super().open(file_id, offset), self)
+
+    def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+        self.reading.pass_through()
+        return super().read(file_id, end, chunk_bytes, start)
+
+    def content(self, file_id: str) -> bytes:
+        return (self.root / file_id[:2] / file_id).read_bytes()
+
+
+class GatedStore(SqliteStore):
+    """The real store; claims and completions can be held up after their commit, and progress made to fail."""
+
+    hold_claim: asyncio.Event | None = None
+    hold_complete: asyncio.Event | None = None
+    progress_error: Exception | None = None
+    claimed: asyncio.Event
+    completed: asyncio.Event
+    settled: asyncio.Event
+
+    async def settle_deletions(self, rows: Sequence[int]) -> None:
+        await super().settle_deletions(rows)
+        if rows:
+            self.settled.set()
+
+    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
+        result = await super().claim(file_id, offset, command)
+        if self.hold_claim is not None:
+            self.claimed.set()
+            await self.hold_claim.wait()
+        return result
+
+    async def complete(
+        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
+    ) -> Result[File]:
+        if self.hold_complete is not None:
+            self.completed.set()
+            await self.hold_complete.wait()
+        return await super().complete(file_id, fence, sha256, bytes_received, command)
+
+    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
+        if self.progress_error is not None:
+            raise self.progress_error
+        return await super().record_progress(file_id, fence, bytes_received, at)
+
+
+@dataclass
+class Observed:
+    """What the observer heard."""
+
+    opened: int = 0
+    closed: int = 0
+    taken: int = 0
+    freed: int = 0
+    stops: list[float] = field(default_factory=list)
+    on_freed: Callable[[], None] = lambda: None
+
+    def upload_opened(self) -> None:
+        self.opened += 1
+
+    def upload_closed(self) -> None:
+        self.closed += 1
+
+    def bytes_taken(self, count: int) -> None:
+        self.taken += count
+
+    def stopped(self, seconds: float) -> None:
+        self.stops.append(seconds)
+
+    def reclaimed(self, count: int) -> None:
+        self.freed += count
+        self.on_freed()
+
+
+class World:
+    """One node: store, sink, ingest. ``later`` moves its clock."""
+
+    def __init__(self, store: GatedStore, sink: GatedSink, limits: Limits) -> None:
+        self.store = store
+        self.sink = sink
+        self.observed = Observed()
+        self.progress: list[tuple[str, int]] = []
+        self.changes: list[Audited] = []
+        self.owed = 0
+        self._ahead = timedelta()
+        self.ingest = Ingest(
+            store,
+            sink,
+            clock=self.now,
+            limits=limits,
+            threads=4,
+            on_progress=lambda file_id, _, durable: self.progress.append((file_id, durable)),
+            on_owed=self._count_owed,
+            on_changed=lambda audited, _: self.changes.append(audited),
+            observer=self.observed,
+        )
+
+    def _count_owed(self) -> None:
+        self.owed += 1
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def later(self, seconds: float) -> None:
+        self._ahead += timedelta(seconds=seconds)
+
+    def command(self, method: str = "Test", request_id: str = "") -> Command:
+        return Command(CALLER, method, self.now(), "because", request_id, b"same")
+
+    async def initiate(self, size: int, sha256: str = "") -> str:
+        spec = FileSpec("a.bin", size, "", sha256)
+        result = await self.store.initiate_upload(spec, str(uuid.uuid4()), self.command())
+        return result.answer.file_id
+
+    async def initiate_batch(self, sizes: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+        specs = [FileSpec(f"{number}.bin", size) for number, size in enumerate(sizes)]
+        ids = [str(uuid.uuid4()) for _ in sizes]
+        result = await self.store.initiate_batch(specs, str(uuid.uuid4()), ids, self.command())
+        return result.answer[0].batch_id, result.answer[1]
+
+    async def open(self, file_id: str, offset: int = 0) -> Upload:
+        return await self.ingest.open(file_id, offset, CALLER)
+
+    async def sent(self, data: bytes, sha256: str = "") -> tuple[str, Upload]:
+        """A file of that size with an upload open on it that has taken all of it, not committed."""
+        file_id = await self.initiate(len(data), sha256)
+        upload = await self.open(file_id)
+        await send(upload, data)
+        return file_id, upload
+
+    async def row(self, file_id: str) -> File:
+        return await self.store.get_file(file_id, "")
+
+    async def cancel(self, file_id: str, *, tell: bool = True) -> None:
+        """As the service does it: first the store, then the stream."""
+        command = self.command("CancelFile")
+        result = await self.store.cancel_file(file_id, command)
+        if tell:
+            self.ingest.stop_file(file_id, result.answer.cancelled_at, CALLER.cancelled_by, command.reason)
+
+    async def owed_deletions(self) -> Sequence[OwedDeletion]:
+        return await self.store.owed_deletions(1000)
+
+
+async def send(upload: Upload, data: bytes, chunk: int = 64 * KIB) -> None:
+    for start in range(0, len(data), chunk):
+        await upload.write(data[start : start + chunk])
+
+
+@asynccontextmanager
+async def open_world(folder: Path, limits: Limits | None = None) -> AsyncIterator[World]:
+    await asyncio.to_thread(folder.mkdir, exist_ok=True)
+    opened = await GatedStore.open(folder / "store.db", StoreOptions())
+    assert isinstance(opened, GatedStore)
+    opened.claimed, opened.completed, opened.settled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    world = World(opened, GatedSink(folder / "bytes"), limits or Limits())
+    try:
+        yield world
+    finally:
+        await world.ingest.aclose()
+        await opened.close()
