@@ -7,7 +7,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 HERE = Path(__file__).parent
 PROTOS = ("toy.proto", "toy_legacy.proto", "toy_edition.proto")
@@ -16,7 +16,9 @@ PROTOS = ("toy.proto", "toy_legacy.proto", "toy_edition.proto")
 def generate(target: Path) -> None:
     """Writes `transcoding/toy*_pb2.py` and `.pyi` below `target`."""
     includes = [HERE.parent, Path(str(files("grpc_tools"))) / "_proto", _googleapis()]
-    arguments = ["protoc", *(f"-I{path}" for path in includes), f"--python_out={target}", f"--pyi_out={target}"]
+    plugin = Path(sys.executable).with_name("protoc-gen-mypy")
+    outputs = [f"--python_out={target}", f"--plugin=protoc-gen-mypy={plugin}", f"--mypy_out=quiet:{target}"]
+    arguments = ["protoc", *(f"-I{path}" for path in includes), *outputs]
     code = protoc.main([*arguments, *(f"transcoding/{name}" for name in PROTOS)])
     if code:
         raise SystemExit(code)

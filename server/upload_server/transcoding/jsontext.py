@@ -51,14 +51,14 @@ def parse_json(body: bytes, max_depth: int) -> object:
 
 def _check_depth(text: str, max_depth: int) -> None:
     """Removes innermost pairs pass by pass, at the speed of str.replace: as many passes as levels."""
-    brackets = _NOT_BRACKETS.sub("", _STRINGS.sub("", text))
+    brackets = _NOT_BRACKETS.sub("", _STRINGS.sub("", text)).replace("{", "[").replace("}", "]")
     for _ in range(max_depth):
-        fewer = brackets.replace("[]", "").replace("{}", "")
+        fewer = brackets.replace("[]", "")
         if len(fewer) == len(brackets):
             break
         brackets = fewer
     # What is left is deeper than allowed or does not pair; a little of the latter may be refused below.
-    if "[]" in brackets or "{}" in brackets or brackets.count("[") + brackets.count("{") > max_depth:
+    if "[]" in brackets or brackets.count("[") > max_depth:
         raise JsonError("nested too deep")
 
 
