@@ -62,7 +62,7 @@ class Limits:
     sync_seconds: float = 1.0
     # A stream may hold this much before `write` waits; all streams together that much before each waits for its own.
     buffer_bytes: int = 2 * MIB
-    total_buffer_bytes: int = 128 * MIB
+    total_buffer_bytes: int = 64 * MIB
     # Written, or hashed from disk, by one hop to a thread: what a cancelled stream can at most still write.
     hop_bytes: int = 1 * MIB
     # A resumed prefix that lags further than this behind the stream is hashed beside it; less is caught up in one hop.
