@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from upload_server.errors import DatabaseFailure, OutcomeUnknown, UploadError
+from upload_server.errors import DatabaseFailure, OutcomeUnknown
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import (
     DATABASE_ERRORS,
@@ -69,11 +69,12 @@ class Committer:
             return Committed([OutcomeUnknown() for _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome of one of these writes
             if len(group) > 1:
-                _log.warning("a group of %d writes failed; they run one by one", len(group))
                 return self._one_by_one(group)
-            _log.exception("a write failed: %s", type(group[0]).__name__)
-            failed = isinstance(error, (*DATABASE_ERRORS, UploadError))
-            return Committed([DatabaseFailure() if failed else error])
+            if isinstance(error, DATABASE_ERRORS):
+                _log.warning("%s failed: %s", type(group[0]).__name__, error)
+                return Committed([DatabaseFailure()])
+            _log.exception("%s failed", type(group[0]).__name__)
+            return Committed([error])
 
     def _one_by_one(self, group: Sequence[Write[Any]]) -> Committed:
         alone = [self.run((write,)) for write in group]
@@ -97,7 +98,7 @@ class Committer:
             try:
                 self._connection = self._open()
             except DATABASE_ERRORS as error:
-                _log.exception("the database cannot be opened")
+                _log.warning("the database cannot be opened: %s", error)
                 raise _NothingDone from error
         if not self._whereabouts.unchanged():
             _log.error("the database file was removed or replaced; it is not written to any more")
@@ -108,7 +109,7 @@ class Committer:
         try:
             return Transaction.begin(connection)
         except DATABASE_ERRORS as error:
-            _log.exception("no write transaction can be begun")
+            _log.warning("no write transaction can be begun: %s", error)
             self._roll_back(connection)
             raise _NothingDone from error
 
@@ -118,8 +119,8 @@ class Committer:
             # SQLite ends the transaction by itself after some errors.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        except DATABASE_ERRORS:
-            _log.exception("a rollback failed; the connection is opened anew")
+        except DATABASE_ERRORS as error:
+            _log.warning("a rollback failed, so the connection is opened anew: %s", error)
             self._disconnect()
 
     def _disconnect(self) -> None:
@@ -132,7 +133,7 @@ class Committer:
         try:
             connection.execute("COMMIT")
         except DATABASE_ERRORS as error:
-            _log.exception("a commit failed")
+            _log.warning("a commit failed: %s", error)
             self._roll_back(connection)
             if surely_not_committed(error):
                 raise
@@ -154,7 +155,7 @@ class Committer:
             look.finish()
             self._connection.execute("COMMIT")
         except DATABASE_ERRORS as error:
-            _log.exception("the fate of a commit is not known")
+            _log.warning("the fate of a commit is not known: %s", error)
             self._disconnect()
             raise _Unknown from error
         if look.commit_no <= transaction.commit_no:
@@ -166,8 +167,8 @@ class Committer:
             return
         try:
             self._connection.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-        except DATABASE_ERRORS:
-            _log.exception("the checkpoint at the end failed; the next start does it")
+        except DATABASE_ERRORS as error:
+            _log.warning("the checkpoint at the end failed, the next start does it: %s", error)
         self._disconnect()
 
 

@@ -58,7 +58,7 @@ class Readers:
             finally:
                 connection.execute("COMMIT")
         except DATABASE_ERRORS as error:
-            _log.exception("a read failed; its connection is opened anew")
+            _log.warning("a read failed, so its connection is opened anew: %s", error)
             if connection is not None:
                 with contextlib.suppress(*DATABASE_ERRORS):
                     connection.close()
