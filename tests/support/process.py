@@ -26,13 +26,16 @@ LogLine = dict[str, object]
 class ServerProcess:
     """``upload-server serve`` in a process of its own. ``async`` free: usable from any kind of test."""
 
+    # What Python runs before ``serve``.
+    program: Sequence[str] = ("-m", "upload_server")
+
     def __init__(
         self, data_dir: Path, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> None:
         self.data_dir = data_dir
         self.log: list[LogLine] = []
         self._news = threading.Condition()
-        command = [sys.executable, "-m", "upload_server", "serve", "--grpc-port", "0", "--http-port", "0"]
+        command = [sys.executable, *self.program, "serve", "--grpc-port", "0", "--http-port", "0"]
         command += ["--data-dir", str(data_dir), "--log-format", "json", *options]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
         self.popen = subprocess.Popen(
