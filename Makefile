@@ -44,9 +44,13 @@ format: setup ## Format the code and the protos
 generate: setup ## Make the generated code from the protos
 	@PATH="$(CURDIR)/$(BIN):$$PATH" buf generate
 
+.PHONY: openapi
+openapi: setup ## Make the OpenAPI document from the protos (needs Go)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" buf generate --template buf.gen.openapi.yaml
+
 .PHONY: bench
 bench: setup ## Run the benchmarks (minutes; figures are ratios of one run)
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what these commands made (not the data)

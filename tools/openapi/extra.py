@@ -1,0 +1,203 @@
+"""Holds what the protos do not say: the paths beside the transcoder, prose, and the error details' schemas."""
+
+from typing import Any
+
+from tools.openapi.errors import STATUS_SCHEMA, responses
+from tools.openapi.examples import ERRORS, FILE_ID
+
+Json = dict[str, Any]
+
+DESCRIPTION = """\
+Takes file uploads and cancels them for certain: a cancelled upload never becomes anything else, its bytes stop and are
+removed, and everyone watching hears of it.
+
+Bytes come in over the WebSocket below or over gRPC (`upload.v1.UploadService/UploadFile`); everything else is here.
+
+**JSON.** ProtoJSON with the protos' field names. 64-bit integers are strings (numbers are taken too), 32-bit ones are
+numbers, enums are their names, times are RFC 3339 in UTC. Fields at their default are written out; times that have not
+come are absent. Unknown fields and unknown query parameters are refused, so that a mistyped `request_id` is not lost.
+
+**Errors** are a `google.rpc.Status`: `code`, `message` and `details`. The first detail is a `google.rpc.ErrorInfo`
+whose `reason` is the word to act on. A known path with the wrong method is 405 with `Allow`.
+
+**Time limits.** `Grpc-Timeout: 500m` (a number and one of `H M S m u n`) ends a call with 504. A cancel that was ended
+this way may still take effect; the same `request_id` asks again."""
+
+_DETAIL = "type.googleapis.com/google.rpc."
+
+
+def _detail(name: str, description: str, properties: Json) -> Json:
+    properties = {"@type": {"type": "string", "const": _DETAIL + name}, **properties}
+    return {"type": "object", "description": description, "properties": properties, "required": list(properties)}
+
+
+def _text(description: str) -> Json:
+    return {"type": "string", "description": description}
+
+
+def _items(schema: Json) -> Json:
+    return {"type": "array", "items": {"type": "object", "properties": schema, "required": list(schema)}}
+
+
+_METADATA = {
+    "type": "object",
+    "description": "The ids and the state found, such as `file_id`, `status`, `revision`, `cancelled_at`.",
+    "additionalProperties": {"type": "string"},
+}
+_VIOLATION = {
+    "field": _text("Path of the field, such as `files[3].filename`."),
+    "description": _text("The rule it breaks."),
+    "reason": _text("Not used."),
+}
+_PRECONDITION = {
+    "type": _text("`STATUS`."),
+    "subject": _text("The id of the file or batch."),
+    "description": _text("The state found."),
+}
+
+# The generator describes google.rpc.Status without its details: their types are none of the protos' own.
+ERROR_SCHEMAS: dict[str, Json] = {
+    "google.rpc.Status": {
+        "type": "object",
+        "description": "Every error answer.",
+        "properties": {
+            "code": {"type": "integer", "format": "int32", "description": "The gRPC code (google.rpc.Code)."},
+            "message": _text("For people; may change."),
+            "details": {
+                "type": "array",
+                "description": "A `google.rpc.ErrorInfo` first.",
+                "items": {
+                    "anyOf": [
+                        {"$ref": f"#/components/schemas/google.rpc.{name}"}
+                        for name in ("ErrorInfo", "BadRequest", "PreconditionFailure", "RetryInfo")
+                    ]
+                },
+            },
+        },
+        "required": ["code", "message", "details"],
+    },
+    "google.rpc.ErrorInfo": _detail(
+        "ErrorInfo",
+        "Says why.",
+        {
+            "reason": _text("One of the UPPER_SNAKE words named at the answers."),
+            "domain": {"type": "string", "const": "upload.v1"},
+            "metadata": _METADATA,
+        },
+    ),
+    "google.rpc.BadRequest": _detail(
+        "BadRequest", "With `INVALID_FIELD`: which fields, and their rules.", {"field_violations": _items(_VIOLATION)}
+    ),
+    "google.rpc.PreconditionFailure": _detail(
+        "PreconditionFailure", "With `…_NOT_CANCELLABLE`: the state found.", {"violations": _items(_PRECONDITION)}
+    ),
+    "google.rpc.RetryInfo": _detail(
+        "RetryInfo", "With `OVERLOADED`: when to try again.", {"retry_delay": _text("Seconds, such as `1s`.")}
+    ),
+}
+
+TAGS: list[Json] = [
+    {"name": "WebSocket", "description": "Sends a file's bytes from a browser."},
+    {"name": "Server", "description": "For load balancers, monitoring and tools."},
+]
+
+_WEBSOCKET = """\
+A WebSocket. **Binary** messages (at most 1 MiB each) are the file's bytes in order; **text** messages are JSON.
+
+| the page sends | |
+| --- | --- |
+| `{"type": "commit", "sha256": "…"}` | every byte was sent; `sha256` may be left out |
+| `{"type": "cancel", "reason": "…"}` | cancels the upload |
+
+| the server sends | |
+| --- | --- |
+| `{"type": "progress", "bytes_received": 1048576}` | so many bytes survive a power loss |
+| `{"type": "success", "file": {…}}` | the file is completed (`upload.v1.File`) |
+| `{"type": "cancelled", "cancelled_at": "…", "cancelled_by": "…", "reason": "…"}` | the file is cancelled |
+| `{"type": "error", "error": {…}}` | a `google.rpc.Status` |
+
+A page that sends no commit completes the file with its last byte; a file of 0 bytes needs the commit.
+
+**A close frame of the page with 1000, 1001, 4000 or no code cancels the upload at once.** A socket lost without one
+cancels after `--websocket-grace` (10 s) unless the page comes back. With `?on_disconnect=keep` neither cancels. The
+server's own close never cancels.
+
+The server closes with 1000 after `success` and after a cancel this page asked for, 4409 after a cancel by anyone else,
+4400 or 4404 after an `error`, 1012 when it restarts, 1013 when it is overloaded. Keep `bufferedAmount` under 1 MiB: a
+close waits behind every queued byte."""
+
+
+def _parameter(name: str, place: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": place, "description": description, "required": place == "path", "schema": schema}
+
+
+def _get(tag: str, operation: str, summary: str, answers: Json, description: str = "") -> Json:
+    get: Json = {"tags": [tag], "summary": summary, "operationId": operation, "responses": answers}
+    if description:
+        get["description"] = description
+    return {"get": get}
+
+
+def _ok(description: str, media_type: str, schema: Json) -> Json:
+    return {"200": {"description": description, "content": {media_type: {"schema": schema}}}}
+
+
+def _state(word: str) -> Json:
+    return {"type": "object", "properties": {"status": {"type": "string", "const": word}}, "required": ["status"]}
+
+
+def _websocket() -> Json:
+    path = _get(
+        "WebSocket",
+        "UploadFileByWebSocket",
+        "Sends the bytes of one file; closing the socket cancels it.",
+        {
+            "101": {"description": "The WebSocket is open. What is refused after this comes as an `error` message."},
+            **responses(["HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED", "UPGRADE_REQUIRED"], ERRORS),
+        },
+        _WEBSOCKET,
+    )
+    path["get"]["parameters"] = [
+        {**_parameter("file_id", "path", {"type": "string", "minLength": 1}, "The file."), "example": FILE_ID},
+        _parameter(
+            "offset",
+            "query",
+            {"type": "string", "pattern": "^[0-9]{1,19}$", "default": "0"},
+            "Where the bytes that follow start; must equal the file's `bytes_received`.",
+        ),
+        _parameter(
+            "on_disconnect",
+            "query",
+            {"type": "string", "enum": ["cancel", "keep"], "default": "cancel"},
+            "What a closed or lost socket means.",
+        ),
+    ]
+    return path
+
+
+def paths() -> dict[str, Json]:
+    """Return the paths that the transcoder does not serve."""
+    refused = responses(["HOST_NOT_ALLOWED"], ERRORS)
+    failing = {
+        "description": "It does not: it is draining, or the database does not answer.",
+        "content": {"application/json": {"schema": STATUS_SCHEMA}},
+    }
+    metrics = _ok("Prometheus text format.", "text/plain", {"type": "string"})
+    document = _ok("OpenAPI 3.1.", "application/json", {"type": "object"})
+    return {
+        "/api/v1/upload/ws/{file_id}": _websocket(),
+        "/healthz": _get(
+            "Server",
+            "Healthz",
+            "The process answers.",
+            {**_ok("It does.", "application/json", _state("ok")), **refused},
+        ),
+        "/readyz": _get(
+            "Server",
+            "Readyz",
+            "The service takes work.",
+            {**_ok("It does.", "application/json", _state("ready")), **refused, "503": failing},
+        ),
+        "/metrics": _get("Server", "Metrics", "Metrics for Prometheus.", {**metrics, **refused}),
+        "/openapi.json": _get("Server", "OpenApi", "This document.", {**document, **refused}),
+    }
