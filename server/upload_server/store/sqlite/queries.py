@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -170,41 +171,50 @@ def _distinct(changes: Iterable[Change], limit: int) -> Iterable[Change]:
 def _every_row(
     connection: Connection, _targets: Targets, owner: str, after: int, limit: int, skip: int
 ) -> list[list[Change]]:
-    read_files = _reader(connection, f"SELECT {FILE_COLUMNS} FROM file AS f", file_of)
-    read_batches = _reader(connection, f"SELECT {BATCH_COLUMNS} FROM batch AS b", batch_of)
-    return [
-        _range(read_files, "f", OPEN_FILE, owner, after, limit, skip),
-        _range(read_batches, "b", OPEN_BATCH, owner, after, limit, skip),
-    ]
+    files = _Table(f"SELECT {FILE_COLUMNS} FROM file AS f", "f", "file_open", OPEN_FILE, file_of)
+    batches = _Table(f"SELECT {BATCH_COLUMNS} FROM batch AS b", "b", "batch_open", OPEN_BATCH, batch_of)
+    return [_range(connection, table, owner, after, limit, skip) for table in (files, batches)]
 
 
-_Read = Callable[..., list[Change]]
+def _changes(
+    connection: Connection, make: Callable[[Row], File] | Callable[[Row], Batch], sql: str, **parameters: Any
+) -> list[Change]:
+    records = [make(row) for row in _rows(connection, sql, **parameters)]
+    return [Change(record.change_no, record) for record in records]
 
 
-def _reader(connection: Connection, select: str, make: Callable[[Row], File] | Callable[[Row], Batch]) -> _Read:
-    def read(condition: str, **parameters: Any) -> list[Change]:
-        records = [make(row) for row in _rows(connection, f"{select} {condition}", **parameters)]
-        return [Change(record.change_no, record) for record in records]
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table that is read by change number, and its index of just what is not final."""
 
-    return read
+    select: str
+    alias: str
+    open_index: str
+    open_states: str
+    make: Callable[[Row], File] | Callable[[Row], Batch]
 
 
-def _range(read: _Read, alias: str, open_states: str, owner: str, after: int, limit: int, skip: int) -> list[Change]:
-    """Read a table by change number; up to ``skip`` only what is not final, by the index of just those."""
+def _range(connection: Connection, table: _Table, owner: str, after: int, limit: int, skip: int) -> list[Change]:
+    """Read a table by change number; up to ``skip`` only what is not final."""
     found: list[Change] = []
-    order = f"ORDER BY {alias}.change_no LIMIT :limit"
+    number = f"{table.alias}.change_no"
+    rest = f"{table.alias}.owner = :owner ORDER BY {number} LIMIT :limit"
     if after < skip:
-        found = read(
-            f"WHERE {alias}.status IN ({open_states}) AND {alias}.change_no > :after"
-            f" AND {alias}.change_no <= :skip AND {alias}.owner = :owner {order}",
+        found = _changes(
+            connection,
+            table.make,
+            f"{table.select} INDEXED BY {table.open_index} WHERE {table.alias}.status IN ({table.open_states})"
+            f" AND {number} > :after AND {number} <= :skip AND {rest}",
             after=after,
             skip=skip,
             owner=owner,
             limit=limit,
         )
     if len(found) < limit:
-        found += read(
-            f"WHERE {alias}.change_no > :after AND {alias}.owner = :owner {order}",
+        found += _changes(
+            connection,
+            table.make,
+            f"{table.select} WHERE {number} > :after AND {rest}",
             after=max(after, skip),
             owner=owner,
             limit=limit - len(found),
@@ -233,13 +243,11 @@ def _named_files(
 ) -> list[Change]:
     if not targets.file_ids:
         return []
-    read = _reader(
+    return _changes(
         connection,
-        f"SELECT {FILE_COLUMNS} FROM json_each(:ids) AS k CROSS JOIN file AS f ON f.file_id = k.value",
         file_of,
-    )
-    return read(
-        f"WHERE +f.change_no > :after AND f.owner = :owner AND {_shown('f', OPEN_FILE)}"
+        f"SELECT {FILE_COLUMNS} FROM json_each(:ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"
+        f" WHERE +f.change_no > :after AND f.owner = :owner AND {_shown('f', OPEN_FILE)}"
         " ORDER BY +f.change_no LIMIT :limit",
         ids=json.dumps(list(targets.file_ids)),
         after=after,
@@ -254,13 +262,11 @@ def _named_batches(
 ) -> list[Change]:
     if not targets.batch_ids:
         return []
-    read = _reader(
+    return _changes(
         connection,
-        f"SELECT {BATCH_COLUMNS} FROM json_each(:ids) AS k CROSS JOIN batch AS b ON b.batch_id = k.value",
         batch_of,
-    )
-    return read(
-        f"WHERE +b.change_no > :after AND b.owner = :owner AND {_shown('b', OPEN_BATCH)}"
+        f"SELECT {BATCH_COLUMNS} FROM json_each(:ids) AS k CROSS JOIN batch AS b ON b.batch_id = k.value"
+        f" WHERE +b.change_no > :after AND b.owner = :owner AND {_shown('b', OPEN_BATCH)}"
         " ORDER BY +b.change_no LIMIT :limit",
         ids=json.dumps(list(targets.batch_ids)),
         after=after,
@@ -284,12 +290,13 @@ def _files_of_batches(
         *(_numbers_of_batch(connection, batch_row, after, limit, skip) for (batch_row,) in batch_rows)
     )
     page = [number for number, _ in zip(numbers, range(limit), strict=False)]
-    read = _reader(
+    return _changes(
         connection,
-        f"SELECT {FILE_COLUMNS} FROM json_each(:page) AS k CROSS JOIN file AS f ON f.change_no = k.value",
         file_of,
+        f"SELECT {FILE_COLUMNS} FROM json_each(:page) AS k CROSS JOIN file AS f ON f.change_no = k.value"
+        " ORDER BY k.key",
+        page=json.dumps(page),
     )
-    return read("ORDER BY k.key", page=json.dumps(page))
 
 
 def _numbers_of_batch(connection: Connection, batch_row: int, after: int, limit: int, skip: int) -> Iterable[int]:
@@ -316,7 +323,7 @@ def owed_deletions(connection: Connection, limit: int) -> Sequence[OwedDeletion]
 def idle_rows(connection: Connection, idle_since: datetime, open_files: Sequence[str], limit: int) -> list[int]:
     """Find files that are not final, not open and had no byte since ``idle_since``; reads only what is not final."""
     sql = f"""
-        SELECT f.id FROM file AS f
+        SELECT f.id FROM file AS f INDEXED BY file_open
         WHERE f.status IN ({OPEN_FILE}) AND f.change_no > 0 AND f.active_at < :idle_since
             AND f.file_id NOT IN (SELECT value FROM json_each(:open_files))
         ORDER BY f.change_no LIMIT :limit"""

@@ -1,0 +1,90 @@
+"""No statement walks a whole table, however many files there are: read off SQLite's own plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.store.kit import now
+from upload_server.domain import FileStatus
+from upload_server.store import Targets
+from upload_server.store.options import StoreOptions
+from upload_server.store.sqlite import queries, statements
+from upload_server.store.sqlite.connection import Connection, connect
+from upload_server.store.sqlite.schema import prepare
+
+STATEMENTS = {
+    name: text
+    for name, text in vars(statements).items()
+    if name.isupper() and re.search(r"\b(FROM|UPDATE|INTO)\b", str(text)) and "store_info" not in text
+}
+# Every row of these is wanted, or at most a page in the table's own order.
+WALKS = {"SCAN file USING COVERING INDEX file_status", "SCAN o"}
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    path = tmp_path / "upload.db"
+    prepare(path)
+    opened = connect(path, StoreOptions(), writes=True)
+    yield opened
+    opened.close()
+
+
+def plan(connection: Connection, sql: str) -> list[str]:
+    parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "[]")
+    return [row[3] for row in connection.rows(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+
+
+def walks(steps: list[str]) -> set[str]:
+    """Steps that look at more than what was asked for: tables from end to end, or every file that is open."""
+    of_lists = re.compile(r"SCAN (\w+ VIRTUAL TABLE|\(subquery-\d+\)|store_info|CONSTANT ROW)")
+    scans = {step for step in steps if step.startswith("SCAN") and not of_lists.match(step)}
+    return scans | {step for step in steps if "file_status (status=?)" in step}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_write_touches_only_the_rows_it_is_about(connection: Connection, name: str) -> None:
+    assert walks(plan(connection, STATEMENTS[name])) == set()
+
+
+class Explaining(Connection):
+    """Plans what it is asked to read instead of reading it."""
+
+    def __init__(self, real: Connection) -> None:
+        super().__init__(real._database)
+        self.steps: list[str] = []
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        if sql.startswith("EXPLAIN"):
+            return super().rows(sql, parameters)
+        self.steps += plan(self, sql)
+        # So that a read goes on to its next statement.
+        return {"SELECT last_change FROM store_info": [(1_000_000,)]}.get(sql, [(1,)] if "SELECT b.id" in sql else [])
+
+
+def test_a_read_touches_only_the_rows_it_is_about(connection: Connection) -> None:
+    explaining = Explaining(connection)
+    named = Targets(frozenset({"a"}), frozenset({"b"}), include_batch_files=True)
+
+    for status in (None, FileStatus.PENDING):
+        for batch_id in ("", "b"):
+            queries.list_files(explaining, "", status, batch_id, 0, 10)
+    for file_id in ("", "f"):
+        for batch_id in ("", "b"):
+            queries.list_audit_events(explaining, "", file_id, batch_id, 0, 10)
+    queries.read_changes(explaining, Targets(all=True), "", 5, 10, 100)
+    queries.read_changes(explaining, named, "", 5, 10, 0)
+    queries.read_changes(explaining, named, "", 5, 10, 100)
+    queries.owed_deletions(explaining, 10)
+    queries.idle_rows(explaining, now(), ["a"], 10)
+    queries.status_of(explaining, ["a"])
+    queries.count_files(explaining)
+
+    assert walks(explaining.steps) == WALKS
+    # Sorted are only rows that were named, never what is found by change number.
+    assert sum("TEMP B-TREE" in step for step in explaining.steps) <= 6
