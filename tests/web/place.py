@@ -60,7 +60,7 @@ class Place:
             on_changed=lambda *_: None,
             observer=self.metrics,
         )
-        self.options: dict[str, Any] = {"grace_seconds": 0.3, "idle_seconds": 10.0, "max_sockets": 20, **options}
+        self.options: dict[str, Any] = {"grace_seconds": 0.3, "idle_seconds": 60.0, "max_sockets": 20, **options}
         self.door = WebSocketDoor(self.uploads, self.ingest, observer=self.metrics, **self.options)
         web = WebApp(
             transcoder=no_transcoder,

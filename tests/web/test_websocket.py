@@ -365,6 +365,21 @@ async def test_a_page_that_leaves_after_the_last_byte_has_committed(place: Place
     peer.finish()
 
 
+async def test_a_page_that_left_after_its_last_byte_has_left_when_the_commit_fails(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object) -> None:
+        raise DatabaseFailure
+
+    monkeypatch.setattr(place.store, "complete", failing)
+    file = await place.announce(5)
+    peer = await raw_page(place, file)
+    peer.frame(2, b"hello")
+    peer.close_frame(1000)
+    assert (await place.until_final(file.file_id)).cancelled_by == "websocket_close"
+    peer.finish()
+
+
 async def test_an_old_socket_does_not_cancel_what_a_newer_one_writes(place: Place) -> None:
     file = await place.announce(10)
     old = await place.ingest.open(file.file_id, 0, ANYBODY)
