@@ -13,7 +13,7 @@ from contract.store.kit import now
 from upload_server.domain import FileStatus
 from upload_server.store import Targets
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite import queries, statements
+from upload_server.store.sqlite import changes, queries, statements
 from upload_server.store.sqlite.connection import Connection, connect
 from upload_server.store.sqlite.schema import prepare
 
@@ -77,9 +77,9 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: Connection) -> Non
     for file_id in ("", "f"):
         for batch_id in ("", "b"):
             queries.list_audit_events(explaining, "", file_id, batch_id, 0, 10)
-    queries.read_changes(explaining, Targets(all=True), "", 5, 10, 100)
-    queries.read_changes(explaining, named, "", 5, 10, 0)
-    queries.read_changes(explaining, named, "", 5, 10, 100)
+    changes.read_changes(explaining, Targets(all=True), "", 5, 10, 100)
+    changes.read_changes(explaining, named, "", 5, 10, 0)
+    changes.read_changes(explaining, named, "", 5, 10, 100)
     queries.owed_deletions(explaining, 10)
     queries.idle_rows(explaining, now(), ["a"], 10)
     queries.status_of(explaining, ["a"])

@@ -25,7 +25,7 @@ from upload_server.domain import (
 from upload_server.store import Changes, Claim, Command, OwedDeletion, Page, Result, Targets
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite import queries
+from upload_server.store.sqlite import changes, queries
 from upload_server.store.sqlite.cancelling import CancelBatch, CancelFile
 from upload_server.store.sqlite.committer import Committer
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
@@ -214,14 +214,14 @@ class SqliteStore:
 
     async def check_targets(self, targets: Targets, owner: str) -> Changes:
         """Read the named targets' current rows."""
-        return await self._read(queries.check_targets, targets=targets, owner=owner)
+        return await self._read(changes.check_targets, targets=targets, owner=owner)
 
     async def read_changes(
         self, targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0
     ) -> Changes:
         """Read the targets' rows that changed after ``after``."""
-        changes = await self._read(
-            queries.read_changes,
+        found = await self._read(
+            changes.read_changes,
             targets=targets,
             owner=owner,
             after=after,
@@ -229,8 +229,8 @@ class SqliteStore:
             skip_final_upto=skip_final_upto,
         )
         # Changes that did not come through this process become known here.
-        self._last_change = max(self._last_change, changes.last_change)
-        return changes
+        self._last_change = max(self._last_change, found.last_change)
+        return found
 
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
         """Read the oldest deletions owed."""
