@@ -69,17 +69,24 @@ async def load(url: str, seed: str) -> None:
     await asyncio.gather(*(worker(number) for number in range(16)))
 
 
-async def cancel(url: str, switch: str) -> None:
-    """Cancel files one after the other while ``switch``, a file, makes syncs fail, and again without it."""
+def turn(switch: Path, *, on: bool) -> None:
+    if on:
+        switch.touch()
+    else:
+        switch.unlink(missing_ok=True)
+
+
+async def cancel(url: str, switch: str, failing: str) -> None:
+    """Cancel thirty files one after the other, those in ``failing`` (``first-last``) with syncs that break."""
     store = await open_store(url)
+    # A reader keeps the log in place when the writer opens its connection anew.
+    await store.count_files()
     ids = [f"file-{index}" for index in range(30)]
     for file_id in ids:
         await store.initiate_upload(FileSpec("a", 1), file_id, command("InitiateUpload", file_id))
+    first, last = map(int, failing.split("-"))
     for index, file_id in enumerate(ids):
-        if index == 10:
-            await asyncio.to_thread(Path(switch).touch)
-        if index == 20:
-            await asyncio.to_thread(Path(switch).unlink)
+        await asyncio.to_thread(turn, Path(switch), on=first <= index <= last)
         try:
             await store.cancel_file(file_id, command("CancelFile", file_id))
             say(file=file_id, outcome="ok")
@@ -91,4 +98,4 @@ async def cancel(url: str, switch: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"load": load, "cancel": cancel}[sys.argv[1]](*sys.argv[2:]))
+    asyncio.run(load(*sys.argv[2:]) if sys.argv[1] == "load" else cancel(*sys.argv[2:]))

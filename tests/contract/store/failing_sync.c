@@ -1,4 +1,5 @@
-/* Makes fdatasync and fsync fail with EIO, after doing them, while the file named by FAIL_SYNC_SWITCH exists. */
+/* Makes fdatasync and fsync fail with EIO, after doing them, while the file named by FAIL_SYNC_SWITCH exists. With
+ * FAIL_SYNC_ONCE set each failure removes that file, so that the next sync works. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -7,7 +8,8 @@
 
 static int failing(void) {
     const char *file = getenv("FAIL_SYNC_SWITCH");
-    return file && access(file, F_OK) == 0;
+    if (!file || access(file, F_OK) != 0) return 0;
+    return getenv("FAIL_SYNC_ONCE") == NULL || unlink(file) == 0;
 }
 
 #define FAILING(name)                                            \
