@@ -31,6 +31,7 @@ class Guard(Generic[T]):
     """Runs one coroutine as a task and ends it when something outside says so."""
 
     def __init__(self, receive: Receive, deadline: float | None, watch_after: float) -> None:
+        """`watch_after`: seconds; a call that is over before never pays for watching its client."""
         self.cause: Cause | None = None
         self._receive = receive
         self._deadline = deadline
@@ -48,8 +49,10 @@ class Guard(Generic[T]):
         timers: list[asyncio.TimerHandle] = []
         if self._deadline is not None:
             timers.append(loop.call_later(self._deadline - time.monotonic(), self.end, Cause.DEADLINE))
-        # A call that is over at once never pays for watching its client.
-        timers.append(loop.call_later(self._watch_after, self._start_watching))
+        if self._watch_after > 0:
+            timers.append(loop.call_later(self._watch_after, self._start_watching))
+        else:
+            self._start_watching()
         try:
             await self._wake
         except asyncio.CancelledError:
@@ -93,6 +96,7 @@ class Guard(Generic[T]):
             if message["type"] == "http.disconnect":
                 self.end(Cause.DISCONNECT)
                 return
-            if not message.get("more_body", False):
+            if message.get("more_body", False):
+                await asyncio.sleep(0)  # a body that nobody asked for, without end, must not hold the loop
+            else:
                 repeats += 1
-            await asyncio.sleep(0)  # a body that nobody asked for, without end, must not hold the loop
