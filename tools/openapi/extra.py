@@ -102,7 +102,9 @@ TAGS: list[Json] = [
 ]
 
 _WEBSOCKET = """\
-A WebSocket. **Binary** messages (at most 1 MiB each) are the file's bytes in order; **text** messages are JSON.
+Sends the bytes of one file over a WebSocket; closing the socket cancels it.
+
+**Binary** messages (at most 1 MiB each) are the file's bytes in order; **text** messages are JSON.
 
 | the page sends | |
 | --- | --- |
@@ -150,7 +152,7 @@ def _websocket() -> Json:
     path = _get(
         "WebSocket",
         "UploadFileByWebSocket",
-        "Sends the bytes of one file; closing the socket cancels it.",
+        "Upload file by WebSocket",
         {
             "101": {"description": "The WebSocket is open. What is refused after this comes as an `error` message."},
             **responses(["HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED", "UPGRADE_REQUIRED"], ERRORS),
@@ -189,15 +191,15 @@ def paths() -> dict[str, Json]:
         "/healthz": _get(
             "Server",
             "Healthz",
-            "The process answers.",
-            {**_ok("It does.", "application/json", _state("ok")), **refused},
+            "Liveness",
+            {**_ok("The process answers.", "application/json", _state("ok")), **refused},
         ),
         "/readyz": _get(
             "Server",
             "Readyz",
-            "The service takes work.",
-            {**_ok("It does.", "application/json", _state("ready")), **refused, "503": failing},
+            "Readiness",
+            {**_ok("The service takes work.", "application/json", _state("ready")), **refused, "503": failing},
         ),
-        "/metrics": _get("Server", "Metrics", "Metrics for Prometheus.", {**metrics, **refused}),
-        "/openapi.json": _get("Server", "OpenApi", "This document.", {**document, **refused}),
+        "/metrics": _get("Server", "Metrics", "Metrics", {**metrics, **refused}),
+        "/openapi.json": _get("Server", "OpenApi", "OpenAPI document", {**document, **refused}),
     }

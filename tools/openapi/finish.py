@@ -1,5 +1,6 @@
 """Finishes the generator's document: bounds, required fields, error answers, examples, what the protos do not say."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -140,7 +141,11 @@ def _finish_request(schema: Json) -> None:
 
 def _finish_operation(verb: str, operation: Json, common: list[str]) -> None:
     name = operation["operationId"] = operation["operationId"].partition("_")[2]
-    reasons = [*reasons_in(operation.get("description", "")), "INVALID_FIELD", "HOST_NOT_ALLOWED"]
+    # A viewer's list has room for a few plain words; the comment's first sentence is neither.
+    comment = [operation.pop("summary"), operation.pop("description", "")]
+    operation["summary"] = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+    operation["description"] = "\n\n".join(filter(None, comment))
+    reasons = [*reasons_in(operation["description"]), "INVALID_FIELD", "HOST_NOT_ALLOWED"]
     reasons += [reason for reason in common if verb in _CHANGES or reason != "OUTCOME_UNKNOWN"]
     reasons += ["URL_TOO_LONG", "DEADLINE_EXCEEDED"]
     for parameter in operation.get("parameters", ()):

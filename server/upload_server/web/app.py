@@ -29,7 +29,7 @@ from upload_server.web.asgi import (
     status_body,
     status_of,
 )
-from upload_server.web.pages import Page
+from upload_server.web.pages import Page, serve_page
 
 _log = structlog.get_logger("upload_server.web")
 
@@ -114,7 +114,7 @@ class WebApp:
         path = scope["path"]
         if path in self._pages:
             page = self._pages[path]
-            await self._read_only(scope, send, lambda: respond(send, 200, page.body, page.content_type, page.headers))
+            await self._read_only(scope, send, lambda: serve_page(page, scope, send))
         elif path == "/healthz":
             await self._read_only(scope, send, lambda: respond(send, 200, b'{"status":"ok"}'))
         elif path == "/readyz":

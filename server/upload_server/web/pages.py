@@ -1,6 +1,6 @@
-"""Decides what a person sees who opens the HTTP port in a browser: small static pages under a strict policy.
+"""Decides what a person sees who opens the HTTP port in a browser: static pages, each under a strict policy.
 
-Must not hold anything that runs: no script, nothing from elsewhere.
+Must not load anything from elsewhere. The one script is the viewer of the API's document, which this server ships.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import resources
 from typing import Final
+
+from upload_server.web.asgi import Scope, Send, headers_of
 
 HTML: Final = b"text/html; charset=utf-8"
 
@@ -21,28 +24,58 @@ _STYLE: Final = (
 )
 
 
+# Asked for again each time, answered with 304 while it is the same.
+_REVALIDATED: Final = b"no-cache"
+# Its name carries its version.
+_IMMUTABLE: Final = b"public, max-age=31536000, immutable"
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One static answer: its bytes, media type and headers of its own."""
+    """One static answer: its bytes, media type, how long it may be kept, and headers of its own."""
 
     body: bytes
     content_type: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    cache_control: bytes = _REVALIDATED
+    etag: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the content by its digest."""
+        digest = hashlib.sha256(self.body).hexdigest()[:32]
+        object.__setattr__(self, "etag", f'"{digest}"'.encode())
 
 
-def html_page(title: str, body: str) -> Page:
-    """Return a whole HTML page around ``body`` (trusted text); its policy allows its one style and nothing else."""
+async def serve_page(page: Page, scope: Scope, send: Send) -> None:
+    """Answer a GET or HEAD with ``page``, or with 304 where the browser has it already."""
+    headers = [
+        (b"cache-control", page.cache_control),
+        (b"etag", page.etag),
+        (b"x-content-type-options", b"nosniff"),
+        *page.headers,
+    ]
+    if page.etag in (tag.strip() for value in headers_of(scope, b"if-none-match") for tag in value.split(b",")):
+        await send({"type": "http.response.start", "status": 304, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    length = str(len(page.body)).encode()
+    headers = [(b"content-type", page.content_type), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": page.body})
+
+
+def html_page(title: str, body: str, style: str = _STYLE, policy: str = "") -> Page:
+    """Return a whole HTML page around ``body`` (trusted text); ``policy`` instead of "its style and nothing else"."""
     text = (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
-        f"{body}\n</html>\n"
+        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
+        f'<link rel="icon" href="data:,">\n<style>{style}</style>\n{body}\n</html>\n'
     )
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    allowed = policy or f"style-src 'sha256-{digest}'"
+    rules = f"default-src 'none'; {allowed}; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     headers = (
-        (b"content-security-policy", policy.encode()),
+        (b"content-security-policy", rules.encode()),
         (b"referrer-policy", b"no-referrer"),
         (b"x-frame-options", b"DENY"),
         (b"cross-origin-opener-policy", b"same-origin"),
@@ -63,34 +96,25 @@ uploadctl cancel FILE_ID</pre>
   -H 'Content-Type: application/json' -d '{"reason": "not needed"}'</pre>
 <p><a href="/docs">The HTTP API</a> · <a href="/metrics">metrics</a> · <a href="/readyz">readiness</a></p>"""
 
-_ROUTES: Final = (
-    ("POST", "/api/v1/upload/initiate", "announce a file"),
-    ("POST", "/api/v1/batch/initiate", "announce 1 to 10,000 files that belong together"),
-    (
-        "GET",
-        "/api/v1/files",
-        "list files, filtered by <code>status</code> and <code>batch_id</code>, a page at a time",
-    ),
-    ("GET", "/api/v1/files/{file_id}", "one file"),
-    ("GET", "/api/v1/batch/{batch_id}", "one batch"),
-    ("POST", "/api/v1/upload/cancel/{file_id}", "cancel a file: <code>reason</code>, <code>request_id</code>"),
-    ("POST", "/api/v1/batch/cancel/{batch_id}", "cancel a batch and its files that are not final"),
-    ("GET", "/api/v1/watch", "watch: JSON lines, or server-sent events with <code>Accept: text/event-stream</code>"),
-    ("GET", "/api/v1/audit/events", "the audit trail"),
-    ("WebSocket", "/api/v1/upload/ws/{file_id}", "send a file's bytes; closing the socket cancels"),
-    ("GET", "/healthz, /readyz, /metrics", "for machines"),
-)
+_VIEWER: Final = "openapi-explorer-2.4.820.min.js"
+_VIEWER_STYLE: Final = "body{margin:0}openapi-explorer{height:100vh}"
+# The viewer asks this server only: for the document, and for what its reader tries out. It makes style sheets as it
+# goes, which are harmless while nothing can be loaded from elsewhere; scripts are this server's files alone.
+_VIEWER_POLICY: Final = "style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
+_DOCS: Final = f"""<script type="module" src="/docs/{_VIEWER}"></script>
+<openapi-explorer spec-url="/openapi.json" hide-authentication hide-server-selection>
+</openapi-explorer>
+<noscript>This page needs scripts. The document itself: <a href="/openapi.json">openapi.json</a></noscript>"""
 
 
-def default_pages(openapi: bytes | None = None) -> Mapping[str, Page]:
-    """Return the pages by path; ``/openapi.json`` only when its bytes are given."""
-    rows = "\n".join(
-        f"<tr><td><code>{method}</code></td><td><code>{path}</code></td><td>{what}</td></tr>"
-        for method, path, what in _ROUTES
-    )
-    link = '<p><a href="/openapi.json">openapi.json</a></p>' if openapi is not None else ""
-    docs = f'<h1>The HTTP API</h1>\n<table>\n{rows}\n</table>\n{link}<p><a href="/">back</a></p>'
-    pages = {"/": html_page("upload-service", _HOME), "/docs": html_page("upload-service: HTTP API", docs)}
-    if openapi is not None:
-        pages["/openapi.json"] = Page(openapi, b"application/json")
-    return pages
+def default_pages() -> Mapping[str, Page]:
+    """Return the pages by path; reads them from the package."""
+    files = resources.files("upload_server.web").joinpath("openapi")
+    document = files.joinpath("openapi.json").read_bytes()
+    viewer = files.joinpath("viewer", _VIEWER).read_bytes()
+    return {
+        "/": html_page("upload-service", _HOME),
+        "/docs": html_page("upload-service: HTTP API", _DOCS, _VIEWER_STYLE, _VIEWER_POLICY),
+        f"/docs/{_VIEWER}": Page(viewer, b"text/javascript; charset=utf-8", cache_control=_IMMUTABLE),
+        "/openapi.json": Page(document, b"application/json"),
+    }
