@@ -1,38 +1,33 @@
-"""Fixtures of the client's tests: a scripted server, and clients of both kinds for it."""
+"""Fixtures of the client's tests: a scripted server, and clients of both kinds for it and for the real one."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client.proxy import Proxy, proxy_to
 from client.scripted import Running, start
+from support.process import ServerProcess
 from upload import AsyncClient, Client
-
-
-@pytest.fixture
-async def scripted() -> AsyncIterator[Running]:
-    running = await start()
-    yield running
-    await running.stop()
-
 
 Calls = Callable[..., Awaitable[Any]]
 
 
-@pytest.fixture(params=["asyncio", "blocking"])
-async def call(request: pytest.FixtureRequest, scripted: Running) -> AsyncIterator[Calls]:
-    """Call a method of a client by name: of the asyncio client, and of the blocking one in a thread.
+@asynccontextmanager
+async def calls(kind: str, target: str) -> AsyncIterator[Calls]:
+    """Call a method of a client by name: of the asyncio client, or of the blocking one in a thread.
 
     Iterators come back as lists.
     """
-    if request.param == "asyncio":
-        async with AsyncClient(scripted.target, timeout=10) as client:
+    if kind == "asyncio":
+        async with AsyncClient(target, timeout=10) as client:
 
             async def call_async(method: str, *args: Any, **kwargs: Any) -> Any:
                 result = getattr(client, method)(*args, **kwargs)
@@ -40,17 +35,51 @@ async def call(request: pytest.FixtureRequest, scripted: Running) -> AsyncIterat
 
             yield call_async
         return
-    blocking = Client(scripted.target, timeout=10)
+    with Client(target, timeout=10) as blocking:
 
-    def run(method: str, *args: Any, **kwargs: Any) -> Any:
-        result = getattr(blocking, method)(*args, **kwargs)
-        return list(result) if hasattr(result, "__next__") else result
+        def run(method: str, *args: Any, **kwargs: Any) -> Any:
+            result = getattr(blocking, method)(*args, **kwargs)
+            return list(result) if hasattr(result, "__next__") else result
 
-    async def call_blocking(method: str, *args: Any, **kwargs: Any) -> Any:
-        return await asyncio.to_thread(run, method, *args, **kwargs)
+        async def call_blocking(method: str, *args: Any, **kwargs: Any) -> Any:
+            return await asyncio.to_thread(run, method, *args, **kwargs)
 
-    yield call_blocking
-    blocking.close()
+        yield call_blocking
+
+
+@pytest.fixture(params=["asyncio", "blocking"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of the two clients a test uses."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[Running]:
+    """A scripted server."""
+    running = await start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def call(kind: str, scripted: Running) -> AsyncIterator[Calls]:
+    """A client of the scripted server."""
+    async with calls(kind, scripted.target) as call:
+        yield call
+
+
+@pytest.fixture
+async def proxy(server: ServerProcess) -> AsyncIterator[Proxy]:
+    """A proxy to the real server, whose connections can be cut."""
+    async with proxy_to(server.grpc_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def real(kind: str, proxy: Proxy) -> AsyncIterator[Calls]:
+    """A client of the real server, through the proxy."""
+    async with calls(kind, proxy.target) as call:
+        yield call
 
 
 @dataclass(frozen=True)

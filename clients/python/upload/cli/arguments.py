@@ -28,6 +28,7 @@ class Arguments(argparse.Namespace):
     jobs: int
     keep: bool
     resume: str
+    resume_batch: str
     no_checksum: bool
     # cancel, cancel-batch, get
     id: str
@@ -75,6 +76,8 @@ def _problem(arguments: Arguments) -> str:
                 if value
             ]
             return f"{single[0]} goes with one file only" if single else ""
+        case "upload" if arguments.resume_batch:
+            return "--resume-batch goes with the folder or the files of that batch; for one file there is --resume"
         case "watch" if arguments.all and (arguments.ids or arguments.batches or arguments.until_final):
             return "--all cannot be combined with ids, --batch or --until-final"
         case "watch" if not (arguments.all or arguments.ids or arguments.batches):
@@ -149,6 +152,9 @@ def _add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--keep", action="store_true", help="on Ctrl-C leave the upload resumable instead of cancelling it"
     )
     parser.add_argument("--resume", default="", metavar="FILE_ID", help="go on with a file sent before")
+    parser.add_argument(
+        "--resume-batch", default="", metavar="BATCH_ID", help="go on with a batch sent before, from the same paths"
+    )
 
 
 def _add_cancels(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

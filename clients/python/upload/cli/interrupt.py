@@ -38,6 +38,10 @@ def on_interrupt() -> Iterator[Interrupt]:
     if main is None:
         raise RuntimeError("on_interrupt needs a running task")
     interrupt = Interrupt(main)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a script: Ctrl-C is meant for others, as for any program there.
+        yield interrupt
+        return
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, interrupt.press)
     try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from upload import errors
 from upload.async_client import AsyncClient
@@ -14,7 +17,7 @@ from upload.cli.display import Display, make_display
 from upload.cli.exits import Exit, exit_of, worst
 from upload.cli.interrupt import Interrupt, on_interrupt
 from upload.cli.output import Output, as_json, batch_line, error_json, file_line, sentence
-from upload.cli.plan import Item, Plan, plan
+from upload.cli.plan import Item, Plan, PlanError, plan
 from upload.v1 import upload_pb2 as pb
 
 # After a cancel the server tells the streams; whoever has not heard it by then is not waited for.
@@ -25,12 +28,13 @@ async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> E
     """Send what the paths name; a file alone, or a batch."""
     planned = await asyncio.to_thread(plan, arguments.paths, arguments.name)
     with on_interrupt() as interrupt:
-        job = await _announce(client, arguments, planned)
-        run = _Run(client, arguments, output, job)
+        job: Job | None = None
         try:
-            return await run.finish(interrupt)
+            job = await _announce(client, arguments, planned)
+            return await _Run(client, arguments, output, job).finish(interrupt)
         except asyncio.CancelledError:
-            output.note("left", f"Left without an answer; what became of it: {job.look}")
+            look = job.look if job else "uploadctl list"
+            output.note("left", f"Left without an answer; what became of it: {look}", command=look)
             return Exit.INTERRUPTED
 
 
@@ -40,6 +44,7 @@ class Job:
 
     items: tuple[Item, ...]
     ids: tuple[str, ...]
+    paths: Sequence[Path]
     batch_id: str = ""
     codes: list[Exit] = field(default_factory=list)
 
@@ -48,29 +53,42 @@ class Job:
         """The command that tells how it stands."""
         return f"uploadctl get --batch {self.batch_id}" if self.batch_id else f"uploadctl get {self.ids[0]}"
 
+    @property
+    def resume(self) -> str:
+        """The command that goes on with it."""
+        option = f"--resume-batch {self.batch_id}" if self.batch_id else f"--resume {self.ids[0]}"
+        return f"uploadctl upload {shlex.join(map(str, self.paths))} {option}"
+
 
 async def _announce(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
+    items, kind = planned.items, arguments.content_type
+    if arguments.resume_batch:
+        return await _found_again(client, arguments, planned)
     if planned.batch:
-        specs = [
-            pb.FileSpec(
-                filename=item.name,
-                size_bytes=item.size_bytes,
-                content_type=arguments.content_type or _guess(item.name),
-            )
-            for item in planned.items
-        ]
-        answer = await client.initiate_batch(specs)
-        return Job(planned.items, tuple(answer.file_ids), answer.batch.batch_id)
-    item = planned.items[0]
+        answer = await client.initiate_batch(
+            pb.FileSpec(filename=item.name, size_bytes=item.size_bytes, content_type=kind or _guess(item.name))
+            for item in items
+        )
+        return Job(items, tuple(answer.file_ids), arguments.paths, answer.batch.batch_id)
     if arguments.resume:
-        return Job(planned.items, (arguments.resume,))
+        return Job(items, (arguments.resume,), arguments.paths)
     file = await client.initiate(
-        item.name,
-        item.size_bytes,
-        content_type=arguments.content_type or _guess(item.name),
-        sha256=arguments.sha256,
+        items[0].name, items[0].size_bytes, content_type=kind or _guess(items[0].name), sha256=arguments.sha256
     )
-    return Job(planned.items, (file.file_id,))
+    return Job(items, (file.file_id,), arguments.paths)
+
+
+async def _found_again(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
+    """Match the paths with the files of a batch announced before, by name; leave out what is completed."""
+    batch_id = arguments.resume_batch
+    await client.get_batch(batch_id)
+    known = {file.filename: file async for file in client.list_files(batch_id=batch_id, page_size=1000)}
+    strangers = [item.name for item in planned.items if item.name not in known]
+    if strangers:
+        raise PlanError(f"{strangers[0]} is not among the batch's files: a batch takes no further ones")
+    open_items = [item for item in planned.items if known[item.name].status != pb.UPLOAD_STATUS_COMPLETED]
+    ids = tuple(known[item.name].file_id for item in open_items)
+    return Job(tuple(open_items), ids, arguments.paths, batch_id)
 
 
 def _guess(name: str) -> str:
@@ -87,6 +105,8 @@ class _Run:
         self._job = job
         # Set when there is no point in starting further files.
         self._hopeless = False
+        # Set when something broke that another try may cure.
+        self._resumable = False
 
     async def finish(self, interrupt: Interrupt) -> Exit:
         """Send everything, or deal with Ctrl-C."""
@@ -149,18 +169,20 @@ class _Run:
             # What was sent can never become right: better gone than left to expire.
             await self._cancel_file(file_id, "the source changed or could not be read")
         elif isinstance(error, errors.Unavailable | errors.UploadIdle | errors.ServerFailure):
-            self._say_how_to_resume(item, file_id)
+            self._resumable = True
 
-    def _say_how_to_resume(self, item: Item, file_id: str) -> None:
-        command = f"uploadctl upload {item.path} --resume {file_id}"
-        self._output.note("resumable", f"It can be resumed: {command}", file_id=file_id)
+    def _say_how_to_resume(self) -> None:
+        command = self._job.resume
+        self._output.note("resumable", f"It can be resumed: {command}", command=command)
 
     async def _sum_up(self, code: Exit) -> Exit:
         job = self._job
         unsent = len(job.ids) - len(job.codes)
         if unsent:
             self._output.note("unsent", f"{unsent} files were not started.", files=unsent)
-        if job.batch_id:
+        if self._resumable:
+            self._say_how_to_resume()
+        elif job.batch_id:
             batch = await self._client.get_batch(job.batch_id)
             self._output.result(as_json(batch), "batch  " + batch_line(batch))
         return code
@@ -171,8 +193,7 @@ class _Run:
         if self._arguments.keep:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-            for item, file_id in list(zip(job.items, job.ids, strict=True))[:1]:
-                self._say_how_to_resume(item, file_id)
+            self._say_how_to_resume()
             return Exit.INTERRUPTED
         self._output.note("cancelling", "Cancelling on the server (Ctrl-C again leaves without waiting) ...")
         code = await (self._cancel_batch() if job.batch_id else self._cancel_file(job.ids[0], "interrupted"))
