@@ -88,6 +88,7 @@ def test_floats_have_as_few_digits_as_do(value: float, text: float) -> None:
 def test_a_negative_zero_is_no_default() -> None:
     assert str(brief(Everything(double_value=-0.0))["double_value"]) == "-0.0"
     assert str(brief(Everything(float_value=-0.0))["float_value"]) == "-0.0"
+    assert str(brief(Everything(value=Value(number_value=-0.0)))["value"]) == "-0.0"
 
 
 def test_sixty_four_bits_are_strings() -> None:

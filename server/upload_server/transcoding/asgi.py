@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from .errors import FaultError, FaultKind
-from .metadata import Headers, header
+from .metadata import Headers
 from .router import MalformedPathError
 
 Scope = MutableMapping[str, Any]
@@ -59,7 +59,7 @@ def raw_path(scope: Scope) -> str:
 
 async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, deadline: float | None) -> bytes:
     """The whole body, within its limits; FaultError past one of them."""
-    length = header(headers, b"content-length")
+    length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:19]) > limits.max_bytes:
         raise _too_large(limits)
     loop = asyncio.get_running_loop()

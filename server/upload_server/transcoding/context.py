@@ -36,13 +36,18 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
     """The context of one call. `http` is what a gRPC call's context does not have."""
 
     def __init__(
-        self, http: HttpRequest, metadata: tuple[Metadatum, ...], deadline: float | None, rpc_method: str
+        self,
+        http: HttpRequest,
+        metadata: Callable[[], tuple[Metadatum, ...]],
+        deadline: float | None,
+        rpc_method: str,
     ) -> None:
         self.http = http
         self.rpc_method = rpc_method
         self.aborted = False
         self.write_message: Callable[[Any], Awaitable[None]] | None = None
-        self._metadata = metadata
+        self._read_metadata = metadata
+        self._metadata: tuple[Metadatum, ...] | None = None
         self._deadline = deadline
         self._code: grpc.StatusCode | None = None
         self._details = ""
@@ -95,6 +100,8 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def invocation_metadata(self) -> Any:
         """The request's metadata: pairs that also have `key` and `value`."""
+        if self._metadata is None:
+            self._metadata = self._read_metadata()
         return self._metadata
 
     def set_code(self, code: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from .errors import FaultError, FaultKind
 from .status import DETAILS_KEY
 
-Headers = Sequence[tuple[bytes, bytes]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 PREFIX: Final = b"grpc-metadata-"
 _PERMANENT: Final = frozenset(
@@ -35,17 +35,30 @@ class Metadatum(NamedTuple):
     value: str | bytes
 
 
-def header(headers: Headers, name: bytes) -> bytes | None:
-    """The first header of that name."""
-    for key, value in headers:
-        if key.lower() == name:
-            return value
-    return None
+class Headers:
+    """A request's headers: as they came, and the first of each name."""
+
+    __slots__ = ("_first", "raw")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.raw = raw
+        first: dict[bytes, bytes] = {}
+        for key, value in raw:
+            first.setdefault(key.lower(), value)
+        self._first = first
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first header of that name, which must be in lower case."""
+        return self._first.get(name)
+
+    def have_prefix(self, prefix: bytes) -> bool:
+        """Whether any name begins so."""
+        return any(name.startswith(prefix) for name in self._first)
 
 
 def timeout_seconds(headers: Headers) -> float | None:
     """What Grpc-Timeout allows; None where it is not sent; FaultError where it is malformed."""
-    value = header(headers, b"grpc-timeout")
+    value = headers.get(b"grpc-timeout")
     if value is None:
         return None
     match = _TIMEOUT.fullmatch(value)
@@ -59,7 +72,7 @@ def invocation_metadata(headers: Headers, client_host: str) -> list[Metadatum]:
     result: list[Metadatum] = []
     forwarded: list[str] = []
     host = forwarded_host = ""
-    for raw, value in headers:
+    for raw, value in headers.raw:
         key = raw.lower()
         if key.startswith(PREFIX):
             result.extend(_prefixed(key[len(PREFIX) :].decode("latin-1"), value))

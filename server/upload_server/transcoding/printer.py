@@ -240,7 +240,8 @@ def _print_value(message: Any) -> str:
         number = message.number_value
         if number - number != 0:
             raise ValueError("a google.protobuf.Value holds a number that JSON cannot write")
-        return repr(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+        text = repr(number)
+        return text[:-2] if text.endswith(".0") and text != "-0.0" else text
     if kind == "bool_value":
         return "true" if message.bool_value else "false"
     if kind == "struct_value":

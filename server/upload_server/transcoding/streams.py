@@ -144,7 +144,7 @@ def framer_for(binding: Binding, writer: StatusWriter, headers: Headers) -> Fram
 def accepted(headers: Headers) -> dict[bytes, float]:
     """The media types that Accept names, with their weights."""
     result: dict[bytes, float] = {}
-    values = b",".join(value for key, value in headers if key.lower() == b"accept")
+    values = b",".join(value for key, value in headers.raw if key.lower() == b"accept")
     for item in values.lower().split(b","):
         name, *parameters = (part.strip() for part in item.split(b";"))
         weight = 1.0

@@ -5,6 +5,7 @@ Must not know fields or containers: one value in, one value out.
 
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from .errors import FieldError
@@ -65,11 +66,16 @@ def timestamp_to_text(seconds: int, nanos: int) -> str:
     if not _FIRST_SECOND <= seconds <= _LAST_SECOND or not 0 <= nanos < _NANOS:
         raise ValueError("timestamp out of range")
     days, rest = divmod(seconds, 86_400)
-    date = datetime.fromordinal(days + _EPOCH_DAY)
     hour, rest = divmod(rest, 3_600)
     minute, second = divmod(rest, 60)
-    day = f"{date.year:04d}-{date.month:02d}-{date.day:02d}"
-    return f"{day}T{hour:02d}:{minute:02d}:{second:02d}{_fraction(nanos)}Z"
+    return f"{_day(days)}T{hour:02d}:{minute:02d}:{second:02d}{_fraction(nanos)}Z"
+
+
+@lru_cache(maxsize=64)
+def _day(days: int) -> str:
+    """The date of a day since the epoch: most timestamps of a moment share it."""
+    date = datetime.fromordinal(days + _EPOCH_DAY)
+    return f"{date.year:04d}-{date.month:02d}-{date.day:02d}"
 
 
 def duration_from_text(text: str) -> tuple[int, int]:

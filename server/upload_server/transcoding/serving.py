@@ -1,0 +1,248 @@
+"""Decides the course of one matched request: its limits, its call, and the answer.
+
+Must not know routing, nor any service.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from .asgi import (
+    JSON,
+    BodyLimits,
+    HeaderList,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_empty,
+    read_body,
+)
+from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
+from .context import HttpContext, HttpRequest
+from .errors import Fault, FaultError, FaultKind, FieldError
+from .guard import Cause, Guard
+from .metadata import PREFIX, Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
+from .options import Options
+from .router import Match
+from .rules import Binding
+from .status import Outcome, StatusWriter
+from .streams import Events, Framer, content_type_of, framer_for, http_body
+
+_WATCH_UNARY_AFTER: Final = 0.02
+"""Seconds before a unary call's client is watched: most are answered by then."""
+JSON_HEADERS: Final = ((b"content-type", JSON),)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all requests of an app have in common."""
+
+    options: Options
+    writer: StatusWriter
+    limits: BodyLimits
+    extra_metadata: tuple[Metadatum, ...]
+    streams: set[Guard[Outcome | None]] = field(default_factory=set)
+    draining: bool = False
+
+    async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
+        """Answers with a Status."""
+        headers: HeaderList = [*JSON_HEADERS, *_metadata_headers(outcome.metadata, outcome.trailing, trailers)]
+        if outcome.code is grpc.StatusCode.UNAUTHENTICATED:
+            headers.append((b"www-authenticate", self._challenge(outcome)))
+        await answer(send, outcome.status, self.writer.body(outcome), headers, head=head)
+
+    def _challenge(self, outcome: Outcome) -> bytes:
+        for key, value in (*outcome.metadata, *outcome.trailing):
+            if key == "www-authenticate" and isinstance(value, str) and value.isascii() and value.isprintable():
+                return value.encode()
+        return self.options.www_authenticate.encode()
+
+
+class ServedRequest:
+    """One matched request on its way through."""
+
+    def __init__(
+        self, shared: Shared, match: Match[Binding], path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._shared = shared
+        self._path = path
+        self._binding = match.target
+        self._values = match.values
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers = Headers(scope["headers"])
+        self._head = scope["method"] == "HEAD"
+        self._trailers = b"trailers" in (self._headers.get(b"te") or b"")
+
+    async def serve(self) -> None:
+        """Runs the call and answers; FaultError where it cannot be run."""
+        binding, method = self._binding, self._binding.method
+        seconds = timeout_seconds(self._headers)
+        if seconds is None and not method.streams:
+            seconds = self._shared.options.default_timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
+        context = self._context(deadline)
+        body, content_type = b"", ""
+        if binding.read_body is not None:
+            body, content_type = await self._body(deadline)
+        request = binding.request(self._values, self._query(), body, content_type)
+        try:
+            if method.streams:
+                await self._stream(request, context, deadline)
+            else:
+                await self._unary(request, context, deadline)
+        finally:
+            context.finish()
+
+    def _context(self, deadline: float | None) -> HttpContext:
+        scope = self._scope
+        client = scope.get("client")
+        address = (str(client[0]), int(client[1] or 0)) if client else None
+        http = HttpRequest(scope["method"], self._path, self._binding.template.text, self._headers.raw, address)
+        host, extra = address[0] if address else "", self._shared.extra_metadata
+
+        def metadata() -> tuple[Metadatum, ...]:
+            return (*invocation_metadata(self._headers, host), *extra)
+
+        context = HttpContext(http, metadata, deadline, self._binding.method.name)
+        if self._headers.have_prefix(PREFIX):
+            context.invocation_metadata()  # now, while a value that is no base64 can still be refused
+        return context
+
+    async def _body(self, deadline: float | None) -> tuple[bytes, str]:
+        if not self._binding.raw_body:
+            encoding = self._headers.get(b"content-encoding")
+            if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+                raise FaultError(FaultKind.UNSUPPORTED_ENCODING, "content-encoding is not supported")
+        body = await read_body(self._receive, self._headers, self._shared.limits, deadline)
+        content_type = self._headers.get(b"content-type") or b""
+        return body, content_type.decode("latin-1")
+
+    def _query(self) -> str:
+        try:
+            return str(self._scope.get("query_string", b"").decode())
+        except UnicodeDecodeError:
+            raise FaultError(FaultKind.INVALID_FIELD, "malformed query: not UTF-8") from None
+
+    async def _unary(self, request: Any, context: HttpContext, deadline: float | None) -> None:
+        method = self._binding.method
+        guard: Guard[Any] = Guard(self._receive, deadline, _WATCH_UNARY_AFTER)
+        task = await guard.run(call_unary(method, request, context))
+        ended = self._ended(guard.cause, context)
+        if ended is not None or guard.cause is not None:
+            if ended is not None:
+                await self._fail(ended)
+            await guard.join()
+            return
+        try:
+            response = task.result()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told apart and logged there
+            await self._fail(outcome_of_error(method, context, error))
+            return
+        if isinstance(response, Outcome):
+            await self._fail(response)
+        else:
+            await self._succeed(response, context)
+
+    async def _succeed(self, response: Any, context: HttpContext) -> None:
+        form = self._binding.response
+        try:
+            if form.to_body is not None:
+                holder = http_body(self._binding, response)
+                body, content_type = bytes(holder.data), content_type_of(holder)
+            else:
+                body, content_type = form.to_text(response).encode(), JSON
+        except Exception as error:  # noqa: BLE001 - logged there
+            cause = UnprintableError()
+            cause.__cause__ = error
+            await self._fail(outcome_of_error(self._binding.method, context, cause))
+            return
+        headers = [
+            (b"content-type", content_type),
+            *_metadata_headers(context.initial, context.trailing, self._trailers),
+        ]
+        await answer(self._send, 200, body, headers, head=self._head)
+
+    async def _stream(self, request: Any, context: HttpContext, deadline: float | None) -> None:
+        framer = framer_for(self._binding, self._shared.writer, self._headers)
+        if isinstance(framer, Events):
+            self._resume(request)
+        call = StreamCall(self._binding.method, self._send, framer, context, head=self._head)
+        guard: Guard[Outcome | None] = Guard(self._receive, deadline, 0.0)
+        if self._shared.draining:
+            raise FaultError(FaultKind.SHUTTING_DOWN, "the server is shutting down")
+        self._shared.streams.add(guard)
+        try:
+            task = await call.run(guard, request, self._shared.options.sse_heartbeat)
+        finally:
+            self._shared.streams.discard(guard)
+        try:
+            if guard.cause is not None:
+                ended = self._ended(guard.cause, context)
+                if ended is not None:
+                    await self._end_stream(call, framer, ended)
+            else:
+                await self._end_stream(call, framer, self._result(task, context))
+        finally:
+            await guard.join()
+
+    def _result(self, task: "asyncio.Task[Outcome | None]", context: HttpContext) -> Outcome | Fault | None:
+        try:
+            return task.result()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told apart and logged there
+            return outcome_of_error(self._binding.method, context, error)
+
+    async def _end_stream(self, call: StreamCall, framer: Framer, result: Outcome | Fault | None) -> None:
+        if call.started:
+            await call.finish(self._shared.writer.outcome(result) if isinstance(result, Fault) else result)
+        elif result is not None:
+            await self._fail(result)
+        elif self._head:
+            await answer_empty(self._send, 200, call.headers())
+        elif framer.status_when_empty == 204:  # noqa: PLR2004 - a status
+            await answer_empty(self._send, 204, call.headers()[len(framer.headers()) :])
+        else:
+            await answer(self._send, framer.status_when_empty, b"", call.headers())
+
+    def _resume(self, request: Any) -> None:
+        """Gives Last-Event-ID to the request: a reconnecting client's URL still has the older token."""
+        field, value = self._binding.method.sse_resume, self._headers.get(b"last-event-id")
+        if field is None or not value:
+            return
+        if any(bound.names == field.names for bound in self._binding.path_fields):
+            return
+        try:
+            field.set(request, value.decode())
+        except (UnicodeDecodeError, FieldError):
+            raise FaultError(FaultKind.INVALID_HEADER, "malformed Last-Event-ID header") from None
+
+    def _ended(self, cause: Cause | None, context: HttpContext) -> Fault | None:
+        """What the client is told of a call that was ended from outside, if it is still there."""
+        if cause is None:
+            return None
+        context.cancel()
+        if cause is Cause.DEADLINE:
+            return Fault(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
+        if cause is Cause.SHUTDOWN:
+            return Fault(FaultKind.SHUTTING_DOWN, "the server is shutting down")
+        return None
+
+    async def _fail(self, result: Outcome | Fault) -> None:
+        outcome = self._shared.writer.outcome(result) if isinstance(result, Fault) else result
+        await self._shared.send_outcome(outcome, self._send, head=self._head, trailers=self._trailers)
+
+
+def _metadata_headers(
+    initial: Sequence[tuple[str, str | bytes]], trailing: Sequence[tuple[str, str | bytes]], trailers: bool
+) -> HeaderList:
+    """Both kinds go back as headers: a complete answer has nothing after its body to hold the later one."""
+    headers = response_headers((*initial, *trailing)) if initial or trailing else []
+    if trailers and trailing:
+        headers += response_headers(trailing, b"grpc-trailer-")
+    return headers
