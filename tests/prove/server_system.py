@@ -90,7 +90,7 @@ class ServerSystem:
             code = await stream.call.code()
             if code is grpc.StatusCode.OK:
                 return None
-            raise _refused_call(code, dict(await stream.call.trailing_metadata() or ()))
+            raise refusal_of_call(code, dict(await stream.call.trailing_metadata() or ()))
         assert isinstance(message, pb.UploadFileResponse)
         return message
 
@@ -195,10 +195,10 @@ async def _quietly(awaitable: Any) -> None:
 
 
 def _refused_rpc(error: grpc.aio.AioRpcError) -> Refused:
-    return _refused_call(error.code(), dict(error.trailing_metadata() or ()))
+    return refusal_of_call(error.code(), dict(error.trailing_metadata() or ()))
 
 
-def _refused_call(code: grpc.StatusCode, trailers: Mapping[str, Any]) -> Refused:
+def refusal_of_call(code: grpc.StatusCode, trailers: Mapping[str, Any]) -> Refused:
     raw = trailers.get("grpc-status-details-bin")
     if raw is None:
         return Refused(f"GRPC_{code.name}")
