@@ -76,6 +76,7 @@ async def ask(
     """
     deadline = time.monotonic() + seconds
     backoff = Backoff(tries=tries)
+    unreachable: errors.ServerUnreachable | None = None
     while True:
         left = deadline - time.monotonic()
         try:
@@ -83,9 +84,13 @@ async def ask(
         except errors.UploadServiceError as error:
             delay = backoff.next(error.retry_after) if call_repeatable(error) else None
             if delay is None or time.monotonic() + delay >= deadline:
+                told = unreachable if unreachable and isinstance(error, errors.DeadlineExceeded) else error
                 if request_id:
-                    error.metadata.setdefault("request_id", request_id)
-                raise
+                    told.metadata.setdefault("request_id", request_id)
+                raise told from error.__cause__
+            if isinstance(error, errors.ServerUnreachable):
+                # When time runs out in a later try, this is what it was about.
+                unreachable = error
         await transport.sleep(delay)
 
 

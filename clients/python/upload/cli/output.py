@@ -147,7 +147,7 @@ class Output:
 
     def note(self, event: str, text: str, **values: object) -> None:
         """Say beside the results what happens."""
-        line = json.dumps({"event": event, **values}) if self.json_lines else printable(text)
+        line = json.dumps({"event": event, "message": text, **values}) if self.json_lines else printable(text)
         print(line, file=self._err, flush=True)
 
     def error(self, error: Exception) -> None:

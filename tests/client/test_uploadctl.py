@@ -1,0 +1,365 @@
+"""uploadctl as a program: against the real service, with Ctrl-C, pipes and a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.process import ServerProcess, StartServer, gone_from_disk
+from upload import AsyncClient
+from upload.v1 import upload_pb2 as pb
+
+UPLOADCTL = str(Path(sys.executable).with_name("uploadctl"))
+# A program started in the background may be told to ignore Ctrl-C, and children inherit that.
+HEARS_CTRL_C = ["env", "--default-signal=INT"]
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a finished program said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.err.splitlines()]
+
+
+def environment(server: ServerProcess | None) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
+    return {**clean, "UPLOAD_SERVER": server.target} if server else clean
+
+
+@contextmanager
+def started(server: ServerProcess, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*HEARS_CTRL_C, UPLOADCTL, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(server),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def ended(process: subprocess.Popen[str]) -> Ended:
+    out, err = await asyncio.to_thread(process.communicate, None, SECONDS)
+    return Ended(process.returncode, out, err)
+
+
+async def uploadctl(server: ServerProcess | None, *arguments: str) -> Ended:
+    process = await asyncio.create_subprocess_exec(
+        UPLOADCTL,
+        *arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(server),
+    )
+    out, err = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.txt"
+    path.write_text("hello")
+    return path
+
+
+@pytest.fixture
+def huge(tmp_path: Path) -> Path:
+    """A file that takes minutes to send, and no room here."""
+    path = tmp_path / "huge.bin"
+    with path.open("wb") as file:
+        file.truncate(100 * 1024**3)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "photos"
+    (path / "sub").mkdir(parents=True)
+    (path / "a.txt").write_text("a")
+    (path / "sub" / "b.txt").write_text("bb")
+    (path / "empty").touch()
+    return path
+
+
+@pytest.fixture
+async def client(server: ServerProcess) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(server.target) as client:
+        yield client
+
+
+async def id_of_started(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    note = json.loads(await asyncio.to_thread(process.stderr.readline))
+    assert note["event"] == "started"
+    return str(note["file_id"])
+
+
+async def under_way(client: AsyncClient, file_id: str) -> None:
+    """Wait until bytes of a file are durable."""
+    async for event in client.watch([file_id], progress_interval=0.1):
+        if event.HasField("progress") and event.progress.bytes_received:
+            return
+
+
+async def test_a_file_is_sent_and_shown(server: ServerProcess, small: Path) -> None:
+    sent = await uploadctl(server, "upload", str(small), "--json")
+    assert sent.code == 0
+    (file,) = sent.lines
+    assert (file["status"], file["filename"], file["bytes_received"]) == ("completed", "small.txt", 5)
+    assert file["content_type"] == "text/plain"
+    assert file["cancelled_at"] is None
+    shown = await uploadctl(server, "--json", "get", file["file_id"])
+    assert shown.lines == [file]
+    text = await uploadctl(server, "get", file["file_id"])
+    assert "status:                 completed" in text.out
+    audit = await uploadctl(server, "audit", "--file", file["file_id"])
+    assert [line.split("  ")[2].strip() for line in audit.out.splitlines()] == [
+        "(new) -> pending",
+        "pending -> uploading",
+        "uploading -> completed",
+    ]
+
+
+async def test_a_folder_is_a_batch_of_relative_names(server: ServerProcess, folder: Path) -> None:
+    sent = await uploadctl(server, "upload", str(folder), "--json")
+    assert sent.code == 0
+    *files, batch = sent.lines
+    assert sorted(file["filename"] for file in files) == ["a.txt", "empty", "sub/b.txt"]
+    assert (batch["status"], batch["total_files"], batch["completed_files"]) == ("completed", 3, 3)
+    listed = await uploadctl(server, "list", "--batch", batch["batch_id"], "--limit", "2", "--json")
+    assert [file["filename"] for file in listed.lines] == ["a.txt", "empty"]
+
+
+async def test_several_paths_are_one_batch(server: ServerProcess, folder: Path, small: Path) -> None:
+    sent = await uploadctl(server, "upload", str(folder), str(small), "--json")
+    names = {line["filename"] for line in sent.lines[:-1]}
+    assert names == {"photos/a.txt", "photos/empty", "photos/sub/b.txt", "small.txt"}
+
+
+async def test_python_m_upload_is_the_same_program(server: ServerProcess) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "upload", "--server", server.target, "list", stdout=subprocess.PIPE
+    )
+    await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode == 0
+
+
+async def test_ctrl_c_cancels_on_the_server(server: ServerProcess, client: AsyncClient, huge: Path) -> None:
+    with started(server, "upload", str(huge), "--json") as process:
+        file_id = await id_of_started(process)
+        await under_way(client, file_id)
+        process.send_signal(signal.SIGINT)
+        end = await ended(process)
+    assert end.code == 130
+    assert [note["event"] for note in end.notes if note["event"] != "failed"] == ["cancelling", "cancelled"]
+    file = await client.get(file_id)
+    assert (file.status, file.cancel_reason) == (pb.UPLOAD_STATUS_CANCELLED, "interrupted")
+    await gone_from_disk(server, file_id)
+
+
+async def test_ctrl_c_cancels_a_batch(server: ServerProcess, client: AsyncClient, huge: Path, small: Path) -> None:
+    with started(server, "upload", str(huge), str(small), "--jobs", "1", "--json") as process:
+        file_id = await id_of_started(process)
+        await under_way(client, file_id)
+        process.send_signal(signal.SIGINT)
+        end = await ended(process)
+    assert end.code == 130
+    batch = await client.get_batch((await client.get(file_id)).batch_id)
+    assert (batch.status, batch.cancelled_files_count) == (pb.BATCH_STATUS_CANCELLED, 2)
+    assert f"Cancelled batch {batch.batch_id}: all 2 files." in [note["message"] for note in end.notes]
+
+
+async def test_keep_leaves_the_upload_resumable(server: ServerProcess, client: AsyncClient, tmp_path: Path) -> None:
+    path = tmp_path / "big.bin"
+    path.write_bytes(os.urandom(1024) * 300 * 1024)
+    with started(server, "upload", str(path), "--keep", "--json") as process:
+        file_id = await id_of_started(process)
+        await under_way(client, file_id)
+        process.send_signal(signal.SIGINT)
+        end = await ended(process)
+    assert end.code == 130
+    (note,) = end.notes
+    assert note["command"] == f"uploadctl upload {path} --resume {file_id}"
+    kept = await client.get(file_id)
+    assert kept.status == pb.UPLOAD_STATUS_UPLOADING
+    resumed = await uploadctl(server, "upload", str(path), "--resume", file_id, "--json")
+    assert resumed.code == 0
+    assert resumed.lines[0]["bytes_received"] == path.stat().st_size
+
+
+async def test_a_batch_is_resumed_without_what_is_completed(
+    server: ServerProcess, client: AsyncClient, folder: Path
+) -> None:
+    specs = [("a.txt", 1), ("empty", 0), ("sub/b.txt", 2)]
+    answer = await client.initiate_batch(pb.FileSpec(filename=name, size_bytes=size) for name, size in specs)
+    await client.upload(b"a", resume_file_id=answer.file_ids[0])
+    resumed = await uploadctl(server, "upload", str(folder), "--resume-batch", answer.batch.batch_id, "--json")
+    assert resumed.code == 0
+    assert [line.get("filename") for line in resumed.lines] == ["empty", "sub/b.txt", None]
+    assert resumed.lines[-1]["status"] == "completed"
+
+
+async def test_the_second_ctrl_c_leaves_without_claiming_anything(start_server: StartServer, huge: Path) -> None:
+    server = start_server()
+    async with AsyncClient(server.target) as client:
+        with started(server, "upload", str(huge), "--json") as process:
+            await under_way(client, await id_of_started(process))
+            os.kill(server.pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert json.loads(await asyncio.to_thread(process.stderr.readline))["event"] == "cancelling"
+            process.send_signal(signal.SIGINT)
+            end = await ended(process)
+            os.kill(server.pid, signal.SIGCONT)
+    assert end.code == 130
+    assert [note["event"] for note in end.notes] == ["left"]
+
+
+async def test_a_cancel_by_someone_else_ends_the_upload_with_5(
+    server: ServerProcess, client: AsyncClient, huge: Path
+) -> None:
+    with started(server, "upload", str(huge)) as process:
+        assert process.stderr is not None
+        file_id = (await asyncio.to_thread(process.stderr.readline)).split()[-1]
+        await under_way(client, file_id)
+        await client.cancel(file_id, reason="not \x1b[31mthis")
+        end = await ended(process)
+    assert end.code == 5
+    assert end.err.startswith("huge.bin: The upload was cancelled by user (not \\u001b[31mthis);")
+
+
+async def test_cancelling_twice_is_fine_and_too_late_is_4(server: ServerProcess, client: AsyncClient) -> None:
+    file = await client.initiate("a.txt", 3)
+    first = await uploadctl(server, "cancel", file.file_id, "--reason", "enough")
+    assert (first.code, first.out) == (0, f"Cancelled a.txt ({file.file_id}).\n")
+    again = await uploadctl(server, "cancel", file.file_id)
+    assert again.code == 0
+    assert "was already cancelled" in again.out
+    assert "by user (enough)." in again.out
+    done = await client.upload(b"abc", filename="b")
+    late = await uploadctl(server, "cancel", done.file_id)
+    assert (late.code, late.out) == (4, "")
+    assert late.err == "uploadctl: The file is completed and can no longer be cancelled; nothing was changed.\n"
+    unknown = await uploadctl(server, "cancel", "nobody", "--json")
+    assert unknown.code == 3
+    assert unknown.notes[0]["error"]["reason"] == "FILE_NOT_FOUND"
+
+
+async def test_cancel_batch_counts_its_files(server: ServerProcess, client: AsyncClient) -> None:
+    answer = await client.initiate_batch([pb.FileSpec(filename="a", size_bytes=1)] * 3)
+    end = await uploadctl(server, "cancel-batch", answer.batch.batch_id, "--json")
+    assert end.code == 0
+    assert (end.lines[0]["cancelled_files_count"], end.lines[0]["already"]) == (3, False)
+    shown = await uploadctl(server, "get", "--batch", answer.batch.batch_id, "--json")
+    assert shown.lines[0]["status"] == "cancelled"
+
+
+async def test_a_piped_watch_writes_json_lines_until_all_are_final(server: ServerProcess, client: AsyncClient) -> None:
+    answer = await client.initiate_batch([pb.FileSpec(filename="a", size_bytes=1)] * 2)
+    arguments = ("watch", "--batch", answer.batch.batch_id, "--until-final")
+    with started(server, *arguments) as process:
+        assert process.stdout is not None
+        first = json.loads(await asyncio.to_thread(process.stdout.readline))
+        assert first["file"]["status"] == "pending"
+        await client.upload(b"a", resume_file_id=answer.file_ids[0])
+        await client.cancel(answer.file_ids[1])
+        end = await ended(process)
+    assert end.code == 5
+    assert end.lines[-1]["batch"]["status"] == "completed"
+    assert all(line["resume_token"] for line in end.lines)
+
+
+async def test_ctrl_c_ends_a_watch_quietly(server: ServerProcess, client: AsyncClient) -> None:
+    file = await client.initiate("a", 1)
+    with started(server, "watch", file.file_id) as process:
+        assert process.stdout is not None
+        await asyncio.to_thread(process.stdout.readline)
+        process.send_signal(signal.SIGINT)
+        end = await ended(process)
+    assert (end.code, end.err) == (130, "")
+
+
+async def test_a_reader_that_has_enough_ends_a_list_quietly(server: ServerProcess, client: AsyncClient) -> None:
+    for _ in range(3):
+        await client.initiate("a", 1)
+    read, write = os.pipe()
+    os.close(read)
+    process = await asyncio.create_subprocess_exec(
+        UPLOADCTL, "list", stdout=write, stderr=subprocess.PIPE, env=environment(server)
+    )
+    os.close(write)
+    _, err = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert (process.returncode, err) == (141, b"")
+
+
+async def test_no_server_is_7_and_one_sentence(small: Path) -> None:
+    end = await uploadctl(None, "--server", "127.0.0.1:1", "--timeout", "1", "upload", str(small))
+    assert (end.code, end.out) == (7, "")
+    assert end.err.count("\n") == 1
+    assert "connection refused" in end.err
+
+
+async def test_what_cannot_be_read_is_6(server: ServerProcess, tmp_path: Path) -> None:
+    missing = await uploadctl(server, "upload", str(tmp_path / "none"))
+    assert missing.code == 6
+    assert missing.err == f"uploadctl: Cannot read {tmp_path / 'none'}: No such file or directory.\n"
+    (tmp_path / "empty").mkdir()
+    empty = await uploadctl(server, "upload", str(tmp_path / "empty"))
+    assert (empty.code, "nothing to upload" in empty.err) == (6, True)
+
+
+async def test_a_wrong_checksum_is_6(server: ServerProcess, small: Path) -> None:
+    end = await uploadctl(server, "upload", str(small), "--sha256", "0" * 64)
+    assert end.code == 6
+    assert "the file is failed" in end.err
+
+
+async def test_a_terminal_sees_a_moving_bar_and_lines(server: ServerProcess, small: Path) -> None:
+    master, terminal = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        UPLOADCTL, "upload", str(small), stdout=terminal, stderr=terminal, env=environment(server) | {"TERM": "xterm"}
+    )
+    os.close(terminal)
+
+    def read_all() -> bytes:
+        text = b""
+        try:
+            while data := os.read(master, 65536):
+                text += data
+        except OSError:
+            pass  # the other end of a terminal was closed
+        return text
+
+    text = await asyncio.wait_for(asyncio.to_thread(read_all), SECONDS)
+    os.close(master)
+    assert await process.wait() == 0
+    assert b"small.txt" in text
+    assert b"5/5 bytes" in text
+    assert b"completed" in text
