@@ -1,0 +1,171 @@
+/**
+ * The unary calls over HTTP: messages in, messages or errors out.
+ * Must not know retries of its callers' meaning: it repeats only what failed without an answer and is safe to repeat.
+ */
+
+import { create, fromJson, toJson } from "@bufbuild/protobuf";
+import type { DescMessage, JsonObject, JsonValue, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { errorOfStatus, noAnswer, ServiceError, UploadError } from "./errors.js";
+import {
+  BatchSchema,
+  CancelBatchRequestSchema,
+  CancelBatchResponseSchema,
+  CancelFileRequestSchema,
+  CancelFileResponseSchema,
+  FileSchema,
+  InitiateBatchRequestSchema,
+  InitiateBatchResponseSchema,
+  InitiateUploadRequestSchema,
+  InitiateUploadResponseSchema,
+  ListAuditEventsRequestSchema,
+  ListAuditEventsResponseSchema,
+  ListFilesRequestSchema,
+  ListFilesResponseSchema,
+} from "./gen/upload/v1/upload_pb.js";
+import { backoff, plainSleep } from "./pause.js";
+import type { Sleep } from "./pause.js";
+
+export interface ApiOptions {
+  /** Where the service's HTTP port is; the page's own origin if left out. */
+  baseUrl?: string | URL;
+  /** Another `fetch`, for example one that adds a header. */
+  fetch?: typeof fetch;
+  sleep?: Sleep;
+}
+
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+  /** Milliseconds that an answer may take. */
+  timeoutMs?: number;
+  /** How often to repeat a call that had no answer or a passing failure. */
+  retries?: number;
+}
+
+const TIMEOUT_MS = 30_000;
+
+/** The service's unary calls. */
+export class Api {
+  readonly baseUrl: string;
+  private readonly fetch: typeof fetch;
+  readonly sleep: Sleep;
+
+  constructor(options: ApiOptions = {}) {
+    const page = typeof location === "undefined" ? undefined : location.href;
+    this.baseUrl = new URL(options.baseUrl ?? "/", page).href.replace(/\/$/, "");
+    this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
+    this.sleep = options.sleep ?? plainSleep;
+  }
+
+  /** Announce a file. Give a `requestId` to make a repetition safe. */
+  initiateUpload(request: MessageInitShape<typeof InitiateUploadRequestSchema>, options?: CallOptions) {
+    const body = bodyOf(InitiateUploadRequestSchema, request);
+    return this.post("/api/v1/upload/initiate", body, InitiateUploadResponseSchema, options);
+  }
+
+  /** Announce 1 to 10,000 files that belong together. */
+  initiateBatch(request: MessageInitShape<typeof InitiateBatchRequestSchema>, options?: CallOptions) {
+    const body = bodyOf(InitiateBatchRequestSchema, request);
+    return this.post("/api/v1/batch/initiate", body, InitiateBatchResponseSchema, options);
+  }
+
+  /** One file. */
+  getFile(fileId: string, options?: CallOptions) {
+    return this.get(`/api/v1/files/${encodeURIComponent(fileId)}`, {}, FileSchema, options);
+  }
+
+  /** One page of files, oldest first. */
+  listFiles(request: MessageInitShape<typeof ListFilesRequestSchema> = {}, options?: CallOptions) {
+    return this.get("/api/v1/files", bodyOf(ListFilesRequestSchema, request), ListFilesResponseSchema, options);
+  }
+
+  /** One batch. */
+  getBatch(batchId: string, options?: CallOptions) {
+    return this.get(`/api/v1/batch/${encodeURIComponent(batchId)}`, {}, BatchSchema, options);
+  }
+
+  /** One page of the audit trail, oldest first. */
+  listAuditEvents(request: MessageInitShape<typeof ListAuditEventsRequestSchema> = {}, options?: CallOptions) {
+    const query = bodyOf(ListAuditEventsRequestSchema, request);
+    return this.get("/api/v1/audit/events", query, ListAuditEventsResponseSchema, options);
+  }
+
+  /** Ask once for a cancel. `UploadClient.cancel` is the one that makes sure. */
+  cancelFile(request: MessageInitShape<typeof CancelFileRequestSchema> & { fileId: string }, options?: CallOptions) {
+    const { file_id: _, ...body } = bodyOf(CancelFileRequestSchema, request);
+    const path = `/api/v1/upload/cancel/${encodeURIComponent(request.fileId)}`;
+    return this.post(path, body, CancelFileResponseSchema, options);
+  }
+
+  /** Ask once for a cancel of a batch. `UploadClient.cancelBatch` is the one that makes sure. */
+  cancelBatch(request: MessageInitShape<typeof CancelBatchRequestSchema> & { batchId: string }, options?: CallOptions) {
+    const { batch_id: _, ...body } = bodyOf(CancelBatchRequestSchema, request);
+    const path = `/api/v1/batch/cancel/${encodeURIComponent(request.batchId)}`;
+    return this.post(path, body, CancelBatchResponseSchema, options);
+  }
+
+  private get<O extends DescMessage>(path: string, query: JsonObject, answer: O, options?: CallOptions) {
+    const fields = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) fields.append(name, String(value));
+    const text = fields.toString();
+    return this.call(`${path}${text && "?"}${text}`, {}, answer, { retries: 2, ...options });
+  }
+
+  private post<O extends DescMessage>(path: string, body: JsonObject, answer: O, options?: CallOptions) {
+    const headers = { "content-type": "application/json" };
+    return this.call(path, { method: "POST", headers, body: JSON.stringify(body) }, answer, options);
+  }
+
+  private async call<O extends DescMessage>(
+    path: string,
+    init: RequestInit,
+    answer: O,
+    options: CallOptions = {},
+  ): Promise<MessageShape<O>> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return fromJson(answer, await this.once(path, init, options), { ignoreUnknownFields: true });
+      } catch (error) {
+        if (attempt >= (options.retries ?? 0) || !mayPass(error) || options.signal?.aborted) throw error;
+        const asked = error instanceof ServiceError ? error.retryAfterMs : undefined;
+        await this.sleep(Math.min(asked ?? backoff(attempt), 30_000));
+      }
+    }
+  }
+
+  private async once(path: string, init: RequestInit, options: CallOptions): Promise<JsonValue> {
+    const url = this.baseUrl + path;
+    const clock = AbortSignal.timeout(options.timeoutMs ?? TIMEOUT_MS);
+    const signal = options.signal ? AbortSignal.any([clock, options.signal]) : clock;
+    let response: Response;
+    let text: string;
+    try {
+      response = await this.fetch(url, { ...init, signal, cache: "no-store" });
+      text = await response.text();
+    } catch (error) {
+      if (options.signal?.aborted) throw options.signal.reason;
+      throw noAnswer(url, error);
+    }
+    const body = parsed(text);
+    if (!response.ok) throw errorOfStatus(body, response.status);
+    if (body === undefined) throw errorOfStatus(undefined, 404);
+    return body;
+  }
+}
+
+/** Whether a repetition may do better: nobody answered, or the service failed or was busy. */
+export function mayPass(error: unknown): boolean {
+  if (error instanceof ServiceError) return error.transient;
+  return error instanceof UploadError && error.reason === "NO_ANSWER";
+}
+
+function bodyOf<I extends DescMessage>(schema: I, request: MessageInitShape<I>): JsonObject {
+  return toJson(schema, create(schema, request), { useProtoFieldName: true }) as JsonObject;
+}
+
+function parsed(text: string): JsonValue | undefined {
+  try {
+    return JSON.parse(text) as JsonValue;
+  } catch {
+    return undefined;
+  }
+}

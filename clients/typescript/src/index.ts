@@ -1,0 +1,24 @@
+/** The public surface. */
+
+export { Api } from "./api.js";
+export type { ApiOptions, CallOptions } from "./api.js";
+export { BatchCancellation, BatchUpload } from "./batch.js";
+export type { BatchCancelOutcome, BatchFile, BatchOptions } from "./batch.js";
+export { Cancellation } from "./cancel.js";
+export type { CancelOptions, CancelOutcome } from "./cancel.js";
+export { UploadClient } from "./client.js";
+export type { ClientOptions } from "./client.js";
+export { hasReason, ServiceError, UploadError } from "./errors.js";
+export type { LocalReason, Reason, ServiceReason } from "./errors.js";
+export { BatchStatus, UploadStatus } from "./gen/upload/v1/upload_pb.js";
+export type { AuditEvent, Batch, File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
+export { dateOf } from "./pause.js";
+export type { Sleep } from "./pause.js";
+export { SharedWatch } from "./shared.js";
+export type { SharedWatchOptions } from "./shared.js";
+export { batchStatusWord, fileStatusWord, isFinal } from "./statuses.js";
+export type { StatusWord } from "./statuses.js";
+export { Upload } from "./upload.js";
+export type { UploadOptions, UploadProgress, UploadState } from "./upload.js";
+export { Watch } from "./watch.js";
+export type { WatchEvent, WatchOptions, WatchState, WatchTargets } from "./watch.js";

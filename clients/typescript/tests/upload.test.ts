@@ -1,0 +1,174 @@
+/** Uploads: whole, empty, interrupted, replaced, changed. */
+
+import assert from "node:assert/strict";
+import { openAsBlob } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import { fileStatusWord, hasReason, UploadError } from "../src/index.js";
+import { clientOf, CountingWebSocket, eventually, fileOf, MiB, observer, Proxy, TestServer } from "./support.js";
+
+let server: TestServer;
+before(async () => (server = await TestServer.start()));
+after(() => server.stop());
+beforeEach(() => CountingWebSocket.reset());
+
+test("a file arrives whole, with progress that never shrinks and a full buffer never", async () => {
+  const proxy = await Proxy.to(server.httpPort);
+  proxy.bytesPerSecond = 24 * MiB;
+  const client = clientOf(proxy.url);
+  const { file, sha256 } = fileOf(24 * MiB, "näme 🎉.bin");
+  const { onProgress, seen } = observer();
+  const stored = await client.upload(file, { onProgress }).done;
+  assert.equal(stored.sha256, sha256);
+  assert.equal(stored.filename, "näme 🎉.bin");
+  const received = seen.map((progress) => progress.bytesReceived);
+  assert.deepEqual(received, [...received].sort((a, b) => a - b));
+  assert.equal(seen.at(-1)?.state, "completed");
+  assert.ok(CountingWebSocket.mostBuffered > 0 && CountingWebSocket.mostBuffered <= MiB, `${CountingWebSocket.mostBuffered}`);
+  proxy.stop();
+});
+
+test("a file of 0 bytes is a file", async () => {
+  const stored = await clientOf(server.url).upload(new File([], "empty")).done;
+  assert.equal(fileStatusWord(stored.status), "completed");
+  assert.equal(stored.sizeBytes, 0n);
+});
+
+test("a checksum that differs fails the upload", async () => {
+  const upload = clientOf(server.url).upload(fileOf(1000).file, { sha256: "0".repeat(64) });
+  await assert.rejects(upload.done, (error) => hasReason(error, "CHECKSUM_MISMATCH"));
+  assert.equal(upload.state, "failed");
+});
+
+test("a connection that is cut is opened again where it was", async () => {
+  const proxy = await Proxy.to(server.httpPort);
+  proxy.bytesPerSecond = 12 * MiB;
+  const { file, sha256 } = fileOf(24 * MiB);
+  const { onProgress, until, seen } = observer();
+  const upload = clientOf(proxy.url).upload(file, { onProgress });
+  await until((progress) => progress.bytesReceived > 0);
+  proxy.cut();
+  const stored = await upload.done;
+  proxy.stop();
+  assert.equal(stored.sha256, sha256);
+  assert.ok(seen.some((progress) => progress.state === "interrupted"));
+  assert.equal(CountingWebSocket.urls.length, 2);
+  assert.ok(Number(new URL(CountingWebSocket.urls[1]!).searchParams.get("offset")) > 0);
+});
+
+test("a server that is killed and comes back gets the rest", async () => {
+  const own = await TestServer.start();
+  const proxy = await Proxy.to(own.httpPort);
+  proxy.bytesPerSecond = 12 * MiB;
+  const { file, sha256 } = fileOf(24 * MiB);
+  const { onProgress, until } = observer();
+  const upload = clientOf(proxy.url).upload(file, { onProgress });
+  await until((progress) => progress.bytesReceived > 0);
+  await own.kill("SIGKILL");
+  await until((progress) => progress.state === "interrupted");
+  await own.run();
+  assert.equal((await upload.done).sha256, sha256);
+  proxy.stop();
+  await own.stop();
+});
+
+test("a newer stream takes the file over, and the older one does not fight for it", async () => {
+  const proxy = await Proxy.to(server.httpPort);
+  proxy.bytesPerSecond = 4 * MiB;
+  const { file } = fileOf(8 * MiB);
+  const { onProgress, until } = observer();
+  const first = clientOf(proxy.url).upload(file, { onProgress });
+  await until((progress) => progress.bytesReceived > 0);
+  const second = clientOf(server.url).upload(file, { fileId: first.fileId! });
+  await assert.rejects(first.done, (error) => hasReason(error, "WRITER_REPLACED"));
+  assert.equal(fileStatusWord((await second.done).status), "completed");
+  proxy.stop();
+});
+
+test("a file that changes while it is uploaded is cancelled, and says so", async () => {
+  const path = join(await mkdtemp(join(tmpdir(), "upload-ts-")), "changing");
+  await writeFile(path, Buffer.alloc(32 * MiB, 1));
+  const proxy = await Proxy.to(server.httpPort);
+  proxy.bytesPerSecond = 8 * MiB;
+  const { onProgress, until } = observer();
+  const upload = clientOf(proxy.url).upload(await openAsBlob(path), { filename: "changing", onProgress });
+  await until((progress) => progress.bytesReceived > 0);
+  await writeFile(path, Buffer.alloc(32 * MiB + 1, 2));
+  await assert.rejects(upload.done, (error) => hasReason(error, "FILE_CHANGED") && /choose the file again/.test(error.message));
+  const file = await clientOf(server.url).api.getFile(upload.fileId!);
+  assert.equal(fileStatusWord(file.status), "cancelled");
+  assert.equal(file.cancelReason, "the file changed");
+  proxy.stop();
+});
+
+test("a page may ask that a closed connection keeps the upload", async () => {
+  const proxy = await Proxy.to(server.httpPort);
+  proxy.bytesPerSecond = 4 * MiB;
+  const { onProgress, until } = observer();
+  const upload = clientOf(proxy.url).upload(fileOf(8 * MiB).file, { onProgress, keepOnDisconnect: true });
+  await until((progress) => progress.bytesReceived > 0);
+  assert.match(CountingWebSocket.urls[0]!, /on_disconnect=keep/);
+  const outcome = await upload.cancel();
+  assert.equal(outcome?.state, "cancelled");
+  proxy.stop();
+});
+
+test("names that cannot be sent are refused here, in one sentence; composed letters are sent as one", async () => {
+  const client = clientOf(server.url);
+  for (const name of ["", "a//b", "../x", "/x", "a\\b", "bell\u0007", "x".repeat(300), "half \ud83c emoji"]) {
+    const upload = client.upload(new Blob(["x"]), { filename: name });
+    await assert.rejects(upload.done, (error) => hasReason(error, "INVALID_NAME") && /;.*\.$/.test(error.message), name);
+    assert.equal(upload.fileId, undefined);
+  }
+  const stored = await client.upload(new Blob(["x"]), { filename: "folder/e\u0301té" }).done;
+  assert.equal(stored.filename, "folder/été");
+});
+
+test("the same request id announces the same file", async () => {
+  const { api } = clientOf(server.url);
+  const request = { filename: "twice", sizeBytes: 5n, requestId: "announce-twice" };
+  const [first, second] = [await api.initiateUpload(request), await api.initiateUpload(request)];
+  assert.equal(first.file?.fileId, second.file?.fileId);
+  await assert.rejects(api.initiateUpload({ ...request, sizeBytes: 6n }), (error) => hasReason(error, "REQUEST_ID_REUSED"));
+});
+
+test("a server that is gone, or speaks no TLS, is told in one sentence", async () => {
+  const silent = (url: string) => clientOf(url, { sleep: async () => {} }).upload(fileOf(10).file).done;
+  const gone = (error: unknown) => hasReason(error, "NO_ANSWER") && /does not answer; check.*certificate/.test(error.message);
+  await assert.rejects(silent("http://127.0.0.1:9"), gone);
+  await assert.rejects(silent(server.url.replace("http", "https")), gone);
+});
+
+test("ten thousand files are announced at once, sent a few at a time, and one bad name stops no other", async () => {
+  const client = clientOf(server.url, { concurrency: 3 });
+  const files = Array.from({ length: 30 }, (_, index) => ({ blob: new Blob([`file ${index}`]), filename: `many/${index}` }));
+  let most = 0;
+  const onProgress = (): void => {
+    const busy = [...client.active].filter(({ state, over }) => !over && state !== "queued");
+    most = Math.max(most, busy.length);
+  };
+  const batch = client.uploadBatch([...files, { blob: new Blob(["x"]), filename: "bad\u0000name" }], { onProgress });
+  assert.deepEqual(batch.refused.map(({ error }) => error.reason), ["INVALID_NAME"]);
+  await batch.done;
+  assert.deepEqual(new Set(batch.uploads.map(({ state }) => state)), new Set(["completed"]));
+  assert.equal(most, 3);
+
+  const tooMany = Array.from({ length: 10_001 }, (_, index) => ({ blob: new Blob(), filename: `${index}` }));
+  const sentence = (error: unknown) => error instanceof UploadError && /10,001 files are too many/.test(error.message);
+  await assert.rejects(client.uploadBatch(tooMany).done, sentence);
+  await assert.rejects(client.uploadBatch([]).done, (error) => hasReason(error, "NO_FILES"));
+
+  const full = client.uploadBatch(tooMany.slice(1));
+  await full.announced;
+  const outcome = await full.cancel({ reason: "too many" });
+  assert.equal(outcome.state, "cancelled");
+  if (outcome.state !== "cancelled") return;
+  assert.equal(outcome.totalFilesInBatch, 10_000);
+  await full.done;
+  const states = new Map<string, number>();
+  for (const { state } of full.uploads) states.set(state, (states.get(state) ?? 0) + 1);
+  assert.equal(states.get("cancelled"), outcome.cancelledFilesCount, JSON.stringify([...states]));
+  await eventually(() => client.active.size === 0);
+});
