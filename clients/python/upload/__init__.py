@@ -54,11 +54,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "errors":
-        return importlib.import_module("upload.errors")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+# Hidden from type checkers: to them any name would exist then.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name == "errors":
+            return importlib.import_module("upload.errors")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return globals()[name]
