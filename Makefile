@@ -48,6 +48,10 @@ generate: setup ## Make the generated code from the protos
 openapi: setup ## Make the OpenAPI document from the protos (needs Go)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" buf generate --template buf.gen.openapi.yaml
 
+.PHONY: descriptors
+descriptors: setup ## Make the descriptors that Envoy's transcoder reads
+	@$(BIN)/python -m tools.descriptor_set deploy/upload.binpb
+
 .PHONY: bench
 bench: setup ## Run the benchmarks (minutes; figures are ratios of one run)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
