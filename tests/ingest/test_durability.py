@@ -66,6 +66,21 @@ async def test_bytes_that_come_while_a_sync_runs_have_their_own(tmp_path: Path) 
         await upload.close()
 
 
+async def test_bytes_that_a_sync_did_not_cover_have_their_own(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node", Limits(sync_seconds=SOON)) as world:
+        upload = await world.open(await world.initiate(1000))
+        await upload.write(b"a")
+        await world.observed.took.wait()
+        world.sink.appending.close()
+        await upload.write(b"b")
+        await world.sink.appending.somebody_waits()
+        # The time is up while the second byte hangs, and the sender says no more.
+        await upload.wait_durable(0)
+        world.sink.appending.open()
+        assert await upload.wait_durable(1) == 2
+        await upload.close()
+
+
 async def test_nothing_piles_up_behind_a_slow_sync(tmp_path: Path) -> None:
     limits = Limits(sync_bytes=128 * KIB, sync_seconds=NEVER, hop_bytes=64 * KIB, buffer_bytes=256 * KIB)
     async with open_world(tmp_path / "node", limits) as world:
@@ -174,6 +189,45 @@ async def test_a_failed_sync_gives_the_stream_up_and_nothing_else(tmp_path: Path
         await send(again, data[1000:])
         assert (await again.commit(hashlib.sha256(data).hexdigest(), CALLER)).status is FileStatus.COMPLETED
         await again.close()
+
+
+async def test_a_failed_sync_is_not_followed_by_that_of_later_bytes(tmp_path: Path) -> None:
+    limits = Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)
+    async with open_world(tmp_path / "node", limits) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.sink.syncing.close()
+        await upload.write(b"x" * 64 * KIB)
+        await world.sink.syncing.somebody_waits()
+        await upload.write(b"x" * 64 * KIB)
+        world.sink.sync_error = OSError(errno.EIO, "Input/output error")
+        world.sink.syncing.open()
+        with pytest.raises(StorageFailure):
+            await upload.wait_durable(0)
+        await upload.close()
+        assert world.sink.syncs == 1
+        assert (await world.row(upload.file.file_id)).bytes_received == 0
+
+
+async def test_a_stream_that_failed_lets_go_only_after_its_sync(tmp_path: Path) -> None:
+    limits = Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)
+    async with open_world(tmp_path / "node", limits) as world:
+        upload = await world.open(await world.initiate(MIB))
+        file_id = upload.file.file_id
+        world.sink.syncing.close()
+        await upload.write(b"x" * 64 * KIB)
+        await world.sink.syncing.somebody_waits()
+        world.sink.append_error = OSError(errno.ENOSPC, "No space left on device")
+        await upload.write(b"x")
+        with pytest.raises(StorageFailure):
+            await upload.wait_durable(0)
+        closing = asyncio.create_task(upload.close())
+        await asyncio.wait([closing], timeout=0.1)
+        assert world.ingest.is_open(file_id)
+        world.sink.syncing.open()
+        await closing
+        assert not world.ingest.is_open(file_id)
+        # The sync itself went well, and what it covered is the sender's.
+        assert upload.durable == (await world.row(file_id)).bytes_received == 64 * KIB
 
 
 async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -> None:

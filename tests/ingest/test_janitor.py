@@ -117,6 +117,21 @@ async def test_bytes_are_deleted_only_after_their_stream_let_go(world: World) ->
     await upload.close()
 
 
+async def test_a_stream_that_is_just_letting_go_is_waited_for(world: World) -> None:
+    file_id = await world.initiate(10)
+    upload = await world.open(file_id)
+    world.sink.appending.close()
+    await upload.write(b"x" * 10)
+    await world.sink.appending.somebody_waits()
+    await world.cancel(file_id)
+    deleting = asyncio.create_task(janitor_of(world).delete_owed())
+    await asyncio.wait([deleting], timeout=0.1)
+    world.sink.appending.open()
+    assert await deleting == 1
+    assert list(world.sink.file_ids()) == []
+    await upload.close()
+
+
 async def test_a_stream_that_does_not_let_go_holds_up_no_other_deletion(world: World) -> None:
     file_id = await world.initiate(10)
     upload = await world.open(file_id)

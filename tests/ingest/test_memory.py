@@ -34,7 +34,7 @@ async def test_a_thousand_open_uploads_are_cheap(world: World) -> None:
     await asyncio.gather(*(upload.close() for upload in uploads))
     assert all(upload.durable == 512 * KIB for upload in uploads)
     assert world.ingest.open_count == 0
-    assert world.ingest._parts.buffered == 0
+    assert world.ingest.memory._held == 0
 
 
 async def _send_fresh(upload: Upload, messages: int) -> None:
@@ -67,7 +67,7 @@ async def test_a_million_tiny_messages_are_bounded(world: World) -> None:
     sending.cancel()
     world.sink.appending.open()
     await upload.close()
-    assert world.ingest._parts.buffered == 0
+    assert world.ingest.memory._held == 0
 
 
 async def test_nothing_is_left_of_many_uploads_that_were_cancelled(world: World) -> None:

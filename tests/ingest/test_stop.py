@@ -70,6 +70,25 @@ async def test_nothing_is_written_after_the_signal_but_the_hop_under_way(world: 
     await upload.close()
 
 
+async def test_a_hop_that_waited_for_a_thread_writes_nothing_after_the_signal(world: World) -> None:
+    others = [await world.open(await world.initiate(1)) for _ in range(4)]
+    file_id = await world.initiate(10)
+    upload = await world.open(file_id)
+    world.sink.appending.close()
+    for other in others:  # as many as there are threads
+        await other.write(b"x")
+    for _ in others:
+        await world.sink.appending.somebody_waits()
+    await upload.write(b"x" * 10)
+    await asyncio.sleep(0.01)
+    await world.cancel(file_id)
+    world.sink.appending.open()
+    await world.ingest.wait_closed(file_id)
+    assert world.sink.size(file_id) == 0
+    for each in (upload, *others):
+        await each.close()
+
+
 async def test_a_sender_held_up_by_a_full_buffer_hears_at_once(tmp_path: Path) -> None:
     async with open_world(tmp_path / "node", Limits(buffer_bytes=KIB)) as world:
         file_id = await world.initiate(MIB)

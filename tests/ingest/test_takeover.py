@@ -55,6 +55,17 @@ async def test_a_file_sent_in_many_pieces(tmp_path: Path) -> None:
         await upload.close()
 
 
+async def test_only_the_prefix_is_read_back(tmp_path: Path) -> None:
+    data = os.urandom(4 * MIB)
+    async with open_world(tmp_path / "node") as world:
+        file_id = await begin(world, data, MIB)
+        upload = await world.open(file_id, MIB)
+        await send(upload, data[MIB:])
+        await upload.commit(hashlib.sha256(data).hexdigest(), CALLER)
+        assert world.sink.bytes_read == MIB
+        await upload.close()
+
+
 async def test_the_stream_goes_on_while_its_prefix_is_hashed_and_the_commit_waits(tmp_path: Path) -> None:
     data = os.urandom(2 * MIB)
     async with open_world(tmp_path / "node", FAR) as world:

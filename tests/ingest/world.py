@@ -41,7 +41,8 @@ class Gate:
     def pass_through(self) -> None:
         if not self._open.is_set():
             self._waiting.release()
-            self._open.wait(30)
+            if not self._open.wait(30):
+                raise RuntimeError("the test forgot to open this gate")
 
     async def somebody_waits(self) -> None:
         await asyncio.to_thread(self._waiting.acquire)
@@ -56,6 +57,8 @@ class GatedFile:
 
     def append(self, chunks: Sequence[Chunk]) -> None:
         self._sink.appending.pass_through()
+        if self._sink.append_error is not None:
+            raise self._sink.append_error
         self._file.append(chunks)
         self._sink.appended.pass_through()
 
@@ -77,7 +80,9 @@ class GatedSink(DiskSink):
         super().__init__(root)
         self.root = root
         self.opening, self.appending, self.appended, self.syncing, self.reading = (Gate() for _ in range(5))
+        self.append_error: OSError | None = None
         self.sync_error: OSError | None = None
+        self.bytes_read = 0
         self.syncs = 0
 
     def open(self, file_id: str, offset: int) -> SinkFile:
@@ -86,6 +91,7 @@ class GatedSink(DiskSink):
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         self.reading.pass_through()
+        self.bytes_read += end - start
         return super().read(file_id, end, chunk_bytes, start)
 
     def content(self, file_id: str) -> bytes:
@@ -138,6 +144,7 @@ class Observed:
     freed: int = 0
     stops: list[float] = field(default_factory=list)
     on_freed: Callable[[], None] = lambda: None
+    took: asyncio.Event = field(default_factory=asyncio.Event)
 
     def upload_opened(self) -> None:
         self.opened += 1
@@ -147,6 +154,7 @@ class Observed:
 
     def bytes_taken(self, count: int) -> None:
         self.taken += count
+        self.took.set()
 
     def stopped(self, seconds: float) -> None:
         self.stops.append(seconds)
