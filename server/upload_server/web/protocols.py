@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from google.rpc.code_pb2 import Code
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+
+from upload_server.web.asgi import status_body, status_of
 
 # Bytes of request line and headers; httptools itself has no limit.
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -23,8 +26,19 @@ LINGER_SECONDS: Final = 5.0
 # Connections of one server, HTTP and WebSocket together; beyond them new ones are cut at once.
 MAX_CONNECTIONS: Final = 8_192
 
-_HEAD_TOO_LARGE: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+def _refusal(line: str, reason: str, message: str) -> bytes:
+    """Return a whole answer that ends the connection: there is no application to give it."""
+    body = status_body(status_of(Code.INVALID_ARGUMENT, reason, message))
+    head = f"HTTP/1.1 {line}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return f"{head}connection: close\r\n\r\n".encode() + body
+
+
+_HEAD_TOO_LARGE: Final = _refusal(
+    "431 Request Header Fields Too Large", "HEAD_TOO_LARGE", f"A request's head has at most {MAX_HEAD_BYTES} bytes"
+)
+_MALFORMED: Final = _refusal(
+    "400 Bad Request", "MALFORMED_REQUEST", "This is no HTTP/1.1 request, or its URL is longer than 64 KiB"
 )
 _NO_CLOSE_FRAME: Final = 1006
 
@@ -65,6 +79,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed as every error is told; uvicorn would send ``msg`` as text."""
+        del msg
+        self.transport.write(_MALFORMED)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Start to wait for the rest of a head."""
