@@ -23,6 +23,8 @@ STATUS_SCHEMA = {"$ref": "#/components/schemas/google.rpc.Status"}
 
 # What the door refuses before a method hears of it: reason, HTTP status, when.
 _AT_THE_DOOR = {
+    "MALFORMED_REQUEST": (400, "This is no HTTP/1.1 request, or its URL is longer than 64 KiB."),
+    "HEAD_TOO_LARGE": (431, "The URL and the headers are longer than 64 KiB."),
     "HOST_NOT_ALLOWED": (403, "On a loopback bind the `Host` header must be a loopback name."),
     "ORIGIN_NOT_ALLOWED": (
         403,

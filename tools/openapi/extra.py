@@ -23,6 +23,7 @@ whose `reason` is the word to act on. A known path with the wrong method is 405 
 **Time limits.** `Grpc-Timeout: 500m` (a number and one of `H M S m u n`) ends a call with 504. A cancel that was ended
 this way may still take effect; the same `request_id` asks again."""
 
+_HEADS = ("MALFORMED_REQUEST", "HEAD_TOO_LARGE")
 _DETAIL = "type.googleapis.com/google.rpc."
 
 
@@ -155,7 +156,7 @@ def _websocket() -> Json:
         "Upload file by WebSocket",
         {
             "101": {"description": "The WebSocket is open. What is refused after this comes as an `error` message."},
-            **responses(["HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED", "UPGRADE_REQUIRED"], ERRORS),
+            **responses(["HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED", "UPGRADE_REQUIRED", *_HEADS], ERRORS),
         },
         _WEBSOCKET,
     )
@@ -179,7 +180,7 @@ def _websocket() -> Json:
 
 def paths() -> dict[str, Json]:
     """Return the paths that the transcoder does not serve."""
-    refused = responses(["HOST_NOT_ALLOWED"], ERRORS)
+    refused = responses(["HOST_NOT_ALLOWED", *_HEADS], ERRORS)
     failing = {
         "description": "It does not: it is draining, or the database does not answer.",
         "content": {"application/json": {"schema": STATUS_SCHEMA}},

@@ -147,7 +147,7 @@ def _finish_operation(verb: str, operation: Json, common: list[str]) -> None:
     operation["description"] = "\n\n".join(filter(None, comment))
     reasons = [*reasons_in(operation["description"]), "INVALID_FIELD", "HOST_NOT_ALLOWED"]
     reasons += [reason for reason in common if verb in _CHANGES or reason != "OUTCOME_UNKNOWN"]
-    reasons += ["URL_TOO_LONG", "DEADLINE_EXCEEDED"]
+    reasons += ["MALFORMED_REQUEST", "URL_TOO_LONG", "HEAD_TOO_LARGE", "DEADLINE_EXCEEDED"]
     for parameter in operation.get("parameters", ()):
         _finish_parameter(parameter)
     if verb in _CHANGES:
