@@ -6,6 +6,7 @@ Must not know what a stream does with them.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 MIB = 1024 * 1024
+# A message of a usual size, for which a stream waits when memory is short.
+_READ_BYTES = MIB // 4
 
 
 class IngestObserver(Protocol):
@@ -96,9 +99,47 @@ class Tasks:
         return len(self._running)
 
 
+class Memory:
+    """What all streams of one ingest hold in memory, counted in bytes, so that together they keep within a bound."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def hold(self, count: int) -> None:
+        """Count bytes in; negative: out."""
+        self._held += count
+        # As many are let on as there is room for: all at once would fill it many times over.
+        room = (self._limit // 2 - self._held) // _READ_BYTES
+        if self._held <= 0:
+            # Nothing is left whose end could let on the rest.
+            room = len(self._waiting)
+        while self._waiting and room > 0:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                room -= 1
+
+    def is_full(self) -> bool:
+        """Whether each stream has to wait for its own writes."""
+        return self._held > self._limit
+
+    def is_crowded(self) -> bool:
+        """Whether nobody should read ahead."""
+        return self._held * 2 > self._limit
+
+    async def uncrowded(self) -> None:
+        """Wait until there is room for another message."""
+        if self.is_crowded():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+
 @dataclass(slots=True)
 class Parts:
-    """What every stream of one ingest uses; ``buffered`` is what all of them hold in memory, in bytes."""
+    """What every stream of one ingest uses."""
 
     store: Store
     sink: Sink
@@ -113,7 +154,7 @@ class Parts:
     # A change of status was committed, so many seconds after it was asked for.
     on_changed: Callable[[Audited, float], None]
     tasks: Tasks
-    buffered: int = 0
+    memory: Memory
 
     async def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run blocking ``work`` on the ingest's threads. Only from tasks of ours: a cancelled hop goes on unseen."""

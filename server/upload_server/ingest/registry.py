@@ -18,7 +18,7 @@ import structlog
 
 from upload_server.domain import Caller, File, FileStatus, Source
 from upload_server.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
-from upload_server.ingest.parts import IngestObserver, Limits, NoObserver, Parts, Tasks
+from upload_server.ingest.parts import IngestObserver, Limits, Memory, NoObserver, Parts, Tasks
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
 from upload_server.ingest.upload import Upload
@@ -128,6 +128,7 @@ class Ingest:
             on_owed=on_owed,
             on_changed=on_changed,
             tasks=Tasks(),
+            memory=Memory((limits or Limits()).total_buffer_bytes),
         )
         self._slots: dict[str, _Slot] = {}
         self._refusal: Stopped | None = None
@@ -147,6 +148,11 @@ class Ingest:
             # Nobody is left to use it.
             task.add_done_callback(_close_unused)
             raise
+
+    @property
+    def memory(self) -> Memory:
+        """What the streams hold together; a door that reads ahead counts there what it holds for them."""
+        return self._parts.memory
 
     # For the service -----------------------------------------------------------------------------------------------
 

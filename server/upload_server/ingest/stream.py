@@ -240,9 +240,9 @@ class Stream:
 
     def _charge(self, cost: int) -> None:
         self._pending += cost
-        self._parts.buffered += cost
+        self._parts.memory.hold(cost)
 
     def _allowance(self) -> int:
         """Bytes this stream may hold; none when all together hold too much: then each waits for its own write."""
         limits = self._parts.limits
-        return 0 if self._parts.buffered > limits.total_buffer_bytes else limits.buffer_bytes
+        return 0 if self._parts.memory.is_full() else limits.buffer_bytes

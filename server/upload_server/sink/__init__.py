@@ -49,6 +49,3 @@ class Sink(Protocol):
 
     def size(self, file_id: str) -> int:
         """Bytes that lie here for this id, 0 if none."""
-
-    def modified_at(self, file_id: str) -> float | None:
-        """When its bytes were last written, in seconds since the epoch; None if there are none."""

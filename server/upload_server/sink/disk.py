@@ -136,26 +136,17 @@ class DiskSink:
 
     def size(self, file_id: str) -> int:
         """Bytes that lie here for this id, 0 if none."""
-        found = self._stat(file_id)
-        return found.st_size if found else 0
-
-    def modified_at(self, file_id: str) -> float | None:
-        """When its bytes were last written, in seconds since the epoch; None if there are none."""
-        found = self._stat(file_id)
-        return found.st_mtime if found else None
+        if _ID.fullmatch(file_id) is None:
+            return 0
+        try:
+            return self._path(file_id).stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
 
     def _path(self, file_id: str) -> Path:
         if _ID.fullmatch(file_id) is None:
             raise OSError(errno.EINVAL, "not an id of ours")
         return self._root / file_id[:2] / file_id
-
-    def _stat(self, file_id: str) -> os.stat_result | None:
-        if _ID.fullmatch(file_id) is None:
-            return None
-        try:
-            return self._path(file_id).stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return None
 
     def _make_shard(self, shard: Path) -> None:
         """Make the folder and its entry durable, once per process: whether an earlier one got that far is not known."""

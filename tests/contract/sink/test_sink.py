@@ -158,11 +158,3 @@ def test_a_name_that_is_no_id_of_ours_is_refused(sink: Sink, name: str) -> None:
     assert sink.delete(name) == 0
     assert sink.size(name) == 0
     assert list(sink.file_ids()) == []
-
-
-def test_the_age_of_bytes_is_known(sink: Sink, file_id: str) -> None:
-    assert sink.modified_at(file_id) is None
-    put(sink, file_id, b"x")
-    modified_at = sink.modified_at(file_id)
-    assert modified_at is not None
-    assert modified_at > 1_600_000_000
