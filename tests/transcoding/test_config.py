@@ -162,7 +162,8 @@ def test_a_servicer_that_does_not_fit() -> None:
     "options",
     [
         {"max_body_bytes": 0},
-        {"max_url_bytes": -1},
+        {"max_path_bytes": -1},
+        {"max_query_bytes": 0},
         {"max_json_depth": 0},
         {"max_json_depth": 10_000},
         {"body_timeout": 0},

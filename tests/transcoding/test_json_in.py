@@ -637,6 +637,7 @@ async def test_struct_and_values(toy: Toy) -> None:
         await refused(toy, body)
 
 
+DEEP_OBJECT = '{"n":' * 60 + "1" + "}" * 60
 TYPE = '"@type": "type.googleapis.com/'
 
 
@@ -682,6 +683,7 @@ async def test_an_empty_any(toy: Toy) -> None:
         f'{{{TYPE}google.protobuf.Duration", "value": 1}}',
         f'{{{TYPE}google.protobuf.Duration", "seconds": 1}}',
         f'{{{TYPE}toy.legacy.Old"}}',
+        f'{{{TYPE}google.protobuf.Struct", "value": {DEEP_OBJECT}}}',
     ],
 )
 async def test_no_any(toy: Toy, text: str) -> None:

@@ -245,8 +245,14 @@ async def test_peers(toy: Toy, client: Any, peer: str) -> None:
 
 @pytest.mark.parametrize(
     ("target", "status"),
-    [("/v1/books/" + "x" * 70_000, 414), ("/v1/echo?" + "x" * 70_000, 414), ("/" * 70_000, 414), ("/:" * 30_000, 404)],
-    ids=["path", "query", "slashes", "colons"],
+    [
+        ("/v1/books/" + "x" * 70_000, 414),
+        ("/v1/echo?" + "x" * 70_000, 414),
+        ("/" * 70_000, 414),
+        ("/:" * 4_000, 404),
+        ("/v1/books/" + "x" * 9_000, 414),
+    ],
+    ids=["path", "query", "slashes", "colons", "long"],
 )
 async def test_huge_urls_are_refused_fast(toy: Toy, target: str, status: int) -> None:
     start = time.perf_counter()
@@ -256,7 +262,8 @@ async def test_huge_urls_are_refused_fast(toy: Toy, target: str, status: int) ->
 
 
 @pytest.mark.parametrize("segment", [":cancel", "a:", ":", "a:cancel:", "%3A"])
-async def test_long_paths_of_colons_are_cheap(toy: Toy, segment: str) -> None:
+async def test_long_paths_of_colons_are_cheap(segment: str) -> None:
+    toy = make_toy(max_path_bytes=100_000)
     start = time.perf_counter()
     answer = await request(toy.app, "GET", "/v1/books/" + segment * (60_000 // len(segment)))
     assert answer.status == 200
@@ -330,7 +337,10 @@ async def test_empty_chunks_without_end() -> None:
 async def test_the_deadline_covers_the_body(toy: Toy) -> None:
     exchange = Exchange(toy.app, "POST", "/v1/echo", [("grpc-timeout", "20m")])
     exchange.feed(b"{", more=True)
-    answer = await exchange.run()
+    task = asyncio.create_task(exchange.run())
+    await exchange.chunks(1)
+    exchange.disconnect()
+    answer = await task
     assert (answer.status, answer.json()["code"]) == (504, 4)
 
 
@@ -364,3 +374,56 @@ async def test_websockets_are_refused(toy: Toy) -> None:
 async def test_other_scopes_are_an_error(toy: Toy) -> None:
     with pytest.raises(ValueError, match="unknown ASGI scope"):
         await toy.app({"type": "carrier pigeon"}, None, None)  # type: ignore[arg-type]
+
+
+async def test_a_receive_that_fails_ends_no_call(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    exchange = Exchange(toy.app, "GET", "/v1/count?up_to=2")
+
+    async def receive() -> dict[str, Any]:
+        raise IndexError
+
+    await toy.app(exchange._scope, receive, exchange._send)  # type: ignore[arg-type]
+    assert len(exchange.answer.lines()) == 2
+    assert "no longer watched" in caplog.text
+
+
+@pytest.mark.parametrize("target", ["/v1/count?up_to=1000000000", "/v1/books/1", "/nowhere"])
+async def test_a_send_that_fails_is_a_disconnect(toy: Toy, target: str, caplog: pytest.LogCaptureFixture) -> None:
+    exchange = Exchange(toy.app, "GET", target)
+    sends = 0
+
+    async def send(_message: Any) -> None:
+        nonlocal sends
+        sends += 1
+        if sends > 1:
+            raise BrokenPipeError
+
+    await toy.app(exchange._scope, exchange.incoming.get, send)
+    assert sends == 2
+    assert not caplog.records
+
+
+async def test_a_fault_of_the_transcoder_is_told_as_one(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    async def odd(_request: Any, context: Any, _code: object) -> Any:
+        await context.abort(5, b"bytes \xff")
+
+    toy.echoes._metadata = odd  # type: ignore[method-assign, assignment]
+    answer = await request(toy.app, "GET", "/v1/fail?how=metadata")
+    assert answer.json()["message"] == "bytes \ufffd"
+
+    async def worse(_request: Any, context: Any, _code: object) -> Any:
+        await context.abort(5, "m", (("x-number", 1),))
+
+    toy.echoes._metadata = worse  # type: ignore[method-assign, assignment]
+    answer = await request(toy.app, "GET", "/v1/fail?how=metadata")
+    assert (answer.status, answer.json()["code"]) == (500, 2)
+    assert "outside of the servicer" in caplog.text
+
+
+async def test_plain_functions_serve_too(toy: Toy) -> None:
+    toy.echoes._metadata = lambda request_message, *_unused: _later(request_message)  # type: ignore[method-assign]
+    assert (await request(toy.app, "GET", "/v1/fail?how=metadata")).status == 200
+
+
+async def _later(value: Any) -> Any:
+    return value

@@ -59,7 +59,7 @@ def fill(message: Any, draw: Any, depth: int) -> None:
         message.paths.extend(draw(st.lists(PATH, max_size=2)))
     elif name == "google.protobuf.Any":
         if depth and draw(st.booleans()):
-            message.Pack(draw(messages(draw(st.sampled_from(PACKABLE)), depth - 1)))
+            message.Pack(draw(messages(draw(st.sampled_from(PACKABLE)), depth - 1)), deterministic=True)
     else:
         fields = list(message.DESCRIPTOR.fields)
         chosen = draw(st.lists(st.sampled_from(fields), max_size=6)) if fields else []

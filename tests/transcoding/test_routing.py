@@ -322,7 +322,8 @@ async def test_root_path_is_cut_off(toy: Toy) -> None:
 async def test_a_scope_without_raw_path(toy: Toy) -> None:
     from transcoding.asgi_client import Exchange  # noqa: PLC0415
 
-    exchange = Exchange(toy.app, "GET", "/v1/books/a%20b")
-    del exchange._scope["raw_path"]
-    exchange.feed()
-    assert (await exchange.run()).json()["id"] == "a b"
+    for method, path in (("GET", "/v1/books/a%20b"), ("POST", "/v1/books/a%20b:cancel")):
+        exchange = Exchange(toy.app, method, path)
+        del exchange._scope["raw_path"]
+        exchange.feed()
+        assert (await exchange.run()).json()["id"] == "a b"

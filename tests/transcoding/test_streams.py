@@ -314,3 +314,24 @@ async def test_a_message_that_json_cannot_say_ends_the_stream() -> None:
     answer = await request(make_toy_with(wrong).app, "GET", "/v1/count/numbers")
     assert [list(line) for line in answer.lines()] == [["result"], ["error"]]
     assert answer.lines()[1]["error"]["code"] == 2
+
+
+async def test_a_coroutine_that_returns_an_iterator() -> None:
+    async def numbers() -> Any:
+        yield CountResponse(number=1)
+
+    async def wrapped(_request: Any, _context: Any) -> Any:
+        return numbers()
+
+    answer = await request(make_toy_with(wrapped).app, "GET", "/v1/count/numbers")
+    assert answer.lines() == [{"result": 1}]
+
+
+async def test_the_generated_base_class_is_unimplemented() -> None:
+    def unimplemented(_request: Any, context: Any) -> Any:
+        context.set_code(12)
+        context.set_details("Method not implemented!")
+        raise NotImplementedError
+
+    answer = await request(make_toy_with(unimplemented).app, "GET", "/v1/count")
+    assert (answer.status, answer.json()["message"]) == (501, "Method not implemented!")

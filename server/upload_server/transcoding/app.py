@@ -3,8 +3,8 @@
 Must not know any service, nor the course of a call.
 """
 
+import logging
 from collections.abc import Sequence
-from typing import Final
 
 from google.protobuf import descriptor_pool
 
@@ -14,11 +14,13 @@ from .asgi import (
     Receive,
     Scope,
     Send,
+    Sender,
     answer,
     answer_empty,
     answer_unread,
     raw_path,
 )
+from .calls import UNEXPECTED
 from .errors import ErrorDetails, Fault, FaultError, FaultKind, no_details
 from .guard import Cause
 from .metadata import Metadatum
@@ -29,7 +31,7 @@ from .rules import Services, build_router
 from .serving import JSON_HEADERS, ServedRequest, Shared
 from .status import StatusWriter
 
-_UNREAD: Final = frozenset({FaultKind.BODY_TOO_LARGE, FaultKind.BODY_TIMEOUT, FaultKind.UNSUPPORTED_ENCODING})
+_log = logging.getLogger(__name__)
 
 
 def build_app(
@@ -40,7 +42,8 @@ def build_app(
     omit_defaults: bool = False,
     enums_as_numbers: bool = False,
     max_body_bytes: int = 8 * 1024 * 1024,
-    max_url_bytes: int = 64 * 1024,
+    max_path_bytes: int = 8 * 1024,
+    max_query_bytes: int = 64 * 1024,
     max_json_depth: int = 100,
     body_timeout: float = 60.0,
     body_idle_timeout: float = 5.0,
@@ -61,7 +64,7 @@ def build_app(
     omit_defaults: leaves out response fields without presence that have their default.
     enums_as_numbers: prints enum values as numbers.
     max_body_bytes: a larger body is 413.
-    max_url_bytes: a longer path and query is 414.
+    max_path_bytes, max_query_bytes: a longer path or query is 414.
     max_json_depth: a body nested deeper is 400.
     body_timeout, body_idle_timeout: seconds for a whole body and between its parts; later is 408.
     default_timeout: seconds for a unary call that sends no Grpc-Timeout.
@@ -76,7 +79,8 @@ def build_app(
         reject_unknown=reject_unknown,
         style=PrintStyle(proto_names, omit_defaults, enums_as_numbers),
         max_body_bytes=max_body_bytes,
-        max_url_bytes=max_url_bytes,
+        max_path_bytes=max_path_bytes,
+        max_query_bytes=max_query_bytes,
         max_json_depth=max_json_depth,
         body_timeout=body_timeout,
         body_idle_timeout=body_idle_timeout,
@@ -95,7 +99,6 @@ class Transcoder:
     """The ASGI app. One instance serves one event loop."""
 
     def __init__(self, services: Services, options: Options) -> None:
-        self._options = options
         self._router = build_router(services, options)
         pools = {id(pool): pool for pool in (descriptor_pool.Default(), *(s.file.pool for s, _ in services))}
         printers = [JsonPrinter(pool, options.style) for pool in pools.values()]
@@ -110,6 +113,11 @@ class Transcoder:
     def writer(self) -> StatusWriter:
         """Prints outcomes: for an app around this one that answers errors in the same form."""
         return self._shared.writer
+
+    @property
+    def draining(self) -> bool:
+        """Whether end_streams has been called."""
+        return self._shared.draining
 
     def end_streams(self) -> None:
         """Ends every open stream with UNAVAILABLE and refuses new ones: for a drain. Unary calls go on."""
@@ -132,26 +140,36 @@ class Transcoder:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = scope["method"] == "HEAD"
+        sender = Sender(send)
         try:
             path = self._path(scope)
             found = self._router.find(scope["method"], path)
             if isinstance(found, Match):
-                await ServedRequest(self._shared, found, path, scope, receive, send).serve()
+                await ServedRequest(self._shared, found, path, scope, receive, sender).serve()
             else:
-                await self._refuse(scope, found, send)
+                await self._refuse(scope, found, sender)
         except DisconnectedError:
             return
         except FaultError as error:
-            fault = error.fault
-            await self._answer_fault(fault, receive, send, head=head)
+            if error.unread:
+                await self._answer_unread(error.fault, receive, sender)
+            else:
+                await self._answer_fault(error.fault, sender, head=head)
         except MalformedPathError as error:
             fault = Fault(FaultKind.MALFORMED_PATH, f"malformed path: {error}")
-            await self._answer_fault(fault, receive, send, head=head)
+            await self._answer_fault(fault, sender, head=head)
+        except Exception:
+            if sender.started:
+                raise
+            _log.exception("%s: unexpected exception outside of the servicer", scope.get("path"))
+            await self._answer_fault(UNEXPECTED, sender, head=head)
 
     def _path(self, scope: Scope) -> str:
         path = raw_path(scope)
-        if len(path) + len(scope.get("query_string", b"")) > self._options.max_url_bytes:
-            raise FaultError(FaultKind.URL_TOO_LONG, f"the URL is longer than {self._options.max_url_bytes} bytes")
+        if len(path) > self._shared.options.max_path_bytes:
+            raise FaultError(FaultKind.URL_TOO_LONG, "the path is too long")
+        if len(scope.get("query_string", b"")) > self._shared.options.max_query_bytes:
+            raise FaultError(FaultKind.URL_TOO_LONG, "the query is too long")
         if not path.startswith("/"):
             raise MalformedPathError("it does not begin with '/'")
         return path
@@ -160,8 +178,7 @@ class Transcoder:
         """Answers a path that takes other methods, or none."""
         method = scope["method"]
         if not allowed:
-            fault = Fault(FaultKind.NOT_FOUND, "Not Found")
-            await self._shared.send_outcome(self._shared.writer.outcome(fault), send, head=method == "HEAD")
+            await self._answer_fault(Fault(FaultKind.NOT_FOUND, "Not Found"), send, head=method == "HEAD")
             return
         implied = {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())
         allow = [(b"allow", ", ".join(sorted(allowed | implied)).encode())]
@@ -172,12 +189,12 @@ class Transcoder:
         body = self._shared.writer.body(outcome)
         await answer(send, outcome.status, body, [*JSON_HEADERS, *allow], head=method == "HEAD")
 
-    async def _answer_fault(self, fault: Fault, receive: Receive, send: Send, *, head: bool) -> None:
+    async def _answer_fault(self, fault: Fault, send: Send, *, head: bool) -> None:
+        await self._shared.send_outcome(self._shared.writer.outcome(fault), send, head=head)
+
+    async def _answer_unread(self, fault: Fault, receive: Receive, send: Send) -> None:
         outcome = self._shared.writer.outcome(fault)
-        if fault.kind in _UNREAD:
-            await answer_unread(send, receive, outcome.status, self._shared.writer.body(outcome), JSON_HEADERS)
-        else:
-            await self._shared.send_outcome(outcome, send, head=head)
+        await answer_unread(send, receive, outcome.status, self._shared.writer.body(outcome), JSON_HEADERS)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

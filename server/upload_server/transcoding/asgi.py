@@ -21,12 +21,32 @@ Send = Callable[[Message], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 JSON: Final = b"application/json"
+_PATH_CHARS: Final = "/:@!$&'()*+,;="
+"""What a path may hold as it is: an encoded colon would start no verb."""
 _DRAIN_BYTES: Final = 16 * 1024 * 1024
 _DRAIN_SECONDS: Final = 2.0
 
 
 class DisconnectedError(Exception):
-    """The client left before its request was complete."""
+    """The client has left."""
+
+
+class Sender:
+    """Sends to the server; knows whether a response has begun, and that a send that fails is a disconnect."""
+
+    __slots__ = ("_send", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        """Sends one ASGI message."""
+        self.started = True
+        try:
+            await self._send(message)
+        except OSError:
+            raise DisconnectedError from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +62,7 @@ def raw_path(scope: Scope) -> str:
     """The path as the client wrote it, without the server's root path and the query."""
     raw: bytes | None = scope.get("raw_path")
     try:
-        text = quote(scope["path"]) if raw is None else raw.partition(b"?")[0].decode()
+        text = quote(scope["path"], safe=_PATH_CHARS) if raw is None else raw.partition(b"?")[0].decode()
     except UnicodeDecodeError:
         raise MalformedPathError("not UTF-8") from None
     root = scope.get("root_path") or ""
@@ -61,7 +81,7 @@ async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, dead
     """The whole body, within its limits; FaultError past one of them."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:19]) > limits.max_bytes:
-        raise _too_large(limits)
+        raise _too_large(limits, unread=True)
     loop = asyncio.get_running_loop()
     last = loop.time() + limits.total_seconds
     if deadline is not None:
@@ -76,10 +96,11 @@ async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, dead
                     raise DisconnectedError
                 chunk = message.get("body", b"")
                 size += len(chunk)
+                more = message.get("more_body", False)
                 if size > limits.max_bytes:
-                    raise _too_large(limits)
+                    raise _too_large(limits, unread=more)
                 chunks.append(chunk)
-                if not message.get("more_body", False):
+                if not more:
                     return b"".join(chunks)
                 if chunk:
                     timeout.reschedule(min(last, loop.time() + limits.idle_seconds))
@@ -87,12 +108,13 @@ async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, dead
                     await asyncio.sleep(0)  # empty chunks without end must not hold the loop
     except TimeoutError:
         if deadline is not None and time.monotonic() >= deadline:
-            raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded") from None
-        raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time") from None
+            raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded", unread=True) from None
+        raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time", unread=True) from None
 
 
-def _too_large(limits: BodyLimits) -> FaultError:
-    return FaultError(FaultKind.BODY_TOO_LARGE, f"the request body is larger than {limits.max_bytes} bytes")
+def _too_large(limits: BodyLimits, *, unread: bool) -> FaultError:
+    text = f"the request body is larger than {limits.max_bytes} bytes"
+    return FaultError(FaultKind.BODY_TOO_LARGE, text, unread=unread)
 
 
 async def drain(receive: Receive) -> None:

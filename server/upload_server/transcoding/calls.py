@@ -28,7 +28,9 @@ class UnprintableError(Exception):
 
 async def call_unary(method: Method, request: Any, context: HttpContext) -> Any:
     """The response, or the Outcome that the servicer set; whatever it raises is raised."""
-    response = await method.handler(request, context)
+    response = method.handler(request, context)
+    if hasattr(response, "__await__"):
+        response = await response
     outcome = context.outcome()
     if outcome is not None:
         return outcome
@@ -92,9 +94,10 @@ class StreamCall:
 
     async def _pump(self, request: Any) -> Outcome | None:
         produced = self._method.handler(request, self._context)
-        if not hasattr(produced, "__aiter__"):
+        if hasattr(produced, "__await__"):
             self._context.write_message = self._emit
-            await produced
+            produced = await produced
+        if not hasattr(produced, "__aiter__"):  # it has written its messages
             return self._context.outcome()
         try:
             async for message in produced:

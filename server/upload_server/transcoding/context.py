@@ -85,7 +85,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         if self._code is grpc.StatusCode.OK:
             _log.error("%s: abort() called with StatusCode.OK; answering UNKNOWN", self.rpc_method)
             self._code, details = grpc.StatusCode.UNKNOWN, ""
-        self._details = details or self._details
+        self._details = _text(details) or self._details
         self._trailing = _pairs(trailing_metadata) or self._trailing
         self.aborted = True
         raise grpc.aio.AbortError("Locally aborted.")
@@ -110,7 +110,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_details(self, details: str) -> None:
         """Sets the message beside the code."""
-        self._details = details
+        self._details = _text(details)
 
     def code(self) -> Any:
         """The code set so far."""
@@ -200,6 +200,13 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
                 callback(self)
             except Exception:  # noqa: BLE001 - as grpc.aio: a callback cannot fail the call
                 _log.exception("%s: a done callback failed", self.rpc_method)
+
+
+def _text(details: object) -> str:
+    """A status message, whatever a servicer gave as one: it must never break the answer."""
+    if isinstance(details, bytes):
+        return details.decode(errors="replace")
+    return details if isinstance(details, str) else str(details or "")
 
 
 def _pairs(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:

@@ -95,9 +95,11 @@ class Fault:
 class FaultError(Exception):
     """Carries a Fault up to the place that answers."""
 
-    def __init__(self, kind: FaultKind, message: str) -> None:
+    def __init__(self, kind: FaultKind, message: str, *, unread: bool = False) -> None:
         super().__init__(message)
         self.fault = Fault(kind, message)
+        self.unread = unread
+        """Whether more of the request's body is on its way."""
 
     @classmethod
     def of_field(cls, error: FieldError) -> "FaultError":

@@ -92,7 +92,11 @@ class Guard(Generic[T]):
     async def _watch(self) -> None:
         repeats = 0
         while repeats < _MOST_REPEATS:
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except Exception:  # noqa: BLE001 - a server that cannot tell must not end the call
+                _log.exception("receive failed: the client of this call is no longer watched")
+                return
             if message["type"] == "http.disconnect":
                 self.end(Cause.DISCONNECT)
                 return

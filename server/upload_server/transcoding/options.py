@@ -20,7 +20,8 @@ class Options:
     reject_unknown: bool = False
     style: PrintStyle = field(default_factory=PrintStyle)
     max_body_bytes: int = 8 * 1024 * 1024
-    max_url_bytes: int = 64 * 1024
+    max_path_bytes: int = 8 * 1024
+    max_query_bytes: int = 64 * 1024
     max_json_depth: int = 100
     body_timeout: float = 60.0
     body_idle_timeout: float = 5.0
@@ -35,7 +36,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in (
             "max_body_bytes",
-            "max_url_bytes",
+            "max_path_bytes",
+            "max_query_bytes",
             "max_json_depth",
             "body_timeout",
             "body_idle_timeout",

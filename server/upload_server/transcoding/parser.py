@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from . import wellknown
@@ -166,8 +166,13 @@ class JsonParser:
             parse(inner, {key: item for key, item in value.items() if key != "@type"})
         if not inner.IsInitialized():
             raise FieldError("a required field is missing")
+        value_bytes = inner.SerializeToString(deterministic=True)
+        try:
+            type(inner).FromString(value_bytes)
+        except DecodeError:  # the wire nests less deep than JSON may
+            raise FieldError("nested too deep") from None
         message.type_url = url
-        message.value = inner.SerializeToString()
+        message.value = value_bytes
 
     def _parse_special_any(self, parse: ParseMessage, inner: Message, value: dict[str, object]) -> None:
         if "value" not in value:

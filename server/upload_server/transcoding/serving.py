@@ -14,6 +14,7 @@ import grpc
 from .asgi import (
     JSON,
     BodyLimits,
+    DisconnectedError,
     HeaderList,
     Receive,
     Scope,
@@ -119,7 +120,7 @@ class ServedRequest:
         if not self._binding.raw_body:
             encoding = self._headers.get(b"content-encoding")
             if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
-                raise FaultError(FaultKind.UNSUPPORTED_ENCODING, "content-encoding is not supported")
+                raise FaultError(FaultKind.UNSUPPORTED_ENCODING, "content-encoding is not supported", unread=True)
         body = await read_body(self._receive, self._headers, self._shared.limits, deadline)
         content_type = self._headers.get(b"content-type") or b""
         return body, content_type.decode("latin-1")
@@ -195,6 +196,9 @@ class ServedRequest:
     def _result(self, task: "asyncio.Task[Outcome | None]", context: HttpContext) -> Outcome | Fault | None:
         try:
             return task.result()
+        except DisconnectedError:
+            context.cancel()
+            raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told apart and logged there
             return outcome_of_error(self._binding.method, context, error)
 
