@@ -6,12 +6,13 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from schemathesis import Case
+from schemathesis import Case as GenericCase
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -29,6 +30,9 @@ EXAMPLES = 60
 WATCH_SECONDS = 0.15
 DOCUMENT = closed(load())
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+Case = GenericCase[Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def test_no_answer_is_outside_the_document(case: Case, target: Target) -> None:
 
 def watch(case: Case, target: Target) -> None:
     """A stream is lines of JSON or events: its answer is judged here, a line at a time."""
-    headers = {**(case.headers or {}), "Grpc-Timeout": f"{int(WATCH_SECONDS * 1000)}m"}
+    headers = {**dict(case.headers or {}), "Grpc-Timeout": f"{int(WATCH_SECONDS * 1000)}m"}
     if zlib.crc32(repr(case.query).encode()) % 3 == 0:
         case.query["file_ids"] = list(target.file_ids[:2])
         case.query["batch_ids"] = list(target.batch_ids[:2])
