@@ -14,7 +14,7 @@ from peewee import BigIntegerField, CharField, DateTimeField, IntegerField, Mode
 from playhouse.migrations import MigrationError
 
 from upload_server.domain import Batch, BatchStatus, Caller, File, FileStatus, Source
-from upload_server.errors import BatchNotCancellable, FileNotCancellable
+from upload_server.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
 from upload_server.store import Change, Command, Store, Targets
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
@@ -293,6 +293,23 @@ async def test_batches_follow_what_the_old_program_does_to_their_files(old: OldP
         assert seen == {"new": batch, "new-0": done, "new-1": await store.get_file("new-1", "")}
         assert batch.change_no > seen["new-1"].change_no
         assert (await store.claim("half-1", 0, command())).answer.file.status is FileStatus.UPLOADING
+    finally:
+        await store.close()
+
+
+async def test_no_file_of_a_final_batch_is_started(old: OldProgram, path: Path) -> None:
+    store = await opened(path)
+    try:
+        with old.database.connection_context():
+            # More files than the batch was announced with, which only the old program lets happen.
+            old.insert_batch("short", 1)
+            old.insert_file("short-0", batch_id="short")
+            old.insert_file("short-1", batch_id="short")
+            old.update("short-0", "completed")
+        assert (await store.get_batch("short", "")).status is BatchStatus.COMPLETED
+
+        with pytest.raises(FileNotWritable):
+            await store.claim("short-1", 0, command())
     finally:
         await store.close()
 

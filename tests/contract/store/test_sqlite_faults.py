@@ -245,8 +245,8 @@ class DoubtfulConnection(Connection):
         if fate in ("done", "ok"):
             super().execute(sql, parameters)
         if fate != "ok":
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            error = sqlite3.OperationalError("it failed")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL if fate == "full" else sqlite3.SQLITE_IOERR_FSYNC
             raise peewee.OperationalError(str(error)) from error
         return 0
 
@@ -320,6 +320,19 @@ def test_a_commit_whose_fate_cannot_be_looked_up_is_unknown_and_a_retry_tells(
     assert again.replayed is (fate == "done")
     assert again.answer.cancelled_at == asked.command.at
     assert status_in(path, "a") == "cancelled"
+
+
+def test_a_group_that_finds_no_room_is_run_one_by_one(run: Run, path: Path, plan: list[str]) -> None:
+    run(initiate("a"), initiate("b"))
+    # No room for both together, none for the first alone, room for the second.
+    plan += ["full", "full", "ok"]
+
+    first, second = run(CancelFile("a", command()), CancelFile("b", command()))
+
+    assert isinstance(first, DatabaseFailure)
+    assert second.answer.file_id == "b"
+    assert (status_in(path, "a"), status_in(path, "b")) == ("pending", "cancelled")
+    assert plan == []
 
 
 def test_numbers_go_on_after_a_failed_commit(run: Run, plan: list[str]) -> None:
@@ -401,6 +414,16 @@ async def test_answers_are_true_when_syncs_fail(
         await assert_history_holds(store)
     finally:
         await store.close()
+
+
+async def test_a_closed_store_is_one_file(store: SqliteStore, path: Path) -> None:
+    file = await pending(store)
+    await store.get_file(file.file_id, "")
+
+    await store.close()
+
+    assert sorted(each.name for each in path.parent.iterdir()) == ["upload.db", "upload.db.lock"]
+    assert status_in(path, file.file_id) == "pending"
 
 
 async def test_no_database_text_reaches_a_caller(store: SqliteStore) -> None:

@@ -212,6 +212,16 @@ async def test_expiry_takes_at_most_so_many_and_rolls_their_batch_up(store: Stor
     await assert_history_holds(store)
 
 
+async def test_expiry_finds_what_is_idle_behind_what_is_not(store: Store) -> None:
+    for _ in range(5):
+        await pending(store)
+    stale = await pending(store, at=now() - timedelta(days=2))
+
+    expired = await store.expire(now() - timedelta(days=1), [], 1, command())
+
+    assert [file.file_id for file in expired.answer] == [stale.file_id]
+
+
 async def test_a_batch_follows_its_files(store: Store) -> None:
     batch, ids = await batch_of(store, 4)
 
