@@ -12,7 +12,7 @@ let proxy: Proxy;
 before(async () => {
   server = await TestServer.start();
   proxy = await Proxy.to(server.httpPort);
-  proxy.bytesPerSecond = 4 * MiB;
+  proxy.bytesPerSecond = 8 * MiB;
 });
 after(async () => {
   proxy.stop();

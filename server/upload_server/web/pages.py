@@ -73,28 +73,29 @@ def html_page(title: str, body: str, style: str = _STYLE, policy: str = "") -> P
     )
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     allowed = policy or f"style-src 'sha256-{digest}'"
-    rules = f"default-src 'none'; {allowed}; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    headers = (
+    return Page(text.encode(), HTML, _protected(f"{allowed}; img-src data:"))
+
+
+def _protected(allowed: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers of a page that may load what ``allowed`` says and nothing else."""
+    rules = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return (
         (b"content-security-policy", rules.encode()),
         (b"referrer-policy", b"no-referrer"),
         (b"x-frame-options", b"DENY"),
         (b"cross-origin-opener-policy", b"same-origin"),
         (b"cross-origin-resource-policy", b"same-origin"),
     )
-    return Page(text.encode(), HTML, headers)
 
 
-_HOME: Final = """<h1>upload-service</h1>
-<p>It takes file uploads and cancels them for certain: a cancelled upload never becomes anything else, its bytes stop
-and are removed, and everyone watching hears of it.</p>
-<p>This is its HTTP port. Files come in over gRPC (<code>uploadctl</code>) or over a WebSocket.</p>
-<pre>uploadctl upload big.bin      # prints the file's id
-uploadctl watch --all         # in another terminal
-uploadctl cancel FILE_ID</pre>
-<p>The same cancel with curl:</p>
-<pre>curl -X POST http://localhost:8080/api/v1/upload/cancel/FILE_ID \\
-  -H 'Content-Type: application/json' -d '{"reason": "not needed"}'</pre>
-<p><a href="/docs">The HTTP API</a> · <a href="/metrics">metrics</a> · <a href="/readyz">readiness</a></p>"""
+# The console is built from clients/typescript/console: it talks to this server only, over HTTP and WebSocket.
+_CONSOLE_POLICY: Final = "script-src 'self'; style-src 'self'; connect-src 'self'; worker-src 'self'"
+_CONSOLE_FILES: Final = {
+    "app.js": b"text/javascript; charset=utf-8",
+    "app.css": b"text/css; charset=utf-8",
+    "ticker.js": b"text/javascript; charset=utf-8",
+    "icon.svg": b"image/svg+xml",
+}
 
 _VIEWER: Final = "openapi-explorer-2.4.820.min.js"
 _VIEWER_STYLE: Final = "body{margin:0}openapi-explorer{height:100vh}"
@@ -113,8 +114,15 @@ def default_pages() -> Mapping[str, Page]:
     document = files.joinpath("openapi.json").read_bytes()
     viewer = files.joinpath("viewer", _VIEWER).read_bytes()
     return {
-        "/": html_page("upload-service", _HOME),
+        **_console_pages(),
         "/docs": html_page("upload-service: HTTP API", _DOCS, _VIEWER_STYLE, _VIEWER_POLICY),
         f"/docs/{_VIEWER}": Page(viewer, b"text/javascript; charset=utf-8", cache_control=_IMMUTABLE),
         "/openapi.json": Page(document, b"application/json"),
     }
+
+
+def _console_pages() -> Mapping[str, Page]:
+    files = resources.files("upload_server.web").joinpath("console")
+    home = Page(files.joinpath("index.html").read_bytes(), HTML, _protected(f"{_CONSOLE_POLICY}; img-src 'self'"))
+    parts = {f"/console/{name}": Page(files.joinpath(name).read_bytes(), kind) for name, kind in _CONSOLE_FILES.items()}
+    return {"/": home, **parts}

@@ -1,0 +1,131 @@
+/** Uploads and cancels over time: bars, the share that came too late in words, and the same as a table. */
+
+import { byId, make, say, svg } from "./dom.js";
+import type { History } from "./history.js";
+import type { Model } from "./model.js";
+
+const BARS = 30;
+const [WIDTH, HEIGHT, BASE, LEFT] = [360, 150, 128, 26];
+
+interface Bucket {
+  from: number;
+  begun: number;
+  cancelled: number;
+  late: number;
+}
+
+export class Chart {
+  private seconds = 300;
+
+  constructor(
+    private readonly model: Model,
+    private readonly history: History,
+  ) {
+    const select = byId<HTMLSelectElement>("window");
+    select.addEventListener("change", () => {
+      this.seconds = Number(select.value);
+      this.render();
+    });
+  }
+
+  render(now = Date.now()): void {
+    const buckets = this.buckets(now);
+    byId("chart").replaceChildren(draw(buckets, this.seconds));
+    const { begun, cancelled, late } = sum(buckets);
+    const share = cancelled + late > 0 ? ` (${Math.round((100 * late) / (cancelled + late))} %)` : "";
+    say(byId("share"), `${begun} begun, ${cancelled} cancelled; ${late} of ${cancelled + late} cancels came too late${share}.`);
+    if (byId("chart-table").closest("details")?.open) byId("chart-table").replaceChildren(table(buckets, this.seconds));
+  }
+
+  private buckets(now: number): Bucket[] {
+    const step = (this.seconds * 1000) / BARS;
+    // Whole steps, so that bars do not flicker.
+    const end = Math.ceil(now / step) * step;
+    const first = end - BARS * step;
+    const buckets = Array.from({ length: BARS }, (_, index) => ({ from: first + index * step, begun: 0, cancelled: 0, late: 0 }));
+    const at = (time: number): Bucket | undefined => buckets[Math.floor((time - first) / step)];
+    for (const row of this.model.files.values()) {
+      if (!row.fileId) continue;
+      const begun = at(row.createdAt.getTime());
+      if (begun) begun.begun++;
+      const ended = row.status === "cancelled" ? at(row.updatedAt.getTime()) : undefined;
+      if (ended) ended.cancelled++;
+    }
+    for (const { at: time, count } of this.history.tooLate()) {
+      const late = at(time);
+      if (late) late.late += count;
+    }
+    return buckets;
+  }
+}
+
+function sum(buckets: readonly Bucket[]): { begun: number; cancelled: number; late: number } {
+  const total = { begun: 0, cancelled: 0, late: 0 };
+  for (const { begun, cancelled, late } of buckets) {
+    total.begun += begun;
+    total.cancelled += cancelled;
+    total.late += late;
+  }
+  return total;
+}
+
+function draw(buckets: readonly Bucket[], seconds: number): SVGElement {
+  const { begun, cancelled, late } = sum(buckets);
+  const label = `Last ${seconds / 60} minutes: ${begun} uploads begun, ${cancelled} cancelled, ${late} cancels too late`;
+  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  const most = Math.max(4, ...buckets.map((bucket) => Math.max(bucket.begun, bucket.cancelled + bucket.late)));
+  const top = niceTop(most);
+  const y = (value: number): number => BASE - (value / top) * (BASE - 10);
+  for (const value of [0, top / 2, top]) {
+    root.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(value), y2: y(value) }));
+    const text = svg("text", { class: "tick", x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" });
+    text.textContent = String(value);
+    root.append(text);
+  }
+  const step = (WIDTH - LEFT) / BARS;
+  buckets.forEach((bucket, index) => {
+    const x = LEFT + index * step;
+    const bar = (name: string, from: number, value: number, shift: number): void => {
+      if (value === 0) return;
+      const height = y(from) - y(from + value);
+      root.append(svg("rect", { class: name, x: x + shift, y: y(from + value), width: step / 2 - 1, height, rx: 1 }));
+    };
+    bar("begun", 0, bucket.begun, 0.5);
+    bar("cancelled", 0, bucket.cancelled, step / 2);
+    bar("late", bucket.cancelled, bucket.late, step / 2);
+  });
+  const times: [number, string][] = [[LEFT, clock(buckets[0]!.from)], [WIDTH, "now"]];
+  for (const [x, words] of times) {
+    const text = svg("text", { class: "tick", x, y: HEIGHT - 6, "text-anchor": x === LEFT ? "start" : "end" });
+    text.textContent = words;
+    root.append(text);
+  }
+  return root;
+}
+
+/** The next of 4, 10, 20, 40, 100, …: halves are whole. */
+function niceTop(most: number): number {
+  for (let ten = 1; ; ten *= 10) for (const step of [2, 4, 10]) if (step * ten >= most) return step * ten;
+}
+
+function clock(time: number): string {
+  return new Date(time).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+}
+
+function table(buckets: readonly Bucket[], seconds: number): HTMLElement {
+  const head = make("tr", "", ...["From", "Begun", "Cancelled", "Too late"].map((name) => column(name)));
+  const rows = buckets
+    .filter(({ begun, cancelled, late }) => begun + cancelled + late > 0)
+    .reverse()
+    .map(({ from, begun, cancelled, late }) =>
+      make("tr", "", ...[clock(from), begun, cancelled, late].map((cell) => make("td", "", String(cell)))),
+    );
+  if (rows.length === 0) return make("p", "soft", `Nothing in the last ${seconds / 60} minutes.`);
+  return make("table", "", make("thead", "", head), make("tbody", "", ...rows));
+}
+
+function column(name: string): HTMLElement {
+  const cell = make("th", "", name);
+  cell.scope = "col";
+  return cell;
+}

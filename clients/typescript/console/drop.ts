@@ -1,0 +1,36 @@
+/** What was dropped or chosen, as files with the paths they have in their folders. */
+
+import type { BatchFile } from "../src/index.js";
+
+/** One more than a batch takes: enough to say that it is too many. */
+const MOST = 10_001;
+
+/** Everything in a drop, folders included. The items have to be taken before the first await: they are gone after it. */
+export async function filesOfDrop(transfer: DataTransfer): Promise<BatchFile[]> {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? undefined);
+  if (entries.every((entry) => entry === undefined)) return filesOfInput(transfer.files);
+  const found: BatchFile[] = [];
+  for (const entry of entries) if (entry) await walk(entry, found);
+  return found;
+}
+
+/** Everything chosen in an input. */
+export function filesOfInput(files: FileList): BatchFile[] {
+  return [...files].map((blob) => ({ blob, filename: blob.webkitRelativePath || blob.name }));
+}
+
+async function walk(entry: FileSystemEntry, found: BatchFile[]): Promise<void> {
+  if (found.length >= MOST) return;
+  if (entry.isFile) {
+    const blob = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
+    found.push({ blob, filename: entry.fullPath.replace(/^\//, "") });
+    return;
+  }
+  const reader = (entry as FileSystemDirectoryEntry).createReader();
+  // A reader gives some hundred entries at a time, and an empty answer at the end.
+  for (;;) {
+    const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject));
+    if (some.length === 0) return;
+    for (const child of some) await walk(child, found);
+  }
+}

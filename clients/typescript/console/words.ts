@@ -1,0 +1,136 @@
+/** What a row says of its state. One place for the words, so that nothing is shown as cancelled that is not. */
+
+import { isFinal } from "../src/index.js";
+import type { StatusWord } from "../src/index.js";
+import * as format from "./format.js";
+import type { BatchRow, FileRow } from "./model.js";
+
+/** What the badge shows: the service's status, or what is happening right now on this page. */
+export type Badge = StatusWord | "queued" | "cancelling" | "interrupted" | "refused";
+
+export const BADGES: Readonly<Record<Badge, string>> = {
+  pending: "Pending",
+  queued: "Waiting",
+  uploading: "Uploading",
+  processing: "Uploading",
+  interrupted: "Reconnecting",
+  cancelling: "Cancelling…",
+  completed: "Completed",
+  failed: "Failed",
+  cancelled: "Cancelled",
+  refused: "Not uploaded",
+  unknown: "Unknown",
+};
+
+export function badgeOf(row: FileRow): Badge {
+  if (isFinal(row.status)) return row.fileId ? row.status : "refused";
+  if (row.cancellation?.pending || row.upload?.state === "cancelling") return "cancelling";
+  if (row.upload?.state === "interrupted") return "interrupted";
+  if (row.upload?.state === "queued") return "queued";
+  return row.status;
+}
+
+/** Whether a cancel can be asked for. */
+export function cancellable(row: FileRow): boolean {
+  return !isFinal(row.status) && !row.problem;
+}
+
+/** The line under the name. */
+export function lineOf(row: FileRow): string {
+  const badge = badgeOf(row);
+  if (badge === "cancelling") return cancellingLine(row);
+  const late = lateLine(row);
+  switch (badge) {
+    case "cancelled":
+      return cancelledLine(row);
+    case "completed":
+      return `${late}${format.size(row.size)}, completed ${format.when(row.updatedAt)}`;
+    case "refused":
+      return row.problem;
+    case "failed":
+      return `${late}${row.problem || failure(row)}`;
+    case "interrupted":
+      return `${progressOf(row)}; the connection was lost and is being opened again`;
+    case "queued":
+      return `${format.size(row.size)}, waits for its turn`;
+    default:
+      return row.problem || progressLine(row);
+  }
+}
+
+function progressOf(row: FileRow): string {
+  return `${format.size(row.received)} of ${format.size(row.size)}`;
+}
+
+function progressLine(row: FileRow): string {
+  const unconfirmed = row.cancellation?.result?.state === "unconfirmed" ? row.cancellation.result.error.message : "";
+  if (unconfirmed) return unconfirmed;
+  if (row.status === "pending" && !row.upload) return `${format.size(row.size)}, nothing sent yet`;
+  const parts = [progressOf(row)];
+  if (row.upload?.state === "finishing") parts.push("being checked");
+  if (row.progress?.bytesPerSecond) parts.push(format.speed(row.progress.bytesPerSecond));
+  if (row.progress?.secondsLeft !== undefined) parts.push(`${format.duration(row.progress.secondsLeft)} left`);
+  return parts.join(", ");
+}
+
+function cancellingLine(row: FileRow): string {
+  if (row.cancellation?.trying === "websocket") return "The server is slow to answer, so the connection was closed; waiting for its word";
+  return "Asked the server to cancel; waiting for its word";
+}
+
+function cancelledLine(row: FileRow): string {
+  const result = row.cancellation?.result;
+  const mine = result?.state === "cancelled" && result.by !== "other";
+  const how = mine ? `you, ${result.by === "http" ? "over HTTP" : "by closing its connection"}` : format.who(row.cancelledBy);
+  const why = row.cancelReason ? `: “${row.cancelReason}”` : "";
+  return `Cancelled ${format.when(row.updatedAt)} by ${how}${why}`;
+}
+
+function lateLine(row: FileRow): string {
+  return row.cancellation?.result?.state === "refused" ? "Too late to cancel. " : "";
+}
+
+function failure(row: FileRow): string {
+  if (row.failureReason === "expired") return "Nobody sent to it for too long; upload the file anew";
+  if (row.failureReason === "checksum_mismatch") return "What arrived is not what was announced; upload the file anew";
+  return "It failed; upload the file anew";
+}
+
+export interface Counts {
+  pending: number;
+  uploading: number;
+  completed: number;
+  failed: number;
+  cancelled: number;
+}
+
+export function countsOf(rows: Iterable<FileRow>): Counts {
+  const counts: Counts = { pending: 0, uploading: 0, completed: 0, failed: 0, cancelled: 0 };
+  for (const { status } of rows) if (status in counts) counts[status as keyof Counts]++;
+  return counts;
+}
+
+export function batchTitle(row: BatchRow): string {
+  const first = row.files[0]?.filename ?? "";
+  const folder = first.includes("/") ? first.slice(0, first.indexOf("/")) : "";
+  const files = format.count(row.total || row.files.length, "file");
+  return folder && row.files.every(({ filename }) => filename.startsWith(`${folder}/`)) ? `${folder}, ${files}` : `Batch of ${files}`;
+}
+
+export function batchBadge(row: BatchRow): Badge {
+  if (isFinal(row.status)) return row.status;
+  return row.cancelling === "pending" ? "cancelling" : row.status;
+}
+
+export function batchLine(row: BatchRow): string {
+  if (row.outcome) return row.outcome;
+  if (row.cancelling === "pending") return "Asked the server to cancel all of it; waiting for its word";
+  const counts = countsOf(row.files);
+  const parts = [`${counts.completed} completed`];
+  if (counts.uploading) parts.push(`${counts.uploading} uploading`);
+  if (counts.pending) parts.push(`${counts.pending} waiting`);
+  if (counts.failed) parts.push(`${counts.failed} failed`);
+  if (counts.cancelled) parts.push(`${counts.cancelled} cancelled`);
+  const by = row.status === "cancelled" ? ` · by ${format.who(row.cancelledBy)}${row.cancelReason ? `: “${row.cancelReason}”` : ""}` : "";
+  return parts.join(", ") + by;
+}

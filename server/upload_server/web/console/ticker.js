@@ -1,0 +1,1 @@
+self.addEventListener("message",e=>{let{id:s,milliseconds:t}=e.data;setTimeout(()=>postMessage(s),t)});
