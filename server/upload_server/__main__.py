@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -67,7 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _share_one_heap() -> None:
+    """Have all threads allocate from one heap (glibc): else what uploads leave free in one is of no use to the others.
+
+    A thousand uploads at once took 750 MiB, a half of it free; with one heap they take less than 500.
+    """
+    arena_max = -8
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(arena_max, 1)
+
+
 def _serve(config: Config) -> None:
+    _share_one_heap()
     # grpcio must not be surprised by a fork, and reads this when it is first imported.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # Imported late: `--help` and a mistyped option answer at once.

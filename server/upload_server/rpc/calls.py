@@ -80,6 +80,13 @@ class Context(Protocol):
         """End the call with a status; raises."""
 
 
+class StreamContext(Context, Protocol):
+    """The context of a call that sends a stream."""
+
+    async def read(self) -> Any:
+        """Return the next message, or grpc.aio.EOF."""
+
+
 class CallObserver(Protocol):
     """Hears how calls end, for the metrics."""
 

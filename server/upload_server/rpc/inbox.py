@@ -1,16 +1,20 @@
 """Decides how a handler waits for a sender's next message and, at the same time, for whatever else concerns it.
 
 Must not know what the messages mean. A timeout around a read leaks in grpcio, and a handler inside a read hears nothing
-else; so one task reads ahead, by one message, and everything else rings the same bell.
+else; so one task reads ahead, by a message or two, and everything else rings the same bell.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, TypeVar
+
+import grpc
+
+from upload_server.ingest import Memory
 
 M = TypeVar("M")
 
@@ -20,8 +24,14 @@ _READ_AHEAD = 2
 class Inbox(Generic[M]):
     """The messages of one sender, and a bell. ``async with`` it: the reading task ends with the block."""
 
-    def __init__(self, messages: AsyncIterator[M]) -> None:
-        self._messages = messages
+    def __init__(self, read: Callable[[], Awaitable[M]], memory: Memory, size_of: Callable[[M], int]) -> None:
+        """``read`` gives the next message, or grpc.aio.EOF for ever.
+
+        ``size_of`` says what a message takes of ``memory``; when that is short, nothing is read ahead.
+        """
+        self._read_next = read
+        self._memory = memory
+        self._size_of = size_of
         self._waiting: deque[M] = deque()
         self._bell = asyncio.Event()
         self._room = asyncio.Event()
@@ -40,6 +50,7 @@ class Inbox(Generic[M]):
         assert self._reader is not None  # noqa: S101 - set on entry
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+        self._forget()
 
     @property
     def ended(self) -> bool:
@@ -53,6 +64,7 @@ class Inbox(Generic[M]):
     async def heard(self) -> None:
         """Wait until the bell was rung, by a message or anybody."""
         if not self._waiting:
+            self._room.set()
             await self._bell.wait()
         self._bell.clear()
 
@@ -61,13 +73,15 @@ class Inbox(Generic[M]):
         if not self._waiting:
             return None
         message = self._waiting.popleft()
-        self._room.set()
+        self._memory.hold(-self._size_of(message))
+        if not self._memory.is_crowded():
+            self._room.set()
         return message
 
     async def discard(self, seconds: float) -> None:
         """Take in and forget what still comes, until the sender ends or for ``seconds``."""
         self._discarding = True
-        self._waiting.clear()
+        self._forget()
         self._room.set()
         try:
             async with asyncio.timeout(seconds):
@@ -77,16 +91,30 @@ class Inbox(Generic[M]):
         except TimeoutError:
             pass
 
+    def _forget(self) -> None:
+        while self.take() is not None:
+            pass
+
     async def _read(self) -> None:
         try:
-            async for message in self._messages:
-                if self._discarding:
-                    continue
-                self._waiting.append(message)
-                self._bell.set()
-                if len(self._waiting) >= _READ_AHEAD:
+            while await self._read_one():
+                if len(self._waiting) >= _READ_AHEAD or (self._waiting and self._memory.is_crowded()):
                     self._room.clear()
                     await self._room.wait()
+                if not self._discarding:
+                    await self._memory.uncrowded()
         finally:
             self._ended = True
             self._bell.set()
+
+    async def _read_one(self) -> bool:
+        # A frame of its own, and not grpcio's iterator: while they wait for the next message both would keep the last
+        # one alive, half a gigabyte in a thousand streams.
+        message = await self._read_next()
+        if message is grpc.aio.EOF:
+            return False
+        if not self._discarding:
+            self._waiting.append(message)
+            self._memory.hold(self._size_of(message))
+            self._bell.set()
+        return True

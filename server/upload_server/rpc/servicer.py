@@ -12,9 +12,9 @@ from upload_server.domain import Batch, Caller, File, FileStatus
 from upload_server.errors import FieldViolation, InvalidField
 from upload_server.ingest import Ingest
 from upload_server.rpc import convert
-from upload_server.rpc.calls import Calls, Context, Gate, unary
+from upload_server.rpc.calls import Calls, Context, Gate, StreamContext, unary
 from upload_server.rpc.inbox import Inbox
-from upload_server.rpc.upload_stream import UploadMessage, UploadStream
+from upload_server.rpc.upload_stream import UploadMessage, UploadStream, size_of
 from upload_server.service import Uploads
 from upload_server.store import Targets
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent
@@ -84,10 +84,13 @@ class UploadServicer:
         return pb.ListAuditEventsResponse(events=events, next_page_token=page.next_page_token)
 
     async def UploadFile(
-        self, requests: AsyncIterator[UploadMessage], context: Context
+        self,
+        requests: AsyncIterator[UploadMessage],  # noqa: ARG002 - read by the context, see Inbox
+        context: StreamContext,
     ) -> AsyncIterator[pb.UploadFileResponse]:
         """Take the bytes of one file."""
-        async with self.calls.call("UploadFile", Gate.UPLOAD, context) as caller, Inbox(requests) as inbox:
+        inbox = Inbox(context.read, self._ingest.memory, size_of)
+        async with self.calls.call("UploadFile", Gate.UPLOAD, context) as caller, inbox:
             stream = UploadStream(self._ingest, inbox, caller, idle_timeout=self._idle_timeout)
             async for response in stream.responses():
                 yield response

@@ -58,6 +58,11 @@ def decode_upload_request(raw: bytes) -> UploadMessage:
     return pb.UploadFileRequest.FromString(raw)
 
 
+def size_of(message: UploadMessage) -> int:
+    """Return how many bytes a message keeps in memory, as far as they count."""
+    return len(message.view) if isinstance(message, Data) else 0
+
+
 def _data_of(message: UploadMessage) -> memoryview | None:
     if isinstance(message, Data):
         return message.view
