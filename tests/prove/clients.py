@@ -82,7 +82,7 @@ class Caller:
             lambda: self._door.call("InitiateUpload", filename="a.bin", size_bytes=size, request_id=request_id),
             lambda found: {"file_ids": [found["file"]["file_id"]]},
         )
-        return answer and answer["file_ids"]
+        return None if answer is None else list(answer["file_ids"])
 
     async def initiate_batch(self, sizes: list[int], request_id: str = "") -> tuple[str, list[str]] | None:
         """Announce files together."""
@@ -93,7 +93,7 @@ class Caller:
             lambda: self._door.call("InitiateBatch", files=files, request_id=request_id),
             lambda found: {"batch_id": found["batch"]["batch_id"], "file_ids": found["file_ids"]},
         )
-        return answer and (answer["batch_id"], answer["file_ids"])
+        return None if answer is None else (str(answer["batch_id"]), list(answer["file_ids"]))
 
     async def get(self, file_id: str) -> dict[str, Any] | None:
         """Read a file."""
@@ -103,7 +103,7 @@ class Caller:
             lambda: self._door.call("GetFile", file_id=file_id),
             lambda found: {"files": [file_facts(found)]},
         )
-        return answer and answer["files"][0]
+        return None if answer is None else dict(answer["files"][0])
 
     async def list_batch(self, batch_id: str) -> list[dict[str, Any]] | None:
         """Read the files of a batch, all in one snapshot."""
@@ -113,7 +113,7 @@ class Caller:
             lambda: self._door.call("ListFiles", batch_id=batch_id, page_size=1000),
             lambda found: {"files": [file_facts(file) for file in found["files"]]},
         )
-        return answer and answer["files"]
+        return None if answer is None else list(answer["files"])
 
     async def get_batch(self, batch_id: str) -> dict[str, Any] | None:
         """Read a batch."""

@@ -15,7 +15,7 @@ from prove.clients import Caller, Connections
 from prove.history import Recorder
 from prove.senders import ENDINGS, Plan, Sender
 from prove.tables import at_rest
-from prove.watchers import Request, Watcher, by_grpc, number_of
+from prove.watchers import Request, Watcher, number_of
 from support.process import ServerProcess
 
 # Different requests meet under one of these.
@@ -195,12 +195,11 @@ class World:
         try:
             await self._traffic()
             self.recorder.line("world", "quiet")
-            tables = await asyncio.to_thread(at_rest, self.server.data_dir, 15.0)
+            await asyncio.to_thread(at_rest, self.server.data_dir, 15.0)
             connections = self.connect()
-            newest = max(tables["change_no"].values(), default=0)
             for watcher in self.watchers:
-                await watcher.catch_up(connections, newest)
-            await self._probe(connections, random.Random(options.seed), newest)
+                await watcher.catch_up(connections)
+            await self._probe(connections, random.Random(options.seed))
             # Read again: closing sockets and late cancels may still have changed something when it looked quiet.
             self.recorder.line("world", "tables", **await asyncio.to_thread(at_rest, self.server.data_dir, 5.0))
         finally:
@@ -224,15 +223,13 @@ class World:
         # A page that has left is cancelled for after its grace: nothing changes any more once that has passed.
         await asyncio.sleep(1.0)
 
-    async def _probe(self, connections: Connections, choose: random.Random, newest: int) -> None:
+    async def _probe(self, connections: Connections, choose: random.Random) -> None:
         for i, watcher in enumerate(self.watchers):
-            for token in choose.sample(watcher.tokens, min(4, len(watcher.tokens))):
+            tokens = list(dict.fromkeys(watcher.tokens))
+            for token in choose.sample(tokens, min(4, len(tokens))):
                 request = watcher.request
                 again = Request(request.file_ids, request.batch_ids, request.with_files, request.everything)
                 probe = Watcher(f"probe{i}.{number_of(token)}", self.recorder, again, seed="")
                 probe.token = token
                 with contextlib.suppress(TimeoutError):
-                    await probe.catch_up(connections, newest)
-
-
-__all__ = ["Options", "World", "by_grpc"]
+                    await probe.catch_up(connections)

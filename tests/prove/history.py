@@ -2,7 +2,7 @@
 
 Lines have ``t`` (nanoseconds of one monotonic clock), ``who`` and ``type``:
 ``invoke`` and, with the same ``id``, one of ``ok``, ``fail``, ``unknown`` (it may have happened or not);
-``progress`` (durable bytes told on a stream); ``watch``, ``event``, ``end`` (a watcher's streams); ``tables`` (the end).
+``progress`` (durable bytes told on a stream); ``watch``, ``event``, ``end`` (a watcher's streams); ``tables``.
 """
 
 from __future__ import annotations

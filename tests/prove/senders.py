@@ -22,6 +22,8 @@ from upload.v1 import upload_pb2 as pb
 
 ENDINGS = ("commit", "commit", "commit", "wrong", "leave", "break")
 CHUNK = 64 * 1024
+# The digest of nothing that anybody sends.
+WRONG = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,11 @@ class Sender:
         return self._recorder.invoke(self.name, op, file_id=plan.file_id, stream=plan.stream)
 
     def invoke_commit(self, plan: Plan) -> int:
-        """The sender says that every byte was sent."""
-        return self._invoke("commit", plan)
+        """The sender says that every byte was sent, and with which digest."""
+        sha256 = sha256_of(plan.file_id, plan.size) if plan.ending != "wrong" else WRONG
+        return self._recorder.invoke(
+            self.name, "commit", file_id=plan.file_id, stream=plan.stream, size=plan.size, sha256=sha256
+        )
 
     def invoke_close(self, plan: Plan) -> None:
         """The page leaves; if that cancels, it may be at any time from now on."""
@@ -151,7 +156,7 @@ class _Course:
         elif plan.ending == "leave":
             await outgoing.put(None)
         else:
-            sha256 = sha256_of(plan.file_id, plan.size) if plan.ending == "commit" else "0" * 64
+            sha256 = sha256_of(plan.file_id, plan.size) if plan.ending == "commit" else WRONG
             self._op_id = self._sender.invoke_commit(plan)
             await outgoing.put(pb.UploadFileRequest(commit=pb.UploadCommit(sha256=sha256)))
 
@@ -213,7 +218,7 @@ class _SocketCourse:
         if commits:
             if self._op_id is None:
                 self._op_id = self._sender.invoke_commit(plan)
-            sha256 = "0" * 64 if plan.ending == "wrong" else sha256_of(plan.file_id, plan.size)
+            sha256 = WRONG if plan.ending == "wrong" else sha256_of(plan.file_id, plan.size)
             await socket.send(json.dumps({"type": "commit", "sha256": sha256}))
             return
         if plan.ending == "close":

@@ -67,7 +67,7 @@ async def by_grpc(connections: Connections, request: Request, token: str) -> Asy
         call.cancel()
 
 
-def _query(request: Request, token: str) -> list[tuple[str, str]]:
+def _query(request: Request, token: str) -> httpx.QueryParams:
     query = [("file_ids", each) for each in request.file_ids]
     query += [("batch_ids", each) for each in request.batch_ids]
     flags = {
@@ -78,7 +78,9 @@ def _query(request: Request, token: str) -> list[tuple[str, str]]:
     query += [(name, "true") for name, value in flags.items() if value]
     if request.progress:
         query.append(("progress_interval", "0.1s"))
-    return [*query, ("resume_token", token)] if token else query
+    if token:
+        query.append(("resume_token", token))
+    return httpx.QueryParams(tuple(query))
 
 
 class WatchRefused(Exception):
@@ -135,6 +137,23 @@ class Watcher:
         self.token = ""
         self.tokens: list[str] = []
         self.finished = False
+        self.heard: list[Json] = []
+        self._news = asyncio.Event()
+
+    async def wait_for(self, wanted: Callable[[Json], bool], seconds: float = 5.0) -> bool:
+        """Wait for a message, heard or to come; False when none came."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not any(map(wanted, self.heard)):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stay(self, connections: Connections) -> None:
+        """Watch one stream over gRPC until cancelled."""
+        await self._stream(by_grpc, connections, None)
 
     async def run(self, connections: Callable[[], Connections]) -> None:
         """Watch, break off, resume, until cancelled or, until_final, done."""
@@ -146,13 +165,15 @@ class Watcher:
                 # Drained, killed or cut: resumed like any other break.
                 await asyncio.sleep(0.05)
 
-    async def catch_up(self, connections: Connections, newest: int) -> None:
-        """Resume once more and read until a bookmark covers ``newest``."""
+    async def catch_up(self, connections: Connections) -> None:
+        """Resume once more and read to the first bookmark: at rest it covers everything."""
         if not self.finished:
             async with asyncio.timeout(20):
-                await self._stream(by_grpc, connections, None, newest)
+                await self._stream(by_grpc, connections, None, to_bookmark=True)
 
-    async def _stream(self, door: Door, connections: Connections, most: int | None, newest: int | None = None) -> None:
+    async def _stream(
+        self, door: Door, connections: Connections, most: int | None, *, to_bookmark: bool = False
+    ) -> None:
         self._recorder.line(
             self.name, "watch", token=number_of(self.token), request=self.request.json(), door=door.__name__
         )
@@ -163,7 +184,7 @@ class Watcher:
             async for message in events:
                 self._heard(message)
                 count += 1
-                if count == most or (newest is not None and self._covers(message, newest)):
+                if count == most or (to_bookmark and "bookmark" in message):
                     return
                 if self._slow:
                     await asyncio.sleep(self._random.random() * 0.05)
@@ -173,13 +194,11 @@ class Watcher:
             self._recorder.line(self.name, "end", code=code)
             await events.aclose()  # type: ignore[attr-defined]
 
-    @staticmethod
-    def _covers(message: Json, newest: int) -> bool:
-        return "bookmark" in message and number_of(message["resume_token"]) >= newest
-
     def _heard(self, message: Json) -> None:
         self.token = message["resume_token"]
         self.tokens.append(self.token)
+        self.heard.append(message)
+        self._news.set()
         kind = next(name for name in ("file", "batch", "progress", "bookmark") if name in message)
         body = message[kind]
         view = body
@@ -188,6 +207,4 @@ class Watcher:
         elif kind == "batch":
             view = batch_facts(body)
         target = body.get("batch_id", "") if kind == "batch" else body.get("file_id", "")
-        self._recorder.line(
-            self.name, "event", kind=kind, no=number_of(self.token), target=target, view=view
-        )
+        self._recorder.line(self.name, "event", kind=kind, no=number_of(self.token), target=target, view=view)

@@ -1,4 +1,4 @@
-"""Checkers: each reads a history and says which promises it breaks. They know the contract, never the service's code."""
+"""Checkers: each reads a history and says which promises it breaks. They know the contract, not the code."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from prove.checkers.violation import Violation
@@ -54,7 +55,7 @@ def _readings(history: History) -> Iterator[Violation]:
             yield Violation("batches", f"two states at one revision: {same} and {view}")
     for batch_id, views in by_revision.items():
         ordered = [views[revision] for revision in sorted(views)]
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             if any(after[name] < before[name] for name in _COUNTERS):
                 yield Violation("batches", f"a counter of {batch_id} went back: {before} then {after}")
 

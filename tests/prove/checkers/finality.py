@@ -1,4 +1,7 @@
-"""R2, R5: after a cancel's OK nothing that starts later succeeds, no offset grows; what is final stays what it is."""
+"""R2, R5, R6: after a cancel's OK nothing that starts later succeeds, no offset grows, its sender hears of it soon.
+
+What is final stays what it is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from prove.checkers.violation import Violation
 from prove.history import History, Op
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
+# A sender of a cancelled file hears of it within this, on a busy test machine; benchmarks tell how soon it is.
+_HEAR_NS = 1_000_000_000
 _LASTING = ("status", "cancelled_at", "cancelled_by", "cancel_reason", "sha256", "bytes_received", "revision")
 
 
@@ -25,6 +30,9 @@ def check(history: History) -> Iterable[Violation]:
                 acks[file_id] = min(acks.get(file_id, op.end), op.end)
     yield from _after_acks(history, acks)
     yield from _final_stays(history)
+    for op in history.named("hear_stop"):
+        if op.outcome != "ok" or op.end - op.start > _HEAR_NS:
+            yield Violation("finality", f"the sender of a cancelled file was not told at once: {op}")
 
 
 def _after_acks(history: History, acks: Mapping[str, int]) -> Iterator[Violation]:

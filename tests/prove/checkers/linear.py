@@ -113,32 +113,44 @@ def _is(condition: Callable[[State], bool]) -> Step:
 
 def _steps_of(op: Op, file_id: str) -> Iterator[tuple[Step, bool]]:
     """What a call did to a file and whether it surely did."""
-    ok, unknown = op.outcome == "ok", op.outcome == "unknown"
-    reason = op.answer.get("reason", "")
-    if op.name in {"get", "list"} and ok:
-        for view in op.answer["files"]:
-            if view["file_id"] == file_id:
-                yield _sees(view), True
-    elif op.name == "cancel":
-        if ok or unknown:
-            at = op.answer.get("cancelled_at", _UNTOLD)
-            yield _cancels(at, "user", op.args["request_id"]), ok
-    elif op.name == "cancel_batch":
-        if ok or unknown:
-            yield _batch_cancels(op.answer.get("cancelled_at", _UNTOLD), op.args["request_id"]), ok
-        elif reason == "BATCH_NOT_CANCELLABLE":
-            yield _is(lambda state: state.final), True
-    elif op.name == "close":
-        yield _cancels(_UNTOLD, "websocket_close", "", op.args["stream"]), False
-    elif op.name == "open":
-        yield from _opening(op, reason)
-    elif op.name == "commit":
-        yield from _commit(op, reason)
-    if reason in {"FILE_NOT_CANCELLABLE", "FILE_NOT_WRITABLE", "UPLOAD_CANCELLED"}:
+    if op.name in _STEPS:
+        yield from _STEPS[op.name](op, file_id)
+    if op.answer.get("reason", "") in {"FILE_NOT_CANCELLABLE", "FILE_NOT_WRITABLE", "UPLOAD_CANCELLED"}:
         yield _sees(op.answer), True
 
 
-def _opening(op: Op, reason: str) -> Iterator[tuple[Step, bool]]:
+Steps = Iterator[tuple[Step, bool]]
+
+
+def _read(op: Op, file_id: str) -> Steps:
+    for view in op.answer.get("files", ()):
+        if view["file_id"] == file_id:
+            yield _sees(view), True
+
+
+def _cancel(op: Op, _: str) -> Steps:
+    if op.outcome != "fail":
+        yield _cancels(op.answer.get("cancelled_at", _UNTOLD), "user", op.args["request_id"]), op.outcome == "ok"
+
+
+def _cancel_batch(op: Op, _: str) -> Steps:
+    if op.outcome != "fail":
+        yield _batch_cancels(op.answer.get("cancelled_at", _UNTOLD), op.args["request_id"]), op.outcome == "ok"
+    elif op.answer["reason"] == "BATCH_NOT_CANCELLABLE":
+        yield _is(lambda state: state.final), True
+
+
+def _close(op: Op, _: str) -> Steps:
+    yield _cancels(_UNTOLD, "websocket_close", "", op.args["stream"]), False
+
+
+def _hear_stop(op: Op, _: str) -> Steps:
+    if op.outcome == "ok":
+        yield _sees({"status": "cancelled"}), True
+
+
+def _open(op: Op, _: str) -> Steps:
+    reason = op.answer.get("reason", "")
     if op.outcome == "ok":
         yield _opens(op.args["stream"]), True
     elif reason == "OFFSET_MISMATCH":
@@ -148,10 +160,11 @@ def _opening(op: Op, reason: str) -> Iterator[tuple[Step, bool]]:
         yield _opens(op.args["stream"]), False
 
 
-def _commit(op: Op, reason: str) -> Iterator[tuple[Step, bool]]:
-    stream = op.args["stream"]
+def _commit(op: Op, _: str) -> Steps:
+    stream, reason = op.args["stream"], op.answer.get("reason", "")
     if op.outcome == "ok":
-        yield _ends(stream, "completed"), True
+        right = op.answer["sha256"] == op.args["sha256"]
+        yield (_ends(stream, "completed") if right else _is(lambda _: False)), True
     elif reason == "CHECKSUM_MISMATCH":
         yield _ends(stream, "failed"), True
     elif reason == "WRITER_REPLACED":
@@ -159,6 +172,18 @@ def _commit(op: Op, reason: str) -> Iterator[tuple[Step, bool]]:
     elif op.outcome == "unknown":
         yield _ends(stream, "completed"), False
         yield _ends(stream, "failed"), False
+
+
+_STEPS: Mapping[str, Callable[[Op, str], Iterable[tuple[Step, bool]]]] = {
+    "get": _read,
+    "list": _read,
+    "cancel": _cancel,
+    "cancel_batch": _cancel_batch,
+    "close": _close,
+    "hear_stop": _hear_stop,
+    "open": _open,
+    "commit": _commit,
+}
 
 
 def calls_on(history: History, file_id: str, batch_id: str) -> list[Call]:

@@ -1,4 +1,4 @@
-"""R1, R26: only legal states are ever seen, revisions and durable offsets never go back, no call fails in a way of ours."""
+"""R1, R26: only legal states are ever seen, revisions and durable offsets never go back, none fails by our fault."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def true(history: History) -> Iterable[Violation]:
         trails.setdefault(event.file_id or event.batch_id, []).append(event.to_status)
     told: dict[str, list[tuple[int, int]]] = {}
     for watch in history.watches:
-        yield from _progress_and_end(history, watch)
+        yield from _progress_and_end(watch)
         for heard in _chain(watch):
             if heard.kind not in _CHANGES:
                 continue
@@ -178,7 +178,7 @@ def _reads_after(history: History, told: dict[str, list[tuple[int, int]]]) -> It
             yield Violation("watch.true", f"revision {heard} was told to a watcher before it could be read: {op}")
 
 
-def _progress_and_end(history: History, watch: Watch) -> Iterator[Violation]:
+def _progress_and_end(watch: Watch) -> Iterator[Violation]:
     final: set[str] = set()
     for heard in _chain(watch):
         if heard.kind in _CHANGES and heard.view["status"] in FINAL:

@@ -1,0 +1,54 @@
+"""Bugs in who hears of what, and when."""
+
+from __future__ import annotations
+
+from prove.mutants.registry import mutant
+from prove.patching import change
+from upload_server import service, watch
+from upload_server.store.sqlite import cancelling
+
+
+@mutant
+def watcher_told_before_commit() -> None:
+    """Watchers hear of a cancel before it is committed."""
+    cancel = "    result = await self._counted("
+    early = (
+        "    import upload_server.store as stores\n"
+        "    file = await self._store.get_file(file_id, '')\n"
+        "    early = replace(file, status=FileStatus.CANCELLED, revision=file.revision + 1)\n"
+        "    self._hub._publish(stores.Change(self._store.last_change + 1, early))\n"
+        "    await asyncio.sleep(0.1)\n"
+    )
+    change(service, "Uploads._cancel_file", (cancel, early + cancel))
+
+
+@mutant
+def event_lost() -> None:
+    """The tail passes over the final states of files."""
+    passing = "isinstance(change.record, File) and change.record.status.final or self._publish(change)"
+    change(watch, "WatchHub._tail", ("self._publish(change)", passing))
+
+
+@mutant
+def slow_watcher_loses_final_states() -> None:
+    """A watcher that is handed more than it takes forgets it, and does not read it again."""
+    change(watch, "_Watcher.offer", ("        self.behind = True\n", ""))
+
+
+@mutant
+def resume_token_too_low() -> None:
+    """A token is one behind: what was sent comes again."""
+    change(watch, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, max(0, no - 1))"))
+
+
+@mutant
+def resume_token_too_high() -> None:
+    """A token is one ahead: a change is passed over after a break."""
+    change(watch, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, no + 1)"))
+
+
+@mutant
+def batch_numbered_before_its_files() -> None:
+    """Watchers hear of a cancelled batch before its files."""
+    number, first = "    change_no = transaction.number()\n", "    first = transaction.last_change + 1\n"
+    change(cancelling, "CancelBatch.run", (number, ""), (first, number + first))
