@@ -112,6 +112,24 @@ async def test_a_bug_in_one_write_reaches_its_caller_alone(store: SqliteStore) -
     assert (await store.get_file(file.file_id, "")).change_no == file.change_no + 1
 
 
+async def test_text_that_is_no_text_is_never_stored(store: SqliteStore) -> None:
+    one, two = await pending(store), await pending(store)
+    batch, _ = await batch_of(store, 2)
+
+    results = await asyncio.gather(
+        store.cancel_file(one.file_id, command(reason="half a pair: \ud800")),
+        store.cancel_batch(batch.batch_id, command(reason="half a pair: \ud800")),
+        store.cancel_file(two.file_id, command(reason="a pair: \U0001f5d1, and a control: \x1b[0m")),
+        return_exceptions=True,
+    )
+
+    assert [isinstance(result, UnicodeEncodeError) for result in results] == [True, True, False]
+    # What is stored can be read.
+    assert await store.get_file(one.file_id, "") == one
+    assert (await store.get_file(two.file_id, "")).cancel_reason == "a pair: \U0001f5d1, and a control: \x1b[0m"
+    await assert_history_holds(store)
+
+
 async def test_a_full_database_changes_nothing_and_recovers(store: SqliteStore) -> None:
     file = await pending(store)
     batch, _ = await batch_of(store, 100)

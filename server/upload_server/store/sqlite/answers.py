@@ -5,13 +5,12 @@ Must not know what the answers say. Scope of a request id: (principal, method).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 from upload_server.errors import RequestIdReused
 from upload_server.store import Command
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import time_text
+from upload_server.store.sqlite.rows import time_text, to_json
 from upload_server.store.sqlite.transaction import Transaction
 
 Key = tuple[str, str, str]
@@ -31,7 +30,7 @@ class Answers:
         self._new: list[Sequence[str]] = []
         keys = [key for command in commands if (key := key_of(command)) is not None]
         if keys:
-            for row in transaction.read(statements.READ_ANSWERS, keys=json.dumps(keys)):
+            for row in transaction.read(statements.READ_ANSWERS, keys=to_json(keys)):
                 self._kept[row[0], row[1], row[2]] = (row[3], row[4])
 
     def replay(self, command: Command) -> str | None:
@@ -55,4 +54,4 @@ class Answers:
     def write(self) -> None:
         """Store the new answers, in the transaction of what they answer."""
         if self._new:
-            self._transaction.write_exactly(len(self._new), statements.KEEP_ANSWERS, answers=json.dumps(self._new))
+            self._transaction.write_exactly(len(self._new), statements.KEEP_ANSWERS, answers=to_json(self._new))

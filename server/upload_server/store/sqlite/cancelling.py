@@ -29,7 +29,7 @@ from upload_server.store import Audited, Command, Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.answers import Answers
 from upload_server.store.sqlite.files import Who, file_entry, moved, owned, read_files
-from upload_server.store.sqlite.rows import FileRow, batch_row_of, time_of, time_text
+from upload_server.store.sqlite.rows import FileRow, batch_row_of, time_of, time_text, to_json
 from upload_server.store.sqlite.trail import Entry, Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Transaction
 from upload_server.store.sqlite.writes import Outcome, Write
@@ -98,8 +98,11 @@ class _Group:
         return self._cancel(write.command, found)
 
     def _cancel(self, command: Command, found: FileRow) -> _Cancelled:
-        after = replace(
-            moved(self._transaction, found.file, FileStatus.CANCELLED, command.at),
+        after = moved(
+            self._transaction,
+            found.file,
+            FileStatus.CANCELLED,
+            command.at,
             cancelled_at=command.at,
             cancelled_by=command.caller.cancelled_by,
             cancel_reason=command.reason,
@@ -110,7 +113,7 @@ class _Group:
         entry = file_entry(found, after, Who.of(command))
         self._entries.append(entry)
         answer = CancelledFile(after.file_id, after.filename, command.at)
-        self._answers.keep(command, json.dumps([after.file_id, after.filename, time_text(command.at)]))
+        self._answers.keep(command, to_json([after.file_id, after.filename, time_text(command.at)]))
         return _Cancelled(entry, answer)
 
     def write(self) -> dict[int, AuditEvent]:
@@ -181,7 +184,7 @@ class CancelBatch(Write[Result[CancelledBatch]]):
         answer = CancelledBatch(self.batch_id, count, batch.total_files, self.command.at)
         answers.keep(
             self.command,
-            json.dumps([self.batch_id, count, batch.total_files, time_text(self.command.at)]),
+            to_json([self.batch_id, count, batch.total_files, time_text(self.command.at)]),
         )
         answers.write()
         audited = Audited((entry.event,))

@@ -8,7 +8,6 @@ Must not know who watches. The opening state is the same read as the tail, after
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from upload_server.errors import BatchNotFound, FileNotFound
 from upload_server.store import Change, Changes, Targets
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.queries import read_last_change
-from upload_server.store.sqlite.rows import BATCH_COLUMNS, FILE_COLUMNS, Row, batch_of, file_of
+from upload_server.store.sqlite.rows import BATCH_COLUMNS, FILE_COLUMNS, Row, batch_of, file_of, to_json
 from upload_server.store.sqlite.statements import OPEN_BATCH, OPEN_FILE
 
 
@@ -151,7 +150,7 @@ def _named(connection: Connection, asked: _Asked, table: _Table, ids: Iterable[s
         f"json_each(:ids) AS k CROSS JOIN {table.name} ON {table.alias}.{table.key} = k.value"
         f" WHERE {number} > :after AND {table.alias}.owner = :owner AND {_shown(table)}"
         f" ORDER BY {number} LIMIT :limit",
-        ids=json.dumps(list(ids)),
+        ids=to_json(list(ids)),
         after=asked.after,
         owner=asked.owner,
         skip=asked.skip,
@@ -163,7 +162,7 @@ def _files_of_batches(connection: Connection, asked: _Asked) -> list[Change]:
     """Read a page of the batches' files: first their numbers, from the index alone, then those rows."""
     batches = connection.rows(
         "SELECT b.id FROM json_each(:ids) AS k CROSS JOIN batch AS b ON b.batch_id = k.value WHERE b.owner = :owner",
-        {"ids": json.dumps(list(asked.targets.batch_ids)), "owner": asked.owner},
+        {"ids": to_json(list(asked.targets.batch_ids)), "owner": asked.owner},
     )
     numbers = heapq.merge(*(_numbers_of_batch(connection, asked, batch_row) for (batch_row,) in batches))
     page = [number for number, _ in zip(numbers, range(asked.limit), strict=False)]
@@ -171,7 +170,7 @@ def _files_of_batches(connection: Connection, asked: _Asked) -> list[Change]:
         connection,
         _FILES,
         "json_each(:page) AS k CROSS JOIN file AS f ON f.change_no = k.value ORDER BY k.key",
-        page=json.dumps(page),
+        page=to_json(page),
     )
 
 

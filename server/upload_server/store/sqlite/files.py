@@ -5,23 +5,23 @@ Must not know which call asks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from upload_server.domain import NEXT_FILE, AuditEvent, Caller, File, FileStatus
 from upload_server.errors import FileNotFound
 from upload_server.store import Audited, Command
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text
+from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text, to_json
 from upload_server.store.sqlite.trail import Entry, Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Inconsistent, Transaction
 
 
 def read_files(transaction: Transaction, file_ids: Iterable[str]) -> dict[str, FileRow]:
     """Read files by id, whoever owns them."""
-    rows = transaction.read(statements.READ_FILES, file_ids=json.dumps(list(file_ids)))
+    rows = transaction.read(statements.READ_FILES, file_ids=to_json(list(file_ids)))
     return {found.file.file_id: found for found in map(file_row_of, rows)}
 
 
@@ -37,11 +37,12 @@ def read_file(transaction: Transaction, file_id: str, caller: Caller) -> FileRow
     return owned(read_files(transaction, (file_id,)).get(file_id), file_id, caller)
 
 
-def moved(transaction: Transaction, file: File, status: FileStatus, at: datetime) -> File:
-    """Return the file as it will be in ``status``: numbered, with its next revision."""
+def moved(transaction: Transaction, file: File, status: FileStatus, at: datetime, **changes: Any) -> File:
+    """Return the file as it will be in ``status``, with ``changes``: numbered, with its next revision."""
     if status not in NEXT_FILE[file.status]:
         raise Inconsistent(f"{file.status} cannot become {status}")
-    return replace(file, status=status, updated_at=at, revision=file.revision + 1, change_no=transaction.number())
+    revision, change_no = file.revision + 1, transaction.number()
+    return replace(file, status=status, updated_at=at, revision=revision, change_no=change_no, **changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Must not know what makes an announcement acceptable: it was checked before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +14,7 @@ from upload_server.store import Audited, Command, Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.answers import Answers
 from upload_server.store.sqlite.files import Who, read_file
-from upload_server.store.sqlite.rows import batch_row_of, time_text
+from upload_server.store.sqlite.rows import batch_row_of, time_text, to_json
 from upload_server.store.sqlite.trail import Entry, write_entries
 from upload_server.store.sqlite.transaction import Transaction
 from upload_server.store.sqlite.writes import Write
@@ -39,7 +38,7 @@ def _insert_files(
     transaction.write_exactly(
         len(rows),
         statements.INSERT_FILES,
-        files=json.dumps(rows),
+        files=to_json(rows),
         batch_id=None if batch is None else batch[0],
         batch_row=None if batch is None else batch[1],
         at=time_text(command.at),

@@ -7,7 +7,6 @@ Must not know about threads. Whatever a caller may not see is not there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -25,6 +24,7 @@ from upload_server.store.sqlite.rows import (
     event_of,
     file_of,
     time_text,
+    to_json,
 )
 from upload_server.store.sqlite.statements import OPEN_FILE
 
@@ -137,7 +137,7 @@ def idle_rows(connection: Connection, idle_since: datetime, open_files: Sequence
         connection,
         sql,
         idle_since=time_text(idle_since),
-        open_files=json.dumps(list(open_files)),
+        open_files=to_json(list(open_files)),
         limit=limit,
     )
     return [row[0] for row in found]
@@ -147,7 +147,7 @@ def status_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, File
     """Read the status of files by id."""
     sql = """
         SELECT f.file_id, f.status FROM json_each(:ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
-    found = _rows(connection, sql, ids=json.dumps(list(file_ids)))
+    found = _rows(connection, sql, ids=to_json(list(file_ids)))
     return {file_id: FileStatus(status) for file_id, status in found}
 
 

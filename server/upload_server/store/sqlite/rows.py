@@ -5,6 +5,7 @@ Must not know which statement the rows come from.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,6 +54,15 @@ class BatchRow:
 
 FILE_ROW_COLUMNS = f"f.id, f.batch_row, f.expected_sha256, {FILE_COLUMNS}"
 BATCH_ROW_COLUMNS = f"b.id, {BATCH_COLUMNS}"
+
+
+def to_json(value: object) -> str:
+    """Write a list that a statement takes.
+
+    Not escaped to ASCII: SQLite would accept half a surrogate pair that way, and the row could never be read again. So
+    such a text raises UnicodeEncodeError when it is bound.
+    """
+    return json.dumps(value, ensure_ascii=False)
 
 
 def time_text(moment: datetime) -> str:

@@ -5,7 +5,6 @@ Must not know what made the change.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,7 +21,7 @@ from upload_server.domain import (
     roll_up,
 )
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import BatchRow, batch_row_of, time_text
+from upload_server.store.sqlite.rows import BatchRow, batch_row_of, time_text, to_json
 from upload_server.store.sqlite.transaction import Transaction
 
 
@@ -54,7 +53,7 @@ def write_entries(transaction: Transaction, entries: Sequence[Entry]) -> None:
         )
         for entry in entries
     ]
-    transaction.write_exactly(len(rows), statements.INSERT_EVENTS, events=json.dumps(rows))
+    transaction.write_exactly(len(rows), statements.INSERT_EVENTS, events=to_json(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def follow_up(transaction: Transaction, moves: Iterable[Move]) -> dict[int, Audi
         return {}
     written: list[Sequence[object]] = []
     entries: dict[int, Entry] = {}
-    found = transaction.read(statements.READ_BATCHES_BY_ROW, rows=json.dumps(list(tallies)))
+    found = transaction.read(statements.READ_BATCHES_BY_ROW, rows=to_json(list(tallies)))
     for old in map(batch_row_of, found):
         new = tallies[old.row].applied_to(old.batch)
         if new == old.batch:
@@ -127,7 +126,7 @@ def follow_up(transaction: Transaction, moves: Iterable[Move]) -> dict[int, Audi
             entries[old.row] = Entry(_roll_up_event(old.batch, new), None, old.row)
     write_entries(transaction, list(entries.values()))
     if written:
-        transaction.write_exactly(len(written), statements.WRITE_BATCHES, batches=json.dumps(written))
+        transaction.write_exactly(len(written), statements.WRITE_BATCHES, batches=to_json(written))
     return {row: entry.event for row, entry in entries.items()}
 
 

@@ -5,13 +5,12 @@ Must not know when that is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import time_text
+from upload_server.store.sqlite.rows import time_text, to_json
 from upload_server.store.sqlite.transaction import Transaction
 from upload_server.store.sqlite.writes import Write
 
@@ -24,7 +23,7 @@ class SettleDeletions(Write[None]):
 
     def run(self, transaction: Transaction) -> None:
         """Delete their rows; those that are gone already are no error."""
-        transaction.write(statements.SETTLE_DELETIONS, rows=json.dumps(list(self.rows)))
+        transaction.write(statements.SETTLE_DELETIONS, rows=to_json(list(self.rows)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Must not know where the bytes lie. A writer's right to a file is the fence in it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,7 +34,7 @@ from upload_server.store.sqlite.files import (
     read_file,
     write_file,
 )
-from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text
+from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text, to_json
 from upload_server.store.sqlite.trail import Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Transaction
 from upload_server.store.sqlite.writes import Outcome, Write
@@ -62,7 +61,7 @@ class ClaimFile(Write[Result[Claim]]):
             after = replace(file, fence=file.fence + 1)
             write_file(transaction, found, after, at)
             return Result(Claim(after, found.expected_sha256))
-        after = replace(moved(transaction, file, FileStatus.UPLOADING, at), fence=file.fence + 1)
+        after = moved(transaction, file, FileStatus.UPLOADING, at, fence=file.fence + 1)
         audited = change_status(transaction, found, after, Who.of(self.command), at)
         return Result(Claim(after, found.expected_sha256), audited)
 
@@ -96,7 +95,7 @@ class RecordProgress(Write[bool]):
             if key not in newest or newest[key].bytes_received < write.bytes_received:
                 newest[key] = write
         rows = [(*key, write.bytes_received, time_text(write.at)) for key, write in newest.items()]
-        taken = transaction.write_returning(statements.RECORD_PROGRESS, progress=json.dumps(rows))
+        taken = transaction.write_returning(statements.RECORD_PROGRESS, progress=to_json(rows))
         recorded = {(row[0], row[1]) for row in taken}
         return [(write.file_id, write.fence) in recorded for write in writes]
 
@@ -129,8 +128,11 @@ class CompleteFile(Write[Result[File]]):
         if self.bytes_received != found.file.size_bytes:
             raise UploadIncomplete(self.file_id, self.bytes_received, found.file.size_bytes)
         at = self.command.at
-        after = replace(
-            moved(transaction, found.file, FileStatus.COMPLETED, at),
+        after = moved(
+            transaction,
+            found.file,
+            FileStatus.COMPLETED,
+            at,
             sha256=self.sha256,
             bytes_received=self.bytes_received,
             completed_at=at,
@@ -152,8 +154,11 @@ class FailFile(Write[Result[File]]):
         """Fail it if the stream still is the file's writer."""
         found = _writable(transaction, self.file_id, self.fence, self.command)
         at = self.command.at
-        after = replace(
-            moved(transaction, found.file, FileStatus.FAILED, at),
+        after = moved(
+            transaction,
+            found.file,
+            FileStatus.FAILED,
+            at,
             failure_reason=self.failure.value,
             fence=found.file.fence + 1,
         )
@@ -176,7 +181,7 @@ class ExpireFiles(Write[Result[tuple[File, ...]]]):
         """Fail those that are still idle, with one set of statements."""
         stale = transaction.read(
             statements.READ_EXPIRED,
-            rows=json.dumps(list(self.rows)),
+            rows=to_json(list(self.rows)),
             idle_since=time_text(self.idle_since),
         )
         if not stale:
@@ -196,5 +201,11 @@ class ExpireFiles(Write[Result[tuple[File, ...]]]):
         return Result(tuple(failed), Audited(events))
 
     def _failed(self, transaction: Transaction, file: File) -> File:
-        after = moved(transaction, file, FileStatus.FAILED, self.command.at)
-        return replace(after, failure_reason=FailureReason.EXPIRED.value, fence=file.fence + 1)
+        return moved(
+            transaction,
+            file,
+            FileStatus.FAILED,
+            self.command.at,
+            failure_reason=FailureReason.EXPIRED.value,
+            fence=file.fence + 1,
+        )
