@@ -257,7 +257,7 @@ async def test_too_many_of_a_kind_are_refused_and_cancels_still_pass(start_serve
         assert refused == 1
         async with UploadCall(stub, file_id) as first, UploadCall(stub, file_id) as second:
             outcomes = await asyncio.gather(first.hear(), second.hear(), return_exceptions=True)
-            assert sum(isinstance(o, Refusal) and o.reason == "OVERLOADED" for o in outcomes) == 1
+            assert sum(isinstance(o, Refusal) and o.reason == "OVERLOADED" for o in outcomes) == 1, outcomes
             await door.call("CancelFile", file_id=file_id)
 
 

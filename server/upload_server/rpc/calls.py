@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+Pause = Callable[[], Awaitable[None]]
+
 _RETRY_AFTER_SECONDS = 1.0
 _STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -103,18 +105,29 @@ class Calls:
         self._gates = gates
         self._observer = observer
 
-    def call(self, method: str, gate: Gate, context: Context) -> Call:
-        """Return what surrounds one call: ``async with`` it, and get its caller."""
-        return Call(method, gate, context, Caller(self._door), self._gates, self._observer)
+    def call(self, method: str, gate: Gate, context: Context, before_refusal: Pause | None = None) -> Call:
+        """Return what surrounds one call: ``async with`` it, and get its caller.
+
+        ``before_refusal`` is awaited before a call is refused admission: a sender that is still writing would not hear
+        the refusal.
+        """
+        return Call(method, gate, context, Caller(self._door), self._gates, self._observer, before_refusal)
 
 
 class Call:
     """Admits one call and, whatever happens inside, ends it with a status that says so."""
 
-    __slots__ = ("_caller", "_context", "_gate", "_gates", "_method", "_observer", "_started")
+    __slots__ = ("_before_refusal", "_caller", "_context", "_gate", "_gates", "_method", "_observer", "_started")
 
     def __init__(
-        self, method: str, gate: Gate, context: Context, caller: Caller, gates: Gates, observer: CallObserver
+        self,
+        method: str,
+        gate: Gate,
+        context: Context,
+        caller: Caller,
+        gates: Gates,
+        observer: CallObserver,
+        before_refusal: Pause | None,
     ) -> None:
         self._method = method
         self._gate = gate
@@ -122,12 +135,15 @@ class Call:
         self._caller = caller
         self._gates = gates
         self._observer = observer
+        self._before_refusal = before_refusal
         self._started = time.monotonic()
 
     async def __aenter__(self) -> Caller:
         try:
             self._gates.enter(self._gate)
         except UploadError as error:
+            if self._before_refusal is not None:
+                await self._before_refusal()
             await self._abort(error)
         return self._caller
 

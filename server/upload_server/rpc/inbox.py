@@ -19,6 +19,8 @@ from upload_server.ingest import Memory
 M = TypeVar("M")
 
 _READ_AHEAD = 2
+# Read on before a refusal: enough for what is under way, little for a caller that waits for the answer.
+_REFUSED_SECONDS = 0.1
 
 
 class Inbox(Generic[M]):
@@ -78,7 +80,7 @@ class Inbox(Generic[M]):
             self._room.set()
         return message
 
-    async def discard(self, seconds: float) -> None:
+    async def discard(self, seconds: float = _REFUSED_SECONDS) -> None:
         """Take in and forget what still comes, until the sender ends or for ``seconds``."""
         self._discarding = True
         self._forget()

@@ -90,7 +90,8 @@ class UploadServicer:
     ) -> AsyncIterator[pb.UploadFileResponse]:
         """Take the bytes of one file."""
         inbox = Inbox(context.read, self._ingest.memory, size_of)
-        async with self.calls.call("UploadFile", Gate.UPLOAD, context) as caller, inbox:
+        call = self.calls.call("UploadFile", Gate.UPLOAD, context, inbox.discard)
+        async with inbox, call as caller:
             stream = UploadStream(self._ingest, inbox, caller, idle_timeout=self._idle_timeout)
             async for response in stream.responses():
                 yield response

@@ -27,8 +27,6 @@ from upload_server.rpc.inbox import Inbox
 MAX_DATA_BYTES = 1024 * 1024
 # How long the server reads on after `stopped`, so that a sender that is busy writing can hear it.
 _HEAR_SECONDS = 1.0
-# After any other refusal: enough for what is under way, little for a caller that waits for the answer.
-_REFUSED_SECONDS = 0.1
 
 _DATA_TAG = 0x12
 _VARINT_MORE = 0x80
@@ -92,7 +90,7 @@ class UploadStream:
             await self._inbox.discard(_HEAR_SECONDS)
             raise
         except UploadError:
-            await self._inbox.discard(_REFUSED_SECONDS)
+            await self._inbox.discard()
             raise
 
     async def _course(self) -> AsyncIterator[pb.UploadFileResponse]:
