@@ -24,7 +24,7 @@ from upload_server.domain import (
     FileSpec,
     FileStatus,
 )
-from upload_server.errors import NotFound, NotInState, UploadError
+from upload_server.errors import NotFound, NotInState, UploadError, WriterReplaced
 from upload_server.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
 from upload_server.ingest import Ingest
 from upload_server.janitor import Janitor
@@ -158,7 +158,7 @@ class Uploads:
         try:
             result = await self._audited(write)
             outcome = "cancelled"
-        except NotInState:
+        except (NotInState, WriterReplaced):
             outcome = "too_late"
             raise
         except NotFound:
