@@ -27,7 +27,7 @@ class FileLock:
     def __init__(self, what: Path, lock_file: Path) -> None:
         """Take the lock for ``what`` on ``lock_file``; raises ``AlreadyInUse`` or OSError."""
         # Never unlinked: a second server could otherwise lock a file of the same name that is another file.
-        self._descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

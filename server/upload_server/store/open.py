@@ -15,7 +15,7 @@ from upload_server.store import Store
 from upload_server.store.lock import lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
-from upload_server.store.sqlite.schema import prepare
+from upload_server.store.sqlite.schema import prepare, said_of
 
 
 class UnusableDatabaseUrl(CannotStart):
@@ -25,7 +25,8 @@ class UnusableDatabaseUrl(CannotStart):
 async def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """Open the store at ``url`` in the running event loop, creating and migrating it as needed.
 
-    Raises ``UnusableDatabaseUrl``, ``AlreadyInUse``, OSError, or what the migration raises.
+    Raises CannotStart: ``UnusableDatabaseUrl``, ``AlreadyInUse``, ``UnusableDatabase``, ``SchemaTooNew`` or
+    ``SqliteTooOld``.
     """
     return await SqliteStore.open(sqlite_path(url), options or StoreOptions())
 
@@ -36,11 +37,12 @@ async def migrate_store(url: str) -> Sequence[str]:
 
 
 def _migrate(path: Path) -> Sequence[str]:
-    lock = lock_database(path)
-    try:
-        return prepare(path)
-    finally:
-        lock.release()
+    with said_of(path):
+        lock = lock_database(path)
+        try:
+            return prepare(path)
+        finally:
+            lock.release()
 
 
 def sqlite_path(url: str) -> Path:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import stat
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +22,10 @@ from contract.store.kit import (
     uploading,
 )
 from upload_server.domain import FileSpec, FileStatus
-from upload_server.errors import DatabaseFailure, Overloaded, ShuttingDown
+from upload_server.errors import CannotStart, DatabaseFailure, Overloaded, ShuttingDown
 from upload_server.store import Store
 from upload_server.store.lock import AlreadyInUse
-from upload_server.store.open import UnusableDatabaseUrl, open_store
+from upload_server.store.open import UnusableDatabaseUrl, migrate_store, open_store
 from upload_server.store.options import StoreOptions
 
 
@@ -135,6 +138,34 @@ async def test_too_many_reads_are_refused(backend: Backend) -> None:
         assert await store.get_file(file.file_id, "") == file
     finally:
         await store.close()
+
+
+async def test_a_database_that_cannot_be_opened_is_said_to_the_operator(tmp_path: Path) -> None:
+    missing, other, folder = tmp_path / "no such folder" / "upload.db", tmp_path / "notes.txt", tmp_path
+    other.write_text("these are notes, and by far too many of them to be taken for an empty database" * 20)
+
+    for path in (missing, other, folder):
+        with pytest.raises(CannotStart, match=re.escape(str(path))):
+            await open_store(f"sqlite:///{path}")
+        with pytest.raises(CannotStart, match=re.escape(str(path))):
+            await migrate_store(f"sqlite:///{path}")
+    # A failed start leaves no lock behind.
+    other.unlink()
+    await (await open_store(f"sqlite:///{other}")).close()
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path}/upload.db")
+    await pending(store)
+
+    modes = await asyncio.to_thread(modes_in, tmp_path)
+
+    await store.close()
+    assert modes == dict.fromkeys(["upload.db", "upload.db-wal", "upload.db-shm", "upload.db.lock"], 0o600)
 
 
 @pytest.mark.parametrize(

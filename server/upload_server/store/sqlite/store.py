@@ -31,7 +31,7 @@ from upload_server.store.sqlite.committer import Committer
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.sqlite.readers import Readers
-from upload_server.store.sqlite.schema import prepare
+from upload_server.store.sqlite.schema import prepare, said_of
 from upload_server.store.sqlite.upkeep import ForgetAnswers, SettleDeletions
 from upload_server.store.sqlite.uploading import (
     ClaimFile,
@@ -66,6 +66,11 @@ class _Opened:
             raise
 
 
+def _open(path: Path, options: StoreOptions) -> _Opened:
+    with said_of(path):
+        return _Opened(path, options)
+
+
 class SqliteStore:
     """The Store on one SQLite file. ``SqliteStore.open`` makes it; ``close`` it in the same event loop."""
 
@@ -80,8 +85,8 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: Path, options: StoreOptions) -> SqliteStore:
-        """Lock, migrate and open the database, creating it when there is none; raises ``AlreadyInUse``."""
-        return cls(path, options, await asyncio.to_thread(_Opened, path, options))
+        """Lock, migrate and open the database, creating it when there is none; raises as ``open_store``."""
+        return cls(path, options, await asyncio.to_thread(_open, path, options))
 
     @property
     def store_id(self) -> str:
