@@ -192,6 +192,11 @@ async def test_the_path_wins_under_every_alias(toy: Toy) -> None:
     assert (await request(toy.app, "PATCH", "/v1/books/real?book.id=evil", {})).json()["id"] == "real"
 
 
+async def test_the_path_replaces_a_message_that_the_body_filled(toy: Toy) -> None:
+    answer = await request(toy.app, "POST", "/v1/types/mask/a,b", {"mask": "c,d", "int32_value": 1})
+    assert (answer.json()["mask"], answer.json()["int32_value"]) == ("a,b", 1)
+
+
 async def test_a_path_and_another_member_of_its_oneof(toy: Toy) -> None:
     assert "choice" in await refused(toy, "/v1/types/choice/a?choice_number=1")
     assert (await request(toy.app, "GET", "/v1/types/choice/a?choice_text=b")).json()["choice_text"] == "a"

@@ -1,5 +1,7 @@
 """Mistakes in a declaration raise when the app is built, and say where."""
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,3 +202,12 @@ async def test_http_body_in_a_pool_of_its_own() -> None:
 
 def test_no_rule_no_route() -> None:
     build()
+
+
+def test_the_page_lists_every_option() -> None:
+    """docs/transcoding.md: the first column of its table of options."""
+    page = (Path(__file__).parents[2] / "docs" / "transcoding.md").read_text()
+    table = page.split("## Options")[1].split("##")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    listed = [name.strip("` ") for row in rows for name in row.split(",")]
+    assert listed == [name for name in inspect.signature(build_app).parameters if name != "services"]

@@ -117,6 +117,8 @@ async def test_an_exception_after_set_code_keeps_the_code(toy: Toy) -> None:
 async def test_aborting_with_ok_is_an_error(toy: Toy) -> None:
     answer = await fail(toy, code=0, how="abort", message="m")
     assert (answer.status, answer.json()["code"]) == (500, 2)
+    answer = await fail(toy, code=0, how="abort_swallowed", message="m")
+    assert (answer.status, answer.json()["code"]) == (500, 2)
 
 
 async def test_a_handler_that_cancels_itself(toy: Toy) -> None:

@@ -530,6 +530,8 @@ async def test_wrong_kinds(toy: Toy, body: str) -> None:
         "{/* comment */}",
         '{"string_to_int": {1: 2}}',
         '{"string_to_int": {null: 2}}',
+        '{"unknown": NaN}',
+        '{"unknown": [-Infinity]}',
         "\x0c{}",
         "\u00a0{}",
         "NaN",
