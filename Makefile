@@ -10,7 +10,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMP) ## Make the virtual environment with everything in it
@@ -22,6 +22,10 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt tools/set
 .PHONY: serve
 serve: setup ## Run the service on SQLite (options: make serve ARGS="--http-port 9090")
 	@exec $(BIN)/upload-server serve $(ARGS)
+
+.PHONY: demo
+demo: setup ## Fill the running service with uploads and cancels (ARGS="--seconds 300 --target localhost:50051")
+	@$(BIN)/python tools/demo.py $(ARGS)
 
 .PHONY: test
 test: setup ## Run the tests (one: make test ARGS="-k cancel")
@@ -43,6 +47,14 @@ format: setup ## Format the code and the protos
 .PHONY: generate
 generate: setup ## Make the generated code from the protos
 	@PATH="$(CURDIR)/$(BIN):$$PATH" buf generate
+
+.PHONY: console
+console: ## Make the page at / and the TypeScript messages from their source (needs Node)
+	@cd clients/typescript && npm ci --silent && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent generate && npm run --silent build:console
+
+.PHONY: test-typescript
+test-typescript: setup ## Check and test the TypeScript client against a real server (needs Node)
+	@cd clients/typescript && npm ci --silent && npm run --silent check && npm test --silent
 
 .PHONY: openapi
 openapi: setup ## Make the OpenAPI document from the protos (needs Go)

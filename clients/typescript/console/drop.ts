@@ -11,12 +11,18 @@ export async function filesOfDrop(transfer: DataTransfer): Promise<BatchFile[]> 
   if (entries.every((entry) => entry === undefined)) return filesOfInput(transfer.files);
   const found: BatchFile[] = [];
   for (const entry of entries) if (entry) await walk(entry, found);
-  return found;
+  return byName(found);
 }
 
 /** Everything chosen in an input. */
 export function filesOfInput(files: FileList): BatchFile[] {
-  return [...files].map((blob) => ({ blob, filename: blob.webkitRelativePath || blob.name }));
+  return byName([...files].map((blob) => ({ blob, filename: blob.webkitRelativePath || blob.name })));
+}
+
+/** Folders are read in no order that people would know. */
+function byName(files: BatchFile[]): BatchFile[] {
+  const names = new Intl.Collator(undefined, { numeric: true });
+  return files.sort((a, b) => names.compare(a.filename ?? "", b.filename ?? ""));
 }
 
 async function walk(entry: FileSystemEntry, found: BatchFile[]): Promise<void> {

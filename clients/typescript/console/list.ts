@@ -215,10 +215,12 @@ function batchView(
   };
 }
 
-/** What moves comes first; then as announced. */
+const NAMES = new Intl.Collator(undefined, { numeric: true });
+
+/** What moves comes first; then by name. */
 function byActivity(files: readonly FileRow[]): readonly FileRow[] {
-  const moving = files.filter(({ status }) => status === "uploading");
-  return moving.length === 0 ? files : [...moving, ...files.filter(({ status }) => status !== "uploading")];
+  const rank = (row: FileRow): number => (row.status === "uploading" ? 0 : 1);
+  return [...files].sort((a, b) => rank(a) - rank(b) || NAMES.compare(a.filename, b.filename));
 }
 
 function updateBatchBar(bar: HTMLProgressElement, row: BatchRow, title: string): void {

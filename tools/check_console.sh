@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The TypeScript messages and the page at / are what their sources say: made anew and compared. Needs Node.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+(
+  cd clients/typescript
+  npm ci --silent
+  if grep -q '"resolved"' package-lock.json; then
+    echo "package-lock.json names hosts that packages came from: run 'npm install' with this folder's .npmrc." >&2
+    exit 1
+  fi
+  npm run --silent generate
+  npm run --silent check
+  node tools/build-console.mjs --check
+)
+if [ -n "$(git status --porcelain -- clients/typescript/src/gen)" ]; then
+  git --no-pager diff --stat -- clients/typescript/src/gen
+  echo "The TypeScript messages are not what the protos say: run 'make console' and commit the result." >&2
+  exit 1
+fi
