@@ -16,7 +16,7 @@ import structlog
 from upload_server import __version__
 from upload_server.config import Config
 from upload_server.domain import Source
-from upload_server.errors import UploadError
+from upload_server.errors import CannotStart, UploadError
 from upload_server.ingest import Ingest
 from upload_server.janitor import Janitor
 from upload_server.journal import log_changes
@@ -175,13 +175,16 @@ class Service:
             await asyncio.sleep(_GAUGE_SECONDS)
 
     def _guarded(self) -> Guard:
-        return Guard(
-            self._web,
-            on_loopback=self._config.on_loopback,
-            allowed_origins=self._config.allowed_origins,
-            allowed_hosts=self._config.allowed_hosts,
-            refused=self._metrics.request_refused,
-        )
+        try:
+            return Guard(
+                self._web,
+                on_loopback=self._config.on_loopback,
+                allowed_origins=self._config.allowed_origins,
+                allowed_hosts=self._config.allowed_hosts,
+                refused=self._metrics.request_refused,
+            )
+        except ValueError as error:
+            raise CannotStart(f"--allowed-origins: {error}") from None
 
     def _servicer(self, door: Source) -> UploadServicer:
         calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)

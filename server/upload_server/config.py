@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import ipaddress
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -29,9 +30,12 @@ class ConfigError(Exception):
 
 def _number(text: str, kind: Callable[[str], float]) -> float:
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
         raise ConfigError(f"{text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise ConfigError(f"{text!r} is not a finite number")
+    return value
 
 
 def parse_seconds(text: str) -> float:
@@ -183,10 +187,29 @@ def env_name(item: Field[Any]) -> str:
 
 
 def _shown_default(item: Field[Any]) -> str:
-    default = item.default
+    """Return a default as one would type it."""
+    default, parse = item.default, item.metadata["parse"]
     if default is MISSING or default in ("", (), None):
         return ""
-    return f" (default {str(default).lower() if isinstance(default, bool) else default})"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if parse is parse_bytes:
+        return _in_units(default, {"TiB": _SIZES["tib"], "GiB": _SIZES["gib"], "MiB": MIB})
+    if parse is parse_seconds:
+        return _in_units(default, {"d": _UNITS["d"], "h": _UNITS["h"], "s": 1.0, "ms": _UNITS["ms"]})
+    return str(default)
+
+
+def _in_units(value: float, units: Mapping[str, float]) -> str:
+    for unit, size in units.items():
+        if value >= size:
+            return f"{round(value / size, 6):g}{unit}"
+    return f"{value:g}"
+
+
+def _in_brackets(item: Field[Any]) -> str:
+    default = _shown_default(item)
+    return f" (default {default})" if default else ""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +220,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             dest=item.name,
             metavar="VALUE",
             default=argparse.SUPPRESS,
-            help=f"{item.metadata['help']}{_shown_default(item)} [{env_name(item)}]",
+            help=f"{item.metadata['help']}{_in_brackets(item)} [{env_name(item)}]",
         )
 
 
@@ -233,11 +256,6 @@ def mistyped(environment: Mapping[str, str]) -> list[tuple[str, str]]:
 def documented() -> Sequence[tuple[str, str, str, str]]:
     """Return (option, environment variable, default, meaning) of every setting, for the README's table."""
     return [
-        (
-            f"--{option_name(i)}",
-            env_name(i),
-            _shown_default(i).strip(" ()").removeprefix("default "),
-            i.metadata["help"],
-        )
-        for i in fields(Config)
+        (f"--{option_name(item)}", env_name(item), _shown_default(item), item.metadata["help"])
+        for item in fields(Config)
     ]
