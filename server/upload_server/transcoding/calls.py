@@ -8,11 +8,11 @@ import logging
 from typing import Any, Final
 
 from .asgi import HeaderList, Send
+from .binding import Method
 from .context import HttpContext
 from .errors import Fault, FaultKind
 from .guard import Guard
 from .metadata import response_headers
-from .rules import Method
 from .status import Outcome
 from .streams import Framer
 
@@ -79,7 +79,7 @@ class StreamCall:
         finally:
             if beat is not None:
                 beat.cancel()
-                await asyncio.wait((beat,))
+                await asyncio.gather(beat, return_exceptions=True)
 
     async def finish(self, outcome: Outcome | None) -> None:
         """Writes the end of a stream that has started."""
@@ -126,8 +126,8 @@ class StreamCall:
     async def _write(self, frame: bytes) -> None:
         async with self._lock:
             if not self.started:
-                self.started = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": self.headers()})
+                self.started = True
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
             self._last_sent = asyncio.get_running_loop().time()
 

@@ -12,10 +12,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from . import wellknown
+from . import special, wellknown
 from .errors import FieldError
-from .jsontext import Number
-from .scalars import FromJson, converters, key_from_text, number_from_json
+from .scalars import FromJson, converters, key_from_text
 
 ParseMessage = Callable[[Message, object], None]
 """Reads a JSON value into an empty message."""
@@ -49,10 +48,10 @@ class JsonParser:
         known = self._parsers.get(name)
         if known is not None:
             return known
-        special = self._special(descriptor)
-        if special is not None:
-            self._parsers[name] = special
-            return special
+        own = self._special(descriptor)
+        if own is not None:
+            self._parsers[name] = own
+            return own
         parser = _ObjectParser(descriptor, self._pool, self, reject_unknown=self._reject_unknown)
         self._parsers[name] = parser  # before its fields: types may hold themselves
         parser.compile()
@@ -139,12 +138,12 @@ class JsonParser:
         if name in wellknown.WRAPPERS:
             return _scalar_setter("value", converters(descriptor.fields_by_name["value"])[0], nullable=False)
         simple: dict[str, ParseMessage] = {
-            wellknown.TIMESTAMP: _parse_timestamp,
-            wellknown.DURATION: _parse_duration,
-            wellknown.FIELD_MASK: _parse_mask,
-            "google.protobuf.Struct": _parse_struct,
-            "google.protobuf.Value": _parse_value,
-            "google.protobuf.ListValue": _parse_list_value,
+            wellknown.TIMESTAMP: special.parse_timestamp,
+            wellknown.DURATION: special.parse_duration,
+            wellknown.FIELD_MASK: special.parse_mask,
+            "google.protobuf.Struct": special.parse_struct,
+            "google.protobuf.Value": special.parse_value,
+            "google.protobuf.ListValue": special.parse_list_value,
             "google.protobuf.Any": self._parse_any,
         }
         return simple.get(name)
@@ -306,55 +305,3 @@ def _scalar_setter(key: str | FieldDescriptor, convert: FromJson, *, nullable: b
         setattr(message, key, read(value))
 
     return set_scalar
-
-
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise FieldError("expected a string")
-    return value
-
-
-def _parse_timestamp(message: Any, value: object) -> None:
-    message.seconds, message.nanos = wellknown.timestamp_from_text(_text(value))
-
-
-def _parse_duration(message: Any, value: object) -> None:
-    message.seconds, message.nanos = wellknown.duration_from_text(_text(value))
-
-
-def _parse_mask(message: Any, value: object) -> None:
-    message.paths.extend(wellknown.mask_from_json(_text(value)))
-
-
-def _parse_struct(message: Any, value: object) -> None:
-    if type(value) is not dict:
-        raise FieldError("expected an object")
-    fields = message.fields
-    for key, item in value.items():
-        _parse_value(fields[key], item)
-
-
-def _parse_list_value(message: Any, value: object) -> None:
-    if type(value) is not list:
-        raise FieldError("expected an array")
-    values = message.values
-    for item in value:
-        _parse_value(values.add(), item)
-
-
-def _parse_value(message: Any, value: object) -> None:
-    kind = type(value)
-    if kind is str:
-        message.string_value = value
-    elif kind is bool:
-        message.bool_value = value
-    elif kind is int or kind is Number:
-        message.number_value = number_from_json(value)
-    elif value is None:
-        message.null_value = 0
-    elif kind is dict:
-        message.struct_value.SetInParent()
-        _parse_struct(message.struct_value, value)
-    else:
-        message.list_value.SetInParent()
-        _parse_list_value(message.list_value, value)

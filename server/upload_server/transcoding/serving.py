@@ -23,6 +23,7 @@ from .asgi import (
     answer_empty,
     read_body,
 )
+from .binding import Binding
 from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
 from .context import HttpContext, HttpRequest
 from .errors import Fault, FaultError, FaultKind, FieldError
@@ -30,7 +31,6 @@ from .guard import Cause, Guard
 from .metadata import PREFIX, Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
 from .options import Options
 from .router import Match
-from .rules import Binding
 from .status import Outcome, StatusWriter
 from .streams import Events, Framer, content_type_of, framer_for, http_body
 

@@ -7,8 +7,8 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from .binding import Binding
 from .metadata import Headers
-from .rules import Binding
 from .status import Outcome, StatusWriter
 
 NDJSON: Final = b"application/x-ndjson"
