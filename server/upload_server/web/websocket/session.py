@@ -44,6 +44,8 @@ class Session:
         self._gone: Gone | None = None
         # Durable bytes the page was told of.
         self._told = -1
+        # Whether this page has sent a byte: only then can it have left after the last one.
+        self._wrote = False
 
     async def run(self) -> Goodbye | Gone:
         """Take the page's messages until the socket has to end. The upload is left open, to be closed by the caller."""
@@ -104,6 +106,7 @@ class Session:
         messages.check_binary(data)
         if data:
             await self._upload.write(data)
+            self._wrote = True
             # Only now: while our storage makes the page wait, the page is not idle.
             self._heard_at = self._loop.time()
 
@@ -112,10 +115,11 @@ class Session:
             return await self._commit(message.sha256)
         return await self._cancel(message.reason)
 
-    async def _after_last_byte(self) -> Goodbye:
+    async def _after_last_byte(self) -> Goodbye | Gone:
         """Older pages send no commit: the last byte is one. Newer ones send it right behind, maybe with a digest.
 
-        A close, or a connection lost, after the last byte comes after that commit and does not cancel.
+        A close, or a connection lost, after the last byte comes after that commit and does not cancel. A page that has
+        resumed behind the last byte and leaves has said nothing but that.
         """
         until = self._loop.time() + self._patience.commit
         while self._loop.time() < until:
@@ -124,6 +128,8 @@ class Session:
             if item is None:
                 await self._heard_by(until)
             elif isinstance(item, Gone):
+                if not self._wrote:
+                    return item
                 self._gone = item
                 break
             elif not isinstance(item, str):
