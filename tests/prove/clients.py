@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
@@ -69,8 +70,10 @@ def refusal_facts(reason: str, metadata: dict[str, str]) -> dict[str, Any]:
 class Caller:
     """The unary calls of one client, recorded. Each returns its answer, or None when it was refused or lost."""
 
-    def __init__(self, name: str, recorder: Recorder, door: Door) -> None:
+    def __init__(self, name: str, recorder: Recorder, door: Door, patience: float = 20.0) -> None:
+        """``patience``: seconds after which it gives up waiting; the call may happen all the same."""
         self.name = name
+        self._patience = patience
         self._recorder = recorder
         self._door = door
 
@@ -149,11 +152,12 @@ class Caller:
         recorder, name = self._recorder, self.name
         op_id = recorder.invoke(name, op, **args)
         try:
-            answer = facts(await ask())
+            async with asyncio.timeout(self._patience):
+                answer = facts(await ask())
         except Refusal as error:
             outcome = "unknown" if error.reason in UNCERTAIN else "fail"
             recorder.answered(name, op_id, outcome, **refusal_facts(error.reason, error.metadata))
-        except (httpx.TransportError, AssertionError) as error:
+        except (httpx.TransportError, AssertionError, TimeoutError) as error:
             # AssertionError: the helper found no details, as with what grpcio itself says when a connection breaks.
             recorder.answered(name, op_id, "unknown", error=repr(error)[:200])
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -33,7 +34,12 @@ class Options:
     senders: int = 4
     watchers: int = 5
     sizes: tuple[int, ...] = (0, 1, 1000, 70_000, 300_000)
+    # How often the server is killed, is asked to stop (and started anew), and is frozen for a moment.
     kills: int = 0
+    stops: int = 0
+    freezes: int = 0
+    # How many of the calls are given up by their callers within milliseconds.
+    impatient: float = 0.05
     pause: float = 0.01
 
 
@@ -83,7 +89,8 @@ class World:
         while True:
             if server is not self.server:
                 server, connections = self.server, self.connect()
-            await self._call(choose, Caller(name, self.recorder, connections.doors[choose.randrange(2)]))
+            patience = choose.random() * 0.005 if choose.random() < self.options.impatient else 20.0
+            await self._call(choose, Caller(name, self.recorder, connections.doors[choose.randrange(2)], patience))
             await asyncio.sleep(choose.random() * self.options.pause)
 
     async def _call(self, choose: random.Random, caller: Caller) -> None:
@@ -146,7 +153,7 @@ class World:
         if choose.random() < 0.05:
             offset += 1
         by_socket = choose.random() < 0.4
-        ending = choose.choice((*ENDINGS, "close") if by_socket else ENDINGS)
+        ending = choose.choice((*ENDINGS, "close", "cancel") if by_socket else ENDINGS)
         plan = Plan(f"s{self._streams}", file_id, size, offset, ending, self.options.pause)
         await (sender.websocket(plan) if by_socket else sender.grpc(plan))
 
@@ -178,13 +185,21 @@ class World:
 
         await watcher.run(current)
 
-    async def kill_at_random(self) -> None:
-        """SIGKILL the server now and then, and start it anew on the same data."""
-        choose = random.Random(f"{self.options.seed} killer")
-        for _ in range(self.options.kills):
-            await asyncio.sleep((0.5 + choose.random()) * self.options.seconds / (self.options.kills + 1))
-            await asyncio.to_thread(self.server.kill)
-            self.recorder.line("killer", "kill")
+    async def disturb(self) -> None:
+        """Kill, stop or freeze the server now and then."""
+        options = self.options
+        choose = random.Random(f"{options.seed} nemesis")
+        deeds = ["kill"] * options.kills + ["stop"] * options.stops + ["freeze"] * options.freezes
+        choose.shuffle(deeds)
+        for deed in deeds:
+            await asyncio.sleep((0.5 + choose.random()) * options.seconds / (len(deeds) + 1))
+            self.recorder.line("nemesis", deed)
+            if deed == "freeze":
+                self.server.popen.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(0.3)
+                self.server.popen.send_signal(signal.SIGCONT)
+                continue
+            await asyncio.to_thread(self.server.kill if deed == "kill" else self.server.terminate)
             self.server = await asyncio.to_thread(self._start)
 
     # The whole -----------------------------------------------------------------------------------------------------
@@ -212,9 +227,9 @@ class World:
         work += [self.send_at_random(i) for i in range(options.senders)]
         work += [self.watch_at_random(i) for i in range(options.watchers)]
         tasks = [asyncio.create_task(each) for each in work]
-        killing = asyncio.create_task(self.kill_at_random())
-        await asyncio.wait([killing, *tasks], timeout=options.seconds, return_when=asyncio.FIRST_EXCEPTION)
-        await killing
+        disturbing = asyncio.create_task(self.disturb())
+        await asyncio.wait([disturbing, *tasks], timeout=options.seconds, return_when=asyncio.FIRST_EXCEPTION)
+        await disturbing
         for task in tasks:
             task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):

@@ -150,7 +150,7 @@ def parse(lines: Iterable[Line]) -> History:
             history.progress.append((line["t"], line["file_id"], line["count"]))
         elif kind == "tables":
             history.tables = _tables(line)
-        else:
+        elif kind in {"watch", "event", "end"}:
             _watch_line(watches, line)
     history.ops += [_op(line, None) for line in started.values()]
     history.ops.sort(key=lambda op: op.start)

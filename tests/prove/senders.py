@@ -42,7 +42,7 @@ class Plan:
 def chunks_of(plan: Plan) -> list[bytes]:
     """What is to be sent; a sender that leaves or breaks sends a part of it."""
     data = content_of(plan.file_id, plan.size)[plan.offset :]
-    if plan.ending in {"leave", "break", "close"}:
+    if plan.ending in {"leave", "break", "close", "cancel"}:
         data = data[: random.Random(plan.stream).randint(0, len(data))]
     return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
 
@@ -82,6 +82,10 @@ class Sender:
             feeding.cancel()
             call.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+            # What grpcio reads from ends as well.
+            while not outgoing.empty():
+                outgoing.get_nowait()
+            outgoing.put_nowait(None)
 
     # WebSocket -----------------------------------------------------------------------------------------------------
 
@@ -113,6 +117,12 @@ class Sender:
         sha256 = sha256_of(plan.file_id, plan.size) if plan.ending != "wrong" else WRONG
         return self._recorder.invoke(
             self.name, "commit", file_id=plan.file_id, stream=plan.stream, size=plan.size, sha256=sha256
+        )
+
+    def invoke_cancel(self, plan: Plan) -> int:
+        """The page cancels in so many words."""
+        return self._recorder.invoke(
+            self.name, "cancel", file_id=plan.file_id, stream=plan.stream, reason=plan.stream, request_id=""
         )
 
     def invoke_close(self, plan: Plan) -> None:
@@ -215,6 +225,10 @@ class _SocketCourse:
 
     async def _leave(self, socket: Any, *, commits: bool) -> None:
         plan = self._plan
+        if plan.ending == "cancel" and not commits:
+            self._op_id = self._sender.invoke_cancel(plan)
+            await socket.send(json.dumps({"type": "cancel", "reason": plan.stream}))
+            return
         if commits:
             if self._op_id is None:
                 self._op_id = self._sender.invoke_commit(plan)
@@ -251,7 +265,9 @@ class _SocketCourse:
             self._finish("ok", sha256=message["file"]["sha256"])
         elif kind == "cancelled":
             at, by = micros(message["cancelled_at"]), message["cancelled_by"]
-            self._finish("fail", reason="UPLOAD_CANCELLED", status="cancelled", cancelled_at=at, cancelled_by=by)
+            # Our own cancel carries the stream's name as its reason.
+            ours = "ok" if message["reason"] == self._plan.stream else "fail"
+            self._finish(ours, reason="UPLOAD_CANCELLED", status="cancelled", cancelled_at=at, cancelled_by=by)
         elif kind == "error":
             details = message["error"]["details"]
             info = next(each for each in details if each["@type"].endswith("ErrorInfo"))

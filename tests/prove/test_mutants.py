@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from prove.checkers import check
 from prove.history import History
 from prove.mutants import MUTANTS
 from prove.scenarios import SCENARIOS
+from prove.servers import starter
 from prove.stage import Stage
-from support.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -63,20 +62,11 @@ CATCHES = {
 NO_BUGS = {"volatile_disk"}
 
 
-def mutated(name: str, data_dir: Path, options: tuple[str, ...]) -> Callable[[], ServerProcess]:
-    """Start the server with a bug; an empty name: as it is."""
-
-    class Mutated(ServerProcess):
-        program = (str(Path(__file__).parent / "mutant_server.py"), name)
-
-    kind = Mutated if name else ServerProcess
-    return lambda: kind(data_dir, ("--drain-grace", "0", *options))
-
-
 async def play(scenario: str, bug: str, folder: Path) -> History:
     """Play a scenario on a server with a bug."""
     entry = SCENARIOS[scenario]
-    async with Stage(mutated(bug, folder / "data", entry.options)) as stage:
+    start = starter(folder / "data", ("--drain-grace", "0", *entry.options), bug)
+    async with Stage(start) as stage:
         try:
             await entry.play(stage)
             return await stage.history()

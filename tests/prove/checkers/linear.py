@@ -213,12 +213,28 @@ def linearizable(calls: list[Call], start: State) -> bool:
         tried.add((done, state))
         # What ended first of the calls still to come: nothing that started after it can come before it.
         horizon = min((call.end for i, call in enumerate(calls) if not done >> i & 1), default=NEVER)
-        for i, call in enumerate(calls):
-            if call.start > horizon:
-                break
-            if not done >> i & 1 and (after := call.step(state)) is not None:
-                branches.append((done | 1 << i, after))
+        branches += _branches(calls, done, state, horizon)
     return False
+
+
+def _branches(calls: list[Call], done: int, state: State, horizon: int) -> list[tuple[int, State]]:
+    """Where the search can go on. A sure call that changes nothing can be taken at once: later it would fit no better.
+
+    One that may have happened, and would change nothing, need not have. What is sure is tried first, so it comes last.
+    """
+    sure, unsure = [], []
+    for i, call in enumerate(calls):
+        if call.start > horizon:
+            break
+        if done >> i & 1 or (after := call.step(state)) is None:
+            continue
+        if call.sure and after == state:
+            return [(done | 1 << i, state)]
+        if call.sure:
+            sure.append((done | 1 << i, after))
+        elif after != state:
+            unsure.append((done | 1 << i, after))
+    return unsure + sure
 
 
 def check(history: History) -> Iterable[Violation]:

@@ -34,9 +34,9 @@ def progress_before_sync() -> None:
 @mutant
 def volatile_disk() -> None:
     """No bug: what was not synced is lost when its file is closed or the process dies, as with the power."""
-    if not hasattr(disk.DiskFile, "append") or not hasattr(disk.DiskFile, "sync"):
-        raise MutantRotten("DiskFile.append or .sync is gone")
-    append, sync = disk.DiskFile.append, disk.DiskFile.sync
+    if not all(hasattr(disk.DiskFile, name) for name in ("append", "sync", "close")):
+        raise MutantRotten("DiskFile has other methods")
+    append, sync, close = disk.DiskFile.append, disk.DiskFile.sync, disk.DiskFile.close
     waiting: dict[int, list[bytes]] = {}
 
     def late_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
@@ -46,5 +46,10 @@ def volatile_disk() -> None:
         append(self, waiting.pop(id(self), []))
         sync(self)
 
+    def merciless_close(self: disk.DiskFile) -> None:
+        waiting.pop(id(self), None)
+        close(self)
+
+    disk.DiskFile.close = merciless_close  # type: ignore[method-assign]
     disk.DiskFile.append = late_append  # type: ignore[method-assign]
     disk.DiskFile.sync = late_sync  # type: ignore[method-assign]
