@@ -1,0 +1,1 @@
+"""What the gRPC benchmarks compare with: the least that grpcio can do."""
