@@ -83,6 +83,11 @@ class EnvoyProcess:
         """Base URL of the one port."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._popen.pid
+
     async def healthy(self, cluster: str) -> list[int]:
         """Ports of the nodes that Envoy takes for healthy."""
         async with httpx.AsyncClient() as client:
