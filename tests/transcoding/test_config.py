@@ -83,7 +83,6 @@ def build(*rules: str, **method: Any) -> Any:
         ('get: "/v1/{value}"', "message"),
         ('get: "/v1/{any}"', "message"),
         ('get: "/v1/{any.type_url}"', "no field"),
-        ('get: "/v1/{timestamp.seconds}"', "no field"),
         ('get: "/v1/{empty}"', "message"),
         ('get: "/v1/{string_value}/{string_value}"', "twice"),
         ('get: "/v1/{choice_text}/{choice_number}"', "oneof"),
@@ -185,10 +184,17 @@ def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
 
 
 async def test_a_service_of_a_pool_of_its_own() -> None:
-    app = build('post: "/v1/{child.number}" body: "*"', 'custom { kind: "HEAD" path: "/head" }', 'get: "/"')
+    app = build(
+        'get: "/stamps/{timestamp.seconds}/{wrapped_int64.value}"',
+        'post: "/v1/{child.number}" body: "*"',
+        'custom { kind: "HEAD" path: "/head" }',
+        'get: "/"',
+    )
     answer = await request(app, "POST", "/v1/5", {"strings": ["a"], "any": {"@type": "x.y/toy.v1.Child"}})
     assert answer.json()["child"]["number"] == 5
     assert answer.json()["any"]["@type"] == "x.y/toy.v1.Child"
+    parts = (await request(app, "GET", "/stamps/5/6")).json()
+    assert (parts["timestamp"], parts["wrapped_int64"]) == ("1970-01-01T00:00:05Z", "6")
     assert (await request(app, "HEAD", "/head")).status == 200
     assert (await request(app, "GET", "/head")).status == 405
     assert (await request(app, "GET", "/")).status == 200

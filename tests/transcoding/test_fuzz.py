@@ -58,7 +58,9 @@ VALUE = LATIN | st.sampled_from(
         "%F0%9F%98%81",
     ]
 )
-KEY = st.lists(st.sampled_from([*NAMES, "number", "x"]) | LATIN, min_size=1, max_size=4).map(".".join)
+KEY = st.lists(
+    st.sampled_from([*NAMES, "number", "value", "seconds", "nanos", "paths", "x"]) | LATIN, min_size=1, max_size=4
+).map(".".join)
 QUERY = st.lists(st.tuples(KEY, VALUE).map("=".join), max_size=4).map("&".join)
 SCALAR = (
     st.none()

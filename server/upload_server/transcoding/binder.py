@@ -97,6 +97,8 @@ class FieldTables:
         table = self._tables[descriptor.full_name] = FieldTable()
         for item in descriptor.fields:
             step = self._step(item)
+            if descriptor.full_name in _CHECKS and step.set_text is not None:
+                step.set_text = _checked(step.set_text, _CHECKS[descriptor.full_name])
             table.by_name[item.name] = table.by_any_name[item.name] = step
             table.by_any_name.setdefault(item.json_name, step)
         return table
@@ -110,7 +112,7 @@ class FieldTables:
             step.set_text = _setter(item)
         except UnbindableError as error:
             step.unbindable = str(error)
-        if descriptor is not None and not item.is_repeated and descriptor.full_name not in wellknown.SPECIAL:
+        if descriptor is not None and not item.is_repeated and descriptor.full_name not in wellknown.STRUCTURAL:
             step.fields = self.for_message(descriptor)
         if descriptor is not None and descriptor.full_name == "google.protobuf.BytesValue":
             step.raw_plus = True
@@ -169,6 +171,25 @@ def _filler(descriptor: Descriptor) -> SetText:
     if name == wellknown.FIELD_MASK:
         return lambda message, text: message.paths.extend(wellknown.mask_from_url(text))
     raise UnbindableError("a message cannot be set from a URL")
+
+
+# A well-known type may also be set part by part; it must still be one that JSON can say.
+_CHECKS: Final[dict[str, Callable[[Any], object]]] = {
+    wellknown.TIMESTAMP: lambda message: wellknown.timestamp_to_text(message.seconds, message.nanos),
+    wellknown.DURATION: lambda message: wellknown.duration_to_text(message.seconds, message.nanos),
+    wellknown.FIELD_MASK: lambda message: wellknown.mask_to_text(list(message.paths)),
+}
+
+
+def _checked(set_text: SetText, check: Callable[[Any], object]) -> SetText:
+    def set_part(parent: Any, text: str) -> None:
+        set_text(parent, text)
+        try:
+            check(parent)
+        except ValueError as error:
+            raise FieldError(str(error)) from None
+
+    return set_part
 
 
 def _set_pair(message: Any, pair: tuple[int, int]) -> None:
