@@ -31,6 +31,10 @@ demo: setup ## Fill the running service with uploads and cancels (ARGS="--second
 test: setup ## Run the tests (one: make test ARGS="-k cancel")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
+.PHONY: prove
+prove: setup ## Prove the promises at length and print figures (ARGS="--minutes 30 --seed 7"; docs/reliability.md)
+	@cd tests && exec ../$(BIN)/python -m prove $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, types, import directions and protos
 	@$(BIN)/ruff check .

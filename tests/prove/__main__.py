@@ -67,12 +67,17 @@ def one_history(profile: str, seed: str, totals: Counter[str]) -> list[Violation
         "violations": len(found),
     }
     totals.update(counted)
-    print(f"{profile:12} seed {seed}: " + ", ".join(f"{value} {name}" for name, value in counted.items()), flush=True)
+    _say(f"{profile:12} seed {seed}: " + ", ".join(f"{value} {name}" for name, value in counted.items()))
     if found:
-        print(f"  left in {folder}", *(f"  {violation}" for violation in found[:5]), sep="\n", flush=True)
+        _say(f"  left in {folder}", *(f"  {violation}" for violation in found[:5]))
     else:
         shutil.rmtree(folder)
     return found
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def suites(scale: int) -> int:
@@ -101,7 +106,7 @@ def main() -> int:
         one_history(profiles[number % len(profiles)], f"{options.seed}.{number}", totals)
         number += 1
     for name, value in totals.items():
-        print(f"{value:>9} {name}")
+        _say(f"{value:>9} {name}")
     failed = suites(options.scale) if options.scale else 0
     return 1 if totals["violations"] or failed else 0
 

@@ -76,6 +76,8 @@ class Caller:
         self._patience = patience
         self._recorder = recorder
         self._door = door
+        # Whether the server did not answer the last call at all.
+        self.lost = False
 
     async def initiate(self, size: int, request_id: str = "") -> list[str] | None:
         """Announce a file; returns its id in a list."""
@@ -151,6 +153,7 @@ class Caller:
     ) -> dict[str, Any] | None:
         recorder, name = self._recorder, self.name
         op_id = recorder.invoke(name, op, **args)
+        self.lost = False
         try:
             async with asyncio.timeout(self._patience):
                 answer = facts(await ask())
@@ -159,6 +162,7 @@ class Caller:
             recorder.answered(name, op_id, outcome, **refusal_facts(error.reason, error.metadata))
         except (httpx.TransportError, AssertionError, TimeoutError) as error:
             # AssertionError: the helper found no details, as with what grpcio itself says when a connection breaks.
+            self.lost = not isinstance(error, TimeoutError)
             recorder.answered(name, op_id, "unknown", error=repr(error)[:200])
         else:
             recorder.answered(name, op_id, "ok", **answer)

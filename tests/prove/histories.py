@@ -90,8 +90,9 @@ class World:
             if server is not self.server:
                 server, connections = self.server, self.connect()
             patience = choose.random() * 0.005 if choose.random() < self.options.impatient else 20.0
-            await self._call(choose, Caller(name, self.recorder, connections.doors[choose.randrange(2)], patience))
-            await asyncio.sleep(choose.random() * self.options.pause)
+            caller = Caller(name, self.recorder, connections.doors[choose.randrange(2)], patience)
+            await self._call(choose, caller)
+            await asyncio.sleep(0.05 if caller.lost else choose.random() * self.options.pause)
 
     async def _call(self, choose: random.Random, caller: Caller) -> None:
         pool = self.pool
@@ -140,7 +141,7 @@ class World:
             file_id, size = choose.choice(list(self.pool.files.items()))
             found = await Caller(name, self.recorder, connections.doors[0]).get(file_id)
             if found is None:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
             elif found["status"] in {"pending", "uploading"} or choose.random() < 0.1:
                 await self._send(choose, Sender(name, self.recorder, connections), file_id, size, found)
             await asyncio.sleep(choose.random() * self.options.pause)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from prove.mutants.registry import mutant
 from prove.patching import MutantRotten, change
 from upload_server import janitor
-from upload_server.ingest import syncer
+from upload_server.ingest import stream, syncer
 from upload_server.sink import Chunk, disk
-from upload_server.store.sqlite import cancelling
+from upload_server.store.sqlite import cancelling, committer
+from upload_server.store.sqlite.writes import Write
 
 
 @mutant
@@ -53,3 +56,30 @@ def volatile_disk() -> None:
     disk.DiskFile.close = merciless_close  # type: ignore[method-assign]
     disk.DiskFile.append = late_append  # type: ignore[method-assign]
     disk.DiskFile.sync = late_sync  # type: ignore[method-assign]
+
+
+@mutant
+def late_bytes_told() -> None:
+    """No bug: what is written of a file after its cancel was committed goes to the log, for the benchmark."""
+    if not hasattr(committer.Committer, "run") or not hasattr(stream.Stream, "_write"):
+        raise MutantRotten("Committer.run or Stream._write is gone")
+    run, write = committer.Committer.run, stream.Stream._write
+    committed: dict[str, float] = {}
+
+    def timed_run(self: committer.Committer, group: Sequence[Write[Any]]) -> committer.Committed:
+        done = run(self, group)
+        for each in group:
+            if isinstance(each, cancelling.CancelFile):
+                committed.setdefault(each.file_id, time.monotonic())
+        return done
+
+    def timed_write(self: stream.Stream, chunks: list[Chunk], start: int, with_digest: bool) -> bool:
+        wrote = write(self, chunks, start, with_digest)
+        after = time.monotonic() - committed.get(self._file.file_id, float("inf"))
+        if wrote and after > 0:
+            count = sum(map(len, chunks))
+            stream.log.info("late bytes", file_id=self._file.file_id, bytes=count, milliseconds=after * 1000)
+        return wrote
+
+    committer.Committer.run = timed_run  # type: ignore[method-assign]
+    stream.Stream._write = timed_write  # type: ignore[method-assign]
