@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -84,6 +85,8 @@ def _split_host(text: str, default_port: int) -> tuple[str, int]:
     return match["name"].lower(), port
 
 
+# Asked for every request; a client's Host seldom changes.
+@lru_cache(maxsize=256)
 def is_loopback_name(host: str) -> bool:
     """Whether a host (no port; IPv6 in brackets) can only name this machine: nobody can make DNS say otherwise."""
     if host == "localhost":
