@@ -20,7 +20,7 @@ import uvloop
 from upload_server import __version__
 from upload_server.config import Config, ConfigError, add_options, load, mistyped
 from upload_server.errors import CannotStart
-from upload_server.telemetry import configure_logging
+from upload_server.telemetry import BackgroundStream, configure_logging
 
 log = structlog.get_logger("upload_server")
 
@@ -58,13 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"upload-server: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_USAGE
-    configure_logging({"json": True, "console": False}.get(config.log_format), config.log_level)
+    stream = BackgroundStream(sys.stderr)
+    configure_logging({"json": True, "console": False}.get(config.log_format), config.log_level, stream)
+    try:
+        return _run(command, config)
+    finally:
+        stream.close()
+
+
+def _run(command: str, config: Config) -> int:
     for found, meant in mistyped(os.environ):
         log.warning("unknown environment variable", found=found, meant=meant)
     try:
         _COMMANDS[command](config)
     except CannotStart as error:
         log.error("cannot start", problem=str(error))  # noqa: TRY400 - the message says it all
+        return EXIT_FAILURE
+    except Exception:
+        log.exception("broken")
         return EXIT_FAILURE
     return 0
 

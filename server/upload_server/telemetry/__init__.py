@@ -3,7 +3,8 @@
 Must not know the domain: words and numbers come in, lines and series go out.
 """
 
+from upload_server.telemetry.background import BackgroundStream
 from upload_server.telemetry.logging import configure_logging
 from upload_server.telemetry.metrics import Metrics
 
-__all__ = ["Metrics", "configure_logging"]
+__all__ = ["BackgroundStream", "Metrics", "configure_logging"]

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -38,7 +38,20 @@ _BARE_EVENT: Final = re.compile(r"[\w.:/@+,;()' -]+\Z")
 _LEADING: Final = ("timestamp", "level", "event", "exception", "stack")
 
 
-def configure_logging(json: bool | None, level: str | int, stream: TextIO | None = None) -> None:
+class LogStream(Protocol):
+    """What lines are written to: a text stream, or one that writes in the background."""
+
+    def write(self, text: str, /) -> int:
+        """Take a text."""
+
+    def flush(self) -> None:
+        """See that it is written."""
+
+    def isatty(self) -> bool:
+        """Whether a person reads."""
+
+
+def configure_logging(json: bool | None, level: str | int, stream: LogStream | None = None) -> None:
     """Send the program's log lines, and those of the libraries, to ``stream`` (standard error by default).
 
     ``json`` None means: human-readable when the stream is a terminal, JSON otherwise. ``level`` is a name such as
@@ -68,7 +81,7 @@ def configure_logging(json: bool | None, level: str | int, stream: TextIO | None
 class LineWriter:
     """Writes whole lines to a stream, from any thread; a stream that is gone never breaks the work that logs."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: LogStream) -> None:
         self._stream = stream
         self._lock = threading.Lock()
 
@@ -92,7 +105,7 @@ def _level_number(level: str | int) -> int:
     return number
 
 
-def _route_standard_library(target: TextIO, level: int, shared: list[Processor], render: Processor) -> None:
+def _route_standard_library(target: LogStream, level: int, shared: list[Processor], render: Processor) -> None:
     """Give the root logger the same shape, and take from the libraries whatever handlers they brought."""
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = structlog.stdlib.ProcessorFormatter(

@@ -86,6 +86,14 @@ class Metrics:
         )
         self._taken = Counter("upload_taken_bytes", "Bytes taken from senders.", registry=registry)
         self._reclaimed = Counter("upload_reclaimed_bytes", "Stored bytes deleted again.", registry=registry)
+        self._orphans = Gauge(
+            "upload_orphan_bytes",
+            "Bytes that lie in the storage for cancelled or failed uploads, or for none at all; counted now and then.",
+            registry=registry,
+        )
+        self._unsealed = Gauge(
+            "upload_audit_unsealed_events", "Audit events that the chain has not sealed yet.", registry=registry
+        )
         self._uploads = Gauge(
             "upload_open_uploads", "Upload streams open on this node, over any door.", registry=registry
         )
@@ -159,6 +167,14 @@ class Metrics:
         for status, count in counts.items():
             self._files.labels(status).set(count)
         self._statuses.update(counts)
+
+    def set_orphan_bytes(self, count: int) -> None:
+        """Set how many bytes lie in the storage that no upload may keep."""
+        self._orphans.set(count)
+
+    def set_unsealed_events(self, count: int) -> None:
+        """Set how many audit events wait for their seal."""
+        self._unsealed.set(count)
 
     async def measure_loop_lag(self, interval_seconds: float = 0.25) -> None:
         """Sample how late the running event loop is, until cancelled; run as a task."""
