@@ -201,7 +201,7 @@ async def cancel_batch(demo: Demo, batch_id: str) -> None:
 
 
 Habit = Callable[[Demo], Awaitable[None]]
-HABITS: Final[tuple[tuple[Habit, int], ...]] = ((patient, 9), (impatient, 5), (late, 2), (undecided, 1), (folder, 3))
+HABITS: Final[tuple[tuple[Habit, int], ...]] = ((patient, 8), (impatient, 7), (late, 1), (undecided, 2), (folder, 3))
 
 
 async def person(demo: Demo) -> None:

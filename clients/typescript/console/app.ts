@@ -93,8 +93,10 @@ class Console {
         this.drawChart();
         if (news.row.upload && isFinal(news.row.status)) this.announce(news.row);
       }
-    } else if (event.type === "batch") this.model.takeBatch(event.batch);
-    else if (event.type === "progress") this.model.takeProgress(event.fileId, event.bytesReceived);
+    } else if (event.type === "batch") {
+      const news = this.model.takeBatch(event.batch);
+      if (news) this.feed.tellBatch(news);
+    } else if (event.type === "progress") this.model.takeProgress(event.fileId, event.bytesReceived);
     else if (event.resynced) location.reload();
     this.draw();
   }

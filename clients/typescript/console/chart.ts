@@ -71,7 +71,7 @@ function sum(buckets: readonly Bucket[]): { begun: number; cancelled: number; la
 
 function draw(buckets: readonly Bucket[], seconds: number): SVGElement {
   const { begun, cancelled, late } = sum(buckets);
-  const label = `Last ${seconds / 60} minutes: ${begun} uploads begun, ${cancelled} cancelled, ${late} cancels too late`;
+  const label = `The last ${words(seconds)}: ${begun} uploads begun, ${cancelled} cancelled, ${late} cancels too late`;
   const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
   const most = Math.max(4, ...buckets.map((bucket) => Math.max(bucket.begun, bucket.cancelled + bucket.late)));
   const top = niceTop(most);
@@ -103,9 +103,13 @@ function draw(buckets: readonly Bucket[], seconds: number): SVGElement {
   return root;
 }
 
-/** The next of 4, 10, 20, 40, 100, …: halves are whole. */
+/** The next of 4, 6, 8, 10, 20, 40, …: halves are whole. */
 function niceTop(most: number): number {
-  for (let ten = 1; ; ten *= 10) for (const step of [2, 4, 10]) if (step * ten >= most) return step * ten;
+  for (let ten = 1; ; ten *= 10) for (const step of [2, 4, 6, 8, 10]) if (step * ten >= most) return step * ten;
+}
+
+function words(seconds: number): string {
+  return seconds < 3600 ? `${seconds / 60} minutes` : seconds < 86_400 ? "hour" : "day";
 }
 
 function clock(time: number): string {
@@ -120,7 +124,7 @@ function table(buckets: readonly Bucket[], seconds: number): HTMLElement {
     .map(({ from, begun, cancelled, late }) =>
       make("tr", "", ...[clock(from), begun, cancelled, late].map((cell) => make("td", "", String(cell)))),
     );
-  if (rows.length === 0) return make("p", "soft", `Nothing in the last ${seconds / 60} minutes.`);
+  if (rows.length === 0) return make("p", "soft", `Nothing in the last ${words(seconds)}.`);
   return make("table", "", make("thead", "", head), make("tbody", "", ...rows));
 }
 

@@ -2,7 +2,8 @@
 
 import { byId, make, show } from "./dom.js";
 import * as format from "./format.js";
-import type { FileRow } from "./model.js";
+import type { BatchRow, FileRow } from "./model.js";
+import { batchTitle } from "./words.js";
 
 const MOST = 12;
 
@@ -10,9 +11,24 @@ export class Feed {
   private readonly list = byId("feed");
   private waiting: HTMLElement[] = [];
 
-  /** A file's status has changed. */
+  /** A file's status has changed. The files of a batch are told as one, by the batch, unless something befell one alone. */
   tell(row: FileRow): void {
-    this.waiting.push(entry(row));
+    if (row.status === "pending") return;
+    const alone = row.batchId === "" || row.status === "failed" || (row.status === "cancelled" && row.cancelledBy !== "batch_cancel");
+    if (alone) this.add(entry(row.status, words(row), row.updatedAt));
+  }
+
+  /** A batch's status has changed. */
+  tellBatch(row: BatchRow): void {
+    const title = batchTitle(row);
+    const by = row.status === "cancelled" ? ` by ${format.who(row.cancelledBy)}${why(row.cancelReason)}` : "";
+    const what = { completed: "is complete", failed: "has failed files", cancelled: "was cancelled", processing: "began to upload" };
+    const verb = what[row.status as keyof typeof what];
+    if (verb) this.add(entry(row.status, `${title}: ${verb}${by}`, row.cancelledAt ?? new Date()));
+  }
+
+  private add(item: HTMLElement): void {
+    this.waiting.push(item);
     if (this.waiting.length > MOST) this.waiting.shift();
   }
 
@@ -25,19 +41,20 @@ export class Feed {
   }
 }
 
-function entry(row: FileRow): HTMLElement {
-  const time = make("time", "", format.when(row.updatedAt));
-  time.dateTime = row.updatedAt.toISOString();
-  const item = make("li", "", make("span", "what", words(row)), time);
-  item.dataset["state"] = row.status;
+function entry(status: string, text: string, at: Date): HTMLElement {
+  const time = make("time", "", format.when(at));
+  time.dateTime = at.toISOString();
+  const item = make("li", "", make("span", "what", text), time);
+  item.dataset["state"] = status;
   return item;
 }
 
 function words(row: FileRow): string {
-  if (row.status === "cancelled") {
-    return `${row.filename} was cancelled by ${format.who(row.cancelledBy)}${row.cancelReason ? `: “${row.cancelReason}”` : ""}`;
-  }
-  if (row.status === "pending") return `${row.filename} was announced`;
+  if (row.status === "cancelled") return `${row.filename} was cancelled by ${format.who(row.cancelledBy)}${why(row.cancelReason)}`;
   if (row.status === "uploading") return `${row.filename} began to upload`;
   return `${row.filename} ${row.status === "failed" ? "failed" : "is complete"}`;
+}
+
+function why(reason: string): string {
+  return reason ? `: “${reason}”` : "";
 }

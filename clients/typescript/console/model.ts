@@ -5,6 +5,7 @@
 
 import { batchStatusWord, dateOf, fileStatusWord, isFinal } from "../src/index.js";
 import type { Batch, BatchUpload, Cancellation, StatusWord, Upload, UploadedFile, UploadProgress } from "../src/index.js";
+import { Pace } from "../src/pace.js";
 
 export interface FileRow {
   key: string;
@@ -25,6 +26,8 @@ export interface FileRow {
   progress: UploadProgress | undefined;
   /** This page's cancel of it. */
   cancellation: Cancellation | undefined;
+  /** How fast it goes, by what the service tells. */
+  pace: Pace;
   /** Why this page could not upload it, in one sentence. */
   problem: string;
 }
@@ -75,9 +78,11 @@ export class Model {
     return { row, before };
   }
 
-  takeBatch(batch: Batch): void {
+  /** A batch as the service tells it; returns its row when its status is news. */
+  takeBatch(batch: Batch): BatchRow | undefined {
     const row = this.batchRow(batch.batchId);
-    if (row.revision >= batch.revision) return;
+    if (row.revision >= batch.revision) return undefined;
+    const before = row.revision > 0n ? row.status : undefined;
     row.status = batchStatusWord(batch.status);
     row.total = batch.totalFiles;
     row.createdAt = dateOf(batch.createdAt) ?? row.createdAt;
@@ -85,11 +90,14 @@ export class Model {
     row.cancelledBy = batch.cancelledBy;
     row.cancelReason = batch.cancelReason;
     row.revision = batch.revision;
+    return before === row.status ? undefined : row;
   }
 
   takeProgress(fileId: string, received: number): void {
     const row = this.files.get(fileId);
-    if (row && !isFinal(row.status)) row.received = Math.max(row.received, received);
+    if (!row || isFinal(row.status)) return;
+    row.received = Math.max(row.received, received);
+    row.pace.note(row.received);
   }
 
   /** An upload that this page begins; it has no id yet, or the one that its batch has got. */
@@ -225,6 +233,7 @@ function emptyRow(key: string, filename: string, size: number): FileRow {
     upload: undefined,
     progress: undefined,
     cancellation: undefined,
+    pace: new Pace(),
     problem: "",
   };
 }

@@ -68,8 +68,9 @@ function progressLine(row: FileRow): string {
   if (row.status === "pending" && !row.upload) return `${format.size(row.size)}, nothing sent yet`;
   const parts = [progressOf(row)];
   if (row.upload?.state === "finishing") parts.push("being checked");
-  if (row.progress?.bytesPerSecond) parts.push(format.speed(row.progress.bytesPerSecond));
-  if (row.progress?.secondsLeft !== undefined) parts.push(`${format.duration(row.progress.secondsLeft)} left`);
+  // This page knows its own uploads best; of others it knows what the service tells.
+  const speed = row.upload ? row.progress?.bytesPerSecond : row.pace.bytesPerSecond;
+  if (speed) parts.push(format.speed(speed), `${format.duration((row.size - row.received) / speed)} left`);
   return parts.join(", ");
 }
 

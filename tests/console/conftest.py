@@ -1,0 +1,246 @@
+"""A real Chromium on the page at / of a real server, and a network between them that can be slow, cut or away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from support.process import ServerProcess
+
+# No GPU, no QUIC, and none of the services that a browser talks to by itself.
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LOOP = "session"
+
+StartServer = Callable[..., ServerProcess]
+
+
+def chromium() -> str:
+    """The browser's program; skips without one, except in CI."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is missing: apt-get install chromium")
+        pytest.skip("needs Chromium (apt-get install chromium)")
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all tests of a worker; every context of it has a profile of its own."""
+    program = chromium()
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield launched
+        await launched.close()
+
+
+class Network:
+    """A TCP proxy to a server. Slow when ``bytes_per_second`` is set; ``cut`` breaks what is open without a word."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.bytes_per_second = 0
+        self.away = False
+        self.port = 0
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        """What a page opens instead of the server's own URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._join(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _join(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
+        if self.away:
+            return
+        far, to_far = await asyncio.open_connection("127.0.0.1", self._target)
+        writers = {to_near, to_far}
+        self._open |= writers
+        try:
+            # Either side's end is the other's.
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._copy(near, to_far, slow=True))
+                group.create_task(self._copy(far, to_near)).add_done_callback(lambda _: sending.cancel())
+        except* OSError:
+            pass
+        finally:
+            self._open -= writers
+            to_far.transport.abort()
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, slow: bool = False) -> None:
+        while data := await source.read(64 * 1024):
+            sink.write(data)
+            await sink.drain()
+            if slow and self.bytes_per_second:
+                await asyncio.sleep(len(data) / self.bytes_per_second)
+        if sink.can_write_eof():
+            sink.write_eof()
+
+
+class Visitor:
+    """A page of the console, with what a test does to it again and again."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self.requested: set[str] = set()
+        page.on("console", lambda message: self.problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.requested.add(request.url))
+
+    def row(self, name: str) -> Row:
+        """The row of a file or batch by a part of its name."""
+        return Row(self.page, name)
+
+    async def open(self, url: str) -> Visitor:
+        """Open the page and wait until it is live."""
+        await self.page.goto(url)
+        await self.page.locator("#live[data-state=live]").wait_for()
+        return self
+
+    async def choose(self, *paths: Path) -> None:
+        """Choose files, as in the browser's dialog."""
+        await self.page.set_input_files("#files", list(paths))
+
+    async def choose_folder(self, path: Path) -> None:
+        """Choose a folder."""
+        await self.page.set_input_files("#folder", path)
+
+
+class Row:
+    """A line of the list."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self._page = page
+        self.row = page.locator(".row", has=page.locator(".name", has_text=name)).first
+        self.badge = self.row.locator(".badge")
+        self.line = self.row.locator(".line")
+        self.cancel = self.row.locator(".cancel")
+        self.details = self.row.locator(".open")
+
+    async def press_cancel(self) -> float:
+        """Press the row's cancel button in the page; returns the milliseconds until the page was painted with news."""
+        took: float = await self.row.evaluate(
+            """async (row) => {
+              const began = performance.now();
+              row.querySelector(".cancel").click();
+              await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+              const badge = row.querySelector(".badge").dataset.state;
+              if (badge !== "cancelling" && badge !== "cancelled") throw new Error(`shows ${badge}`);
+              return performance.now() - began;
+            }"""
+        )
+        return took
+
+    async def percent(self) -> float:
+        """How far its progress bar is."""
+        bar = self.row.locator("progress")
+        found: float = await bar.evaluate("(bar) => 100 * bar.value / bar.max") if await bar.count() else 0.0
+        return found
+
+    async def reaches(self, percent: float) -> None:
+        """Wait until the progress bar is so far."""
+        await eventually(lambda: self._is_at(percent))
+
+    async def _is_at(self, percent: float) -> bool:
+        return await self.percent() >= percent
+
+
+OpenPage = Callable[..., Awaitable[Visitor]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
+    """Open the console at a URL: ``await open_page(url)``; ``context=`` for another tab of the same browser."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(url: str, context: BrowserContext | None = None, **options: object) -> Visitor:
+            if context is None:
+                context = await browser.new_context(**options)  # type: ignore[arg-type]
+                stack.push_async_callback(context.close)
+            page = await context.new_page()
+            page.set_default_timeout(20_000)
+            return await Visitor(page).open(url)
+
+        yield open_one
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def network(server: ServerProcess) -> AsyncIterator[Network]:
+    """A network to the shared server."""
+    async with Network(server.http_port) as opened:
+        yield opened
+
+
+async def eventually(wanted: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+    """Wait for what nobody announces, looking again and again."""
+    async with asyncio.timeout(seconds):
+        while not await wanted():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.03)
+
+
+@pytest.fixture(scope="session")
+def big_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 200 MB, each block of it its own."""
+    path = tmp_path_factory.mktemp("files") / "holiday film.mov"
+    with path.open("wb") as out:
+        for _ in range(200):
+            out.write(os.urandom(1_000_000))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with twelve files of 4 MB."""
+    path = tmp_path / "photos"
+    path.mkdir()
+    for number in range(12):
+        (path / f"IMG_{number:02}.jpg").write_bytes(os.urandom(4_000_000))
+    return path
