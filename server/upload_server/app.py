@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import structlog
 
 from upload_server import __version__
+from upload_server.audit.sealer import Sealer
 from upload_server.config import Config
 from upload_server.domain import Source
 from upload_server.errors import CannotStart, UploadError
@@ -45,6 +46,10 @@ log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 10.0
 # After the grace is over: time for streams to tell their senders and let go of their files.
 _STOP_SECONDS = 2.0
+# At the end, for the seals of the last audit events.
+_SEAL_SECONDS = 2.0
+# Unsealed audit events are counted up to this.
+_MAX_UNSEALED = 100_000
 
 
 def utc_now() -> datetime:
@@ -95,6 +100,7 @@ class Service:
             on_changed=log_changes,
             observer=metrics,
         )
+        self._sealer = Sealer(store)
         self._uploads = Uploads(
             store,
             self._ingest,
@@ -138,7 +144,11 @@ class Service:
             await self._grpc.start(config.host, config.grpc_port)
             await self._http.start()
             async with _background(
-                self._hub.run(), self._janitor.run(), self._refresh_gauges(), self._metrics.measure_loop_lag()
+                self._hub.run(),
+                self._janitor.run(),
+                self._sealer.run(),
+                self._refresh_gauges(),
+                self._metrics.measure_loop_lag(),
             ):
                 started(self._grpc.port, self._http.port)
                 await stop.wait()
@@ -146,6 +156,7 @@ class Service:
         finally:
             await self._http.stop()
             await self._uploads.drain()
+            await self._sealer.finish(_SEAL_SECONDS)
 
     async def _drain(self, http: HttpServer) -> None:
         """Say so first, let running calls come to their end, then end them; what is durable stays resumable."""
@@ -170,6 +181,7 @@ class Service:
             try:
                 counts = await self._store.count_files()
                 self._metrics.set_files({status.value: count for status, count in counts.items()})
+                self._metrics.set_unsealed_events(await self._store.count_unsealed_events(_MAX_UNSEALED))
             except UploadError as error:
                 log.warning("metrics.count_failed", reason=error.reason)
             await asyncio.sleep(_GAUGE_SECONDS)

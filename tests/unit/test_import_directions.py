@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "watch": CORE | TELEMETRY | {"store", "tokens"},
     "ingest": CORE | TELEMETRY | {"store", "sink", "journal"},
     "janitor": CORE | TELEMETRY | {"store", "sink", "journal"},
+    "audit": CORE | TELEMETRY | {"store"},
+    "check": CORE | TELEMETRY | {"store", "sink", "audit"},
     "service": CORE | TELEMETRY | {"fields", "tokens", "store", "watch", "ingest", "janitor", "journal"},
     "rpc": CORE | TELEMETRY | {"fields", "store", "watch", "ingest", "service"},
     "web": CORE | TELEMETRY | {"fields", "ingest", "service", "rpc", "transcoding"},

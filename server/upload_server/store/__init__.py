@@ -115,6 +115,25 @@ class OwedDeletion:
     file_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A link of the audit chain: an event's hash, which covers that of the event before it."""
+
+    event_id: int
+    # The event it follows, 0 for the first.
+    previous_id: int
+    # 32 bytes of SHA-256.
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """The newest seal, None before the first, and the oldest events that have none, in order."""
+
+    head: Seal | None
+    events: tuple[AuditEvent, ...]
+
+
 class Store(Protocol):
     """Rows of files, batches, audit and stored answers, and the numbers that order their changes."""
 
@@ -184,6 +203,9 @@ class Store(Protocol):
     async def forget_answers(self, before: datetime, limit: int) -> int:
         """Delete stored answers older than ``before``, at most ``limit``; returns how many."""
 
+    async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
+        """Add seals to the audit chain, if its newest still is ``head``; else False. No change: nobody is notified."""
+
     # Reads -------------------------------------------------------------------------------------------------------
 
     async def get_file(self, file_id: str, owner: str) -> File:
@@ -222,3 +244,9 @@ class Store(Protocol):
 
     async def count_files(self) -> dict[FileStatus, int]:
         """Count files by status, for the metrics."""
+
+    async def read_unsealed(self, limit: int) -> Unsealed:
+        """Read the newest seal of the audit chain and, in order, at most ``limit`` events behind it."""
+
+    async def count_unsealed_events(self, limit: int) -> int:
+        """Count the audit events that are not sealed yet, up to ``limit``."""

@@ -22,10 +22,10 @@ from upload_server.domain import (
     FileSpec,
     FileStatus,
 )
-from upload_server.store import Changes, Claim, Command, OwedDeletion, Page, Result, Targets
+from upload_server.store import Changes, Claim, Command, OwedDeletion, Page, Result, Seal, Targets, Unsealed
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite import changes, queries
+from upload_server.store.sqlite import changes, queries, sealing
 from upload_server.store.sqlite.cancelling import CancelBatch, CancelFile
 from upload_server.store.sqlite.committer import Committer
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
@@ -175,6 +175,10 @@ class SqliteStore:
         """Delete stored answers older than ``before``."""
         return await self._writer.submit(ForgetAnswers(before, limit))
 
+    async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
+        """Add seals to the audit chain."""
+        return await self._writer.submit(sealing.SealEvents(head, seals))
+
     # Reads -----------------------------------------------------------------------------------------------------------
 
     async def _read(self, query: Callable[..., T], **parameters: object) -> T:
@@ -248,3 +252,11 @@ class SqliteStore:
     async def count_files(self) -> dict[FileStatus, int]:
         """Count files by status."""
         return await self._read(queries.count_files)
+
+    async def read_unsealed(self, limit: int) -> Unsealed:
+        """Read the newest seal and the events behind it."""
+        return await self._read(sealing.read_unsealed, limit=limit)
+
+    async def count_unsealed_events(self, limit: int) -> int:
+        """Count the events that are not sealed yet."""
+        return await self._read(sealing.count_unsealed, limit=limit)

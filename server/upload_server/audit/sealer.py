@@ -1,0 +1,99 @@
+"""Decides when audit events are sealed: behind the commits, within a second, in small pieces that hold nobody up.
+
+Must not know who made the changes. Nothing is done while nothing changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import structlog
+
+from upload_server.audit.chain import seals_of
+from upload_server.errors import UploadError
+from upload_server.store import Seal, Store
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the sealer goes about it; times are seconds."""
+
+    # Events sealed in one write: about a millisecond of the writer.
+    chunk: int = 250
+    # Writes in a row; 10,000 events are sealed in two rounds.
+    chunks_a_round: int = 20
+    # Time for more to come after a commit, and between rounds.
+    linger: float = 0.2
+    pause: float = 0.05
+    # After the database failed, and after a row could not be read.
+    retry: float = 1.0
+    retry_damaged: float = 30.0
+
+
+class Sealer:
+    """Seals what has been committed; ``run`` it until it is cancelled, then ``finish``."""
+
+    def __init__(self, store: Store, pace: Pace | None = None) -> None:
+        self._store = store
+        self._pace = pace or Pace()
+        self._behind = asyncio.Event()
+        # The newest seal as this process knows it; None: not known.
+        self._head: Seal | None = None
+        store.on_commit(self._behind.set)
+
+    async def run(self) -> None:
+        """Seal what an earlier process left, then what is committed. Errors are logged and tried again."""
+        self._behind.set()
+        while True:
+            await self._behind.wait()
+            await asyncio.sleep(self._pace.linger)
+            self._behind.clear()
+            wait = await self._step()
+            if wait:
+                self._behind.set()
+                await asyncio.sleep(wait)
+
+    async def finish(self, seconds: float) -> None:
+        """Seal what is left at the end, for at most so long; the next start does the rest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while await self._step() == self._pace.pause:
+                    pass
+
+    async def _step(self) -> float:
+        """Seal a round; returns after which pause there is more to do, 0 when there is nothing."""
+        try:
+            for _ in range(self._pace.chunks_a_round):
+                if not await self._seal_chunk():
+                    return 0
+        except UploadError as error:
+            self._head = None
+            log.warning("audit.not_sealed", reason=error.reason)
+            return self._pace.retry
+        except Exception:
+            # A row that cannot be read: the trail is damaged. The service must go on without seals.
+            self._head = None
+            log.exception("audit.not_sealed")
+            return self._pace.retry_damaged
+        return self._pace.pause
+
+    async def _seal_chunk(self) -> bool:
+        """Seal the oldest events without a seal; whether there may be more."""
+        found = await self._store.read_unsealed(self._pace.chunk)
+        if self._head is not None and found.head != self._head:
+            log.error(
+                "audit.chain_altered",
+                expected_event_id=str(self._head.event_id),
+                found_event_id=str(found.head.event_id if found.head else 0),
+            )
+        self._head = found.head
+        if not found.events:
+            return False
+        seals = await asyncio.to_thread(seals_of, found.events, found.head, self._store.store_id)
+        if await self._store.seal_events(found.head, seals):
+            self._head = seals[-1]
+        return len(found.events) == self._pace.chunk
