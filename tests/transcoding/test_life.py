@@ -58,6 +58,14 @@ async def test_a_deadline_ends_the_handler(toy: Toy, value: str) -> None:
     assert toy.echoes.outcome in ("cancelled", "")
 
 
+@pytest.mark.parametrize("target", ["/v1/books/1", "/v1/count?up_to=1"])
+async def test_a_deadline_that_has_passed_already(toy: Toy, target: str) -> None:
+    answer = await request(toy.app, "GET", target, headers=[("grpc-timeout", "0S")])
+    assert (answer.status, answer.json()["code"]) == (504, 4)
+    assert toy.shelves.called == ""
+    assert not toy.streams.entered.is_set()
+
+
 async def test_a_deadline_is_told_before_the_handler_has_cleaned_up(toy: Toy) -> None:
     release = asyncio.Event()
 

@@ -93,6 +93,8 @@ class ServedRequest:
         if binding.read_body is not None:
             body, content_type = await self._body(deadline)
         request = binding.request(self._values, self._query(), body, content_type)
+        if deadline is not None and time.monotonic() >= deadline:
+            raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
         try:
             if method.streams:
                 await self._stream(request, context, deadline)
