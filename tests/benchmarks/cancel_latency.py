@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -23,7 +23,7 @@ from support.grpc_upload import CHUNK, UploadCall, stub_on
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
-    from support.process import ServerProcess
+    from support.process import LogLine, ServerProcess
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
 
 SIZE = 1 << 40
@@ -86,12 +86,12 @@ async def measure(server: ServerProcess, cancels: int) -> None:
     _print_late(server.log, cancels)
 
 
-def _print_late(log: list[dict[str, Any]], cancels: int) -> None:
+def _print_late(log: list[LogLine], cancels: int) -> None:
     late: dict[str, tuple[float, int]] = {}
     for line in log:
         if line.get("event") == "late bytes":
-            after, count = late.get(str(line["file_id"]), (0.0, 0))
-            late[str(line["file_id"])] = (max(after, float(line["milliseconds"])), count + int(line["bytes"]))
+            last, count = late.get(str(line["file_id"]), (0.0, 0))
+            late[str(line["file_id"])] = (max(last, float(str(line["milliseconds"]))), count + int(str(line["bytes"])))
     after = sorted(each for each, _ in late.values())
     most = max((count for _, count in late.values()), default=0)
     # Where nothing came after the commit the last byte came before it.

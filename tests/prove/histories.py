@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -200,7 +201,12 @@ class World:
                 await asyncio.sleep(0.3)
                 self.server.popen.send_signal(signal.SIGCONT)
                 continue
-            await asyncio.to_thread(self.server.kill if deed == "kill" else self.server.terminate)
+            if deed == "kill":
+                await asyncio.to_thread(self.server.kill)
+            else:
+                began = time.monotonic()
+                code = await asyncio.to_thread(self.server.terminate)
+                self.recorder.line("nemesis", "stopped", code=code, seconds=time.monotonic() - began)
             self.server = await asyncio.to_thread(self._start)
 
     # The whole -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Lines have ``t`` (nanoseconds of one monotonic clock), ``who`` and ``type``:
 ``invoke`` and, with the same ``id``, one of ``ok``, ``fail``, ``unknown`` (it may have happened or not);
-``progress`` (durable bytes told on a stream); ``watch``, ``event``, ``end`` (a watcher's streams); ``tables``.
+``progress`` (durable bytes told);
+``watch``, ``event``, ``end`` (a watcher's streams); ``stopped`` (a drain); ``tables``.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class History:
     watches: list[Watch] = field(default_factory=list)
     # (time, file, durable bytes) as streams were told.
     progress: list[tuple[int, str, int]] = field(default_factory=list)
+    # (exit code, seconds) of servers that were asked to stop.
+    stops: list[tuple[int, float]] = field(default_factory=list)
     tables: Tables = field(default_factory=Tables)
 
     def named(self, *names: str) -> list[Op]:
@@ -148,6 +151,8 @@ def parse(lines: Iterable[Line]) -> History:
             history.ops.append(_op(started.pop(line["id"]), line))
         elif kind == "progress":
             history.progress.append((line["t"], line["file_id"], line["count"]))
+        elif kind == "stopped":
+            history.stops.append((line["code"], line["seconds"]))
         elif kind == "tables":
             history.tables = _tables(line)
         elif kind in {"watch", "event", "end"}:

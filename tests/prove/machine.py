@@ -102,6 +102,7 @@ class Conformance(RuleBasedStateMachine):
             return
         if kept[0] is not None:
             assert view.file_id == kept[0], "a replay gives the first call's file"
+            self._check_file(self.model.files[view.file_id], view)
             return
         assert view.file_id not in self.model.files
         self.model.initiate(view.file_id, size)
@@ -119,6 +120,7 @@ class Conformance(RuleBasedStateMachine):
         view, ids = answer
         if kept[0] is not None:
             assert (view.batch_id, ids) == kept[0]
+            self._check_batch(self.model.batches[view.batch_id], view)
             return
         self.model.initiate_batch(view.batch_id, dict(zip(ids, sizes, strict=True)))
         self.model.keep("InitiateBatch", request_id, tuple(sizes), (view.batch_id, ids))
@@ -268,6 +270,9 @@ class Conformance(RuleBasedStateMachine):
         for batch in self.model.batches.values():
             self._check_batch(batch, await self.system.batch(batch.batch_id))
             assert await self.system.files_of(batch.batch_id) == [files[f.file_id] for f in batch.files]
+        for status in ("pending", "uploading", "completed", "failed", "cancelled"):
+            expected = {file_id for file_id, file in self.model.files.items() if file.status == status}
+            assert set(await self.system.listed(status)) == expected
         self._check_audit(await self.system.audit())
         await self._check_watch()
 

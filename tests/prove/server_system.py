@@ -139,6 +139,11 @@ class ServerSystem:
         page = await self._call("ListFiles", batch_id=batch_id, page_size=1000)
         return [of_json(FileView, file) for file in page["files"]]
 
+    async def listed(self, status: str) -> list[str]:
+        page = await self._call("ListFiles", status=f"UPLOAD_STATUS_{status.upper()}", page_size=1000)
+        assert page["next_page_token"] == ""
+        return [file["file_id"] for file in page["files"]]
+
     async def audit(self) -> list[EventView]:
         found: list[EventView] = []
         token = ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from prove.model import Refused
 from prove.systems import Views, digest
 from prove.views import BatchView, EventView, FileView, micros, of_domain
-from upload_server.domain import Batch, Caller, FailureReason, File, FileSpec, Source
+from upload_server.domain import Batch, Caller, FailureReason, File, FileSpec, FileStatus, Source
 from upload_server.errors import UploadError
 from upload_server.service import fingerprint
 from upload_server.store import Command, Targets
@@ -146,6 +146,17 @@ class StoreSystem:
     async def files_of(self, batch_id: str) -> list[FileView]:
         page = await (await self._opened()).list_files("", None, batch_id, 0, 1000)
         return [of_domain(FileView, file) for file in page.rows]
+
+    async def listed(self, status: str) -> list[str]:
+        """Ids of the files in a state, by pages of two."""
+        found: list[str] = []
+        cursor = 0
+        while True:
+            page = await (await self._opened()).list_files("", FileStatus(status), "", cursor, 2)
+            found += [file.file_id for file in page.rows]
+            cursor = page.next_cursor
+            if not cursor:
+                return found
 
     async def audit(self) -> list[EventView]:
         page = await (await self._opened()).list_audit_events("", "", "", 0, 100_000)

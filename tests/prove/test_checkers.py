@@ -136,6 +136,10 @@ class Story:
         self.lines[-1]["who"] = who
         return self
 
+    def stopped(self, code: int) -> Story:
+        self._add("stopped", code=code, seconds=0.1)
+        return self
+
     def ended(self, code: str = "OK") -> Story:
         self._add("end", code=code)
         return self
@@ -234,6 +238,7 @@ BAD: list[tuple[str, Story]] = [
     ("reads", story().got(**file(revision=1))),
     ("reads", story().told(3).left([pending(bytes_received=2)], [born()], change_no={F: 1})),
     ("reads", story().did("cancel", "fail", {"reason": "INTERNAL"}, file_id=F, request_id="")),
+    ("reads", story().stopped(-9)),
     # requests
     ("requests", story().cancelled("r", 9).cancelled("r", 10)),
     (

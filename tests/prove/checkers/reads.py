@@ -1,4 +1,4 @@
-"""R1, R26: only legal states are ever seen, revisions and durable offsets never go back, none fails by our fault."""
+"""R1, R26, R33: only legal states are seen, revisions and durable offsets never go back, drains end, no faults of ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from prove.history import History
 
 # How many changes lead to a state: a file's revision says the same as its status.
 _REVISIONS = {"pending": {1}, "uploading": {2}, "completed": {3}, "failed": {2, 3}, "cancelled": {2, 3}}
+
+# Grace 0 and two seconds, on a busy test machine.
+_STOP_SECONDS = 8.0
 
 
 def check(history: History) -> Iterable[Violation]:
@@ -24,12 +27,21 @@ def check(history: History) -> Iterable[Violation]:
                 yield Violation("reads", f"{file_id} went back to revision {revision}, {count} bytes: {op}")
                 break
         latest.setdefault(file_id, []).append((op.end, revision, count))
-    told: dict[str, int] = {}
+    yield from _progress(history)
+    yield from _faults(history)
+
+
+def _progress(history: History) -> Iterable[Violation]:
     for t, file_id, count in history.progress:
-        told[file_id] = max(told.get(file_id, 0), count)
         row = history.tables.files.get(file_id)
         if row is not None and count > row.bytes_received:
             yield Violation("reads", f"{count} bytes of {file_id} were called durable at {t}, {row.bytes_received} are")
+
+
+def _faults(history: History) -> Iterable[Violation]:
+    for code, seconds in history.stops:
+        if code or seconds > _STOP_SECONDS:
+            yield Violation("reads", f"a server that was asked to stop ended with {code} after {seconds:.1f} s")
     for op in history.ops:
         if op.answer.get("reason") in {"INTERNAL", "UNKNOWN", "DATABASE_FAILURE", "STORAGE_FAILURE"}:
             yield Violation("reads", f"failed by our own fault: {op}")
