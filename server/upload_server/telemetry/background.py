@@ -12,6 +12,8 @@ from typing import Final, TextIO
 
 # Writes that may wait, some 20 MiB of lines; beyond it lines are dropped and counted: a log must not stop the work.
 MAX_WAITING: Final = 50_000
+# Lines are collected this long before they are written: waking a thread for each would cost more than the line.
+LINGER_SECONDS: Final = 0.02
 # How long the end of the program waits for a reader that does not read.
 CLOSE_SECONDS: Final = 2.0
 
@@ -24,8 +26,8 @@ class BackgroundStream:
         self._max = max_waiting
         self._waiting: deque[str] = deque()
         self._dropped = 0
-        self._closing = False
-        self._news = threading.Condition()
+        self._news = threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -35,12 +37,12 @@ class BackgroundStream:
 
     def write(self, text: str) -> int:
         """Queue ``text``, or drop it when too much waits; from any thread."""
-        with self._news:
-            if self._closing or len(self._waiting) >= self._max:
-                self._dropped += 1
-            else:
-                self._waiting.append(text)
-                self._news.notify()
+        if self._closed.is_set() or len(self._waiting) >= self._max:
+            self._dropped += 1
+        else:
+            self._waiting.append(text)
+            if not self._news.is_set():
+                self._news.set()
         return len(text)
 
     def flush(self) -> None:
@@ -48,26 +50,29 @@ class BackgroundStream:
 
     def close(self) -> None:
         """Write what waits, within a bound. Safe to call twice."""
-        with self._news:
-            self._closing = True
-            self._news.notify()
+        self._closed.set()
+        self._news.set()
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         while True:
-            with self._news:
-                while not self._waiting and not self._closing:
-                    self._news.wait()
-                text = "".join(self._waiting)
-                self._waiting.clear()
-                dropped, self._dropped = self._dropped, 0
-                if not text and self._closing:
-                    return
-            if dropped:
-                text += (
-                    f'{{"level":"warning","event":"log lines dropped: the log is read too slowly","lines":{dropped}}}\n'
-                )
-            # A closed pipe (OSError), a closed or narrow stream (ValueError): there is nobody left to tell.
-            with contextlib.suppress(OSError, ValueError):
-                self._target.write(text)
-                self._target.flush()
+            self._news.wait()
+            self._closed.wait(LINGER_SECONDS)
+            # Cleared first: what is queued from now on sets it again.
+            self._news.clear()
+            last = self._closed.is_set()
+            self._write_waiting()
+            if last:
+                return
+
+    def _write_waiting(self) -> None:
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            lines.append(
+                f'{{"level":"warning","event":"log lines dropped: the log is read too slowly","lines":{dropped}}}\n'
+            )
+        # A closed pipe (OSError), a closed or narrow stream (ValueError): there is nobody left to tell.
+        with contextlib.suppress(OSError, ValueError):
+            self._target.write("".join(lines))
+            self._target.flush()
