@@ -143,7 +143,9 @@ class Uploads:
         result = await self._counted(self._store.cancel_file(file_id, command, fence), command)
         if not result.replayed:
             self._ingest.stop_file(file_id, result.answer.cancelled_at, command.caller.cancelled_by, command.reason)
-            self._janitor.nudge()
+            # A file that nobody ever sent to owes no bytes.
+            if any(event.from_status == FileStatus.UPLOADING for event in result.audited.events):
+                self._janitor.nudge()
         return result.answer
 
     async def _cancel_batch(self, batch_id: str, command: Command) -> CancelledBatch:
