@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -82,15 +83,17 @@ async def test_metrics_are_text_for_prometheus(serve: Serve, app: WebApp) -> Non
     assert 'upload_build_info{version="1.2.3"} 1.0' in answer.text
 
 
-async def test_the_first_page_runs_nothing_and_loads_nothing_from_elsewhere(serve: Serve, app: WebApp) -> None:
+async def test_the_first_page_runs_our_files_only_and_loads_nothing_from_elsewhere(serve: Serve, app: WebApp) -> None:
     server = await serve(app)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         answer = await client.get("/")
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; style-src 'sha256-")
-        assert "<script" not in answer.text
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'")
+        assert "unsafe" not in policy
         assert "https://" not in answer.text
+        for part in re.findall('(?:src|href)="(/console/[^"]+)"', answer.text):
+            assert (await client.get(part)).status_code == 200
         # Every link on it leads somewhere.
         for link in ("/docs", "/metrics", "/readyz", "/"):
             if f'href="{link}"' in answer.text:
