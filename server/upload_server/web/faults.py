@@ -19,6 +19,7 @@ _REASONS: Mapping[FaultKind, str] = {
     FaultKind.MALFORMED_JSON: "INVALID_FIELD",
     FaultKind.INVALID_HEADER: "INVALID_FIELD",
     FaultKind.UNEXPECTED: "INTERNAL",
+    FaultKind.UNPRINTABLE: "INTERNAL",
 }
 # Where a fault names no field.
 _PLACES: Mapping[FaultKind, str] = {
