@@ -23,8 +23,8 @@ HeaderList = list[tuple[bytes, bytes]]
 JSON: Final = b"application/json"
 _PATH_CHARS: Final = "/:@!$&'()*+,;="
 """What a path may hold as it is: an encoded colon would start no verb."""
-_DRAIN_BYTES: Final = 16 * 1024 * 1024
-_DRAIN_SECONDS: Final = 2.0
+_DRAIN_BYTES: Final = 256 * 1024 * 1024
+_DRAIN_SECONDS: Final = 5.0
 
 
 class DisconnectedError(Exception):

@@ -1,0 +1,127 @@
+"""What only HTTP has: bodies that are no JSON or too large, wrong verbs, unknown fields, exact answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from support.doors import Refusal, refusal_of_http
+
+INITIATE = "/api/v1/upload/initiate"
+
+
+async def announce(http: httpx.AsyncClient) -> str:
+    response = await http.post(INITIATE, json={"filename": "example.pdf", "size_bytes": 5})
+    file_id: str = response.json()["file"]["file_id"]
+    return file_id
+
+
+async def test_a_cancel_answers_exactly_so(http: httpx.AsyncClient) -> None:
+    file_id = await announce(http)
+    response = await http.post(f"/api/v1/upload/cancel/{file_id}", json={"reason": "x"})
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert re.fullmatch(
+        rf'{{"message":\s?"Upload cancelled successfully",\s?"file_id":\s?"{file_id}",\s?"filename":\s?"example.pdf",'
+        rf'\s?"cancelled_at":\s?"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{{3}}|\.\d{{6}})?Z"}}',
+        response.text,
+    )
+
+
+async def test_a_batch_cancel_answers_numbers(http: httpx.AsyncClient) -> None:
+    made = (await http.post("/api/v1/batch/initiate", json={"files": [{"filename": "a"}, {"filename": "b"}]})).json()
+    response = await http.post(f"/api/v1/batch/cancel/{made['batch']['batch_id']}")
+    body = response.json()
+    assert list(body) == ["message", "batch_id", "cancelled_files_count", "total_files_in_batch", "cancelled_at"]
+    assert (body["cancelled_files_count"], body["total_files_in_batch"]) == (2, 2)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}"])
+async def test_a_cancel_needs_no_body(http: httpx.AsyncClient, body: bytes) -> None:
+    response = await http.post(f"/api/v1/upload/cancel/{await announce(http)}", content=body)
+    assert response.status_code == 200
+
+
+async def refused(http: httpx.AsyncClient, method: str, path: str, content: bytes = b"") -> tuple[int, Refusal]:
+    response = await http.request(method, path, content=content)
+    return response.status_code, refusal_of_http(response)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"null x",
+        b'{"filename": NaN}',
+        b'{"filename": "a", "filename": "b"}',
+        b'{"filename": "\xff"}',
+        b'{"filename": "\\ud800"}',
+        b"[" * 20_000,
+        b'{"size_bytes": ' + b"9" * 100_000 + b"}",
+    ],
+    ids=["cut", "list", "rest", "nan", "twice", "utf8", "surrogate", "deep", "digits"],
+)
+async def test_a_malformed_body_is_refused_and_changes_nothing(http: httpx.AsyncClient, content: bytes) -> None:
+    status, error = await refused(http, "POST", INITIATE, content)
+    assert (status, error.reason) == (400, "INVALID_FIELD")
+    assert error.violations
+
+
+async def test_a_mistyped_field_is_not_lost(http: httpx.AsyncClient) -> None:
+    file_id = await announce(http)
+    status, error = await refused(http, "POST", f"/api/v1/upload/cancel/{file_id}", b'{"requestid": "r"}')
+    assert (status, error.reason, list(error.violations)) == (400, "INVALID_FIELD", ["requestid"])
+    assert (await http.get(f"/api/v1/files/{file_id}")).json()["status"] == "UPLOAD_STATUS_PENDING"
+    status, error = await refused(http, "GET", "/api/v1/files?pagesize=3")
+    assert (status, list(error.violations)) == (400, ["pagesize"])
+
+
+async def test_both_spellings_of_a_field_are_taken(http: httpx.AsyncClient) -> None:
+    response = await http.post(INITIATE, json={"filename": "a", "sizeBytes": "7", "contentType": "text/plain"})
+    assert response.json()["file"]["size_bytes"] == "7"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_of_100_mb_is_refused_and_its_sender_hears_it(http: httpx.AsyncClient, chunked: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1_000_000
+
+    response = await http.post(INITIATE, content=chunks() if chunked else b" " * 100_000_000)
+    assert response.status_code == 413
+    assert refusal_of_http(response).reason == "BODY_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("GET", INITIATE, "POST"), ("DELETE", "/api/v1/files/x", "GET"), ("POST", "/api/v1/watch", "GET")],
+)
+async def test_a_wrong_verb_says_which_are_right(http: httpx.AsyncClient, method: str, path: str, allow: str) -> None:
+    response = await http.request(method, path)
+    assert response.status_code == 405
+    assert allow in response.headers["allow"].replace(" ", "").split(",")
+    refusal_of_http(response)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/nothing", "/api/v1/files/", "/api/v1/files/a/b", "/api/v2/files", "/api/v1//files"]
+)
+async def test_an_unknown_path_is_404_with_a_status(http: httpx.AsyncClient, path: str) -> None:
+    status, error = await refused(http, "GET", path)
+    assert (status, error.code) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
+async def test_a_page_of_another_origin_changes_nothing(http: httpx.AsyncClient, origin: str) -> None:
+    file_id = await announce(http)
+    response = await http.post(f"/api/v1/upload/cancel/{file_id}", headers={"origin": origin})
+    assert response.status_code == 403
+    assert (await http.get(f"/api/v1/files/{file_id}")).json()["status"] == "UPLOAD_STATUS_PENDING"
+
+
+async def test_on_loopback_the_host_must_be_a_loopback_name(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/api/v1/files", headers={"host": "rebound.example"})).status_code == 403
+    assert (await http.get("/api/v1/files", headers={"host": "localhost"})).status_code == 200
