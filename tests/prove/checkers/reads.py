@@ -1,4 +1,4 @@
-"""R1, R26, R33: only legal states are seen, revisions and durable offsets never go back, drains end, no faults of ours."""
+"""R1, R26, R33: only legal states are seen, revisions and durable offsets never go back, no fault is ours."""
 
 from __future__ import annotations
 
