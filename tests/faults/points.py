@@ -1,0 +1,183 @@
+"""Named points of the server's code at which it can be killed, put there from outside by wrapping its functions.
+
+A point whose function is gone fails loudly: it must follow the code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+_SQLITE = "upload_server.store.sqlite"
+
+
+class PointRotten(Exception):
+    """The function that a point wraps is no longer there."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where: ``function`` or ``Class.method`` of a module; ``sql``: only when it is called with this statement."""
+
+    module: str
+    name: str
+    sql: str = ""
+
+
+_STORE = "SqliteStore"
+# Each can be crashed at `.before` and `.after`.
+FUNCTIONS: Mapping[str, Point] = {
+    "begin": Point(f"{_SQLITE}.transaction", "Transaction.begin"),
+    "finish": Point(f"{_SQLITE}.transaction", "Transaction.finish"),
+    "commit": Point(f"{_SQLITE}.connection", "Connection.execute", sql="COMMIT"),
+    # On the event loop, after the commit: watchers and callers are told.
+    "answer": Point(f"{_SQLITE}.writer", "Writer._deliver"),
+    "initiate": Point(f"{_SQLITE}.store", f"{_STORE}.initiate_upload"),
+    "initiate-batch": Point(f"{_SQLITE}.store", f"{_STORE}.initiate_batch"),
+    "claim": Point(f"{_SQLITE}.store", f"{_STORE}.claim"),
+    "record": Point(f"{_SQLITE}.store", f"{_STORE}.record_progress"),
+    "complete": Point(f"{_SQLITE}.store", f"{_STORE}.complete"),
+    "fail": Point(f"{_SQLITE}.store", f"{_STORE}.fail"),
+    "cancel": Point(f"{_SQLITE}.store", f"{_STORE}.cancel_file"),
+    "cancel-batch": Point(f"{_SQLITE}.store", f"{_STORE}.cancel_batch"),
+    "settle": Point(f"{_SQLITE}.store", f"{_STORE}.settle_deletions"),
+    "tell-stream": Point("upload_server.ingest.registry", "Ingest.stop_file"),
+    "tell-watchers": Point("upload_server.watch", "WatchHub._publish"),
+    "open-bytes": Point("upload_server.sink.disk", "DiskSink.open"),
+    "make-shard": Point("upload_server.sink.disk", "DiskSink._make_shard"),
+    "sync-folder": Point("upload_server.sink.disk", "_sync_folder"),
+    "append": Point("upload_server.sink.disk", "DiskFile.append"),
+    "sync": Point("upload_server.sink.disk", "DiskFile.sync"),
+    "close-bytes": Point("upload_server.sink.disk", "DiskFile.close"),
+    "unlink": Point("upload_server.sink.disk", "_unlink"),
+    "delete": Point("upload_server.sink.disk", "DiskSink.delete_all"),
+}
+# Hit while it starts or stops; a test has to stop the server for the second kind.
+AT_START: Mapping[str, Point] = {
+    "open-database": Point(f"{_SQLITE}.committer", "Committer._open"),
+    "sweep": Point("upload_server.janitor", "Janitor.sweep_orphans"),
+    "first-deletions": Point("upload_server.janitor", "Janitor.delete_owed"),
+}
+AT_STOP: Mapping[str, Point] = {
+    "drain": Point("upload_server.app", "Service._drain"),
+    "end-streams": Point("upload_server.ingest.registry", "Ingest.aclose"),
+    "checkpoint": Point(f"{_SQLITE}.committer", "Committer.close"),
+}
+# Half of the bytes reach the disk.
+TORN = "append.half"
+
+
+def _both(names: Mapping[str, Point]) -> tuple[str, ...]:
+    return tuple(f"{name}.{when}" for name in names for when in ("before", "after"))
+
+
+RUNNING_POINTS = (*_both(FUNCTIONS), TORN)
+START_POINTS = _both(AT_START)
+STOP_POINTS = _both(AT_STOP)
+
+
+def die(point: str) -> None:
+    """Say where, in one write, and be gone as by kill -9."""
+    os.write(2, json.dumps({"event": "crashed", "point": point}).encode() + b"\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(spec: str) -> None:
+    """Have this process die at ``NAME.before``, ``NAME.after`` (or ``append.half``), the ``:nth`` time it comes by."""
+    point, _, nth = spec.partition(":")
+    name, _, when = point.rpartition(".")
+    place = {**FUNCTIONS, **AT_START, **AT_STOP}.get(name)
+    if place is None or when not in ({"before", "after", "half"} if name == "append" else {"before", "after"}):
+        raise PointRotten(f"no such point: {point}")
+    countdown = _Countdown(point, int(nth or 1), place.sql)
+    owner, last, found = find(place)
+    if isinstance(found, classmethod):
+        wrapped: Any = classmethod(_wrap(found.__func__, when, countdown))
+    else:
+        wrapped = _wrap(found, when, countdown)
+    _put(owner, last, wrapped)
+
+
+class _Countdown:
+    def __init__(self, point: str, nth: int, sql: str) -> None:
+        self._point = point
+        self._left = nth
+        self._sql = sql
+
+    def is_up(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether it is this call's turn; counts it."""
+        if self._sql and self._sql not in arguments:
+            return False
+        self._left -= 1
+        return self._left == 0
+
+    def die(self) -> None:
+        die(self._point)
+
+
+def find(place: Point) -> tuple[Any, str, Any]:
+    """Return the owner of a point's function, its name there, and the function as it is defined."""
+    owner: Any = importlib.import_module(place.module)
+    *path, last = place.name.split(".")
+    for part in path:
+        owner = getattr(owner, part, None)
+    found = vars(owner).get(last) if owner is not None else None
+    if not isinstance(found, classmethod) and not inspect.isfunction(found):
+        raise PointRotten(f"{place.module}.{place.name} is gone")
+    if place.sql and place.sql not in inspect.getsource(importlib.import_module(f"{_SQLITE}.committer")):
+        raise PointRotten(f"nobody executes {place.sql}")
+    return owner, last, found
+
+
+def _wrap(function: Callable[..., Any], when: str, countdown: _Countdown) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def later(*arguments: Any, **named: Any) -> Any:
+            up = countdown.is_up(arguments)
+            if up and when == "before":
+                countdown.die()
+            result = await function(*arguments, **named)
+            if up:
+                countdown.die()
+            return result
+
+        return later
+
+    @functools.wraps(function)
+    def now(*arguments: Any, **named: Any) -> Any:
+        up = countdown.is_up(arguments)
+        if up and when == "half":
+            os.write(arguments[0]._descriptor, _half(arguments[1]))
+        if up and when != "after":
+            countdown.die()
+        result = function(*arguments, **named)
+        if up:
+            countdown.die()
+        return result
+
+    return now
+
+
+def _half(chunks: Any) -> bytes:
+    data = b"".join(bytes(chunk) for chunk in chunks)
+    return data[: len(data) // 2]
+
+
+def _put(owner: Any, name: str, new: object) -> None:
+    """Set it, also where it was imported by name."""
+    old = vars(owner)[name]
+    setattr(owner, name, new)
+    if isinstance(owner, ModuleType):
+        for module in list(sys.modules.values()):
+            if module.__name__.startswith("upload_server") and vars(module).get(name) is old:
+                setattr(module, name, new)

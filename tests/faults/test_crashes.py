@@ -1,0 +1,86 @@
+"""Killed at every named point and at any moment, under uploads, cancels and watches, the service keeps its promises."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from faults.crashes import LAUNCHER, Crash, report, survive
+from faults.points import RUNNING_POINTS, START_POINTS, STOP_POINTS, Point, PointRotten, find
+from faults.shim import Fault, FaultyDisk, Mode
+
+pytestmark = pytest.mark.timeout(300)
+
+# Work that few calls cause; the others are passed more often before they strike.
+_RARE = ("fail", "settle", "cancel-batch", "initiate-batch", "make-shard", "unlink", "delete", "complete")
+
+
+def planned(points: Sequence[str], seed: str) -> list[Crash]:
+    """Each of the points once, in an order and after a number of passes that the seed decides."""
+    choose = random.Random(seed)
+    crashes = [
+        Crash(f"{point}:{choose.randint(1, 2 if point.rpartition('.')[0] in _RARE else 10)}") for point in points
+    ]
+    choose.shuffle(crashes)
+    return crashes
+
+
+# In three parts, so that a test run can share them out.
+@pytest.mark.parametrize("part", [0, 1, 2])
+async def test_killed_at_named_points(tmp_path: Path, part: int) -> None:
+    crashes = planned(RUNNING_POINTS[part::3], seed=f"named {part}")
+
+    world, violations = await survive(tmp_path / "data", crashes, seed=f"named {part}")
+
+    print(report(world))
+    assert [str(found) for found in violations] == [], f"and more; the history is in {tmp_path}"
+    assert world.survived.total() == len(crashes)
+    # The others did not come by their point in time: they died at some moment all the same.
+    assert world.survived["random moment"] <= len(crashes) // 3
+
+
+async def test_killed_while_it_starts_or_stops(tmp_path: Path) -> None:
+    starts = [Crash(f"{point}:1") for point in START_POINTS]
+    stops = [Crash(f"{point}:1") for point in STOP_POINTS]
+    crashes = [crash for pair in zip(stops, starts, strict=True) for crash in pair]
+
+    world, violations = await survive(tmp_path / "data", crashes, seed="starts and stops")
+
+    print(report(world))
+    assert [str(found) for found in violations] == [], f"and more; the history is in {tmp_path}"
+    assert set(world.survived) == {*START_POINTS, *STOP_POINTS}
+
+
+# Inside SQLite too: its log is written by many calls a commit. Half of a write is done before the end comes.
+async def test_killed_in_calls_to_the_disk(tmp_path: Path) -> None:
+    choose = random.Random("disk calls")
+    crashes = []
+    for i in range(14):
+        mode = (Mode.KILL_BEFORE, Mode.KILL_HALF, Mode.KILL_AFTER)[i % 3]
+        fault = Fault(mode, skip=int(2 ** (choose.random() * 9)) - 1)
+        disk = FaultyDisk(tmp_path / str(i), tmp_path / "data", fault)
+        crashes.append(Crash(environment=disk.environment))
+
+    world, violations = await survive(tmp_path / "data", crashes, seed="disk calls")
+
+    print(report(world))
+    assert [str(found) for found in violations] == [], f"and more; the history is in {tmp_path}"
+    assert world.survived["disk call"] >= 10
+
+
+def test_a_point_whose_function_is_gone_is_told() -> None:
+    with pytest.raises(PointRotten, match=r"DiskFile\.renamed_since is gone"):
+        find(Point("upload_server.sink.disk", "DiskFile.renamed_since"))
+
+
+def test_an_unknown_point_is_refused() -> None:
+    tried = subprocess.run(
+        [sys.executable, LAUNCHER, "nowhere.before", "serve"], capture_output=True, text=True, check=False
+    )
+    assert tried.returncode != 0
+    assert "no such point: nowhere.before" in tried.stderr
