@@ -1,6 +1,6 @@
 /** The page: joins the client, what is known, and what is shown. */
 
-import { isFinal, UploadClient, UploadError } from "../src/index.js";
+import { hasReason, isFinal, UploadClient, UploadError } from "../src/index.js";
 import type { BatchFile, BatchUpload, CancelOutcome, Upload, WatchEvent, WatchState } from "../src/index.js";
 import { Chart } from "./chart.js";
 import { Details } from "./details.js";
@@ -14,7 +14,11 @@ import { Model } from "./model.js";
 import type { BatchRow, FileRow } from "./model.js";
 import { backgroundSleep } from "./ticker.js";
 
-const MOST_PAGES = 20;
+/** Pages of 1,000 files: the most that are read, and how many the next visit reads at least. */
+const MOST_PAGES = 1_000;
+const PAGES_SHOWN = 10;
+/** Where the list begins that is worth showing. */
+const START = "upload-console start";
 
 class Console {
   private readonly client = new UploadClient({ sleep: backgroundSleep("/console/ticker.js") });
@@ -62,14 +66,11 @@ class Console {
   /** What was there before this page: the watch tells only what is not final yet. */
   private async load(): Promise<void> {
     try {
-      let pageToken = "";
-      for (let page = 0; page < MOST_PAGES; page++) {
-        const { files, nextPageToken } = await this.client.api.listFiles({ pageSize: 1000, pageToken });
-        for (const file of files) this.model.takeFile(file);
-        this.draw();
-        if (!nextPageToken) break;
-        pageToken = nextPageToken;
-      }
+      await this.loadFiles(localStorage.getItem(START) ?? "").catch((error: unknown) => {
+        // A token of another service that was once here.
+        if (!hasReason(error, "INVALID_FIELD")) throw error;
+        return this.loadFiles("");
+      });
       await this.loadBatches();
       this.notice("");
     } catch (error) {
@@ -77,6 +78,19 @@ class Console {
     }
     this.draw();
     this.drawChart();
+  }
+
+  /** The service lists the oldest first: read to the end, and remember where the newest pages begin for the next time. */
+  private async loadFiles(start: string): Promise<void> {
+    const tokens = [start];
+    for (let page = 0; page < MOST_PAGES; page++) {
+      const { files, nextPageToken } = await this.client.api.listFiles({ pageSize: 1000, pageToken: tokens.at(-1) ?? "" });
+      for (const file of files) this.model.takeFile(file);
+      this.draw();
+      if (!nextPageToken) break;
+      tokens.push(nextPageToken);
+    }
+    localStorage.setItem(START, tokens.at(-PAGES_SHOWN) ?? start);
   }
 
   /** Batches that ended before this page: the newest that people see first. */
@@ -91,13 +105,20 @@ class Console {
       if (news) {
         this.feed.tell(news.row);
         this.drawChart();
-        if (news.row.upload && isFinal(news.row.status)) this.announce(news.row);
+        // A batch is told as one.
+        if (news.row.upload && !news.row.batchId && isFinal(news.row.status)) this.announce(news.row);
       }
     } else if (event.type === "batch") {
       const news = this.model.takeBatch(event.batch);
       if (news) this.feed.tellBatch(news);
     } else if (event.type === "progress") this.model.takeProgress(event.fileId, event.bytesReceived);
-    else if (event.resynced) location.reload();
+    else if (event.resynced) {
+      // The service is another one, or was set back: what was known may never have been.
+      this.model.forget();
+      for (const [upload, row] of this.rows) if (row.batchId) this.rows.delete(upload);
+      localStorage.removeItem(START);
+      void this.load();
+    }
     this.draw();
   }
 

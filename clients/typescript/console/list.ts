@@ -6,7 +6,7 @@ import { arrange, make, say, setAttribute, show } from "./dom.js";
 import * as format from "./format.js";
 import { isBatch } from "./model.js";
 import type { BatchRow, FileRow, Model } from "./model.js";
-import { badgeOf, BADGES, batchBadge, batchLine, batchTitle, cancellable, countsOf, lineOf } from "./words.js";
+import { badgeOf, BADGES, batchBadge, batchLine, batchStatus, batchTitle, cancellable, countsOf, lineOf } from "./words.js";
 import type { Badge, Counts } from "./words.js";
 
 export type Filter = "all" | keyof Counts;
@@ -206,7 +206,7 @@ function batchView(
       say(openName, ` of ${title}`);
       say(open.firstElementChild!, opened ? "Hide files" : "Files");
       setAttribute(open, "aria-expanded", String(opened));
-      updateCancel(cancel, open, state, !isFinal(now.status));
+      updateCancel(cancel, open, state, !isFinal(batchStatus(now)));
       if (state !== "cancelling") say(cancel.firstElementChild!, "Cancel all");
       show(files, opened);
       arrange(files, opened ? byActivity(now.files).slice(0, shown).map(file) : []);
@@ -224,7 +224,7 @@ function byActivity(files: readonly FileRow[]): readonly FileRow[] {
 }
 
 function updateBatchBar(bar: HTMLProgressElement, row: BatchRow, title: string): void {
-  const moving = !isFinal(row.status);
+  const moving = !isFinal(batchStatus(row));
   show(bar, moving);
   if (!moving) return;
   let [received, size] = [0, 0];

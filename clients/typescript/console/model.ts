@@ -100,6 +100,19 @@ export class Model {
     row.pace.note(row.received);
   }
 
+  /** The service's past is another than was known: keep only what this page is doing itself. */
+  forget(): void {
+    const own = [...this.files.values()].filter(({ upload, problem }) => problem !== "" || (upload && !upload.over));
+    this.files.clear();
+    this.batches.clear();
+    this.ordered = own.filter(({ batchId }) => batchId === "");
+    this.disordered = true;
+    for (const row of this.ordered as FileRow[]) {
+      row.revision = 0n;
+      this.files.set(row.key, row);
+    }
+  }
+
   /** An upload that this page begins; it has no id yet, or the one that its batch has got. */
   addUpload(upload: Upload, key: string): FileRow {
     const row = emptyRow(key, upload.filename, upload.blob.size);
@@ -133,7 +146,7 @@ export class Model {
       this.ordered = this.ordered.filter((item) => item !== row);
       return told;
     }
-    row.fileId = fileId;
+    row.fileId = row.key = fileId;
     this.files.set(fileId, row);
     return row;
   }

@@ -118,9 +118,17 @@ export function batchTitle(row: BatchRow): string {
   return folder && row.files.every(({ filename }) => filename.startsWith(`${folder}/`)) ? `${folder}, ${files}` : `Batch of ${files}`;
 }
 
+/** The batch's status; of an old one that was not asked for, what follows from its files. */
+export function batchStatus(row: BatchRow): StatusWord {
+  if (row.revision > 0n || row.files.length === 0 || !row.files.every(({ status }) => isFinal(status))) return row.status;
+  const counts = countsOf(row.files);
+  if (counts.cancelled === row.files.length) return "cancelled";
+  return counts.failed > 0 ? "failed" : "completed";
+}
+
 export function batchBadge(row: BatchRow): Badge {
-  if (isFinal(row.status)) return row.status;
-  return row.cancelling === "pending" ? "cancelling" : row.status;
+  const status = batchStatus(row);
+  return row.cancelling === "pending" && !isFinal(status) ? "cancelling" : status;
 }
 
 export function batchLine(row: BatchRow): string {

@@ -180,6 +180,8 @@ export class Upload implements SocketHolder {
 
   private async run(): Promise<UploadedFile> {
     let release: Release | undefined;
+    // Nobody is told anything before they hold the upload.
+    await undefined;
     try {
       if (this.fileId === undefined) checkedName(this.filename);
       if (this.wantsCancel && !this.fileId && !this.context.announced) throw cancelled("before it began");

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { fileStatusWord, hasReason, UploadError } from "../src/index.js";
+import type { Upload } from "../src/index.js";
 import { clientOf, CountingWebSocket, eventually, fileOf, MiB, observer, Proxy, TestServer } from "./support.js";
 
 let server: TestServer;
@@ -117,10 +118,12 @@ test("a page may ask that a closed connection keeps the upload", async () => {
 
 test("names that cannot be sent are refused here, in one sentence; composed letters are sent as one", async () => {
   const client = clientOf(server.url);
+  const states: string[] = [];
   for (const name of ["", "a//b", "../x", "/x", "a\\b", "bell\u0007", "x".repeat(300), "half \ud83c emoji"]) {
-    const upload = client.upload(new Blob(["x"]), { filename: name });
+    const upload: Upload = client.upload(new Blob(["x"]), { filename: name, onProgress: () => states.push(upload.state) });
     await assert.rejects(upload.done, (error) => hasReason(error, "INVALID_NAME") && /;.*\.$/.test(error.message), name);
     assert.equal(upload.fileId, undefined);
+    assert.equal(states.at(-1), "failed");
   }
   const stored = await client.upload(new Blob(["x"]), { filename: "folder/e\u0301té" }).done;
   assert.equal(stored.filename, "folder/été");
