@@ -6,7 +6,6 @@ inside that catches too much would go on after having refused.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 import uuid
@@ -28,6 +27,7 @@ from upload_server.errors import (
     UploadError,
 )
 from upload_server.rpc.errors import to_status
+from upload_server.rpc.time_limit import TimeLimit
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ class Calls:
     """What every call through one door shares."""
 
     def __init__(self, door: Source, gates: Gates, observer: CallObserver, *, timeout: float) -> None:
-        self.timeout = timeout
+        self.time_limit = TimeLimit(timeout)
         self._door = door
         self._gates = gates
         self._observer = observer
@@ -207,8 +207,9 @@ def unary(
         @functools.wraps(method)
         async def handler(servicer: Servicer, request: Request, context: Context) -> Response:
             calls = servicer.calls
-            async with calls.call(handler.__name__, gate, context) as caller, asyncio.timeout(calls.timeout):
-                return await method(servicer, request, caller)
+            async with calls.call(handler.__name__, gate, context) as caller:
+                with calls.time_limit.watch():
+                    return await method(servicer, request, caller)
 
         return handler
 
