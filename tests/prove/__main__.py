@@ -32,7 +32,12 @@ PROFILES: dict[str, tuple[Options, tuple[str, ...], str]] = {
     "drains": (replace(_BUSY, stops=3), (), ""),
     "freezes": (replace(_BUSY, freezes=4), (), ""),
     "power cuts": (replace(_BUSY, kills=2, sizes=(1000, 70_000, 300_000), pause=0.05), (), "volatile_disk"),
-    "little room": (replace(_BUSY, watchers=10), ("--watch-history", "1", "--linger", "0"), ""),
+    "little room": (
+        replace(_BUSY, watchers=10, batch=30),
+        ("--watch-history", "1", "--linger", "0", "--bookmark-interval", "0.1"),
+        "",
+    ),
+    "one file": (replace(_BUSY, live=1, senders=10, sizes=(0, 1000, 70_000), pause=0.02), (), ""),
     "impatience": (replace(_BUSY, impatient=0.6), (), ""),
     "all at once": (replace(_BUSY, kills=1, stops=1, freezes=1, impatient=0.2), ("--watch-history", "3"), ""),
 }

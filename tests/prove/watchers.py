@@ -186,7 +186,7 @@ class Watcher:
                 count += 1
                 if count == most or (to_bookmark and "bookmark" in message):
                     return
-                if self._slow:
+                if self._slow and not to_bookmark:
                     await asyncio.sleep(self._random.random() * 0.05)
             code = "OK"
             self.finished = self.request.until_final
