@@ -18,6 +18,7 @@ import structlog
 import uvloop
 
 from upload_server import __version__
+from upload_server.arguments import add_operations
 from upload_server.config import Config, ConfigError, add_options, load, mistyped
 from upload_server.errors import CannotStart
 from upload_server.telemetry import BackgroundStream, configure_logging
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         add_options(command)
+    add_operations(commands)
     return top
 
 
@@ -58,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"upload-server: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_USAGE
+    if command in _OPERATIONS:
+        # Imported late, as below. They say what they find on standard output, and write no log.
+        from upload_server.operations import run  # noqa: PLC0415
+
+        return run(command, config, options)
     stream = BackgroundStream(sys.stderr)
     configure_logging({"json": True, "console": False}.get(config.log_format), config.log_level, stream)
     try:
@@ -129,6 +136,7 @@ def _migrate(config: Config) -> None:
     log.info("migrated", applied=", ".join(applied) or "nothing to do")
 
 
+_OPERATIONS = frozenset({"check", "audit"})
 _COMMANDS: Mapping[str, Callable[[Config], None]] = {"serve": _serve, "migrate": _migrate}
 
 

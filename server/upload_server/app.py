@@ -15,6 +15,7 @@ import structlog
 
 from upload_server import __version__
 from upload_server.audit.sealer import Sealer
+from upload_server.check.orphans import OrphanCount
 from upload_server.config import Config
 from upload_server.domain import Source
 from upload_server.errors import CannotStart, UploadError
@@ -101,6 +102,7 @@ class Service:
             observer=metrics,
         )
         self._sealer = Sealer(store)
+        self._orphans = OrphanCount(store, sink, self._ingest, metrics)
         self._uploads = Uploads(
             store,
             self._ingest,
@@ -147,6 +149,7 @@ class Service:
                 self._hub.run(),
                 self._janitor.run(),
                 self._sealer.run(),
+                self._orphans.run(),
                 self._refresh_gauges(),
                 self._metrics.measure_loop_lag(),
             ):

@@ -212,9 +212,11 @@ def _in_brackets(item: Field[Any]) -> str:
     return f" (default {default})" if default else ""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting."""
+def add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
+    """Add an option for every setting, or for those of these names."""
     for item in fields(Config):
+        if names is not None and item.name not in names:
+            continue
         parser.add_argument(
             f"--{option_name(item)}",
             dest=item.name,

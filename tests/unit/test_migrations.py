@@ -191,7 +191,9 @@ def test_a_step_only_adds_and_the_triggers_are_there_after_it(path: Path, step: 
     for table, old_columns in had.items():
         assert columns(path, table)[: len(old_columns)] == old_columns
         # An older program's INSERT knows none of the new columns.
-        assert all(not notnull or default is not None for *_, notnull, default, _ in columns(path, table)[len(old_columns) :])
+        assert all(
+            not notnull or default is not None for *_, notnull, default, _ in columns(path, table)[len(old_columns) :]
+        )
     assert names(path, "trigger") >= TRIGGERS
 
 

@@ -55,3 +55,34 @@ def lock_directory(directory: Path) -> FileLock:
 def lock_database(path: Path) -> FileLock:
     """Take a database file for this process; raises ``AlreadyInUse`` naming its directory and the holder's pid."""
     return FileLock(path.parent, path.with_name(path.name + ".lock"))
+
+
+def holder_of(path: Path) -> str:
+    """Return the pid of the server that runs on a database file, empty when none does; changes nothing."""
+    lock_file = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        # Asked only of a process that lives: a server that starts right now would take our asking for another server.
+        if not _lives(holder):
+            return ""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return holder
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True

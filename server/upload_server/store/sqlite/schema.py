@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from peewee import SqliteDatabase
 from playhouse.migrations import MigrationError, Runner
 
 from upload_server.errors import CannotStart
+from upload_server.store.inspection import SchemaFault
 from upload_server.store.sqlite.connection import DATABASE_ERRORS
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -71,3 +73,62 @@ def prepare(path: Path, target: str | None = None) -> Sequence[str]:
             raise SchemaTooNew(path, unknown)
         applied: list[str] = runner.up(target)
     return applied
+
+
+Objects = dict[tuple[str, str], str]
+
+
+def as_made() -> tuple[Objects, dict[str, list[str]], list[str]]:
+    """Return what a new database has: SQL of its indexes and triggers, columns of its tables, names of its steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "new.sqlite3"
+        steps = prepare(path)
+        connection = sqlite3.connect(path)
+        try:
+            return _objects(connection), _columns(connection), list(steps)
+        finally:
+            connection.close()
+
+
+def differences(connection: sqlite3.Connection) -> list[SchemaFault]:
+    """Tell what a database lacks of what a new one has, and which triggers and steps are none of this program's."""
+    objects, columns, steps = as_made()
+    found_objects, found_columns = _objects(connection), _columns(connection)
+    faults = [SchemaFault("table", table, "missing") for table in columns if table not in found_columns]
+    faults += [
+        SchemaFault("column", f"{table}.{column}", "missing")
+        for table in columns.keys() & found_columns.keys()
+        for column in columns[table]
+        if column not in found_columns[table]
+    ]
+    if "schema_migration" in found_columns:
+        applied = [row[0] for row in connection.execute("SELECT name FROM schema_migration")]
+        faults += [SchemaFault("step", name, "missing") for name in steps if name not in applied]
+        faults += [SchemaFault("step", name, "unknown") for name in applied if name not in steps]
+    for (kind, name), sql in objects.items():
+        found = found_objects.get((kind, name))
+        if found is None or found.split() != sql.split():
+            faults.append(SchemaFault(kind, name, "missing" if found is None else "different"))
+    # An index of the operator's own does no harm; a trigger may do anything.
+    faults += [
+        SchemaFault(kind, name, "unknown")
+        for kind, name in found_objects
+        if kind == "trigger" and (kind, name) not in objects
+    ]
+    return faults
+
+
+def _objects(connection: sqlite3.Connection) -> Objects:
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY name"
+    )
+    return {(kind, name): sql for kind, name, sql in rows}
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    tables: dict[str, list[str]] = {}
+    for table, column in connection.execute(
+        "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c WHERE t.type = 'table'"
+    ):
+        tables.setdefault(table, []).append(column)
+    return tables

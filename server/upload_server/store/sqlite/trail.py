@@ -121,16 +121,17 @@ def follow_up(transaction: Transaction, moves: Iterable[Move]) -> dict[int, Audi
         if new == old.batch:
             continue
         new = replace(new, revision=new.revision + 1, change_no=transaction.number())
-        written.append(_columns(old, new))
+        written.append(batch_columns(old, new))
         if new.status is not old.batch.status:
-            entries[old.row] = Entry(_roll_up_event(old.batch, new), None, old.row)
+            entries[old.row] = Entry(roll_up_event(old.batch, new), None, old.row)
     write_entries(transaction, list(entries.values()))
     if written:
         transaction.write_exactly(len(written), statements.WRITE_BATCHES, batches=to_json(written))
     return {row: entry.event for row, entry in entries.items()}
 
 
-def _columns(old: BatchRow, new: Batch) -> Sequence[object]:
+def batch_columns(old: BatchRow, new: Batch) -> Sequence[object]:
+    """Return what ``WRITE_BATCHES`` takes of a batch: where it came from, and what it becomes."""
     return (
         old.row,
         old.batch.status.value,
@@ -146,7 +147,8 @@ def _columns(old: BatchRow, new: Batch) -> Sequence[object]:
     )
 
 
-def _roll_up_event(old: Batch, new: Batch) -> AuditEvent:
+def roll_up_event(old: Batch, new: Batch) -> AuditEvent:
+    """Make the audit event of a batch whose status follows from its files."""
     return AuditEvent(
         event_id=new.change_no,
         file_id="",

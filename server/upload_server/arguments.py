@@ -1,0 +1,76 @@
+"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`.
+
+Must not know what the commands do; imports little, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import string
+from typing import TYPE_CHECKING
+
+from upload_server.config import add_options
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no public name for it
+
+_SHA256_HEX = 64
+# What of the settings says where an installation lies.
+_WHERE = ("data_dir", "database_url")
+_EXITS = "Exit codes: 0 all is well, 1 something is wrong, 2 it could not be looked at."
+
+
+def add_operations(commands: Commands) -> None:
+    """Add the operator's commands."""
+    text = "verify an installation, running or stopped: rows, audit trail, bytes, schema"
+    check = commands.add_parser("check", help=text, description=f"{text.capitalize()}. {_EXITS}")
+    add_options(check, _WHERE)
+    check.add_argument("--hash", dest="hashes", action="store_true", help="hash the bytes of completed files, too")
+    check.add_argument("--repair", action="store_true", help="mend what can be mended safely; the service must not run")
+    check.add_argument(
+        "--delete-unknown", action="store_true", help="with --repair: delete bytes that no row knows, for ever"
+    )
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    text = "the audit trail as a chain of hashes"
+    audit = commands.add_parser("audit", help=text, description=text)
+    audits = audit.add_subparsers(dest="audit_command", metavar="COMMAND", required=True)
+    _add_verify(audits)
+    _add_export(audits)
+
+
+def _add_verify(commands: Commands) -> None:
+    text = "find the first broken link of the audit chain"
+    command = commands.add_parser("verify", help=text, description=f"{text.capitalize()}. {_EXITS}")
+    add_options(command, _WHERE)
+    command.add_argument(
+        "--anchor",
+        action="append",
+        type=parse_anchor,
+        metavar="EVENT_ID:HASH",
+        help="a hash kept elsewhere; the chain must hold it (may be repeated)",
+    )
+    command.add_argument("--expect-head", type=parse_hash, metavar="HASH", help="the chain must end with this hash")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_export(commands: Commands) -> None:
+    text = "write the audit trail as JSON lines, all fields and hashes, oldest first"
+    command = commands.add_parser("export", help=text, description=f"{text.capitalize()}.")
+    add_options(command, _WHERE)
+    command.add_argument("--output", metavar="FILE", help="write to this file (mode 0600) instead of standard output")
+    command.add_argument("--after", type=int, default=0, metavar="EVENT_ID", help="only what came after this event")
+
+
+def parse_anchor(text: str) -> tuple[int, str]:
+    """Read ``EVENT_ID:HASH``."""
+    number, _, digest = text.partition(":")
+    if not (number.isascii() and number.isdecimal()):
+        raise argparse.ArgumentTypeError("must be EVENT_ID:HASH")
+    return int(number), parse_hash(digest)
+
+
+def parse_hash(text: str) -> str:
+    """Read a SHA-256 in hex."""
+    if len(text) != _SHA256_HEX or not set(text) <= set(string.hexdigits):
+        raise argparse.ArgumentTypeError("a hash is 64 hexadecimal digits")
+    return text.lower()
