@@ -1,0 +1,289 @@
+"""A disk that fails or is full: never an OK that a restart forgets, nothing half-done, and it recovers without help."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import random
+import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from faults.disks import Fiu, fill, small_disk
+from faults.io_world import FailingDiskWorld, Phase, endure, ready
+from faults.shim import Calls, Fault, FaultyDisk, Files, Mode
+from prove.clients import Connections
+from support.doors import Door, Refusal
+from support.grpc_upload import UploadCall, upload
+from support.process import ServerProcess, StartServer
+
+pytestmark = pytest.mark.timeout(180)
+
+MIB = 1024 * 1024
+DATABASE = Files.DATABASE | Files.LOG
+
+
+@asynccontextmanager
+async def connected(server: ServerProcess) -> AsyncIterator[Connections]:
+    connections = Connections(server)
+    try:
+        yield connections
+    finally:
+        await connections.close()
+
+
+async def initiate(door: Door, size: int = 1000) -> str:
+    made = await door.call("InitiateUpload", filename="a.bin", size_bytes=size)
+    return str(made["file"]["file_id"])
+
+
+async def refused(door: Door, method: str, **request: str) -> str:
+    try:
+        await door.call(method, **request)
+    except Refusal as refusal:
+        return refusal.reason
+    return "OK"
+
+
+# Random traffic through phases of failure -----------------------------------------------------------------------------
+
+
+def phases_of(disk: FaultyDisk, choose: random.Random, count: int) -> list[Phase]:
+    """Every mode on database and bytes in turn, with errors and places drawn at random."""
+    phases = []
+    for i in range(count):
+        mode = (Mode.FAIL, Mode.FAIL_HALF, Mode.FAIL_AFTER, Mode.SHORT)[i % 4]
+        files = (DATABASE, Files.BYTES, Files.ALL)[i % 3]
+        # Only writes can be short.
+        calls = Calls.WRITE if mode is Mode.SHORT else choose.choice([Calls.ALL, Calls.WRITE, Calls.SYNC])
+        error = choose.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT])
+        times = choose.choice([1, 3, 1 << 30])
+        fault = Fault(mode, calls, files, skip=choose.randrange(20), times=times, error=error)
+        name = f"{mode.name} {errno.errorcode[error]} {calls!r} {files!r} x{times}"
+        phases.append(Phase(name, lambda _, f=fault: disk.set(f), lambda _: disk.clear(), killed=i % 5 == 4))  # type: ignore[misc]
+    return phases
+
+
+async def test_a_failing_disk_makes_no_answer_a_lie(tmp_path: Path) -> None:
+    choose = random.Random("failing disk")
+    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+    struck = 0
+
+    def counted(phase: Phase) -> Phase:
+        def end(server: ServerProcess) -> None:
+            nonlocal struck
+            struck += disk.struck
+            phase.end(server)
+
+        return Phase(phase.name, phase.begin, end, phase.seconds, phase.killed)
+
+    phases = [counted(phase) for phase in phases_of(disk, choose, 15)]
+    world = FailingDiskWorld(tmp_path / "data", phases, disk.environment, seed="failing disk")
+
+    violations = await endure(world, tmp_path)
+
+    print(f"{struck} faults; told {dict(world.errors())}; slowest recovery {world.slowest_recovery:.1f} s")
+    assert [str(found) for found in violations] == [], f"and more; the history is in {tmp_path}"
+    assert struck > 15
+    assert world.errors()["DATABASE_FAILURE"] > 0
+    assert world.errors()["STORAGE_FAILURE"] > 0
+
+
+def fiu_phase(fiu: Fiu, name: str, error: int) -> Phase:
+    def begin(server: ServerProcess) -> None:
+        fiu.enable(server.pid, name, 0.2, error)
+
+    def end(server: ServerProcess) -> None:
+        if server.popen.poll() is None:
+            fiu.disable(server.pid, name)
+
+    return Phase(name, begin, end, killed="sync" in name)
+
+
+async def test_libfiu_faults_make_no_answer_a_lie(tmp_path: Path) -> None:
+    fiu = Fiu(tmp_path / "fiu")
+    names = {
+        "posix/io/rw/pwrite": errno.EIO,
+        "posix/io/sync/*": errno.EIO,
+        "posix/io/rw/writev": errno.ENOSPC,
+        "posix/io/dir/unlink": errno.EIO,
+    }
+    phases = [fiu_phase(fiu, name, error) for name, error in names.items()]
+    world = FailingDiskWorld(tmp_path / "data", phases, fiu.environment, seed="libfiu")
+
+    violations = await endure(world, tmp_path)
+
+    print(f"told {dict(world.errors())}; slowest recovery {world.slowest_recovery:.1f} s")
+    assert [str(found) for found in violations] == [], f"and more; the history is in {tmp_path}"
+    assert world.errors()["DATABASE_FAILURE"] + world.errors()["OUTCOME_UNKNOWN"] > 0
+
+
+# One thing at a time --------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    with small_disk(tmp_path / "disk", "32m") as folder:
+        server = start_server(data_dir=folder / "data")
+        reserve = folder / "reserve"
+        reserve.write_bytes(bytes(4 * MIB))
+        async with connected(server) as clients:
+            grpc, http = clients.doors
+            before = await initiate(grpc)
+            file_id = await initiate(grpc, 64 * MIB)
+            async with UploadCall(clients.stub, file_id) as call:
+                sending = asyncio.create_task(_send(call, 64 * MIB))
+                refusal = await call.refused()
+                sending.cancel()
+            durable = (await grpc.call("GetFile", file_id=file_id))["bytes_received"]
+            hog = await asyncio.to_thread(fill, folder)
+            told = [await refused(http, "CancelFile", file_id=before, request_id="r") for _ in range(3)]
+            # A commit may still fit into the log as it is; once it does not, it is refused, and nothing has changed.
+            while told[-1] == "OK" and len(told) < 2000:
+                before = await initiate_or_nothing(grpc)
+                told.append("DATABASE_FAILURE" if not before else await refused(http, "CancelFile", file_id=before))
+            hog.unlink()
+            reserve.unlink()
+
+            async with asyncio.timeout(20):
+                while not await ready(server):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.05)
+            answer = await grpc.call("CancelFile", file_id=file_id, request_id="big")
+            again = await grpc.call("CancelFile", file_id=file_id, request_id="big")
+            # The cancel has made room by itself.
+            small = await initiate(grpc, MIB)
+            completed = await upload(clients.stub, small, bytes(MIB))
+
+    assert refusal.reason in {"STORAGE_FAILURE", "DATABASE_FAILURE"}
+    assert told[-1] == "DATABASE_FAILURE"
+    assert set(told) <= {"OK", "DATABASE_FAILURE"}
+    assert 0 < int(durable) < 64 * MIB
+    assert again == answer
+    assert completed.sha256 == hashlib.sha256(bytes(MIB)).hexdigest()
+
+
+async def initiate_or_nothing(door: Door) -> str:
+    try:
+        return await initiate(door)
+    except Refusal:
+        return ""
+
+
+async def _send(call: UploadCall, size: int, start: int = 0) -> None:
+    for _ in range(start, size, MIB):
+        await call.send(bytes(min(MIB, size)))
+
+
+async def test_a_limit_on_the_size_of_files_fails_the_upload_and_not_the_server(start_server: StartServer) -> None:
+    server = start_server()
+    limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+    async with connected(server) as clients:
+        door = clients.doors[0]
+        file_id = await initiate(door, 24 * MIB)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (12 * MIB, limits[1]))
+        async with UploadCall(clients.stub, file_id) as call:
+            sending = asyncio.create_task(_send(call, 24 * MIB))
+            refusal = await call.refused()
+            sending.cancel()
+        file = await door.call("GetFile", file_id=file_id)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limits)
+        durable = int(file["bytes_received"])
+        completed = await upload(clients.stub, file_id, bytes(24 * MIB - durable), offset=durable)
+
+    assert refusal.reason == "STORAGE_FAILURE"
+    assert durable <= 12 * MIB
+    assert completed.sha256 == hashlib.sha256(bytes(24 * MIB)).hexdigest()
+
+
+async def test_a_sync_that_failed_is_never_believed(tmp_path: Path, start_server: StartServer) -> None:
+    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+    server = start_server(environment=dict(disk.environment))
+    async with connected(server) as clients:
+        door = clients.doors[0]
+        file_id = await initiate(door, 2 * MIB)
+        async with UploadCall(clients.stub, file_id) as call:
+            await call.send(bytes(MIB))
+            await call.hear_durable(MIB)
+            disk.set(Fault(Mode.FAIL, Calls.SYNC, Files.BYTES, times=1))
+            await call.send(bytes(MIB))
+            await call.commit()
+            refusal = await call.refused()
+        file = await door.call("GetFile", file_id=file_id)
+        completed = await upload(clients.stub, file_id, bytes(MIB), offset=MIB)
+
+    assert disk.struck == 1
+    assert refusal.reason == "STORAGE_FAILURE"
+    assert (file["status"], file["bytes_received"]) == ("UPLOAD_STATUS_UPLOADING", str(MIB))
+    assert completed.sha256 == hashlib.sha256(bytes(2 * MIB)).hexdigest()
+
+
+# The log's frames are written, its sync fails, and so does every look at what became of it: nobody knows.
+async def test_a_commit_whose_fate_is_not_known_is_told_so_and_a_retry_tells_the_truth(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+    server = start_server(environment=dict(disk.environment))
+    async with connected(server) as clients:
+        door = clients.doors[0]
+        file_id = await initiate(door)
+        disk.set(Fault(Mode.FAIL_AFTER, Calls.SYNC, DATABASE))
+        told = await refused(door, "CancelFile", file_id=file_id, request_id="r")
+        meanwhile = await refused(door, "CancelFile", file_id=file_id, request_id="r")
+        disk.clear()
+        first = await door.call("CancelFile", file_id=file_id, request_id="r")
+        second = await door.call("CancelFile", file_id=file_id, request_id="r")
+    server.kill()
+    server = start_server()
+    async with connected(server) as clients:
+        third = await clients.doors[1].call("CancelFile", file_id=file_id, request_id="r")
+
+    assert told == "OUTCOME_UNKNOWN"
+    assert meanwhile in {"OUTCOME_UNKNOWN", "DATABASE_FAILURE"}
+    assert first == second == third
+
+
+async def test_a_cancel_that_the_database_cannot_write_changes_nothing(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+    server = start_server(environment=dict(disk.environment))
+    async with connected(server) as clients:
+        door = clients.doors[0]
+        file_id = await initiate(door)
+        before = await door.call("GetFile", file_id=file_id)
+        disk.set(Fault(Mode.FAIL, Calls.WRITE, DATABASE, error=errno.ENOSPC))
+        told = [await refused(door, "CancelFile", file_id=file_id) for _ in range(3)]
+        meanwhile = await door.call("GetFile", file_id=file_id)
+        disk.clear()
+        events = await door.call("ListAuditEvents", file_id=file_id)
+        await door.call("CancelFile", file_id=file_id)
+
+    assert told == ["DATABASE_FAILURE"] * 3
+    assert meanwhile == before
+    assert len(events["events"]) == 1
+
+
+async def test_bytes_that_could_not_be_deleted_are_deleted_later(tmp_path: Path, start_server: StartServer) -> None:
+    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+    server = start_server(environment=dict(disk.environment))
+    async with connected(server) as clients:
+        door = clients.doors[0]
+        file_id = await initiate(door, 2 * MIB)
+        async with UploadCall(clients.stub, file_id) as call:
+            await call.send(bytes(MIB))
+            await call.hear_durable(MIB)
+            disk.set(Fault(Mode.FAIL, Calls.UNLINK, Files.BYTES))
+            await door.call("CancelFile", file_id=file_id)
+        await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "bytes could not be deleted")
+        assert server.stored_bytes() == MIB
+        server.kill()
+        disk.clear()
+        server = start_server(environment=dict(disk.environment))
+        await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "bytes deleted")
+
+    assert server.stored_bytes() == 0
