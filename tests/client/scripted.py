@@ -55,7 +55,10 @@ def _pack(status: status_pb2.Status, detail: Any) -> None:
 
 @dataclass
 class StreamFault:
-    """Breaks one upload stream once it has taken ``after`` bytes; ``durable`` of them were recorded."""
+    """Breaks one upload stream once it has taken ``after`` bytes; ``durable`` of them were recorded.
+
+    0 refuses it when it opens.
+    """
 
     after: int
     refusal: Refusal
@@ -80,6 +83,10 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
         # Set by a test to cancel whatever is uploading, as another caller would.
         self.cancel_now = asyncio.Event()
         self.answers: dict[str, Any] = {}
+        # What happens to a file just before it is shown.
+        self.on_get: Callable[[pb.File], None] = lambda _: None
+        # What came after `stopped`.
+        self.late_bytes = 0
 
     def add(self, file_id: str = "f-1", size: int = 0, **values: Any) -> pb.File:
         fields = {"filename": "a.bin", "status": pb.UPLOAD_STATUS_PENDING, "revision": 1, **values}
@@ -107,7 +114,12 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
         return self.files[file_id]
 
     async def GetFile(self, request: pb.GetFileRequest, context: Context) -> Any:
-        return await self._unary("GetFile", request, context, lambda: self._file(request.file_id))
+        def answer() -> pb.File:
+            file = self._file(request.file_id)
+            self.on_get(file)
+            return file
+
+        return await self._unary("GetFile", request, context, answer)
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> Any:
         return await self._unary("GetBatch", request, context, lambda: self.batches[request.batch_id])
@@ -173,6 +185,8 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
         if header.offset != file.bytes_received:
             raise Refusal(StatusCode.FAILED_PRECONDITION, "OFFSET_MISMATCH")
         fault = self.stream_faults.pop(0) if self.stream_faults else None
+        if fault is not None and fault.after == 0 and not fault.after_commit:
+            raise fault.refusal
         file.status, data = pb.UPLOAD_STATUS_UPLOADING, self.data[file.file_id]
         del data[file.bytes_received :]
         yield _progress(file.bytes_received)
@@ -195,8 +209,8 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
                 )
                 stopped.cancelled_at.CopyFrom(file.cancelled_at)
                 yield pb.UploadFileResponse(stopped=stopped)
-                async for _ in requests:
-                    pass
+                async for late in requests:
+                    self.late_bytes += len(late.data)
                 raise Refusal(StatusCode.ABORTED, "UPLOAD_CANCELLED")
             file.bytes_received = _durable(len(data), fault)
             yield _progress(file.bytes_received)

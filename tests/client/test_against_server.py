@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -157,9 +158,38 @@ async def test_a_newer_sender_takes_over_and_the_older_gives_in(real: Calls, ser
             other.upload(content, resume_file_id=seen[0].file_id)
 
     items = disturbed(content, take_over, at=20)
-    with pytest.raises((errors.WriterReplaced, errors.FileNotWritable)):
+    with pytest.raises(errors.WriterReplaced):
         await real("upload", items, filename="a", size_bytes=len(content), on_progress=seen.append)
     assert (await real("get", seen[0].file_id)).status == pb.UPLOAD_STATUS_COMPLETED
+
+
+async def test_of_two_senders_at_full_speed_the_older_gives_in(real: Calls, server: ServerProcess) -> None:
+    size = 100 * 1024**3
+    sending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def progressed(progress: TransferProgress) -> None:
+        if progress.bytes_received:
+            loop.call_soon_threadsafe(sending.set)
+
+    def zeros() -> Iterator[bytes]:
+        return itertools.repeat(bytes(MIB))
+
+    file = await real("initiate", "a", size)
+    older = asyncio.ensure_future(
+        real("upload", zeros(), size_bytes=size, resume_file_id=file.file_id, on_progress=progressed, checksum=False)
+    )
+    await asyncio.wait_for(sending.wait(), 20)
+    async with AsyncClient(server.target) as other:
+        newer = asyncio.ensure_future(
+            other.upload(zeros(), size_bytes=size, resume_file_id=file.file_id, checksum=False)
+        )
+        await asyncio.wait({older, newer}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        await other.cancel(file.file_id)
+        with pytest.raises(errors.WriterReplaced):
+            await older
+        with pytest.raises(errors.UploadCancelled):
+            await newer
 
 
 async def test_the_audit_trail_tells_who_did_what(real: Calls) -> None:

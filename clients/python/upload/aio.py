@@ -18,6 +18,21 @@ from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
 
 
+class _Signal:
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._event.wait()
+        except TimeoutError:
+            return False
+
+
 class AioTransport:
     """``Transport`` for asyncio."""
 
@@ -70,6 +85,10 @@ class AioTransport:
     def lock(self) -> asyncio.Lock:
         """Return a new lock."""
         return asyncio.Lock()
+
+    def signal(self) -> _Signal:
+        """Return a new signal."""
+        return _Signal()
 
     async def close(self) -> None:
         """Close every connection."""

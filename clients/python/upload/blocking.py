@@ -59,6 +59,19 @@ class _Lock:
         self._lock.release()
 
 
+class _Signal:
+    """A thread's event that is awaited like a coroutine's."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+
 class BlockingTransport:
     """``Transport`` for plain threads."""
 
@@ -113,6 +126,10 @@ class BlockingTransport:
     def lock(self) -> _Lock:
         """Return a new lock."""
         return _Lock()
+
+    def signal(self) -> _Signal:
+        """Return a new signal."""
+        return _Signal()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from grpc import StatusCode
 
 from upload import errors, statuses
-from upload.retry import Backoff, upload_resumable
+from upload.retry import Backoff, status_lost, upload_resumable
 from upload.sources import Feed
-from upload.transport import Transport
+from upload.transport import Signal, Transport
 from upload.v1 import upload_pb2 as pb
 
 # The size at which grpc.aio moves most bytes a second.
 CHUNK_BYTES = 256 * 1024
+# While someone sends, the server records durable bytes at least once a second.
+_RECORDED_SECONDS = 1.2
+# A server that does not answer the header at all is given up; the stream is then tried again.
+_OPEN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +39,66 @@ class TransferProgress:
 OnProgress = Callable[[TransferProgress], None]
 
 
-class Sender:
-    """One stream's requests: header, data from ``offset`` on, commit. It never raises: see ``problem``."""
+class Stream:
+    """One upload stream: what it sends (header, data from ``offset`` on, commit) and what it was told.
 
-    def __init__(self, file_id: str, offset: int, feed: Feed) -> None:
+    With ``opened`` data waits for the server's first answer. ``requests`` never raises: see ``problem``.
+    """
+
+    def __init__(self, file_id: str, offset: int, feed: Feed, opened: Signal | None) -> None:
         self._file_id = file_id
         self._feed = feed
+        self._opened = opened
+        # Events, since the blocking driver sends in another thread than it hears.
+        self._halted = threading.Event()
         self.position = offset
-        # Set when the server said stop: the stream then ends at once, and the server's status can be heard. (An
-        # Event, since the blocking driver sets it from another thread.)
-        self.halted = threading.Event()
+        # The commit was given to gRPC; whether it arrived is another matter.
+        self.committed = False
         # Why the stream ended without a commit, if that was our doing.
         self.problem: Exception | None = None
+        self.completed: pb.File | None = None
+        self.stopped: pb.UploadStopped | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether it is known how the stream ended, whatever the connection says."""
+        return self.completed is not None or self.stopped is not None or self.problem is not None
+
+    def hear(self, response: pb.UploadFileResponse) -> None:
+        """Take an answer; ``stopped`` ends the sending at once, so that the server's status can be heard too."""
+        if self._opened is not None:
+            self._opened.set()
+        match response.WhichOneof("message"):
+            case "completed":
+                self.completed = response.completed
+            case "stopped":
+                self.stopped = response.stopped
+                self._halted.set()
+
+    def end(self) -> None:
+        """Send nothing more."""
+        self._halted.set()
+        if self._opened is not None:
+            self._opened.set()
 
     async def requests(self) -> AsyncIterator[pb.UploadFileRequest]:
         """Make the stream's messages."""
         try:
             yield pb.UploadFileRequest(header=pb.UploadHeader(file_id=self._file_id, offset=self.position))
-            while self.position < self._feed.size and not self.halted.is_set():
+            if self._opened is not None and not await self._opened.wait(_OPEN_SECONDS):
+                return
+            while self.position < self._feed.size and not self._halted.is_set():
                 block = await self._feed.block(self.position)
                 for start in range(0, len(block), CHUNK_BYTES):
-                    if self.halted.is_set():
+                    if self._halted.is_set():
                         return
                     chunk = block[start : start + CHUNK_BYTES]
                     yield pb.UploadFileRequest(data=chunk)
                     self.position += len(chunk)
-            if not self.halted.is_set():
-                yield pb.UploadFileRequest(commit=pb.UploadCommit(sha256=await self._feed.finish()))
+            if not self._halted.is_set():
+                sha256 = await self._feed.finish()
+                self.committed = True
+                yield pb.UploadFileRequest(commit=pb.UploadCommit(sha256=sha256))
         except Exception as error:  # noqa: BLE001 - an iterator may raise anything; who reads the answers raises it again
             # The end without a commit keeps the file resumable; gRPC would turn a raise into a cancelled call.
             self.problem = error
@@ -83,6 +120,7 @@ class Sending:
         self._get_file = get_file
         self._on_progress = on_progress
         self._backoff = backoff or Backoff()
+        self._committed = False
 
     async def send(self, file: pb.File) -> pb.File:
         """Return the completed file. Raises ``UploadCancelled``, ``UploadFailed``, ``WriterReplaced``, ...
@@ -97,7 +135,7 @@ class Sending:
                 except errors.UploadServiceError as error:
                     file = await self._after(error, file)
                 if statuses.is_final(file.status):
-                    return verdict(file)
+                    return self._found_final(file)
         except errors.UploadServiceError as error:
             error.metadata.setdefault("file_id", file.file_id)
             raise
@@ -118,49 +156,69 @@ class Sending:
                     raise
                 error = failure
                 continue
-            if file.bytes_received > before.bytes_received:
+            if status_lost(error) and await self._someone_else_sends(file):
+                raise errors.WriterReplaced("Another sender took this file over", code=StatusCode.ABORTED) from error
+            if file.bytes_received > before.bytes_received and not isinstance(error, errors.OffsetMismatch):
                 self._backoff.reset()
             return file
+
+    async def _someone_else_sends(self, file: pb.File) -> bool:
+        """Whether a file grows without us: twice, since the end of our own stream may still be recorded once."""
+        for _ in range(2):
+            seen = file.bytes_received
+            await self._transport.sleep(_RECORDED_SECONDS)
+            file.CopyFrom(await self._get_file(file.file_id))
+            if statuses.is_final(file.status) or file.bytes_received == seen:
+                return False
+        return True
+
+    def _found_final(self, file: pb.File) -> pb.File:
+        """Say what it means that the file is final although our stream did not say so."""
+        if verdict(file) and not self._committed:
+            raise errors.WriterReplaced(
+                "Another sender completed this file", code=StatusCode.ABORTED, metadata={"status": "completed"}
+            )
+        return file
 
     async def _stream(self, file: pb.File) -> pb.File:
         # Before the stream opens: hashing a long prefix must not make it idle.
         await self._feed.skip_to(file.bytes_received)
-        sender = Sender(file.file_id, file.bytes_received, self._feed)
-        stopped: pb.UploadStopped | None = None
-        completed: pb.File | None = None
+        # A file that was opened before may be refused (another offset by now, cancelled). Only who is not writing at
+        # that moment hears it for certain; a new file costs no such pause.
+        opened = None if file.status == pb.UPLOAD_STATUS_PENDING else self._transport.signal()
+        stream = Stream(file.file_id, file.bytes_received, self._feed, opened)
         try:
-            async with aclosing(self._transport.upload(sender.requests())) as responses:
+            async with aclosing(self._transport.upload(stream.requests())) as responses:
                 async for response in responses:
-                    match response.WhichOneof("message"):
-                        case "completed":
-                            completed = response.completed
-                        case "stopped":
-                            stopped = response.stopped
-                            sender.halted.set()
-                        case "progress":
-                            self._durable(file, response.progress.bytes_received, sender)
+                    stream.hear(response)
+                    if response.HasField("progress"):
+                        self._durable(file, response.progress.bytes_received, stream.position)
         except errors.UploadServiceError:
-            # What was said before the end counts for more than how the connection ended.
-            if completed is None and stopped is None and sender.problem is None:
+            if not stream.told:
                 raise
         finally:
-            sender.halted.set()
-        if completed is not None:
-            self._report(completed, sender.position)
-            return completed
-        if stopped is not None:
-            raise statuses.upload_stopped(file.file_id, stopped)
-        if sender.problem is not None:
-            sender.problem.add_note(f"upload {file.file_id} can be resumed or cancelled")
-            raise sender.problem
+            stream.end()
+            self._committed = self._committed or stream.committed
+        return self._outcome(file, stream)
+
+    def _outcome(self, file: pb.File, stream: Stream) -> pb.File:
+        """Return the completed file, or raise what ended the stream."""
+        if stream.completed is not None:
+            self._report(stream.completed, stream.position)
+            return stream.completed
+        if stream.stopped is not None:
+            raise statuses.upload_stopped(file.file_id, stream.stopped)
+        if stream.problem is not None:
+            stream.problem.add_note(f"upload {file.file_id} can be resumed or cancelled")
+            raise stream.problem
         raise errors.ServerUnreachable("The upload stream ended before the upload did", code=StatusCode.UNAVAILABLE)
 
-    def _durable(self, file: pb.File, bytes_received: int, sender: Sender) -> None:
+    def _durable(self, file: pb.File, bytes_received: int, bytes_sent: int) -> None:
         if bytes_received > file.bytes_received:
             file.bytes_received = bytes_received
             self._backoff.reset()
         self._feed.forget(bytes_received)
-        self._report(file, sender.position)
+        self._report(file, bytes_sent)
 
     def _report(self, file: pb.File, bytes_sent: int) -> None:
         if self._on_progress is not None:

@@ -53,6 +53,16 @@ CANCEL_FILE: Method[pb.CancelFileRequest, pb.CancelFileResponse] = Method("Cance
 CANCEL_BATCH: Method[pb.CancelBatchRequest, pb.CancelBatchResponse] = Method("CancelBatch", Lane.CANCEL)
 
 
+class Signal(Protocol):
+    """Something that happens once."""
+
+    def set(self) -> None:
+        """Say that it happened."""
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for it, at most so long; returns whether it happened."""
+
+
 class Transport(Protocol):
     """Calls, time, threads and locks. Calls raise ``UploadServiceError`` only."""
 
@@ -73,6 +83,9 @@ class Transport(Protocol):
 
     def lock(self) -> AbstractAsyncContextManager[Any]:
         """Return a new lock."""
+
+    def signal(self) -> Signal:
+        """Return a new signal; it is set by who reads a stream and awaited by who writes it."""
 
     async def close(self) -> None:
         """Close every connection."""
