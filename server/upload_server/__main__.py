@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -97,6 +98,16 @@ def _share_one_heap() -> None:
         ctypes.CDLL("libc.so.6").mallopt(arena_max, 1)
 
 
+def _collect_less_often() -> None:
+    """Look for cyclic garbage after 50,000 new objects instead of 700, and never among what start-up made.
+
+    Hardly any is made here, and the search took a sixth of the loop's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def _serve(config: Config) -> None:
     _share_one_heap()
     # grpcio must not be surprised by a fork, and reads this when it is first imported.
@@ -118,6 +129,7 @@ def _serve(config: Config) -> None:
             loop.add_signal_handler(number, stop.set)
 
         def started(grpc_port: int, http_port: int) -> None:
+            _collect_less_often()
             log.info(
                 "serving", host=config.host, grpc_port=grpc_port, http_port=http_port, data_dir=str(config.data_dir)
             )
