@@ -27,7 +27,7 @@ def lines(inspection: Inspection, after: int = 0) -> Iterator[bytes]:
         places = inspection.links(after - 1, 1)
         if places and places[0].event_id == after and places[0].seal is not None:
             previous = places[0].seal.hash
-    for place in walk(inspection, after):
+    for place in walk(inspection, after) if after else walk(inspection):
         # Seals that were added since then are left out: each line agrees with the one before it.
         digest = place.seal.hash if place.seal and place.event_id <= end else b""
         if place.event is not None:

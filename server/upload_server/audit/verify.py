@@ -14,6 +14,8 @@ from upload_server.store import Seal
 from upload_server.store.inspection import AuditLink, Inspection
 
 _PAGE = 1000
+# Below every number there can be: one below 1 is none of ours, and must not hide.
+_START = -(2**63)
 
 
 class Break(StrEnum):
@@ -59,7 +61,7 @@ class Expected:
     head: str = ""
 
 
-def walk(inspection: Inspection, after: int = 0) -> Iterator[AuditLink]:
+def walk(inspection: Inspection, after: int = _START) -> Iterator[AuditLink]:
     """Read the places of the chain after an event, in order.
 
     A snapshot a page, so that a running server's log can be cut back meanwhile: the trail is only added to. What was
@@ -108,6 +110,8 @@ class _Verifier:
         """Check one sealed place against the one before it; None when the link holds."""
         number, seal = place.event_id, place.seal
         before = self._verdict.head or self._origin
+        if number < 1:
+            return Broken(number, Break.INSERTED, f"event {number} was inserted: the store's numbers begin at 1")
         if seal is None:
             return self._without_seal(number)
         if seal.previous_id != before.event_id:

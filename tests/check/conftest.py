@@ -1,0 +1,29 @@
+"""One installation is lived in once; each test gets a copy."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from check.installation import Installation, Lived, live
+from support.process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lived]:
+    folder = tmp_path_factory.mktemp("lived-in") / "data"
+    with ServerProcess(folder) as server:
+        lived = asyncio.run(live(server))
+        assert server.terminate() == 0
+    return folder, lived
+
+
+@pytest.fixture
+def place(original: tuple[Path, Lived], tmp_path: Path) -> Installation:
+    """A stopped installation of the test's own."""
+    folder, lived = original
+    shutil.copytree(folder, tmp_path / "data")
+    return Installation(tmp_path / "data", lived)
