@@ -131,7 +131,12 @@ def _serve(config: Config) -> None:
         def started(grpc_port: int, http_port: int) -> None:
             _collect_less_often()
             log.info(
-                "serving", host=config.host, grpc_port=grpc_port, http_port=http_port, data_dir=str(config.data_dir)
+                "serving",
+                host=config.host,
+                grpc_port=grpc_port,
+                http_port=http_port,
+                data_dir=str(config.data_dir),
+                page=f"http://{config.host}:{http_port}/",
             )
 
         await serve(config, stop, started)
