@@ -49,7 +49,7 @@ class OpenStream:
         """The sender is to hear that its file was cancelled, now."""
         op_id = self._stage.recorder.invoke(self.name, "hear_stop", file_id=self.file_id, stream=self.name)
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(5.0):
                 await self._call.hear_until("stopped")
         except (TimeoutError, AssertionError, Refusal) as error:
             self._stage.recorder.answered(self.name, op_id, "unknown", error=repr(error))

@@ -87,10 +87,17 @@ class WatchRefused(Exception):
     """The stream ended with an error."""
 
 
+def _nothing_left(response: httpx.Response) -> bool:
+    """Whether the watch has ended well without a message; raises when it was refused."""
+    if response.status_code not in {200, 204}:
+        raise WatchRefused(str(response.status_code))
+    return response.status_code == 204
+
+
 async def by_ndjson(connections: Connections, request: Request, token: str) -> AsyncIterator[Json]:
     """The same as lines of JSON."""
     async with connections.http.stream("GET", "/api/v1/watch", params=_query(request, token)) as response:
-        if response.status_code == 204:
+        if _nothing_left(response):
             return
         async for line in response.aiter_lines():
             found = json.loads(line)
@@ -104,7 +111,7 @@ async def by_sse(connections: Connections, request: Request, token: str) -> Asyn
     headers = {"accept": "text/event-stream"} | ({"last-event-id": token} if token else {})
     query = _query(request, "")
     async with connections.http.stream("GET", "/api/v1/watch", params=query, headers=headers) as response:
-        if response.status_code == 204:
+        if _nothing_left(response):
             return
         event = "message"
         async for line in response.aiter_lines():
@@ -119,6 +126,7 @@ async def by_sse(connections: Connections, request: Request, token: str) -> Asyn
                 yield json.loads(value)
             elif not line:
                 event = "message"
+        raise WatchRefused("cut before its end was said")
 
 
 Door = Callable[[Connections, Request, str], AsyncIterator[Json]]

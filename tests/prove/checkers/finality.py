@@ -13,7 +13,7 @@ from prove.history import History, Op
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
 # A sender of a cancelled file hears of it within this, on a busy test machine; benchmarks tell how soon it is.
-_HEAR_NS = 1_000_000_000
+_HEAR_NS = 4_000_000_000
 _LASTING = ("status", "cancelled_at", "cancelled_by", "cancel_reason", "sha256", "bytes_received", "revision")
 
 

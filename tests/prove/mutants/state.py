@@ -14,6 +14,11 @@ from upload_server.web.websocket import cancels
 _CANCEL = "    result = await self._counted("
 
 
+def _recorded_whatever_was_found() -> None:
+    was_found = "(write.file_id, write.fence) in recorded for write in writes"
+    change(uploading, "RecordProgress.run_all", (was_found, "True for write in writes"))
+
+
 @mutant
 def cancel_ignores_status() -> None:
     """The status condition is dropped in the cancel of a file."""
@@ -58,8 +63,8 @@ def fence_ignored_in_progress() -> None:
         statements,
         "RECORD_PROGRESS",
         ("file.fence = p.fence", "1"),
-        ("RETURNING file_id, fence", "RETURNING file_id, fence - 1"),
     )
+    _recorded_whatever_was_found()
     nets.deaf_to_replacement()
 
 
@@ -71,8 +76,8 @@ def progress_after_cancel() -> None:
         "RECORD_PROGRESS",
         ("file.fence = p.fence", "1"),
         ("file.status = 'uploading'", "1"),
-        ("RETURNING file_id, fence", "RETURNING file_id, fence - 1"),
     )
+    _recorded_whatever_was_found()
     nets.deaf_to_cancels()
 
 
