@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from upload_server.check.findings import Finding, Mend, Report
+from upload_server.check.findings import Mend, Report
 from upload_server.sink import Sink
 from upload_server.store.inspection import Damaged, Inspection, Mending
 
@@ -24,7 +24,8 @@ def mend(report: Report, inspection: Inspection, mending: Mending, sink: Sink, *
         by_mend.setdefault(finding.mend, []).append(index)
 
     def rows_of(indexes: Sequence[int]) -> list[int]:
-        return [report.found[index].row for index in indexes]
+        # Once each: one batch can be found wrong in two ways.
+        return list(dict.fromkeys(report.found[index].row for index in indexes))
 
     # The schema first: its triggers and indexes guard and number what follows.
     faults = [report.found[index].fault for index in by_mend.get(Mend.CREATE, [])]
@@ -64,8 +65,3 @@ def _delete(report: Report, indexes: Sequence[int], inspection: Inspection, sink
                 report.not_mended[some[file_id]] = str(outcome.strerror)
             else:
                 report.mended.add(some[file_id])
-
-
-def mendable(finding: Finding) -> bool:
-    """Whether ``--repair`` does something about it without being told more."""
-    return finding.mend not in (Mend.NONE, Mend.DELETE_UNKNOWN)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from upload_server.check.findings import Finding, Mend
 from upload_server.domain import (
@@ -140,16 +141,23 @@ def check_batch(trail: Trail[BatchFacts]) -> Iterator[Finding]:
     if batch.status not in _BATCH_MOVES or not batch.status:
         yield Finding("batch.status", f"batch {batch.batch_id} is in no known state: {batch.status!r}", _BY_HAND, ids)
         return
-    yield from _legal(f"batch {batch.batch_id}", trail.events, _BATCH_MOVES, ids)
-    if trail.events and not batch.by_older_program:
-        last = trail.events[-1]
-        if last.to_status != batch.status:
-            text = f"is {batch.status}, but by its last audit event ({last.event_id}) {last.to_status}"
-            yield Finding("batch.audit", f"batch {batch.batch_id} {text}", _KEEP_COPY, ids)
-        if batch.revision < len(trail.events):
-            text = f"is at revision {batch.revision} after {len(trail.events)} audit events"
-            yield Finding("batch.audit", f"batch {batch.batch_id} {text}", _KEEP_COPY, ids)
-    yield from _counters(batch, ids, legacy=before_audit(trail))
+    against = [*_legal(f"batch {batch.batch_id}", trail.events, _BATCH_MOVES, ids), *_batch_trail(batch, trail.events)]
+    yield from against
+    for finding in _counters(batch, ids, legacy=before_audit(trail)):
+        # What contradicts its trail is evidence, or needs a backup: an audited roll-up on top would make it worse.
+        yield replace(finding, mend=Mend.NONE, advice=_KEEP_COPY) if against else finding
+
+
+def _batch_trail(batch: BatchFacts, events: Sequence[EventFacts]) -> Iterator[Finding]:
+    if not events or batch.by_older_program:
+        return
+    ids, last = {"batch_id": batch.batch_id}, events[-1]
+    if last.to_status != batch.status:
+        text = f"is {batch.status}, but by its last audit event ({last.event_id}) {last.to_status}"
+        yield Finding("batch.audit", f"batch {batch.batch_id} {text}", _KEEP_COPY, ids)
+    if batch.revision < len(events):
+        text = f"is at revision {batch.revision} after {len(events)} audit events"
+        yield Finding("batch.audit", f"batch {batch.batch_id} {text}", _KEEP_COPY, ids)
 
 
 def _counters(batch: BatchFacts, ids: Mapping[str, str], *, legacy: bool) -> Iterator[Finding]:
