@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from prove.machine import Conformance
+from prove.model_on_mutant import DIFFERENT, OnTheStore
 from prove.server_system import ServerSystem
-from prove.store_system import StoreSystem
 from prove.systems import System
 
 # How many times the short form's examples; `make prove` sets it.
@@ -30,13 +32,6 @@ def _bounded(examples: int, steps: int) -> settings:
     )
 
 
-class OnTheStore(Conformance):
-    """The real SqliteStore, in process."""
-
-    def make_system(self, folder: Path) -> System:
-        return StoreSystem(folder)
-
-
 class OnAServer(Conformance):
     """A real process, by gRPC and HTTP in turn."""
 
@@ -50,6 +45,17 @@ class TestStore(OnTheStore.TestCase):  # type: ignore[misc,valid-type]
 
 class TestServer(OnAServer.TestCase):  # type: ignore[misc,valid-type]
     settings = _bounded(examples=6, steps=40)
+
+
+# Bugs that show when calls come one by one.
+SEEN = ("counter_off_by_one", "audit_row_missing", "revision_not_raised", "request_id_forgotten", "expiry_ignores_age")
+
+
+@pytest.mark.parametrize("bug", SEEN)
+def test_the_model_sees_a_bug(bug: str) -> None:
+    script = Path(__file__).parent / "model_on_mutant.py"
+    ended = subprocess.run([sys.executable, script, bug], capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == DIFFERENT, ended.stderr
 
 
 pytestmark = pytest.mark.timeout(100 * _SCALE)
