@@ -107,6 +107,11 @@ def _batch_cancels(at: int, request_id: str) -> Step:
     return step
 
 
+def _expires(state: State) -> State | None:
+    """Nobody asks for it; it can come at any time, and takes the file from its writer."""
+    return None if state.final else state.moved("failed", writer="")
+
+
 def _is(condition: Callable[[State], bool]) -> Step:
     return lambda state: state if condition(state) else None
 
@@ -244,6 +249,9 @@ def check(history: History) -> Iterable[Violation]:
             continue
         for file_id in op.answer["file_ids"]:
             calls = calls_on(history, file_id, op.answer.get("batch_id", ""))
+            row = history.tables.files.get(file_id)
+            if row is not None and row.failure_reason == "expired":
+                calls.append(Call(op.start, NEVER, sure=False, step=_expires, text="expiry"))
             if not linearizable(calls, State()):
                 told = "\n    ".join(call.text for call in sorted(calls, key=lambda call: call.start))
                 yield Violation("linear", f"no order explains the calls on {file_id}:\n    {told}")
