@@ -350,3 +350,21 @@ async def tab_to(page: Page, row: Row) -> None:
         if await row.cancel.evaluate("(button) => button === document.activeElement"):
             return
     pytest.fail("the button cannot be reached by Tab")
+
+
+async def test_nothing_moves_away_under_a_hand(open_page: OpenPage, server: ServerProcess) -> None:
+    aimed_at = await announce(server, "aimed at.bin")
+    visitor = await open_page(server.url)
+    row = visitor.row("aimed at.bin")
+    await row.cancel.hover()
+    before = await row.cancel.bounding_box()
+    for number in range(3):
+        await announce(server, f"newer {number}.bin")
+    fresh = visitor.page.get_by_role("button", name="Show 3 newer")
+    await expect(fresh).to_be_visible()
+    await cancel(server, aimed_at, "its line changes, its place does not")
+    await expect(row.badge).to_have_text("Cancelled")
+    assert await row.details.evaluate("(it) => it.getBoundingClientRect().y") == (before or {})["y"]
+    await visitor.page.mouse.move(0, 0)
+    await expect(visitor.row("newer 2.bin").row).to_be_visible()
+    await expect(fresh).to_be_hidden()

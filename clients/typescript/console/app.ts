@@ -40,7 +40,7 @@ class Console {
       cancelBatch: (row: BatchRow) => this.cancelBatch(row),
       details: (row: FileRow) => this.details.open(row),
     };
-    this.list = new List(this.model, actions, byId("list"), byId("empty"), byId("more"));
+    this.list = new List(this.model, actions, byId("list"), byId("empty"), byId("more"), byId("fresh"));
     this.filters = new Filters(byId("filters"), (filter) => this.list.setFilter(filter));
     byId("more").addEventListener("click", () => this.list.showMore());
     this.takeInputs();
@@ -155,6 +155,7 @@ class Console {
     if (!first) this.notice("There is nothing to upload in that; choose at least one file.");
     else if (files.length === 1) this.uploadOne(first);
     else this.uploadBatch(files);
+    this.list.showFresh();
     this.render();
   }
 
@@ -182,6 +183,7 @@ class Console {
     const row = this.model.batchRow(batchId);
     row.upload = batch;
     row.total = batch.uploads.length;
+    this.list.showFresh();
     this.draw();
   }
 
@@ -259,7 +261,7 @@ class Console {
       if (outcome.state === "cancelled") {
         const left = outcome.totalFilesInBatch - outcome.cancelledFilesCount;
         const files = format.count(outcome.totalFilesInBatch, "file");
-        row.outcome = `Cancelled ${outcome.cancelledFilesCount.toLocaleString("en")} of ${files}${left ? `; ${left.toLocaleString("en")} were final already` : ""}`;
+        row.outcome = `Cancelled ${outcome.cancelledFilesCount.toLocaleString("en")} of ${files}${left ? `; ${left.toLocaleString("en")} ${left === 1 ? "was" : "were"} final already` : ""}`;
       } else row.outcome = outcome.error.message;
       say(byId("said"), row.outcome);
       this.draw();

@@ -35,6 +35,8 @@ interface BatchView {
 export class List {
   filter: Filter = "all";
   private shown = PAGE;
+  /** What was shown when somebody began to aim at a row: nothing may move away under a hand. */
+  private held: readonly (FileRow | BatchRow)[] | undefined;
   private readonly files = new Map<FileRow, FileView>();
   private readonly batches = new Map<BatchRow, BatchView>();
 
@@ -44,7 +46,42 @@ export class List {
     private readonly parent: HTMLElement,
     private readonly empty: HTMLElement,
     private readonly more: HTMLElement,
-  ) {}
+    private readonly fresh: HTMLElement,
+  ) {
+    let [pointed, focused] = [false, false];
+    const aim = (pointing: boolean, focusing: boolean): void => {
+      [pointed, focused] = [pointing, focusing];
+      if (pointed || focused) this.hold();
+      else this.release();
+    };
+    parent.addEventListener("pointerenter", () => aim(true, focused));
+    parent.addEventListener("pointerleave", () => aim(false, focused));
+    parent.addEventListener("focusin", () => aim(pointed, true));
+    parent.addEventListener("focusout", (event) => aim(pointed, parent.contains(event.relatedTarget as Node | null)));
+    fresh.addEventListener("click", () => this.showFresh());
+  }
+
+  /** Keep what is shown where it is: what is new waits behind a button. */
+  private hold(): void {
+    this.held ??= this.items();
+  }
+
+  private release(): void {
+    if (!this.held) return;
+    this.held = undefined;
+    this.render();
+  }
+
+  /** Show what is new, also to who aims at a row. */
+  showFresh(): void {
+    if (this.held) this.held = this.items();
+    this.render();
+  }
+
+  private items(): readonly (FileRow | BatchRow)[] {
+    const { filter, model } = this;
+    return filter === "all" ? [...model.items()] : model.filesWhere(({ status }) => status === filter);
+  }
 
   showMore(): void {
     this.shown += PAGE;
@@ -54,12 +91,14 @@ export class List {
   setFilter(filter: Filter): void {
     this.filter = filter;
     this.shown = PAGE;
-    this.render();
+    this.showFresh();
   }
 
   render(): void {
     const { filter } = this;
-    const items = filter === "all" ? this.model.items() : this.model.filesWhere(({ status }) => status === filter);
+    const now = this.items();
+    const items = this.held ?? now;
+    this.tellFresh(now);
     const visible = items.slice(0, this.shown);
     const used = new Set<FileRow | BatchRow>();
     const elements = visible.map((item) => (isBatch(item) ? this.batch(item, used) : this.file(item, used)));
@@ -72,9 +111,11 @@ export class List {
     say(this.empty, filter === "all" ? "No uploads yet. Drop a file above, or run “make demo”." : `No upload is ${filter} now.`);
   }
 
-  /** The element of a file, for the focus to go to. */
-  focusDetails(row: FileRow): void {
-    this.files.get(row)?.element.querySelector<HTMLElement>(".open")?.focus();
+  private tellFresh(now: readonly (FileRow | BatchRow)[]): void {
+    const known = new Set(this.held);
+    const count = this.held ? now.filter((item) => !known.has(item)).length : 0;
+    show(this.fresh, count > 0);
+    if (count > 0) say(this.fresh, `Show ${count.toLocaleString("en")} newer`);
   }
 
   private file(row: FileRow, used: Set<FileRow | BatchRow>): HTMLElement {
@@ -202,7 +243,7 @@ function batchView(
       say(name, title);
       say(line, batchLine(now));
       updateBatchBar(bar, now, title);
-      say(cancelName, `: ${title}`);
+      say(cancelName, ` of ${title}`);
       say(openName, ` of ${title}`);
       say(open.firstElementChild!, opened ? "Hide files" : "Files");
       setAttribute(open, "aria-expanded", String(opened));

@@ -1,4 +1,4 @@
-/** How many uploads send at once; the others wait in order. Must not know what they do. */
+/** How many uploads send at once; the others wait in order, many of one kind behind a few. Must not know what they do. */
 
 import type { Bell } from "./pause.js";
 
@@ -7,11 +7,13 @@ export type Release = () => void;
 export class Slots {
   private taken = 0;
   private readonly queue: (() => void)[] = [];
+  /** Those that go first: one file must not wait for the ten thousand of a batch. */
+  private readonly first: (() => void)[] = [];
 
   constructor(private readonly most: number) {}
 
   /** Wait for a turn, or until `hurried`, looked at when the bell rings: who is cancelled need not wait. */
-  async take(bell: Bell, hurried: () => boolean): Promise<Release> {
+  async take(bell: Bell, hurried: () => boolean, oneOfMany = false): Promise<Release> {
     if (hurried()) return () => {};
     if (this.taken < this.most) return this.give();
     let granted: Release | undefined;
@@ -19,10 +21,11 @@ export class Slots {
       granted = this.give();
       bell.ring();
     };
-    this.queue.push(turn);
+    const queue = oneOfMany ? this.queue : this.first;
+    queue.push(turn);
     while (!granted && !hurried()) await bell.heard(2 ** 31 - 1, () => new Promise(() => {}));
     if (granted) return granted;
-    this.queue.splice(this.queue.indexOf(turn), 1);
+    queue.splice(queue.indexOf(turn), 1);
     return () => {};
   }
 
@@ -33,7 +36,7 @@ export class Slots {
       if (!given) return;
       given = false;
       this.taken--;
-      this.queue.shift()?.();
+      (this.first.shift() ?? this.queue.shift())?.();
     };
   }
 }

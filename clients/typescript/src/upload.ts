@@ -186,7 +186,11 @@ export class Upload implements SocketHolder {
       if (this.fileId === undefined) checkedName(this.filename);
       if (this.wantsCancel && !this.fileId && !this.context.announced) throw cancelled("before it began");
       this.fileId ??= await this.context.announced;
-      release = await this.context.slots.take(this.bell, () => this.wantsCancel !== undefined);
+      release = await this.context.slots.take(
+        this.bell,
+        () => this.wantsCancel !== undefined,
+        this.context.announced !== undefined,
+      );
       const file = await this.carry(await this.announce());
       return this.finish(file);
     } catch (error) {

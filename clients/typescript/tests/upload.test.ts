@@ -175,3 +175,13 @@ test("ten thousand files are announced at once, sent a few at a time, and one ba
   assert.equal(states.get("cancelled"), outcome.cancelledFilesCount, JSON.stringify([...states]));
   await eventually(() => client.active.size === 0);
 });
+
+test("one file does not wait for all files of a batch before it", async () => {
+  const client = clientOf(server.url, { concurrency: 1 });
+  const files = Array.from({ length: 40 }, (_, index) => ({ blob: new Blob([`${index}`]), filename: `before/${index}` }));
+  const batch = client.uploadBatch(files);
+  await batch.uploads[0]!.done;
+  await client.upload(new Blob(["one"]), { filename: "one" }).done;
+  assert.ok(batch.uploads.filter(({ over }) => over).length < 10);
+  await batch.done;
+});
