@@ -112,9 +112,13 @@ class Sender:
     def _invoke(self, op: str, plan: Plan) -> int:
         return self._recorder.invoke(self.name, op, file_id=plan.file_id, stream=plan.stream)
 
-    def invoke_commit(self, plan: Plan) -> int:
-        """The sender says that every byte was sent, and with which digest."""
-        sha256 = sha256_of(plan.file_id, plan.size) if plan.ending != "wrong" else WRONG
+    def invoke_commit(self, plan: Plan, *, by_last_byte: bool = False) -> int:
+        """The sender says that every byte was sent, and with which digest.
+
+        On a WebSocket the last byte says so; a digest behind it that comes too late is ignored, as the contract says.
+        """
+        wrong = plan.ending == "wrong" and not by_last_byte
+        sha256 = WRONG if wrong else sha256_of(plan.file_id, plan.size)
         return self._recorder.invoke(
             self.name, "commit", file_id=plan.file_id, stream=plan.stream, size=plan.size, sha256=sha256
         )
@@ -218,7 +222,7 @@ class _SocketCourse:
                     return
                 if plan.offset + sum(map(len, chunks[: i + 1])) == plan.size:
                     commits = True
-                    self._op_id = self._sender.invoke_commit(plan)
+                    self._op_id = self._sender.invoke_commit(plan, by_last_byte=True)
                 await socket.send(chunk)
                 await asyncio.sleep(random.random() * plan.pause)
             await self._leave(socket, commits=commits)
@@ -231,7 +235,7 @@ class _SocketCourse:
             return
         if commits:
             if self._op_id is None:
-                self._op_id = self._sender.invoke_commit(plan)
+                self._op_id = self._sender.invoke_commit(plan, by_last_byte=True)
             sha256 = WRONG if plan.ending == "wrong" else sha256_of(plan.file_id, plan.size)
             await socket.send(json.dumps({"type": "commit", "sha256": sha256}))
             return
