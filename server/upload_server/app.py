@@ -79,7 +79,9 @@ class Service:
                 Gate.WATCH: config.max_watches,
             }
         )
-        self._hub = WatchHub(store, history=config.watch_history, bookmark_interval=config.bookmark_interval)
+        self._hub = WatchHub(
+            store, history=config.watch_history, bookmark_interval=config.bookmark_interval, observer=metrics
+        )
         sink = DiskSink(config.data_dir / "bytes")
         self._ingest = Ingest(
             store,

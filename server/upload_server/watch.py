@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -110,10 +110,31 @@ class _Watcher:
         self.pending = {key: c for key, c in self.pending.items() if c.change.no > no}
 
 
+class WatchObserver(Protocol):
+    """Who counts watches; called on the event loop, must not block or raise."""
+
+    def watch_opened(self) -> None:
+        """One more watch is open."""
+
+    def watch_closed(self) -> None:
+        """One watch less is open."""
+
+
+class _NoObserver:
+    def watch_opened(self) -> None:
+        """Ignore."""
+
+    def watch_closed(self) -> None:
+        """Ignore."""
+
+
 class WatchHub:
     """Hands every committed change to the watchers of its target."""
 
-    def __init__(self, store: Store, *, history: int, bookmark_interval: float) -> None:
+    def __init__(
+        self, store: Store, *, history: int, bookmark_interval: float, observer: WatchObserver | None = None
+    ) -> None:
+        self._observer = observer or _NoObserver()
         self._store = store
         self._history = history
         self._bookmark_interval = bookmark_interval
@@ -212,12 +233,14 @@ class WatchHub:
             self._published = max(self._published, self._store.last_change)
         places = self._places(request.targets)
         self._watchers.add(watcher)
+        self._observer.watch_opened()
         for _, _, group in places:
             group.add(watcher)
         try:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+            self._observer.watch_closed()
             for index, key, group in places:
                 group.discard(watcher)
                 if index is not None and not group and index.get(key) is group:
