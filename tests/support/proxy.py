@@ -1,0 +1,192 @@
+"""A TCP proxy that breaks what passes through it: late, slow, cut after k bytes, half-open, reset, swallowed.
+
+Faults are set on a direction (``up``: client to server, ``down``: server to client) and hold for connections that are
+open and for those to come; counts of bytes are each connection's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+_CHUNK = 64 * 1024
+
+
+@dataclass
+class Direction:
+    """What happens to the bytes of one direction."""
+
+    # Seconds that every piece is late.
+    delay: float = 0.0
+    # Bytes a second; 0: as fast as they come.
+    throttle: int = 0
+    # The connection is cut after so many bytes, both ways: reset, or with ``politely`` closed.
+    cut_after: int | None = None
+    politely: bool = False
+    # Bytes are taken and go nowhere; neither does the end.
+    swallow: bool = False
+
+    def heal(self) -> None:
+        """Let everything pass."""
+        self.delay, self.throttle, self.cut_after, self.swallow = 0.0, 0, None, False
+
+
+@dataclass(eq=False)
+class Link:
+    """One connection through the proxy."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    # Bytes that were passed on.
+    up: int = 0
+    down: int = 0
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def reset(self) -> None:
+        """RST to both."""
+        for writer in (self.client, self.server):
+            reset(writer)
+        self.broken.set()
+
+    def lose_client(self) -> None:
+        """RST to the client; the server is not told: half-open."""
+        reset(self.client)
+
+    def lose_server(self) -> None:
+        """RST to the server; the client is not told."""
+        reset(self.server)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Drop a connection with RST."""
+    found = writer.get_extra_info("socket")
+    if found is not None and not writer.transport.is_closing():
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+class FaultProxy:
+    """Forwards connections to a port on loopback, as well as its two directions let it."""
+
+    def __init__(self, backend: int) -> None:
+        self.backend = backend
+        self.port = 0
+        self.up = Direction()
+        self.down = Direction()
+        self.links: set[Link] = set()
+        # Connections that were made in all.
+        self.accepted = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def target(self) -> str:
+        """Address for a gRPC channel."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Base URL for an HTTP client."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def heal(self) -> None:
+        """Let everything pass from now on; what was cut stays cut."""
+        self.up.heal()
+        self.down.heal()
+
+    def reset_all(self) -> None:
+        """Reset every connection."""
+        for link in list(self.links):
+            link.reset()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection to its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.accepted += 1
+        try:
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self.backend)
+        except OSError:
+            reset(writer)
+            return
+        link = Link(writer, to_server)
+        self.links.add(link)
+        pumps = [
+            asyncio.create_task(self._pump(link, reader, to_server, up=True)),
+            asyncio.create_task(self._pump(link, from_server, writer, up=False)),
+            asyncio.create_task(link.broken.wait()),
+        ]
+        try:
+            await asyncio.wait(pumps[:2])
+        finally:
+            self.links.discard(link)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            link.reset()
+
+    async def _pump(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        direction = self.up if up else self.down
+        try:
+            while data := await reader.read(
+                min(_CHUNK, max(direction.throttle // 10, 1)) if direction.throttle else _CHUNK
+            ):
+                if direction.delay:
+                    await asyncio.sleep(direction.delay)
+                if direction.throttle:
+                    await asyncio.sleep(len(data) / direction.throttle)
+                if direction.swallow:
+                    continue
+                passed = link.up if up else link.down
+                if direction.cut_after is not None and passed + len(data) >= direction.cut_after:
+                    await self._cut(link, writer, data[: max(0, direction.cut_after - passed)], direction)
+                    return
+                writer.write(data)
+                await writer.drain()
+                if up:
+                    link.up += len(data)
+                else:
+                    link.down += len(data)
+            if not direction.swallow:
+                writer.write_eof()
+        except (ConnectionError, RuntimeError):
+            # The other side is gone; it will be told when it looks.
+            if not direction.swallow:
+                link.reset()
+
+    @staticmethod
+    async def _cut(link: Link, writer: asyncio.StreamWriter, rest: bytes, direction: Direction) -> None:
+        writer.write(rest)
+        await writer.drain()
+        if direction.politely:
+            link.client.close()
+            link.server.close()
+        else:
+            link.reset()
+
+    async def close(self) -> None:
+        """Reset what is open and wait for its end."""
+        self.reset_all()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def fault_proxy(backend: int) -> AsyncIterator[FaultProxy]:
+    """Run a proxy in front of ``backend`` on a free port."""
+    proxy = FaultProxy(backend)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.close()
+        await server.wait_closed()
