@@ -43,6 +43,10 @@ class Lived:
     in_open_batch: str
 
 
+# For what lives nowhere yet.
+NOBODY = Lived(*[""] * 10)
+
+
 async def live(server: ServerProcess) -> Lived:
     """Fill a server with files and batches in every state."""
     async with grpc.aio.insecure_channel(server.target) as channel:

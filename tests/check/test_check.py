@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from check.installation import DATA, Installation, Lived
+from check.installation import DATA, NOBODY, Installation
 from support.process import ServerProcess
 from upload_server.store.sqlite.schema import prepare
 
-NOBODY = Lived(*[""] * 10)
 STRANGER = str(uuid.UUID(int=7, version=4))
 
 

@@ -27,8 +27,8 @@ class Pace:
     # Writes in a row; 10,000 events are sealed in two rounds.
     chunks_a_round: int = 20
     # Time for more to come after a commit, and between rounds.
-    linger: float = 0.2
-    pause: float = 0.05
+    linger: float = 0.1
+    pause: float = 0.02
     # After the database failed, and after a row could not be read.
     retry: float = 1.0
     retry_damaged: float = 30.0
@@ -53,7 +53,7 @@ class Sealer:
             await asyncio.sleep(self._pace.linger)
             self._behind.clear()
             wait = await self._step()
-            if wait:
+            if wait is not None:
                 self._behind.set()
                 await asyncio.sleep(wait)
 
@@ -61,15 +61,15 @@ class Sealer:
         """Seal what is left at the end, for at most so long; the next start does the rest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while await self._step() == self._pace.pause:
+                while await self._step() is not None:
                     pass
 
-    async def _step(self) -> float:
-        """Seal a round; returns after which pause there is more to do, 0 when there is nothing."""
+    async def _step(self) -> float | None:
+        """Seal a round; returns after which pause there is more to do, None when there is nothing."""
         try:
             for _ in range(self._pace.chunks_a_round):
                 if not await self._seal_chunk():
-                    return 0
+                    return None
         except UploadError as error:
             self._head = None
             log.warning("audit.not_sealed", reason=error.reason)
