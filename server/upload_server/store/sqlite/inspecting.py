@@ -80,7 +80,8 @@ _ANSWERS = """
                  CASE WHEN NOT json_valid(answer) THEN NULL
                       WHEN method = 'CancelFile' THEN answer ->> 2
                       WHEN method = 'CancelBatch' THEN answer ->> 3 END AS cancelled_at
-          FROM stored_answer) AS s
+          FROM stored_answer
+          WHERE method IN ('InitiateUpload', 'InitiateBatch', 'CancelFile', 'CancelBatch')) AS s
     LEFT JOIN file AS f ON f.file_id = s.names AND s.method IN ('InitiateUpload', 'CancelFile')
     LEFT JOIN batch AS b ON b.batch_id = s.names AND s.method IN ('InitiateBatch', 'CancelBatch')"""
 _GREATEST = """
