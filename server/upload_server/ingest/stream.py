@@ -44,7 +44,8 @@ class Stream:
         # Cost of what is queued or being written.
         self._pending = 0
         # `_closing`: takes no more. `_finalising`: a commit waits for `_ready`. `_settled`: the file is final.
-        self._closing = self._finalising = self._ready = self._settled = self._ended = False
+        # `_withheld`: nothing may become durable until it is released.
+        self._closing = self._finalising = self._ready = self._settled = self._ended = self._withheld = False
         self._last_write = 0.0
 
     # For the upload ------------------------------------------------------------------------------------------------
@@ -86,6 +87,11 @@ class Stream:
             await self._fate.change()
         self.check_open()
         return self._digest.hexdigest()
+
+    def withhold(self, *, withheld: bool) -> None:
+        """Record nothing of what comes, or record as usual again, what came meanwhile included."""
+        self._withheld = withheld
+        self._syncer.recording = not withheld
 
     def settle(self, *, completed: bool) -> None:
         """Say that the file is final by this stream's own hand: nothing is left to sync or record."""
@@ -184,7 +190,7 @@ class Stream:
     async def _end_well(self) -> None:
         """Make durable what came, if it is still this stream's to record."""
         await self._wait_side_tasks()
-        if self._settled or self._fate.dead:
+        if self._settled or self._fate.dead or self._withheld:
             return
         self._syncer.recording = True
         if self.marks.durable < self.marks.written:

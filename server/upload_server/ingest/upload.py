@@ -81,6 +81,17 @@ class Upload:
             stream.put(data)
             await stream.room()
 
+    def withhold(self) -> None:
+        """Let nothing that is written from now on become durable until ``release``.
+
+        For bytes that have to be judged first: closed before that, the stream leaves the file as if none had come.
+        """
+        self._stream.withhold(withheld=True)
+
+    def release(self) -> None:
+        """The bytes are good: they become durable like any others."""
+        self._stream.withhold(withheld=False)
+
     async def commit(self, sha256: str, caller: Caller) -> File:
         """Complete the file; returns it.
 
