@@ -22,6 +22,10 @@ from upload_server.web.protocols import BoundedHttpProtocol, HonestWebSocketProt
 WS_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
 KEEP_ALIVE_SECONDS: Final = 30
 BACKLOG: Final = 1024
+# A peer that has vanished, or takes nothing for so long, is cut off: TCP alone waits a quarter of an hour.
+VANISHED_SECONDS: Final = 40
+_PROBE_AFTER_SECONDS: Final = 20
+_PROBE_EVERY_SECONDS: Final = 5
 
 
 class PortUnavailable(CannotStart):
@@ -42,6 +46,7 @@ def bind(host: str, port: int, *, option: str = "--http-port") -> socket.socket:
         raise PortUnavailable(f"cannot listen on {host}: {error.strerror or error}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _notice_vanished_peers(sock)
         sock.setblocking(False)
         sock.bind(address)
         sock.listen(BACKLOG)
@@ -51,6 +56,20 @@ def bind(host: str, port: int, *, option: str = "--http-port") -> socket.socket:
             f"cannot listen on {host} port {port}: {error.strerror}; choose another port with {option}"
         ) from error
     return sock
+
+
+def _notice_vanished_peers(sock: socket.socket) -> None:
+    """Set what accepted connections inherit: probes while nothing is sent, a bound for what is sent in vain."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
+        ("TCP_KEEPINTVL", _PROBE_EVERY_SECONDS),
+        ("TCP_KEEPCNT", (VANISHED_SECONDS - _PROBE_AFTER_SECONDS) // _PROBE_EVERY_SECONDS),
+        ("TCP_USER_TIMEOUT", VANISHED_SECONDS * 1000),
+    ):
+        # Not every system has all of them.
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Embedded(uvicorn.Server):
