@@ -32,7 +32,7 @@ PROFILES: dict[str, tuple[Options, tuple[str, ...], str]] = {
     "drains": (replace(_BUSY, stops=3), (), ""),
     "freezes": (replace(_BUSY, freezes=4), (), ""),
     # Uploads expire at every start.
-    "expiry": (replace(_BUSY, kills=2, stops=3), ("--upload-ttl", "1s"), ""),
+    "expiry": (replace(_BUSY, kills=2, stops=3, ttl=1.0), ("--upload-ttl", "1s"), ""),
     "power cuts": (replace(_BUSY, kills=2, sizes=(1000, 70_000, 300_000), pause=0.05), (), "volatile_disk"),
     "little room": (
         replace(_BUSY, watchers=10, batch=30),

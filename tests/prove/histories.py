@@ -45,6 +45,8 @@ class Options:
     # How many of the calls are given up by their callers within milliseconds.
     impatient: float = 0.05
     pause: float = 0.01
+    # The server's `--upload-ttl`, in seconds.
+    ttl: float = 86_400.0
 
 
 @dataclass
@@ -71,6 +73,7 @@ class World:
     def __init__(self, start: Callable[[], ServerProcess], options: Options) -> None:
         self.options = options
         self.recorder = Recorder()
+        self.recorder.line("world", "ttl", seconds=options.ttl)
         self.pool = Pool(options.live)
         self.server = start()
         self._start = start

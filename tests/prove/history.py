@@ -100,6 +100,8 @@ class History:
     progress: list[tuple[int, str, int]] = field(default_factory=list)
     # (exit code, seconds) of servers that were asked to stop.
     stops: list[tuple[int, float]] = field(default_factory=list)
+    # Seconds after which an upload that nobody sends to expires.
+    ttl: float = 86_400.0
     tables: Tables = field(default_factory=Tables)
 
     def named(self, *names: str) -> list[Op]:
@@ -153,6 +155,8 @@ def parse(lines: Iterable[Line]) -> History:
             history.progress.append((line["t"], line["file_id"], line["count"]))
         elif kind == "stopped":
             history.stops.append((line["code"], line["seconds"]))
+        elif kind == "ttl":
+            history.ttl = line["seconds"]
         elif kind == "tables":
             history.tables = _tables(line)
         elif kind in {"watch", "event", "end"}:

@@ -312,6 +312,7 @@ BAD: list[tuple[str, Story]] = [
     ("audit", story().left([], [born()])),
     ("audit", story().left([file()], [born(), died(occurred_at=8)])),
     ("audit", story().cancelled("r").left()),
+    ("audit", story().left([file(status="failed")], [born(), event(2, "pending", "failed", source="expiry")])),
     # disk
     ("disk", story().left(disk={F: [3, "x", True]})),
     ("disk", story().left([file(status="completed", bytes_received=3, sha256="x")])),

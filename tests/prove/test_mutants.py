@@ -39,7 +39,7 @@ CATCHES = {
     "end_of_stream_finishes": Catch("end_without_commit", "linear"),
     "offset_not_checked": Catch("wrong_offset", "disk"),
     "checksum_not_compared": Catch("wrong_digest", "linear"),
-    "expiry_ignores_age": Catch("restart", "linear"),
+    "expiry_ignores_age": Catch("restart", "audit"),
     "lost_socket_ignores_fence": Catch("lost_socket", "linear"),
     "request_id_forgotten": Catch("same_request_again", "requests"),
     "fingerprint_ignored": Catch("same_request_again", "requests"),

@@ -35,6 +35,7 @@ def check(history: History) -> Iterable[Violation]:
         yield from _file(row, trails.pop(file_id, []), tables.change_no.get(file_id, 0))
     for batch_id, batch in tables.batches.items():
         yield from _batch(batch, trails.pop(batch_id, []))
+    yield from _expiries(history)
     for key in trails:
         yield Violation("audit", f"events of {key}, which is in no table")
     yield from _requests(history, {event.request_id for event in tables.events})
@@ -70,6 +71,16 @@ def _batch(row: BatchView, trail: Sequence[EventView]) -> Iterator[Violation]:
         yield Violation("audit", f"{row.batch_id} is at revision {row.revision} after {len(trail)} changes")
     if row.status == "cancelled" and trail and row.cancelled_at != trail[-1].occurred_at:
         yield Violation("audit", f"{row.batch_id} was cancelled otherwise than its trail says")
+
+
+def _expiries(history: History) -> Iterator[Violation]:
+    """Nothing expires sooner after its last change than it may."""
+    before: dict[str, EventView] = {}
+    for event in history.tables.events:
+        last = before.get(event.file_id)
+        if event.source == "expiry" and last and event.occurred_at - last.occurred_at < history.ttl * 1e6:
+            yield Violation("audit", f"expired too soon: {event} after {last}")
+        before[event.file_id] = event
 
 
 def _requests(history: History, audited: set[str]) -> Iterator[Violation]:
