@@ -35,6 +35,14 @@ test: setup ## Run the tests (one: make test ARGS="-k cancel")
 prove: setup ## Prove the promises at length and print figures (ARGS="--minutes 30 --seed 7"; docs/reliability.md)
 	@cd tests && exec ../$(BIN)/python -m prove $(ARGS)
 
+.PHONY: crash
+crash: setup ## Kill the service hundreds of times under traffic, check every promise (ARGS="--crashes 500")
+	@cd tests && exec ../$(BIN)/python -m faults crash $(ARGS)
+
+.PHONY: soak
+soak: setup ## Cancel uploads and break watches for minutes, look for leaks (ARGS="--minutes 60")
+	@cd tests && exec ../$(BIN)/python -m faults soak $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, types, import directions and protos
 	@$(BIN)/ruff check .

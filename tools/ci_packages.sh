@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs what tests need from the system and Debian has; does nothing where all of it is there. Needs root.
+set -euo pipefail
+
+# A command that tells whether a package is there, and the package.
+wanted=(
+  # A real browser looks at the pages.
+  "chromium chromium"
+  # Disks that fail: our own library, and libfiu.
+  "cc gcc"
+  "cc libc6-dev"
+  "fiu-ctrl fiu-utils"
+  # Networks that swallow everything.
+  "ip iproute2"
+  "nft nftables"
+)
+
+missing=()
+for pair in "${wanted[@]}"; do
+  read -r command package <<<"$pair"
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
