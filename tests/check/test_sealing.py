@@ -15,12 +15,14 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from check.installation import NOBODY, Installation
 from support.grpc_upload import stub_on
 from support.process import ServerProcess, StartServer
 from upload.v1 import upload_pb2 as pb
-from upload_server.audit.chain import canonical, fields_of, link, origin
+from upload_server.audit.chain import form_of, link, origin
 from upload_server.audit.sealer import Pace, Sealer
 from upload_server.domain import AuditEvent, Caller, FileSpec, Source
 from upload_server.errors import DatabaseFailure
@@ -30,7 +32,7 @@ from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
 from upload_server.store.sqlite.schema import prepare
 
-QUICK = Pace(chunk=7, chunks_a_round=2, linger=0.0, pause=0.0, retry=0.01, retry_damaged=0.01)
+QUICK = Pace(chunk=7, linger=0.0, pause=0.0, retry=0.01, retry_damaged=0.01)
 EVENT = AuditEvent(
     event_id=12,
     file_id="f",
@@ -53,10 +55,26 @@ def test_the_canonical_form_is_what_the_documentation_promises() -> None:
         + '","reason":"caf\u00e9 \\"x\\"\u007f\u2028","request_id":"r","source":"grpc","to_status":"cancelled"}'
     )
 
-    assert canonical(fields_of(EVENT, bytes(32))) == text.encode()
+    assert form_of(EVENT, bytes(32)) == text.encode()
     # Hashes that were kept elsewhere must stay good for ever.
     assert link(EVENT, bytes(32)).hex() == "2f943b65adda1a8969fb49a6b36991069da98f835835f4369296e2b2f64d9999"
     assert origin("s").hex() == "ba8fcc0ba3a427d5a4af5a840f298b0afb37454feec3579b2fd0f0bf78324fc7"
+
+
+@given(
+    st.builds(AuditEvent, event_id=st.integers(1), occurred_at=st.datetimes(timezones=st.just(UTC))),
+    st.binary(min_size=32, max_size=32),
+)
+def test_the_canonical_form_is_sorted_json(event: AuditEvent, previous: bytes) -> None:
+    form = form_of(event, previous)
+
+    fields = json.loads(form)
+    assert json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == form
+    assert fields.pop("previous_hash") == previous.hex()
+    assert fields.pop("event_id") == str(event.event_id)
+    assert datetime.fromisoformat(fields.pop("occurred_at")) == event.occurred_at
+    assert fields == {name: getattr(event, name) for name in fields}
+    assert len(fields) == 8
 
 
 def command(method: str) -> Command:

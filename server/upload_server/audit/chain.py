@@ -7,49 +7,42 @@ hashes or exports, so it never changes: another form would need another format n
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from datetime import UTC
+from json.encoder import encode_basestring as quoted
 
 from upload_server.domain import AuditEvent
 from upload_server.store import Seal
 
 _FORMAT = 1
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
-
-
-def canonical(fields: dict[str, object]) -> bytes:
-    """Write fields as JSON: keys sorted, no white space, UTF-8 unescaped, control characters escaped."""
-    # What a damaged database holds instead of UTF-8 is hashed as it is; it then matches nothing.
-    return _encode(fields).encode("utf-8", "surrogateescape")
 
 
 def origin(store_id: str) -> bytes:
     """Return what the first event carries as the hash before it: it binds the chain to its store."""
-    return hashlib.sha256(canonical({"format": _FORMAT, "store_id": store_id})).digest()
+    return hashlib.sha256(f'{{"format":{_FORMAT},"store_id":{quoted(store_id)}}}'.encode()).digest()
 
 
-def fields_of(event: AuditEvent, previous: bytes) -> dict[str, object]:
-    """Return what is hashed: the fields as the API shows them, and the hash of the event before."""
-    at = event.occurred_at.astimezone(UTC).replace(tzinfo=None)
-    return {
-        "event_id": str(event.event_id),
-        "file_id": event.file_id,
-        "batch_id": event.batch_id,
-        "from_status": event.from_status,
-        "to_status": event.to_status,
-        "actor": event.actor,
-        "source": event.source,
-        "reason": event.reason,
-        "request_id": event.request_id,
-        "occurred_at": f"{at.isoformat(timespec='microseconds')}Z",
-        "previous_hash": previous.hex(),
-    }
+def form_of(event: AuditEvent, previous: bytes) -> bytes:
+    """Return the canonical form: the fields as the API shows them and the hash of the event before, as JSON.
+
+    Keys sorted, no white space, UTF-8 unescaped. Put together by hand: it costs a third of an encoder that sorts, and
+    sealing shares its core with the cancels that it seals.
+    """
+    at = event.occurred_at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+    text = (
+        f'{{"actor":{quoted(event.actor)},"batch_id":{quoted(event.batch_id)},"event_id":"{event.event_id}"'
+        f',"file_id":{quoted(event.file_id)},"from_status":{quoted(event.from_status)},"occurred_at":"{at}Z"'
+        f',"previous_hash":"{previous.hex()}","reason":{quoted(event.reason)}'
+        f',"request_id":{quoted(event.request_id)},"source":{quoted(event.source)}'
+        f',"to_status":{quoted(event.to_status)}}}'
+    )
+    # What a damaged database holds instead of UTF-8 is hashed as it is; it then matches nothing.
+    return text.encode("utf-8", "surrogateescape")
 
 
 def link(event: AuditEvent, previous: bytes) -> bytes:
     """Return the hash of an event that follows the one with hash ``previous``."""
-    return hashlib.sha256(canonical(fields_of(event, previous))).digest()
+    return hashlib.sha256(form_of(event, previous)).digest()
 
 
 def seals_of(events: Iterable[AuditEvent], head: Seal | None, store_id: str) -> list[Seal]:

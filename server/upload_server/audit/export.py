@@ -5,9 +5,10 @@ Must not know where the lines go. A line without its ``hash`` is the canonical f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
-from upload_server.audit.chain import canonical, fields_of, origin
+from upload_server.audit.chain import form_of, origin
 from upload_server.audit.verify import walk
 from upload_server.store.inspection import Inspection
 
@@ -31,8 +32,9 @@ def lines(inspection: Inspection, after: int = 0) -> Iterator[bytes]:
         # Seals that were added since then are left out: each line agrees with the one before it.
         digest = place.seal.hash if place.seal and place.event_id <= end else b""
         if place.event is not None:
-            yield canonical({**fields_of(place.event, previous), "hash": digest.hex()}) + b"\n"
+            yield form_of(place.event, previous)[:-1] + f',"hash":"{digest.hex()}"}}\n'.encode()
         else:
             problem = place.problem or "deleted: only its seal is there"
-            yield canonical({"event_id": str(place.event_id), "problem": problem, "hash": digest.hex()}) + b"\n"
+            line = {"event_id": str(place.event_id), "problem": problem, "hash": digest.hex()}
+            yield json.dumps(line).encode() + b"\n"
         previous = digest
