@@ -149,9 +149,13 @@ async def test_doubles(toy: Toy, text: str, value: float) -> None:
 
 
 async def test_not_a_number_and_negative_zero(toy: Toy) -> None:
-    message = await taken(toy, '{"double_value": "NaN", "float_value": -0.0}')
+    message = await taken(toy, '{"double_value": "NaN"}')
     assert message.double_value != message.double_value
-    assert str(message.float_value) == "-0.0"
+    for text in ("-0.0", "-0", '"-0"', "-0e1"):
+        message = await taken(toy, f'{{"float_value": {text}, "value": -0, "int32_value": -0, "uint64_value": -0}}')
+        assert str(message.float_value) == "-0.0"
+        assert str(message.value.number_value) == "-0.0"
+        assert (message.int32_value, message.uint64_value) == (0, 0)
 
 
 @pytest.mark.parametrize(

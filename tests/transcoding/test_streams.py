@@ -65,6 +65,8 @@ async def test_an_empty_stream(toy: Toy) -> None:
     answer = await request(toy.app, "GET", "/v1/count", headers=SSE)
     assert (answer.status, answer.body, answer.complete) == (204, b"", True)
     assert answer.header("content-type") is None
+    for headers, status in (((), 200), (SSE, 204)):
+        assert (await request(toy.app, "HEAD", "/v1/count", headers=headers)).status == status
 
 
 @pytest.mark.parametrize("headers", [(), SSE])
@@ -168,6 +170,9 @@ async def test_raw_streams(toy: Toy) -> None:
     assert answer.header("content-type") == "text/x-toy"
     answer = await request(toy.app, "GET", "/v1/download?up_to=3&fail_at=1")
     assert (answer.status, answer.json()["code"]) == (400, 9)
+    answer = await request(toy.app, "GET", "/v1/download")
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.header("content-type") == "application/octet-stream"
 
 
 async def test_a_raw_stream_that_fails_is_broken_off(toy: Toy) -> None:

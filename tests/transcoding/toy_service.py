@@ -92,6 +92,9 @@ class Echoes:
         try:
             await context.abort(code, request.message)
         except Exception:  # noqa: BLE001 - what a careless handler does
+            context.set_code(grpc.StatusCode.OK)
+            context.set_details("too late")
+            context.set_trailing_metadata(())
             return request
 
     async def _abort_bad_details(self, request: Any, context: HttpContext, code: grpc.StatusCode) -> None:

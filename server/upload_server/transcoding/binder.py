@@ -215,6 +215,7 @@ class QueryBinder:
         if "%" in query:
             _check_escapes(query)
         seen: set[tuple[str, ...]] = set()
+        parents: set[tuple[str, ...]] = set()
         for pair in query.split("&"):
             if not pair:
                 continue
@@ -225,9 +226,12 @@ class QueryBinder:
                 if path is None:
                     continue
                 names = path.names
-                if not path.steps[-1].repeated and names in seen:
+                above = [names[:level] for level in range(1, len(names))]
+                # A well-known type that is given whole is given again by one of its parts.
+                if (not path.steps[-1].repeated and names in seen) or names in parents or not seen.isdisjoint(above):
                     raise FieldError("given more than once").under(".".join(names))
                 seen.add(names)
+                parents.update(above)
                 path.set(message, unquote_utf8(raw if path.steps[-1].raw_plus else raw.replace("+", " ")))
             except FieldError as error:
                 raise FaultError.of_field(error) from None

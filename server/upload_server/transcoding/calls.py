@@ -63,6 +63,7 @@ class StreamCall:
 
     def __init__(self, method: Method, send: Send, framer: Framer, context: HttpContext, *, head: bool) -> None:
         self.started = False
+        self.has_message = False
         self._method = method
         self._send = send
         self._framer = framer
@@ -120,6 +121,7 @@ class StreamCall:
             frame = self._framer.frame(message)
         except Exception as error:
             raise UnprintableError from error
+        self.has_message = True
         if not self._head:
             await self._write(frame)
 

@@ -81,7 +81,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         """Ends the call with a status; what the handler does with the exception changes nothing."""
         if self.aborted:
             raise grpc.aio.UsageError("Abort already called!")
-        self.set_code(code)
+        self._code = _code(code)
         if self._code is grpc.StatusCode.OK:
             _log.error("%s: abort() called with StatusCode.OK; answering UNKNOWN", self.rpc_method)
             self._code, details = grpc.StatusCode.UNKNOWN, ""
@@ -95,8 +95,9 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         await self.abort(status.code, status.details, status.trailing_metadata)
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Replaces the metadata that goes back at the end."""
-        self._trailing = _pairs(trailing_metadata)
+        """Replaces the metadata that goes back at the end; too late after an abort."""
+        if not self.aborted:
+            self._trailing = _pairs(trailing_metadata)
 
     def invocation_metadata(self) -> Any:
         """The request's metadata: pairs that also have `key` and `value`."""
@@ -106,11 +107,13 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_code(self, code: Any) -> None:
         """Sets the code that the call ends with unless it is aborted."""
-        self._code = code if isinstance(code, grpc.StatusCode) else _CODES.get(code, grpc.StatusCode.UNKNOWN)
+        if not self.aborted:
+            self._code = _code(code)
 
     def set_details(self, details: str) -> None:
-        """Sets the message beside the code."""
-        self._details = _text(details)
+        """Sets the message beside the code; too late after an abort."""
+        if not self.aborted:
+            self._details = _text(details)
 
     def code(self) -> Any:
         """The code set so far."""
@@ -200,6 +203,11 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
                 callback(self)
             except Exception:  # noqa: BLE001 - as grpc.aio: a callback cannot fail the call
                 _log.exception("%s: a done callback failed", self.rpc_method)
+
+
+def _code(code: Any) -> grpc.StatusCode:
+    """A code, given as one or as its number."""
+    return code if isinstance(code, grpc.StatusCode) else _CODES.get(code, grpc.StatusCode.UNKNOWN)
 
 
 def _text(details: object) -> str:

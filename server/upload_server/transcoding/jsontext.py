@@ -23,7 +23,7 @@ class JsonError(ValueError):
 
 
 class Number(str):
-    """A JSON number with a fraction or an exponent, as it was written: no digit is lost yet."""
+    """A JSON number that no int holds, as it was written: no digit and no sign of a zero is lost yet."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ def parse_json(body: bytes, max_depth: int) -> object:
     if "\\ud" in text or "\\uD" in text:
         _check_surrogates(text)
     try:
-        return _decode(text)
+        return (_decode_signed if "-0" in text else _decode)(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"{error.msg} at character {error.pos}") from None
     except ValueError as error:
@@ -88,8 +88,16 @@ def _number(text: str) -> Number:
     return Number(text)
 
 
+def _integer(text: str) -> object:
+    return Number(text) if text == "-0" else int(text)
+
+
 def _constant(text: str) -> object:
     raise JsonError(f"{text} is not JSON")
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant).decode
+# Slower, for texts that may hold the one integer that no int can hold: a double's -0.
+_decode_signed = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_float=_number, parse_int=_integer, parse_constant=_constant
+).decode

@@ -6,7 +6,7 @@ Must not know what a route does: a target is any object, and values leave as tex
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from .template import DEEP, STAR, Template
@@ -24,20 +24,20 @@ class MalformedPathError(ValueError):
     """A percent-escape is broken, or the path does not decode to UTF-8."""
 
 
-class CollisionError(ValueError):
-    """Two routes would match the same requests; holds the template that came first."""
-
-    def __init__(self, first: Template) -> None:
-        super().__init__(first.text)
-        self.first = first
-
-
 @dataclass(frozen=True, slots=True)
 class Route(Generic[T]):
     """A template and what it leads to."""
 
     template: Template
     target: T
+
+
+class CollisionError(ValueError):
+    """Two routes would match the same requests; holds the one that came first."""
+
+    def __init__(self, first: Route[Any]) -> None:
+        super().__init__(first.template.text)
+        self.first = first
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Router(Generic[T]):
                 node = node.literals.setdefault(segment.text, _Node())
         by_method = (node.leaves if leaves is None else leaves).setdefault(template.verb, {})
         if method in by_method:
-            raise CollisionError(by_method[method].template)
+            raise CollisionError(by_method[method])
         by_method[method] = Route(template, target)
         if template.verb:
             self._verbs.add(template.verb)

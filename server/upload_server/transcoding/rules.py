@@ -4,6 +4,7 @@ Must not know requests: everything that can be wrong with a declaration is found
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ Services = Sequence[tuple[ServiceDescriptor, Any]]
 HTTP_BODY = "google.api.HttpBody"
 _VERBS = ("get", "put", "post", "delete", "patch")
 _MESSAGES = (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_GROUP)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What HTTP allows as a method; `*` is one, too."""
 _BODILESS = frozenset({"GET", "HEAD"})
 
 
@@ -133,9 +136,12 @@ def _add(router: Router[Binding], binding: Binding) -> None:
     try:
         router.add(binding.http_method, binding.template, binding)
     except CollisionError as error:
-        raise TranscodingConfigError(
-            f"{binding.method.name}: {binding.http_method} {binding.template.text}: collides with {error.first.text}"
-        ) from None
+        raise TranscodingConfigError(f"{_named(binding)}: collides with {_named(error.first.target)}") from None
+
+
+def _named(binding: Binding) -> str:
+    method = binding.method.name[1:].replace("/", ".")
+    return f"{method}: {binding.http_method} {binding.template.text}"
 
 
 class _Compiler:
@@ -176,8 +182,9 @@ class _Compiler:
             return kind.upper(), getattr(rule, kind)
         if kind != "custom":
             raise TranscodingConfigError(f"{self._descriptor.full_name}: an HTTP rule without a pattern")
-        if not rule.custom.kind.isascii() or not rule.custom.kind.isprintable() or not rule.custom.kind:
-            raise TranscodingConfigError(f"{self._descriptor.full_name}: a custom pattern without a kind")
+        if not _TOKEN.fullmatch(rule.custom.kind):
+            kind = rule.custom.kind
+            raise TranscodingConfigError(f"{self._descriptor.full_name}: custom kind {kind!r} is no HTTP method")
         return rule.custom.kind, rule.custom.path
 
     def _error(self, reason: str) -> TranscodingConfigError:

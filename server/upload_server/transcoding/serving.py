@@ -209,12 +209,12 @@ class ServedRequest:
             await call.finish(self._shared.writer.outcome(result) if isinstance(result, Fault) else result)
         elif result is not None:
             await self._fail(result)
-        elif self._head:
+        elif self._head and call.has_message:
             await answer_empty(self._send, 200, call.headers())
         elif framer.status_when_empty == 204:  # noqa: PLR2004 - a status
             await answer_empty(self._send, 204, call.headers()[len(framer.headers()) :])
         else:
-            await answer(self._send, framer.status_when_empty, b"", call.headers())
+            await answer(self._send, framer.status_when_empty, b"", call.headers(), head=self._head)
 
     def _resume(self, request: Any) -> None:
         """Gives Last-Event-ID to the request: a reconnecting client's URL still has the older token."""

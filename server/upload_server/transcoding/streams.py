@@ -13,6 +13,7 @@ from .status import Outcome, StatusWriter
 
 NDJSON: Final = b"application/x-ndjson"
 EVENT_STREAM: Final = b"text/event-stream"
+UNTYPED: Final = b"application/octet-stream"
 HEARTBEAT: Final = b": heartbeat\n\n"
 _NOT_IN_ID: Final = ("\n", "\r", "\0")
 
@@ -104,8 +105,8 @@ class Raw:
         self._content_type = b""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The content type of the first message."""
-        return [(b"content-type", self._content_type)]
+        """The content type of the first message, if there was one."""
+        return [(b"content-type", self._content_type or UNTYPED)]
 
     def frame(self, message: Any) -> bytes:
         """The bytes of one message."""
@@ -127,7 +128,7 @@ def http_body(binding: Binding, message: Any) -> Any:
 def content_type_of(body: Any) -> bytes:
     """The content type that an HttpBody declares, if a header can hold it."""
     text: str = body.content_type
-    return text.encode() if text.isascii() and text.isprintable() and text else b"application/octet-stream"
+    return text.encode() if text.isascii() and text.isprintable() and text else UNTYPED
 
 
 def framer_for(binding: Binding, writer: StatusWriter, headers: Headers) -> Framer:
