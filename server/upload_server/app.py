@@ -40,6 +40,7 @@ from upload_server.web.faults import fault_details
 from upload_server.web.guard import Guard
 from upload_server.web.pages import default_pages
 from upload_server.web.server import HttpServer, bind
+from upload_server.web.tus import TusDoor
 from upload_server.web.websocket import WebSocketDoor
 
 log = structlog.get_logger(__name__)
@@ -133,6 +134,7 @@ class Service:
         self._web = WebApp(
             transcoder=self._transcoder(),
             websocket=self._websockets,
+            tus=self._tus(),
             ready=store.ping,
             metrics=metrics,
             pages=default_pages(),
@@ -206,6 +208,20 @@ class Service:
     def _servicer(self, door: Source) -> UploadServicer:
         calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)
         return UploadServicer(self._uploads, self._ingest, calls, idle_timeout=self._config.idle_timeout)
+
+    def _tus(self) -> Application:
+        config = self._config
+        return TusDoor(
+            self._uploads,
+            self._ingest,
+            admit=self._gates.admit,
+            clock=utc_now,
+            idle_seconds=config.idle_timeout,
+            call_seconds=config.call_timeout,
+            upload_ttl=config.upload_ttl,
+            max_file_bytes=config.max_file_bytes,
+            observer=self._metrics,
+        )
 
     def _transcoder(self) -> Application:
         return build_app(

@@ -6,10 +6,11 @@ inside that catches too much would go on after having refused.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -73,6 +74,16 @@ class Gates:
     def leave(self, gate: Gate) -> None:
         """Count a call out."""
         self._running[gate] -= 1
+
+    @contextlib.contextmanager
+    def admit(self, kind: str) -> Iterator[None]:
+        """Count a call in and, at the block's end, out; ``kind`` is the Gate's word. Raises as ``enter``."""
+        gate = Gate(kind)
+        self.enter(gate)
+        try:
+            yield
+        finally:
+            self.leave(gate)
 
 
 class Context(Protocol):

@@ -1,4 +1,4 @@
-"""Decides who answers a request on the HTTP port: health, metrics, pages, the WebSocket door, or else the transcoder.
+"""Decides who answers a request on the HTTP port: health, metrics, pages, the doors for bytes, or else the transcoder.
 
 Must not know what the transcoder serves. The outermost net is here: what nobody else caught is INTERNAL with an
 incident id.
@@ -34,6 +34,7 @@ from upload_server.web.pages import Page, serve_page
 _log = structlog.get_logger("upload_server.web")
 
 WEBSOCKET_PREFIX: Final = b"/api/v1/upload/ws/"
+TUS_PATH: Final = "/api/v1/tus"
 # Seconds a readiness check may take; a store that answers later is not ready.
 READY_SECONDS: Final = 2.0
 _READ_ONLY: Final = frozenset({"GET", "HEAD"})
@@ -65,10 +66,12 @@ class WebApp:
         ready: Callable[[], Awaitable[None]],
         metrics: Exposition,
         pages: Mapping[str, Page],
+        tus: Application | None = None,
     ) -> None:
         """``ready`` raises an UploadError while the service cannot take work; ``pages`` by path."""
         self._transcoder = transcoder
         self._websocket = websocket
+        self._tus = tus
         self._ready = ready
         self._metrics = metrics
         self._pages = dict(pages)
@@ -121,6 +124,8 @@ class WebApp:
             await self._read_only(scope, send, lambda: self._answer_ready(send))
         elif path == "/metrics":
             await self._read_only(scope, send, lambda: self._answer_metrics(send))
+        elif self._tus is not None and (path == TUS_PATH or path.startswith(f"{TUS_PATH}/")):
+            await self._tus(scope, receive, send)
         elif _socket_file_id(scope) is not None:
             await self._read_only(scope, send, lambda: _answer_upgrade_required(send))
         else:

@@ -39,11 +39,12 @@ _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::(?P
 _ALLOW_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _ALLOW_HEADERS: Final = (
     b"Accept, Authorization, Content-Type, Last-Event-ID, Grpc-Timeout, "
-    b"Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Concat, Upload-Defer-Length"
+    b"Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Concat, Upload-Defer-Length, "
+    b"Upload-Checksum, X-HTTP-Method-Override, X-Request-ID"
 )
 _EXPOSE_HEADERS: Final = (
-    b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Upload-Offset, "
-    b"Upload-Length, Upload-Expires"
+    b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
+    b"Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires"
 )
 # Seconds a browser may remember a preflight's answer.
 _MAX_AGE: Final = b"600"
