@@ -70,7 +70,7 @@ def inside(server: ServerProcess, name: str) -> dict[str, int]:
 async def test_vanished_peers_are_found_in_time(tmp_path: Path) -> None:
     with namespace() as space:
         server = await asyncio.to_thread(
-            space.serve, tmp_path / "data", ("--idle-timeout", "10", "--websocket-grace", "1")
+            space.serve, tmp_path / "data", ("--idle-timeout", "120", "--websocket-grace", "1")
         )
         clients = Connections(server)
         try:
