@@ -281,6 +281,17 @@ def test_bytes_without_a_row_go_only_when_it_is_said(place: Installation) -> Non
     assert place.bytes_of(place.ids.completed).read_bytes() == DATA
 
 
+def test_what_is_owed_deletion_is_no_finding(place: Installation) -> None:
+    put("cancelled", b"left")(place)
+    sql("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = :cancelled")(place)
+
+    ran = place.run("check", "--json", "--repair")
+
+    assert (ran.code, ran.json["findings"]) == (0, [])
+    assert [note["count"] for note in ran.json["notes"] if "owed deletion" in note["text"]] == [1]
+    assert place.bytes_of(place.ids.cancelled).exists()
+
+
 def test_deleting_needs_repair(place: Installation) -> None:
     ran = place.run("check", "--delete-unknown")
 

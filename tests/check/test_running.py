@@ -6,17 +6,26 @@ import asyncio
 import itertools
 import os
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import httpx
+import pytest
 
 from check.installation import DATA, NOBODY, Installation, live
 from support.doors import Refusal
 from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer
 from upload.v1 import upload_pb2 as pb
+from upload_server.check.findings import Finding, Mend, Report
+from upload_server.check.mend import mend
 from upload_server.check.rows import check_debt
+from upload_server.check.storage import Storage
+from upload_server.sink.disk import DiskSink
 from upload_server.store.inspection import Debt
+from upload_server.store.sqlite.inspecting import SqliteInspection
+from upload_server.store.sqlite.mending import SqliteMending
 
 ORPHANS = "upload_orphan_bytes "
 
@@ -119,3 +128,52 @@ def test_a_debt_that_is_overdue_is_told() -> None:
     assert [finding.kind for finding in check_debt(debt, "2026-01-01 00:10:00.000000")] == ["debt.overdue"]
     assert not list(check_debt(debt, "2025-12-31 00:00:00.000000"))
     assert not list(check_debt(debt, ""))
+
+
+class Moving(DiskSink):
+    """A storage that changes between the reading of a row and the look at its bytes."""
+
+    def __init__(self, root: Path, change: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._change = change
+        self._changed = False
+
+    def size(self, file_id: str) -> int:
+        if not self._changed:
+            self._changed = True
+            self._change()
+        return super().size(file_id)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_moved_while_it_was_looked_at_is_looked_at_again(place: Installation, running: bool) -> None:
+    def cancel_all_open() -> None:
+        with place.by_hand() as hand:
+            hand.execute("UPDATE file SET status = 'cancelled' WHERE file_id = ?", (place.ids.uploading,))
+        place.bytes_of(place.ids.uploading).unlink()
+
+    inspection = SqliteInspection(place.database)
+    report = Report(running=running)
+    try:
+        Storage(inspection, Moving(place.folder / "bytes", cancel_all_open), report, 0.0).check(hashes=False)
+    finally:
+        inspection.close()
+
+    assert report.by_kind == ({} if running else {"bytes.missing": 1})
+
+
+def test_bytes_of_files_that_may_keep_them_are_never_deleted_whatever_a_finding_says(place: Installation) -> None:
+    kept = (place.ids.completed, place.ids.uploading)
+    report = Report()
+    for file_id in kept:
+        for kind in (Mend.DELETE_BYTES, Mend.DELETE_UNKNOWN):
+            report.add(Finding("bytes.orphan", "", "", {"file_id": file_id}, kind))
+    inspection, mending = SqliteInspection(place.database), SqliteMending(place.database)
+    try:
+        mend(report, inspection, mending, DiskSink(place.folder / "bytes"), delete_unknown=True)
+    finally:
+        inspection.close()
+        mending.close()
+
+    assert not report.mended
+    assert all(place.bytes_of(file_id).exists() for file_id in kept)
