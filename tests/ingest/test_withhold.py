@@ -16,7 +16,7 @@ async def test_withheld_bytes_leave_no_trace_when_the_stream_is_closed(world: Wo
     await upload.close()
     upload = await world.open(file_id, 1000)
     upload.withhold()
-    for start in range(1000, 20 * MIB, 256 * KIB):
+    for _ in range(1000, 20 * MIB, 256 * KIB):
         await upload.write(b"x" * (256 * KIB))
     await upload.close()
     assert (upload.durable, (await world.row(file_id)).bytes_received) == (1000, 1000)
