@@ -31,7 +31,10 @@ def plan(choose: random.Random, folder: Path) -> list[Crash]:
     for i in range(_ROUND):
         kind = choose.choices(("point", "disk", "moment"), (5, 3, 2))[0]
         if kind == "point":
-            crashes.append(Crash(f"{choose.choice(points)}:{choose.randint(1, 12)}"))
+            point = choose.choice(points)
+            # A server starts and stops once.
+            nth = choose.randint(1, 12) if point in RUNNING_POINTS else 1
+            crashes.append(Crash(f"{point}:{nth}"))
         elif kind == "disk":
             mode = choose.choice([Mode.KILL_BEFORE, Mode.KILL_HALF, Mode.KILL_AFTER])
             fault = Fault(mode, skip=int(2 ** (choose.random() * 10)) - 1)

@@ -116,8 +116,8 @@ class CrashWorld(World):
         planned = bool(crash.point or crash.environment)
         died = await _dies_within(server, crash.patience if planned else moment)
         await asyncio.to_thread(server.kill)
-        if not died:
-            self._count("random moment")
+        if not died or (crash.at_stop and server.popen.returncode == 0):
+            self._count("random moment" if not died else "orderly stop")
             return
         assert server.popen.returncode == -signal.SIGKILL, f"it ended by itself: {server.log[-5:]}"
         self._count(crash.name)

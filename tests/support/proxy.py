@@ -127,8 +127,8 @@ class FaultProxy:
             self.links.discard(link)
             for pump in pumps:
                 pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
             link.reset()
+            await asyncio.gather(*pumps, link.client.wait_closed(), to_server.wait_closed(), return_exceptions=True)
 
     async def _pump(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         direction = self.up if up else self.down
@@ -173,6 +173,7 @@ class FaultProxy:
         """Reset what is open and wait for its end."""
         self.reset_all()
         tasks = list(self._tasks)
+        await asyncio.wait({asyncio.gather(*tasks, return_exceptions=True)}, timeout=5)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -188,5 +189,7 @@ async def fault_proxy(backend: int) -> AsyncIterator[FaultProxy]:
         yield proxy
     finally:
         server.close()
+        # What was accepted just now has its task with the next turn of the loop.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         await proxy.close()
-        await server.wait_closed()
