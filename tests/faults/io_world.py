@@ -95,8 +95,10 @@ async def endure(world: FailingDiskWorld, folder: Path) -> list[Violation]:
 
 
 def _is_honest_refusal(found: Violation) -> bool:
-    text = found.text
-    return found.checker == "reads" and text.startswith("failed by our own") and any(word in text for word in _HONEST)
+    """A call, or its repetition, that failed because the disk did, and said so."""
+    told = found.text.partition(" after #")[0]
+    excused = {"reads": "failed by our own fault", "requests": "an answer that was given is refused"}
+    return told.startswith(excused.get(found.checker, "never")) and any(word in told for word in _HONEST)
 
 
 async def ready(server: ServerProcess) -> bool:
