@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the virtual environment $1 with the service, its client and the developers' tools, at the pinned versions.
+# Makes the virtual environment $1 with the service, its client, the developers' tools and the benchmarks' rivals, at the pinned versions.
 # Uses uv where there is one, else the interpreter's own venv and pip. Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
   exit 1
 fi
 
-arguments=(--constraint constraints.txt --group dev --editable "clients/python[cli]" --editable .)
+arguments=(--constraint constraints.txt --group dev --group bench --editable "clients/python[cli]" --editable .)
 if command -v uv >/dev/null 2>&1; then
   [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
   uv pip install --quiet --python "$venv/bin/python" "${arguments[@]}"
