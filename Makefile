@@ -60,6 +60,10 @@ format: setup ## Format the code and the protos
 generate: setup ## Make the generated code from the protos
 	@PATH="$(CURDIR)/$(BIN):$$PATH" buf generate
 
+.PHONY: generate-go
+generate-go: setup ## Make the Go client's generated code from the protos (needs Go)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" CGO_ENABLED=0 buf generate --template buf.gen.go.yaml
+
 .PHONY: console
 console: ## Make the page at / and the TypeScript messages from their source (needs Node)
 	@cd clients/typescript && npm ci --silent && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent generate && npm run --silent build:console

@@ -1,0 +1,195 @@
+// Upload a file, cancel it, or watch what becomes of it, over the generated code alone:
+//
+//	go run ./example upload film.mov
+//	go run ./example cancel FILE_ID "the wrong file"
+//	go run ./example watch FILE_ID
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	uploadv1 "example.com/upload-service/clients/go/upload/v1"
+)
+
+const (
+	chunkBytes  = 256 << 10
+	callTimeout = 10 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, describe(err))
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: example upload FILE | cancel FILE_ID [REASON] | watch FILE_ID; UPLOAD_TARGET names the server")
+	}
+	target := os.Getenv("UPLOAD_TARGET")
+	if target == "" {
+		target = "localhost:50051"
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	client := uploadv1.NewUploadServiceClient(conn)
+	switch args[0] {
+	case "upload":
+		return upload(ctx, client, args[1])
+	case "cancel":
+		return cancel(ctx, client, args[1], strings.Join(args[2:], " "))
+	case "watch":
+		return watch(ctx, client, args[1])
+	}
+	return fmt.Errorf("there is no command %q", args[0])
+}
+
+// upload announces the file, sends it and commits it. Ctrl-C cancels it on the server.
+func upload(ctx context.Context, client uploadv1.UploadServiceClient, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	announced, err := initiate(ctx, client, filepath.Base(path), info.Size())
+	if err != nil {
+		return err
+	}
+	fmt.Println("file_id", announced.FileId)
+	// The stream lives on when ctx ends: the server is then told, and says how it went.
+	stream, err := client.UploadFile(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { _ = cancel(context.WithoutCancel(ctx), client, announced.FileId, "interrupted") })
+	go send(stream, announced.FileId, file)
+	return hear(stream)
+}
+
+func initiate(ctx context.Context, client uploadv1.UploadServiceClient, name string, size int64) (*uploadv1.File, error) {
+	ctx, done := context.WithTimeout(ctx, callTimeout)
+	defer done()
+	answer, err := client.InitiateUpload(ctx, &uploadv1.InitiateUploadRequest{
+		Filename: name, SizeBytes: size, RequestId: rand.Text(),
+	})
+	return answer.GetFile(), err
+}
+
+// send is the stream's one sender: header, data, commit. When it fails, hear learns why.
+func send(stream grpc.BidiStreamingClient[uploadv1.UploadFileRequest, uploadv1.UploadFileResponse], fileID string, file io.Reader) {
+	header := &uploadv1.UploadHeader{FileId: fileID}
+	if stream.Send(&uploadv1.UploadFileRequest{Message: &uploadv1.UploadFileRequest_Header{Header: header}}) != nil {
+		return
+	}
+	digest := sha256.New()
+	for {
+		chunk := make([]byte, chunkBytes)
+		count, err := io.ReadFull(file, chunk)
+		digest.Write(chunk[:count])
+		if count > 0 && stream.Send(&uploadv1.UploadFileRequest{Message: &uploadv1.UploadFileRequest_Data{Data: chunk[:count]}}) != nil {
+			return
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			// Without a commit the file stays as it is and can be resumed.
+			_ = stream.CloseSend()
+			return
+		}
+	}
+	commit := &uploadv1.UploadCommit{Sha256: hex.EncodeToString(digest.Sum(nil))}
+	_ = stream.Send(&uploadv1.UploadFileRequest{Message: &uploadv1.UploadFileRequest_Commit{Commit: commit}})
+	_ = stream.CloseSend()
+}
+
+// hear tells what the server says until the stream ends.
+func hear(stream grpc.BidiStreamingClient[uploadv1.UploadFileRequest, uploadv1.UploadFileResponse]) error {
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch message := response.Message.(type) {
+		case *uploadv1.UploadFileResponse_Progress:
+			fmt.Println("durable", message.Progress.BytesReceived)
+		case *uploadv1.UploadFileResponse_Completed:
+			fmt.Println("completed", message.Completed.Sha256)
+		case *uploadv1.UploadFileResponse_Stopped:
+			fmt.Printf("stopped by %s: %s\n", message.Stopped.CancelledBy, message.Stopped.CancelReason)
+			// Who heeds it within a second hears why the stream ends.
+			_ = stream.CloseSend()
+		}
+	}
+}
+
+// cancel asks under a request id, so that asking again after a lost answer is safe.
+func cancel(ctx context.Context, client uploadv1.UploadServiceClient, fileID, reason string) error {
+	ctx, done := context.WithTimeout(ctx, callTimeout)
+	defer done()
+	answer, err := client.CancelFile(ctx, &uploadv1.CancelFileRequest{FileId: fileID, Reason: reason, RequestId: rand.Text()})
+	if err == nil {
+		fmt.Println(answer.Message, answer.CancelledAt.AsTime().Format(time.RFC3339Nano))
+	}
+	return err
+}
+
+// watch tells each state of the file until it is final.
+func watch(ctx context.Context, client uploadv1.UploadServiceClient, fileID string) error {
+	stream, err := client.WatchStatus(ctx, &uploadv1.WatchStatusRequest{FileIds: []string{fileID}, UntilFinal: true})
+	if err != nil {
+		return err
+	}
+	for {
+		message, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if file := message.GetFile(); file != nil {
+			fmt.Println(strings.ToLower(strings.TrimPrefix(file.Status.String(), "UPLOAD_STATUS_")), file.CancelledBy)
+		}
+	}
+}
+
+// describe says an error as the service meant it: its reason, its facts, its words.
+func describe(err error) string {
+	told := status.Convert(err)
+	for _, detail := range told.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return fmt.Sprintf("%s: %s %v", info.Reason, told.Message(), info.Metadata)
+		}
+	}
+	return told.Message()
+}
