@@ -341,10 +341,15 @@ async def test_a_wrong_checksum_is_6(server: ServerProcess, small: Path) -> None
     assert "the file is failed" in end.err
 
 
-async def test_a_terminal_sees_a_moving_bar_and_lines(server: ServerProcess, small: Path) -> None:
+async def on_a_terminal(server: ServerProcess, *arguments: str) -> tuple[int, str]:
+    """Run uploadctl on a terminal of 160 columns; returns its exit code and what was shown."""
     master, terminal = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        UPLOADCTL, "upload", str(small), stdout=terminal, stderr=terminal, env=environment(server) | {"TERM": "xterm"}
+        UPLOADCTL,
+        *arguments,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(server) | {"TERM": "xterm", "COLUMNS": "160"},
     )
     os.close(terminal)
 
@@ -359,7 +364,20 @@ async def test_a_terminal_sees_a_moving_bar_and_lines(server: ServerProcess, sma
 
     text = await asyncio.wait_for(asyncio.to_thread(read_all), SECONDS)
     os.close(master)
-    assert await process.wait() == 0
-    assert b"small.txt" in text
-    assert b"5/5 bytes" in text
-    assert b"completed" in text
+    return await process.wait(), text.decode()
+
+
+async def test_a_terminal_sees_a_moving_bar_and_lines(server: ServerProcess, small: Path) -> None:
+    code, shown = await on_a_terminal(server, "upload", str(small))
+    assert code == 0
+    for text in ("small.txt", "5/5 bytes", "completed"):
+        assert text in shown
+
+
+async def test_a_terminal_can_have_a_live_table(server: ServerProcess, client: AsyncClient) -> None:
+    file = await client.initiate("film.mkv", 10)
+    await client.cancel(file.file_id, reason="wrong version")
+    code, shown = await on_a_terminal(server, "watch", "--table", "--until-final", file.file_id)
+    assert code == 5
+    for text in (file.file_id, "cancelled", "0 B of 10 B", "film.mkv", "user: wrong version"):
+        assert text in shown

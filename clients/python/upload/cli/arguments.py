@@ -43,6 +43,7 @@ class Arguments(argparse.Namespace):
     all: bool
     until_final: bool
     progress: float
+    table: bool
     resume_token: str
     status: str
     limit: int
@@ -191,6 +192,7 @@ def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="end when all are final: 0 all completed, 5 some cancelled, 6 some failed",
     )
+    parser.add_argument("--table", action="store_true", help="on a terminal: a live table, a row for each target")
     parser.add_argument("--progress", type=float, default=0.0, metavar="SECONDS", help="show progress too, this often")
     parser.add_argument("--resume-token", default="", metavar="TOKEN", help="go on after this token")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -29,10 +30,24 @@ async def watch(client: AsyncClient, arguments: Arguments, output: Output) -> Ex
         resume_token=arguments.resume_token,
     )
     async with aclosing(events):
-        async for event in events:
-            _show(event, lines)
-            codes.add(_exit_of(event))
+        if arguments.table and output.terminal:
+            await _show_table(events, codes)
+        else:
+            async for event in events:
+                _show(event, lines)
+                codes.add(_exit_of(event))
     return worst(codes)
+
+
+async def _show_table(events: AsyncIterator[pb.WatchStatusResponse], codes: set[Exit]) -> None:
+    # Imported here: only this and the progress bars need the extra `cli`.
+    from upload.cli.table import WatchTable  # noqa: PLC0415
+
+    table = WatchTable()
+    with table.live():
+        async for event in events:
+            table.show(event)
+            codes.add(_exit_of(event))
 
 
 def _exit_of(event: pb.WatchStatusResponse) -> Exit:
