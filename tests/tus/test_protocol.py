@@ -325,6 +325,17 @@ async def test_delete_under_a_running_request_wins_at_once(tus: Tus, server: Ser
     await gone_from_disk(server, file_id_of(url))
 
 
+async def test_a_sender_that_sends_before_it_listens_hears_of_the_cancel(tus: Tus) -> None:
+    url = await tus.create(100 * MIB)
+    async with tus.slow(url, 100 * MIB) as sending:
+        await sending.send(b"x" * MIB)
+        await tus.until_durable(url, MIB)
+        assert (await tus.ask("DELETE", url)).status_code == 204
+        for _ in range(20):
+            await sending.send(b"x" * MIB)
+        assert (await sending.answer()).status_code == 410
+
+
 # Between two requests ------------------------------------------------------------------------------------------------
 
 
