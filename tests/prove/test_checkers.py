@@ -171,6 +171,8 @@ def story() -> Story:
 
 WATCHED: Callable[[], Story] = lambda: story().watch().heard(1, pending()).heard(1).heard(2, file())  # noqa: E731
 
+EXPIRED: dict[str, Any] = pending(status="failed", revision=2, failure_reason="expired", updated_at=100_000_000_000)
+
 GOOD: dict[str, Story] = {
     "cancelled": story().made().got(**pending()).cancelled().got(**file()).left(),
     "cancelled again by its request id": story()
@@ -207,6 +209,15 @@ GOOD: dict[str, Story] = {
         [born(), event(2, "pending", "uploading"), event(3, "uploading", "completed", occurred_at=9)],
         change_no={F: 3},
         disk={F: [3, "x", True]},
+    ),
+    # Found in a history of the profile "expiry": the repeat comes after the file has failed.
+    "expired, then announced again by its request id": story()
+    .made()
+    .got(**EXPIRED)
+    .made()
+    .left(
+        [file(**EXPIRED)],
+        [born(), event(2, "pending", "failed", source="expiry", occurred_at=100_000_000_000)],
     ),
     "watched": WATCHED().heard(2).left(),
     "merged": story().watch().heard(2, file()).heard(2).left(),
