@@ -61,16 +61,16 @@ def python(server: ServerProcess, _: Path) -> str:
     return run(sys.executable, HERE / "scenario_python.py", server.target)
 
 
-def typescript(source: str, address: str) -> str:
+def typescript(program: str, address: str) -> str:
     """Bundle a program, since Node 20 runs no TypeScript, where it finds the client's packages; and run it."""
     node, folder = shutil.which("node"), CLIENTS / "typescript"
     if node is None:
         missing("needs Node 20 or newer")
     if not (folder / "node_modules").exists():
         missing("needs the client's packages: npm ci in clients/typescript")
-    bundle = folder / ".build" / f"{Path(source).stem}-{os.getpid()}.mjs"
+    bundle = folder / ".build" / f"{program}-{os.getpid()}.mjs"
     options = ["--bundle", "--platform=node", "--format=esm", "--packages=external", "--log-level=error"]
-    run(folder / "node_modules/.bin/esbuild", HERE / source, *options, f"--outfile={bundle}", cwd=folder)
+    run(folder / "node_modules/.bin/esbuild", f"scenario/{program}.ts", *options, f"--outfile={bundle}", cwd=folder)
     try:
         return run(str(node), bundle, address)
     finally:
@@ -78,11 +78,11 @@ def typescript(source: str, address: str) -> str:
 
 
 def browser(server: ServerProcess, _: Path) -> str:
-    return typescript("scenario_browser.ts", server.url)
+    return typescript("browser", server.url)
 
 
 def node(server: ServerProcess, _: Path) -> str:
-    return typescript("scenario_node.ts", server.target)
+    return typescript("node", server.target)
 
 
 def build_go(package: str, folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import { EventSource } from "eventsource";
 import { WebSocket as NodeWebSocket } from "ws";
-import { fileStatusWord, UploadClient, UploadError } from "../../clients/typescript/src/index.js";
+import { fileStatusWord, UploadClient, UploadError } from "../src/index.js";
 
 const SIZE = 4 << 20;
 const REASON = "only a demonstration";

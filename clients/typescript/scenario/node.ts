@@ -11,8 +11,8 @@ import {
   UploadService,
   UploadStatus,
   WatchStatusRequestSchema,
-} from "../../clients/typescript/src/gen/upload/v1/upload_pb.js";
-import { call, clientOf } from "../../clients/typescript/examples/node-grpc/service.js";
+} from "../src/gen/upload/v1/upload_pb.js";
+import { call, clientOf } from "../examples/node-grpc/service.js";
 
 const SIZE = 4 << 20;
 const CHUNK = 256 * 1024;
