@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prove.mutants.registry import mutant
 from prove.patching import change
-from upload_server import service, watch
+from upload_server import service
 from upload_server.store.sqlite import cancelling
+from upload_server.watch import hub, watcher
 
 
 @mutant
@@ -26,25 +27,25 @@ def watcher_told_before_commit() -> None:
 def event_lost() -> None:
     """The tail passes over the final states of files."""
     passing = "isinstance(change.record, File) and change.record.status.final or self._publish(change)"
-    change(watch, "WatchHub._tail", ("self._publish(change)", passing))
+    change(hub, "WatchHub._tail", ("self._publish(change)", passing))
 
 
 @mutant
 def slow_watcher_loses_final_states() -> None:
     """A watcher that is handed more than it takes forgets it, and does not read it again."""
-    change(watch, "_Watcher.offer", ("        self.behind = True\n", ""))
+    change(watcher, "Watcher.offer", ("        self.behind = True\n", ""))
 
 
 @mutant
 def resume_token_too_low() -> None:
     """A token is one behind: what was sent comes again."""
-    change(watch, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, max(0, no - 1))"))
+    change(hub, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, max(0, no - 1))"))
 
 
 @mutant
 def resume_token_too_high() -> None:
     """A token is one ahead: a change is passed over after a break."""
-    change(watch, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, no + 1)"))
+    change(hub, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, no + 1)"))
 
 
 @mutant

@@ -1,0 +1,58 @@
+"""Decides what a watcher may ask for and what it may be told.
+
+Must not know how either travels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from upload_server.domain import Batch, File
+from upload_server.store import Change, Targets
+from upload_server.tokens import ResumeToken
+
+
+@dataclass(slots=True)
+class Changed:
+    """A change on its way to watchers. One object serves them all: ``wire`` caches what a door made of it."""
+
+    change: Change
+    token: str
+    wire: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """The newest durable byte count of one file; no change, so it repeats the stream's current token."""
+
+    file_id: str
+    bytes_received: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmarked:
+    """Everything up to ``token`` was sent. ``resynced``: the token asked for could not be honoured."""
+
+    token: str
+    resynced: bool = False
+
+
+WatchEvent = Changed | Progressed | Bookmarked
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    """What a watcher asks for; checked by the service."""
+
+    targets: Targets
+    resume: ResumeToken | None = None
+    until_final: bool = False
+    # Seconds between two progress events of the stream; 0: none.
+    progress_interval: float = 0.0
+
+
+def key_of(record: File | Batch) -> str:
+    """Return the id by which a file or batch is watched."""
+    return record.file_id if isinstance(record, File) else record.batch_id

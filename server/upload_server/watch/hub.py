@@ -1,0 +1,166 @@
+"""Decides when watchers are handed what was committed: one tail reads the store, however many watch.
+
+Must not know what a stream makes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import structlog
+
+from upload_server.errors import ShuttingDown, UploadError
+from upload_server.store import Change, Store, Targets
+from upload_server.tokens import ResumeToken
+from upload_server.watch.events import Changed, WatchEvent, WatchRequest
+from upload_server.watch.interests import Interests
+from upload_server.watch.stream import PAGE, Stream
+from upload_server.watch.watcher import Watcher
+
+log = structlog.get_logger(__name__)
+
+# After a failed read the tail waits this long; watchers keep their cursor, so nothing is lost.
+_RETRY_SECONDS = 0.2
+
+
+class WatchObserver(Protocol):
+    """Who counts watches; called on the event loop, must not block or raise."""
+
+    def watch_opened(self) -> None:
+        """One more watch is open."""
+
+    def watch_closed(self) -> None:
+        """One watch less is open."""
+
+
+class _NoObserver:
+    def watch_opened(self) -> None:
+        """Ignore."""
+
+    def watch_closed(self) -> None:
+        """Ignore."""
+
+
+class WatchHub:
+    """Hands every committed change to the watchers of its target."""
+
+    def __init__(
+        self, store: Store, *, history: int, bookmark_interval: float, observer: WatchObserver | None = None
+    ) -> None:
+        self._observer = observer or _NoObserver()
+        self._store = store
+        self._history = history
+        self._bookmark_interval = bookmark_interval
+        self._published = store.last_change
+        self._committed = asyncio.Event()
+        self._closing = False
+        self._interests = Interests()
+        store.on_commit(self._committed.set)
+
+    @property
+    def open_watches(self) -> int:
+        """Streams that are open on this node."""
+        return len(self._interests.watchers)
+
+    async def run(self) -> None:
+        """Hand out changes as they are committed, until cancelled."""
+        while True:
+            await self._committed.wait()
+            self._committed.clear()
+            try:
+                await self._tail()
+            except UploadError as error:
+                log.warning("watch.tail_failed", reason=error.reason)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._committed.set()
+
+    def close(self) -> None:
+        """End every stream with ``ShuttingDown``; it can be resumed on another node or later."""
+        self._closing = True
+        for watcher in self._interests.watchers:
+            watcher.wake.set()
+
+    def publish_progress(self, file_id: str, batch_id: str, bytes_received: int) -> None:
+        """Hand on how far an open upload is; must not be called once its file is final."""
+        if not self._interests.watchers:
+            return
+        for watcher in self._interests.of_file(file_id, batch_id):
+            if watcher.wants_progress:
+                watcher.offer_progress(file_id, bytes_received)
+
+    async def watch(self, request: WatchRequest, owner: str) -> AsyncIterator[WatchEvent]:
+        """Yield the opening state, one bookmark, then changes, as the contract's "Watching" says.
+
+        Raises ``FileNotFound`` or ``BatchNotFound`` before anything, ``ShuttingDown`` when the server drains.
+        """
+        if self._closing:
+            raise ShuttingDown
+        # Joined before the first read: what is committed after that read's snapshot is handed over, so nothing falls
+        # between the two.
+        with self._joined(request) as watcher:
+            stream = Stream(self, watcher, request, owner)
+            async for event in stream.events():
+                yield event
+
+    async def _tail(self) -> None:
+        complete = False
+        while not complete and self._interests.watchers:
+            page = await self._store.read_changes(Targets(all=True), "", self._published, PAGE)
+            for change in page.changes:
+                self._publish(change)
+            complete = page.complete
+            self._published = max(self._published, page.last_change if complete else page.changes[-1].no)
+            await asyncio.sleep(0)
+
+    def _publish(self, change: Change) -> None:
+        watchers = self._interests.of(change.record)
+        if watchers:
+            changed = self.changed(change)
+            for watcher in watchers:
+                watcher.offer(changed)
+
+    @contextmanager
+    def _joined(self, request: WatchRequest) -> Iterator[Watcher]:
+        if not self._interests.watchers:
+            # The tail rests while nobody watches; what was committed meanwhile is the opening read's.
+            self._published = max(self._published, self._store.last_change)
+        watcher = Watcher(self._history, wants_progress=request.progress_interval > 0)
+        with self._interests.joined(watcher, request.targets):
+            self._observer.watch_opened()
+            try:
+                yield watcher
+            finally:
+                self._observer.watch_closed()
+
+    # What a stream asks of its hub ------------------------------------------------------------------------------
+
+    def changed(self, change: Change) -> Changed:
+        """Return ``change`` with its token."""
+        return Changed(change, self.token(change.no))
+
+    def token(self, no: int) -> str:
+        """Return the token that resumes after change ``no``."""
+        return ResumeToken(self._store.store_id, no).encode()
+
+    @property
+    def store(self) -> Store:
+        """The store that pages are read from."""
+        return self._store
+
+    @property
+    def published(self) -> int:
+        """Everything up to this change was handed out."""
+        return self._published
+
+    @property
+    def closing(self) -> bool:
+        """Whether streams have to end."""
+        return self._closing
+
+    @property
+    def bookmark_interval(self) -> float:
+        """Seconds of silence after which a bookmark is due."""
+        return self._bookmark_interval
