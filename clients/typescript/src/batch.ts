@@ -4,13 +4,14 @@
  */
 
 import type { Api } from "./api.js";
-import { HTTP_PATIENCE_MS } from "./cancel.js";
+import { HTTP_PATIENCE_MS, reasonOf } from "./cancel.js";
 import type { CancelOptions } from "./cancel.js";
+import { cancelled } from "./endings.js";
 import { ServiceError, UploadError } from "./errors.js";
-import { checkedName, checkedType } from "./names.js";
+import { checkedName, checkedType, nameOf } from "./names.js";
+import type { UploadContext, UploadOptions, UploadProgress } from "./options.js";
 import { backoff, dateOf, newRequestId } from "./pause.js";
 import { Upload } from "./upload.js";
-import type { UploadContext, UploadOptions, UploadProgress } from "./upload.js";
 
 const MOST_FILES = 10_000;
 const MOST_ASKING_MS = 30_000;
@@ -126,14 +127,11 @@ export class BatchUpload {
       const upload: Upload = new Upload({ ...context, announced }, blob, this.optionsOf(filename, () => upload));
       return upload;
     });
-    this.done = this.announced.then(async () => {
-      await Promise.allSettled(this.uploads.map((upload) => upload.done));
-      return this.uploads;
-    });
+    const { signal } = options;
+    const onAbort = (): void => void this.cancel({ reason: reasonOf(signal) });
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.done = this.end().finally(() => signal?.removeEventListener("abort", onAbort));
     this.done.catch(() => {});
-    options.signal?.addEventListener("abort", () => void this.cancel({ reason: textOf(options.signal?.reason) }), {
-      once: true,
-    });
   }
 
   /** Cancel the whole batch by one call. Asked again: the same cancel. */
@@ -142,6 +140,12 @@ export class BatchUpload {
     const outcome = this.startCancel(options);
     for (const upload of this.uploads) upload.followBatch(outcome, options);
     return outcome;
+  }
+
+  private async end(): Promise<readonly Upload[]> {
+    await this.announced;
+    await Promise.allSettled(this.uploads.map((upload) => upload.done));
+    return this.uploads;
   }
 
   private async startCancel(options: CancelOptions): Promise<BatchCancelOutcome> {
@@ -167,6 +171,7 @@ export class BatchUpload {
   }
 
   private async announce(files: readonly Named[]): Promise<{ batchId: string; fileIds: string[] }> {
+    if (this.options.signal?.aborted) throw cancelled("before it began");
     if (files.length === 0) throw new UploadError("NO_FILES", "There is nothing to upload here; choose at least one file.");
     if (files.length > MOST_FILES) {
       const count = files.length.toLocaleString("en");
@@ -196,17 +201,11 @@ function sorted(files: Iterable<BatchFile>): { good: Named[]; refused: { file: B
   const good: Named[] = [];
   const refused: { file: BatchFile; error: UploadError }[] = [];
   for (const file of files) {
-    const own = file.blob as Partial<File>;
-    const name = file.filename ?? (own.webkitRelativePath || own.name || "unnamed");
     try {
-      good.push({ blob: file.blob, filename: checkedName(name) });
+      good.push({ blob: file.blob, filename: checkedName(file.filename ?? nameOf(file.blob)) });
     } catch (error) {
       refused.push({ file, error: error as UploadError });
     }
   }
   return { good, refused };
-}
-
-function textOf(reason: unknown): string {
-  return typeof reason === "string" ? reason : "";
 }

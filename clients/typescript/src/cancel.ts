@@ -41,6 +41,11 @@ export type CancelOutcome =
   /** Nobody answered. `socketClosed`: the upload's socket was closed, so the server cancels when it hears of it. */
   | { state: "unconfirmed"; socketClosed: boolean; error: UploadError };
 
+/** Why a signal was aborted, as the service may record it: text only. */
+export function reasonOf(signal: AbortSignal | undefined): string {
+  return typeof signal?.reason === "string" ? signal.reason : "";
+}
+
 /** What this page holds of an upload, for when HTTP does not work. */
 export interface SocketHolder {
   /** Close the socket so that the upload is cancelled; whether there was an open one. */

@@ -6,11 +6,11 @@ import { BatchCancellation, BatchUpload } from "./batch.js";
 import type { BatchFile, BatchOptions } from "./batch.js";
 import { Cancellation } from "./cancel.js";
 import type { CancelOptions } from "./cancel.js";
+import type { UploadOptions } from "./options.js";
 import { SharedWatch } from "./shared.js";
 import type { SharedWatchOptions } from "./shared.js";
 import { Slots } from "./slots.js";
 import { Upload } from "./upload.js";
-import type { UploadOptions } from "./upload.js";
 import { Watch } from "./watch.js";
 import type { WatchContext, WatchOptions, WatchTargets } from "./watch.js";
 

@@ -8,6 +8,12 @@ const MAX_TYPE_BYTES = 127;
 const CONTROL = /\p{Cc}/u;
 const LONE = /\p{Cs}/u;
 
+/** What a file is called: its path in the folder that was chosen, or its name. */
+export function nameOf(blob: Blob): string {
+  const file = blob as Partial<File>;
+  return file.webkitRelativePath || file.name || "unnamed";
+}
+
 /** The name as it is sent (NFC). Throws `INVALID_NAME`. */
 export function checkedName(name: string): string {
   const normal = name.normalize("NFC");

@@ -156,6 +156,15 @@ test("the answer is lost on the way: the same request id finds the truth, and it
   assert.deepEqual([outcome.state, outcome.state === "cancelled" && outcome.by], ["cancelled", "http"]);
 });
 
+test("a batch whose signal was aborted before it began is not announced", async () => {
+  const files = [fileOf(10), fileOf(10)].map(({ file }) => ({ blob: file }));
+  const batch = clientOf(server.url).uploadBatch(files, { signal: AbortSignal.abort() });
+  await assert.rejects(batch.done, isCancelled);
+  assert.equal(batch.batchId, undefined);
+  await Promise.allSettled(batch.uploads.map(({ done }) => done));
+  assert.deepEqual(batch.uploads.map(({ state }) => state), ["cancelled", "cancelled"]);
+});
+
 test("a batch is cancelled by one call, with its counts; what was complete stays so", async () => {
   const client = clientOf(proxy.url, { concurrency: 2 });
   const small = { blob: new Blob(["small"]), filename: "small" };

@@ -1,0 +1,57 @@
+/** What callers say to an upload and hear of it, and what it needs of its client. Types only. */
+
+import type { Api } from "./api.js";
+import type { Slots } from "./slots.js";
+
+/** `queued`: waits for its turn on this page. `interrupted`: the connection was lost and is being opened anew. */
+export type UploadState =
+  | "queued"
+  | "connecting"
+  | "sending"
+  | "finishing"
+  | "interrupted"
+  | "cancelling"
+  | "completed"
+  | "cancelled"
+  | "failed";
+
+export interface UploadProgress {
+  state: UploadState;
+  fileId: string | undefined;
+  /** Durable on the server. */
+  bytesReceived: number;
+  totalBytes: number;
+  /** Over the last seconds; undefined while unknown. */
+  bytesPerSecond: number | undefined;
+  secondsLeft: number | undefined;
+}
+
+export interface UploadOptions {
+  /** The name to announce; a `File`'s path in its folder, or its name, if left out. */
+  filename?: string;
+  contentType?: string;
+  /** Expected SHA-256 in hex, compared by the server. */
+  sha256?: string;
+  /** Makes the announcement safe to repeat; made up if left out. */
+  requestId?: string;
+  /** Continues or begins the bytes of a file that was announced before. */
+  fileId?: string;
+  /** Hears of every step; cheap work only. */
+  onProgress?: (progress: UploadProgress) => void;
+  /** Aborting it cancels the upload on the server. Its `reason`, when it is text, is recorded. */
+  signal?: AbortSignal;
+  /** Keep the upload when the page closes or the connection is lost; by default that cancels it. */
+  keepOnDisconnect?: boolean;
+  /** Give up when nothing could be sent for so many milliseconds. */
+  offlineMs?: number;
+}
+
+/** What an upload needs of its client. */
+export interface UploadContext {
+  api: Api;
+  WebSocket: typeof WebSocket;
+  slots: Slots;
+  quietMs: number;
+  /** Announced by somebody else (a batch): resolves to the file's id. */
+  announced?: Promise<string>;
+}
