@@ -26,7 +26,7 @@ def watcher_told_before_commit() -> None:
 @mutant
 def event_lost() -> None:
     """The tail passes over the final states of files."""
-    passing = "isinstance(change.record, File) and change.record.status.final or self._publish(change)"
+    passing = "hasattr(change.record, 'file_id') and change.record.status.final or self._publish(change)"
     change(hub, "WatchHub._tail", ("self._publish(change)", passing))
 
 
