@@ -19,7 +19,7 @@ from pathlib import Path
 from faults.points import AT_START, AT_STOP
 from prove.checkers import Violation, check
 from prove.clients import Caller
-from prove.histories import Options, World
+from prove.histories import REST_SECONDS, Options, World
 from prove.history import parse
 from support.process import ServerProcess
 
@@ -29,6 +29,10 @@ SERVER = ("--websocket-grace", "0.3", "--drain-grace", "0")
 SIZES = (0, 1, 1000, 70_000, 300_000, 1_500_000)
 # How many of the calls made before a crash are repeated after it.
 _REPEATED = 8
+# Seconds in which a server has to come by its point; most do within one, few never do.
+_PATIENCE = 4.0
+# A point nobody comes by so often.
+_NOWHERE = f"fail.before:{1 << 30}"
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,18 @@ class Crash:
 
     point: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 2.0
+    patience: float = _PATIENCE
+
+    @classmethod
+    def at_any_moment(cls, seconds: float) -> Crash:
+        """Killed after this time."""
+        return cls(_NOWHERE, patience=seconds)
 
     @property
     def name(self) -> str:
         """What is counted: the point without its number."""
+        if self.point == _NOWHERE:
+            return "random moment"
         return self.point.partition(":")[0] or ("disk call" if self.environment else "random moment")
 
     @property
@@ -58,20 +69,21 @@ class Crash:
         return self.name.rpartition(".")[0] in AT_STOP
 
 
-def launch(data_dir: Path, crash: Crash, options: Sequence[str] = SERVER) -> ServerProcess:
-    """Start a server that is to die so."""
+def launch(data_dir: Path, crash: Crash, bugs: str = "") -> ServerProcess:
+    """Start a server that is to die so; ``bugs`` are mutants, joined by ``+``."""
 
     class Doomed(ServerProcess):
-        program = (LAUNCHER, crash.point) if crash.point else ("-m", "upload_server")
+        program = (LAUNCHER, crash.point, bugs) if crash.point or bugs else ("-m", "upload_server")
 
-    return Doomed(data_dir, options, crash.environment)
+    return Doomed(data_dir, SERVER, crash.environment)
 
 
 class CrashWorld(World):
     """Traffic on one data directory through as many servers as there are crashes, and one more that lives."""
 
-    def __init__(self, data_dir: Path, crashes: Sequence[Crash], seed: str) -> None:
+    def __init__(self, data_dir: Path, crashes: Sequence[Crash], seed: str, bugs: str = "") -> None:
         self._data_dir = data_dir
+        self._bugs = bugs
         self._left = list(crashes)
         self._crash = Crash()
         # What was survived, by name; and the longest time from a crash to a server that serves.
@@ -85,7 +97,7 @@ class CrashWorld(World):
             self._crash = self._left.pop(0) if self._left else Crash()
             started = time.monotonic()
             try:
-                server = launch(self._data_dir, self._crash)
+                server = launch(self._data_dir, self._crash, self._bugs)
             except AssertionError as error:
                 if f"ended with {-signal.SIGKILL}" not in str(error):
                     raise
@@ -149,9 +161,12 @@ async def _dies_within(server: ServerProcess, seconds: float) -> bool:
     return True
 
 
-async def survive(data_dir: Path, crashes: Sequence[Crash], seed: str) -> tuple[CrashWorld, list[Violation]]:
+async def survive(
+    data_dir: Path, crashes: Sequence[Crash], seed: str, bugs: str = "", rest: float = REST_SECONDS
+) -> tuple[CrashWorld, list[Violation]]:
     """Go through these crashes; returns the world and which promises were broken."""
-    world = CrashWorld(data_dir, crashes, seed)
+    world = CrashWorld(data_dir, crashes, seed, bugs)
+    world.rest_seconds = rest
     try:
         await world.run()
     finally:

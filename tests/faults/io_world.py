@@ -78,6 +78,11 @@ class FailingDiskWorld(World):
             assert await caller.cancel(made[0]) is not None, "ready, but it cancels nothing"
         self.slowest_recovery = max(self.slowest_recovery, time.monotonic() - started)
 
+    @property
+    def phases(self) -> int:
+        """How many there are."""
+        return len(self._phases)
+
     def errors(self) -> Counter[str]:
         """What callers were told."""
         return Counter(line["answer"]["reason"] for line in self.recorder.lines if line.get("answer", {}).get("reason"))

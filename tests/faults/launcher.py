@@ -1,4 +1,7 @@
-"""``python launcher.py POINT[:nth] serve …``: the server, killed when it comes by a point for the nth time."""
+"""``python launcher.py POINT[:nth] BUGS serve …``: the server, killed when it comes by a point for the nth time.
+
+``BUGS`` are those of ``prove.mutants``, joined by ``+``. Either may be empty.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from faults.points import install
+from prove.mutants import apply
 from upload_server.__main__ import main
 
 if __name__ == "__main__":
-    install(sys.argv[1])
-    sys.exit(main(sys.argv[2:]))
+    if sys.argv[2]:
+        apply(sys.argv[2])
+    if sys.argv[1]:
+        install(sys.argv[1])
+    sys.exit(main(sys.argv[3:]))

@@ -84,6 +84,7 @@ class FaultyDisk:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "control"
         self._path.write_bytes(bytes(_LAYOUT.size))
+        self._struck_before = 0
         with self._path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), _LAYOUT.size)
         self.environment: Mapping[str, str] = {
@@ -97,6 +98,7 @@ class FaultyDisk:
     def set(self, fault: Fault) -> None:
         """Have this happen from now on."""
         self.clear()
+        self._struck_before += self.struck
         rest = (fault.calls, fault.files, fault.skip, fault.times, fault.error, 0, 0)
         _LAYOUT.pack_into(self._memory, 0, Mode.OFF, *rest)
         self._memory[:4] = struct.pack("i", fault.mode)
@@ -114,6 +116,11 @@ class FaultyDisk:
     def struck(self) -> int:
         """How many of them were struck."""
         return int(_LAYOUT.unpack(self._memory)[7])
+
+    @property
+    def struck_in_all(self) -> int:
+        """The same of all the faults that were set."""
+        return self._struck_before + self.struck
 
     def close(self) -> None:
         """Let go of the memory."""

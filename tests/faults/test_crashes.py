@@ -5,35 +5,22 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from faults.crashes import LAUNCHER, Crash, report, survive
+from faults.plans import at_points
 from faults.points import RUNNING_POINTS, START_POINTS, STOP_POINTS, Point, PointRotten, find
 from faults.shim import Fault, FaultyDisk, Mode
 
 pytestmark = pytest.mark.timeout(300)
 
-# Work that few calls cause; the others are passed more often before they strike.
-_RARE = ("fail", "settle", "cancel-batch", "initiate-batch", "make-shard", "unlink", "delete", "complete")
-
-
-def planned(points: Sequence[str], seed: str) -> list[Crash]:
-    """Each of the points once, in an order and after a number of passes that the seed decides."""
-    choose = random.Random(seed)
-    crashes = [
-        Crash(f"{point}:{choose.randint(1, 2 if point.rpartition('.')[0] in _RARE else 10)}") for point in points
-    ]
-    choose.shuffle(crashes)
-    return crashes
-
 
 # In three parts, so that a test run can share them out.
 @pytest.mark.parametrize("part", [0, 1, 2])
 async def test_killed_at_named_points(tmp_path: Path, part: int) -> None:
-    crashes = planned(RUNNING_POINTS[part::3], seed=f"named {part}")
+    crashes = at_points(RUNNING_POINTS[part::3], random.Random(f"named {part}"))
 
     world, violations = await survive(tmp_path / "data", crashes, seed=f"named {part}")
 
@@ -45,8 +32,8 @@ async def test_killed_at_named_points(tmp_path: Path, part: int) -> None:
 
 
 async def test_killed_while_it_starts_or_stops(tmp_path: Path) -> None:
-    starts = [Crash(f"{point}:1") for point in START_POINTS]
-    stops = [Crash(f"{point}:1") for point in STOP_POINTS]
+    choose = random.Random("starts and stops")
+    starts, stops = at_points(START_POINTS, choose), at_points(STOP_POINTS, choose)
     crashes = [crash for pair in zip(stops, starts, strict=True) for crash in pair]
 
     world, violations = await survive(tmp_path / "data", crashes, seed="starts and stops")
@@ -80,7 +67,7 @@ def test_a_point_whose_function_is_gone_is_told() -> None:
 
 def test_an_unknown_point_is_refused() -> None:
     tried = subprocess.run(
-        [sys.executable, LAUNCHER, "nowhere.before", "serve"], capture_output=True, text=True, check=False
+        [sys.executable, LAUNCHER, "nowhere.before", "", "serve"], capture_output=True, text=True, check=False
     )
     assert tried.returncode != 0
     assert "no such point: nowhere.before" in tried.stderr

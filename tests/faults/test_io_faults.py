@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from faults.disks import Fiu, fill, small_disk
-from faults.io_world import FailingDiskWorld, Phase, endure, ready
+from faults.io_world import FailingDiskWorld, endure, ready
+from faults.plans import DATABASE, fiu_phases, phases_at_random
 from faults.shim import Calls, Fault, FaultyDisk, Files, Mode
 from prove.clients import Connections
 from support.doors import Door, Refusal
@@ -24,7 +25,6 @@ from support.process import ServerProcess, StartServer
 pytestmark = pytest.mark.timeout(180)
 
 MIB = 1024 * 1024
-DATABASE = Files.DATABASE | Files.LOG
 
 
 @asynccontextmanager
@@ -52,68 +52,24 @@ async def refused(door: Door, method: str, **request: str) -> str:
 # Random traffic through phases of failure -----------------------------------------------------------------------------
 
 
-def phases_of(disk: FaultyDisk, choose: random.Random, count: int) -> list[Phase]:
-    """Every mode on database and bytes in turn, with errors and places drawn at random."""
-    phases = []
-    for i in range(count):
-        mode = (Mode.FAIL, Mode.FAIL_HALF, Mode.FAIL_AFTER, Mode.SHORT)[i % 4]
-        files = (DATABASE, Files.BYTES, Files.ALL)[i % 3]
-        # Only writes can be short.
-        calls = Calls.WRITE if mode is Mode.SHORT else choose.choice([Calls.ALL, Calls.WRITE, Calls.SYNC])
-        error = choose.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT])
-        times = choose.choice([1, 3, 1 << 30])
-        fault = Fault(mode, calls, files, skip=choose.randrange(20), times=times, error=error)
-        name = f"{mode.name} {errno.errorcode[error]} {calls!r} {files!r} x{times}"
-        phases.append(Phase(name, lambda _, f=fault: disk.set(f), lambda _: disk.clear(), killed=i % 5 == 4))  # type: ignore[misc]
-    return phases
-
-
 async def test_a_failing_disk_makes_no_answer_a_lie(tmp_path: Path) -> None:
     choose = random.Random("failing disk")
     disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
-    struck = 0
-
-    def counted(phase: Phase) -> Phase:
-        def end(server: ServerProcess) -> None:
-            nonlocal struck
-            struck += disk.struck
-            phase.end(server)
-
-        return Phase(phase.name, phase.begin, end, phase.seconds, phase.killed)
-
-    phases = [counted(phase) for phase in phases_of(disk, choose, 15)]
+    phases = phases_at_random(disk, choose, 15)
     world = FailingDiskWorld(tmp_path / "data", phases, disk.environment, seed="failing disk")
 
     violations = await endure(world, tmp_path)
 
-    print(f"{struck} faults; told {dict(world.errors())}; slowest recovery {world.slowest_recovery:.1f} s")
+    print(f"{disk.struck_in_all} faults; told {dict(world.errors())}; slowest recovery {world.slowest_recovery:.1f} s")
     assert [str(found) for found in violations] == [], f"and more; the history is in {tmp_path}"
-    assert struck > 15
+    assert disk.struck_in_all > 15
     assert world.errors()["DATABASE_FAILURE"] > 0
     assert world.errors()["STORAGE_FAILURE"] > 0
 
 
-def fiu_phase(fiu: Fiu, name: str, error: int) -> Phase:
-    def begin(server: ServerProcess) -> None:
-        fiu.enable(server.pid, name, 0.2, error)
-
-    def end(server: ServerProcess) -> None:
-        if server.popen.poll() is None:
-            fiu.disable(server.pid, name)
-
-    return Phase(name, begin, end, killed="sync" in name)
-
-
 async def test_libfiu_faults_make_no_answer_a_lie(tmp_path: Path) -> None:
     fiu = Fiu(tmp_path / "fiu")
-    names = {
-        "posix/io/rw/pwrite": errno.EIO,
-        "posix/io/sync/*": errno.EIO,
-        "posix/io/rw/writev": errno.ENOSPC,
-        "posix/io/dir/unlink": errno.EIO,
-    }
-    phases = [fiu_phase(fiu, name, error) for name, error in names.items()]
-    world = FailingDiskWorld(tmp_path / "data", phases, fiu.environment, seed="libfiu")
+    world = FailingDiskWorld(tmp_path / "data", fiu_phases(fiu), fiu.environment, seed="libfiu")
 
     violations = await endure(world, tmp_path)
 

@@ -13,15 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import grpc
+
 from prove.clients import Caller, Connections
 from prove.history import Recorder
 from prove.senders import ENDINGS, Plan, Sender
-from prove.tables import at_rest
+from prove.tables import all_heard
 from prove.watchers import Request, Watcher, number_of
 from support.process import ServerProcess
 
 # Different requests meet under one of these.
 _REQUEST_IDS = 6
+# How long deletions that are owed may take on a busy machine.
+REST_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class World:
         self.recorder = Recorder()
         self.recorder.line("world", "ttl", seconds=options.ttl)
         self.pool = Pool(options.live)
+        self.rest_seconds = REST_SECONDS
         self.server = start()
         self._start = start
         self._connections: list[Connections] = []
@@ -220,22 +225,23 @@ class World:
 
     async def run(self) -> None:
         """Traffic, then quiet: watchers catch up, tokens are tried again, and everything is read."""
-        options = self.options
         try:
             await self._traffic()
             self.recorder.line("world", "quiet")
-            await asyncio.to_thread(at_rest, self.server.data_dir, 15.0)
-            connections = self.connect()
-            for watcher in self.watchers:
-                # One that never gets its bookmark is the checkers' business.
-                with contextlib.suppress(TimeoutError):
-                    await watcher.catch_up(connections)
-            await self._probe(connections, random.Random(options.seed))
-            # Read again: closing sockets and late cancels may still have changed something when it looked quiet.
-            self.recorder.line("world", "tables", **await asyncio.to_thread(at_rest, self.server.data_dir, 5.0))
+            tables = await all_heard(self.recorder, self.server.data_dir, self.rest_seconds, self._listen)
+            self.recorder.line("world", "tables", **tables)
         finally:
             for each in self._connections:
                 await each.close()
+
+    async def _listen(self) -> None:
+        """Have every watcher catch up, and old tokens tried again."""
+        connections = self.connect()
+        for watcher in self.watchers:
+            # One that is refused, or never gets its bookmark, is the checkers' business.
+            with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+                await watcher.catch_up(connections)
+        await self._probe(connections, random.Random(self.options.seed))
 
     async def _traffic(self) -> None:
         options = self.options
@@ -262,5 +268,5 @@ class World:
                 again = Request(request.file_ids, request.batch_ids, request.with_files, request.everything)
                 probe = Watcher(f"probe{i}.{number_of(token)}", self.recorder, again, seed="")
                 probe.token = token
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
                     await probe.catch_up(connections)

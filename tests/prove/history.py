@@ -130,6 +130,10 @@ class Recorder:
         """Take any line."""
         self.lines.append({"t": time.monotonic_ns(), "who": who, "type": kind, **facts})
 
+    def forget(self, prefix: str) -> None:
+        """Drop what watchers of these names have heard."""
+        self.lines = [line for line in self.lines if not line["who"].startswith(prefix)]
+
     def save(self, path: Path) -> None:
         """Write the lines for somebody to look at."""
         path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))

@@ -295,6 +295,36 @@ async def power_cut(stage: Stage) -> None:
 
 
 @scenario()
+async def torn_tail(stage: Stage) -> None:
+    """The server dies with bytes on disk that it had not recorded yet; the file is resumed and committed."""
+    size = 100 * KIB
+    for _ in range(3):
+        file_id = await stage.file(size)
+        stream = await stage.open(file_id, size)
+        assert stream is not None
+        before = stage.server.stored_bytes()
+        await stream.send(50 * KIB)
+        await asyncio.to_thread(_wait_written, stage, before)
+        await stage.restart(kill=True)
+        found = await stage.caller.get(file_id)
+        assert found is not None
+        again = await stage.open(file_id, size, found["bytes_received"])
+        if again is not None:
+            await again.send(size)
+            await again.commit()
+        if found["bytes_received"] == 0:
+            # Otherwise they were recorded in time.
+            return
+
+
+def _wait_written(stage: Stage, before: int) -> None:
+    deadline = time.monotonic() + 10
+    while stage.server.stored_bytes() <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@scenario()
 async def older_program(stage: Stage) -> None:
     """Another program writes to final rows behind the server's back."""
     done, gone = await stage.file(10), await stage.file(10)

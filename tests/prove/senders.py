@@ -96,12 +96,14 @@ class Sender:
         url += f"/api/v1/upload/ws/{plan.file_id}?offset={plan.offset}{keep}"
         state = _SocketCourse(self, plan, self._invoke("open", plan))
         try:
-            async with asyncio.timeout(30), connect(url, compression=None, proxy=None) as socket:
+            # Without pings of ours: what a page does is in its plan.
+            async with asyncio.timeout(30), connect(url, compression=None, proxy=None, ping_interval=None) as socket:
                 hearing = asyncio.create_task(state.hear_all(socket))
                 try:
                     await state.send_all(socket)
-                finally:
                     await asyncio.wait({hearing}, timeout=10)
+                finally:
+                    state.give_up(socket)
                     hearing.cancel()
         except (WebSocketException, OSError, TimeoutError):
             pass
@@ -277,6 +279,13 @@ class _SocketCourse:
             info = next(each for each in details if each["@type"].endswith("ErrorInfo"))
             outcome = "unknown" if info["reason"] in UNCERTAIN else "fail"
             self._finish(outcome, **refusal_facts(info["reason"], info.get("metadata", {})))
+
+    def give_up(self, socket: Any) -> None:
+        """Cut what the server has not ended; left to itself it would be closed, and a close frame cancels."""
+        if not self._ended:
+            if self._plan.ending != "leave":
+                self._sender.invoke_close(self._plan)
+            socket.transport.abort()
 
     def lost(self) -> None:
         """The socket has ended; what was not answered never will be."""

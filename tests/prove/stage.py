@@ -5,20 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+import grpc
 
 from prove.clients import Caller, Connections, content_of, refusal_facts, sha256_of
 from prove.history import History, Recorder, parse
 from prove.senders import WRONG, Plan, Sender
-from prove.tables import at_rest
+from prove.tables import all_heard
 from prove.watchers import Request, Watcher
 from support.doors import Json, Refusal
 from support.grpc_upload import UploadCall
 from support.process import ServerProcess
 
-# How long a deletion that is owed may take before the disk is looked at all the same.
-REST_SECONDS = 3.0
+
+@dataclass(frozen=True)
+class Patience:
+    """How long is waited, in seconds, for what has to come soon; a bug may keep it from coming at all."""
+
+    # For deletions that are owed.
+    rest: float = 20.0
+    # For the bookmark of a resumed watch.
+    bookmark: float = 20.0
+    # For the message that tells a sender of its file's cancel.
+    stop: float = 20.0
+
+
+# With a bug: it does not matter that a slow machine may look like one.
+SHORT = Patience(1.5, 1.5, 2.0)
 
 
 class OpenStream:
@@ -49,7 +65,7 @@ class OpenStream:
         """The sender is to hear that its file was cancelled, now."""
         op_id = self._stage.recorder.invoke(self.name, "hear_stop", file_id=self.file_id, stream=self.name)
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(self._stage.patience.stop):
                 await self._call.hear_until("stopped")
         except (TimeoutError, AssertionError, Refusal) as error:
             self._stage.recorder.answered(self.name, op_id, "unknown", error=repr(error))
@@ -97,8 +113,9 @@ class OpenStream:
 class Stage:
     """``async with`` it, act, then ask for its ``history``."""
 
-    def __init__(self, start: Callable[[], ServerProcess]) -> None:
+    def __init__(self, start: Callable[[], ServerProcess], patience: Patience) -> None:
         self.recorder = Recorder()
+        self.patience = patience
         self._start = start
         self._streams = 0
         self._calls: list[UploadCall] = []
@@ -184,7 +201,7 @@ class Stage:
         watcher = Watcher(f"watcher{len(self.watchers)}", self.recorder, request, seed="")
         self.watchers.append(watcher)
         self._watching.append(asyncio.create_task(watcher.stay(self.connections)))
-        assert await watcher.wait_for(lambda message: "bookmark" in message)
+        assert await watcher.wait_for(lambda message: "bookmark" in message, 20.0)
         return watcher
 
     async def all_told(self) -> None:
@@ -194,28 +211,29 @@ class Stage:
             if watcher.request.everything:
                 await watcher.wait_for(lambda message: _names(message, last))
 
-    async def history(self, rest: float = REST_SECONDS) -> History:
+    async def history(self) -> History:
         """Let everything come to rest, resume every watch and every token, and read everything."""
-        tables = await asyncio.to_thread(at_rest, self.server.data_dir, rest)
-        await self._end()
-        self.connections = Connections(self.server)
-        for watcher in self.watchers:
-            await self._quietly(watcher)
-        for i, watcher in enumerate(self.watchers):
-            for k, token in enumerate(dict.fromkeys(watcher.tokens)):
-                probe = Watcher(f"probe{i}.{k}", self.recorder, watcher.request, seed="")
-                probe.token = token
-                await self._quietly(probe)
+
+        async def listen() -> None:
+            await self._end()
+            self.connections = Connections(self.server)
+            for watcher in self.watchers:
+                await self._quietly(watcher)
+            for i, watcher in enumerate(self.watchers):
+                for k, token in enumerate(dict.fromkeys(watcher.tokens)):
+                    probe = Watcher(f"probe{i}.{k}", self.recorder, watcher.request, seed="")
+                    probe.token = token
+                    await self._quietly(probe)
+
+        tables = await all_heard(self.recorder, self.server.data_dir, self.patience.rest, listen)
         self.recorder.line("stage", "tables", **tables)
         return parse(self.recorder.lines)
 
     async def _quietly(self, watcher: Watcher) -> None:
-        """A watch that never gets its bookmark is the checkers' business."""
-        try:
-            async with asyncio.timeout(1.5):
+        """A watch that is refused, or never gets its bookmark, is the checkers' business."""
+        with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(self.patience.bookmark):
                 await watcher.catch_up(self.connections)
-        except TimeoutError:
-            pass
 
 
 def _names(message: Json, file_id: str) -> bool:

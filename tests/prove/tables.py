@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from prove.clients import content_of
+from prove.history import Recorder
 from prove.views import BatchView, EventView, FileView, of_json
+
+# How often everything may change once more when all looked quiet.
+_ROUNDS = 5
 
 _FILES = """
     SELECT file_id, size_bytes, bytes_received, status, coalesce(batch_id, '') AS batch_id, sha256, created_at,
@@ -25,10 +30,28 @@ _EVENTS = """
     ORDER BY a.change_no"""
 
 
-def read_tables(data_dir: Path) -> dict[str, Any]:
-    """Read everything, as a history's ``tables`` line."""
+def read_tables(data_dir: Path) -> tuple[dict[str, Any], bool]:
+    """Read everything, as a history's ``tables`` line, and whether nothing was written meanwhile.
+
+    Rows and audit are of one moment; bytes are looked at after it, so they belong to the rows only if all stood still.
+    """
     with closing(sqlite3.connect(f"file:{data_dir / 'upload.sqlite3'}?mode=ro", uri=True)) as database:
         database.row_factory = sqlite3.Row
+        version = _version(database)
+        tables = _rows(database)
+        tables["disk"] = dict(_disk(data_dir / "bytes", {row["file_id"]: row for row in tables["files"]}))
+        return tables, _version(database) == version
+
+
+def _version(database: sqlite3.Connection) -> int:
+    """A number that changes with each commit of others."""
+    return int(database.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _rows(database: sqlite3.Connection) -> dict[str, Any]:
+    # One snapshot for all of them.
+    database.execute("BEGIN")
+    try:
         files = [dict(row) for row in database.execute(_FILES)]
         batches = [dict(row) for row in database.execute("SELECT * FROM batch")]
         events = [dict(row) for row in database.execute(_EVENTS)]
@@ -36,6 +59,8 @@ def read_tables(data_dir: Path) -> dict[str, Any]:
             row[0]
             for row in database.execute("SELECT f.file_id FROM owed_deletion AS o JOIN file AS f ON f.id = o.file_row")
         ]
+    finally:
+        database.execute("ROLLBACK")
     return {
         "files": [vars(of_json(FileView, row)) for row in files],
         "batches": [vars(of_json(BatchView, row)) for row in batches],
@@ -43,13 +68,16 @@ def read_tables(data_dir: Path) -> dict[str, Any]:
         "change_no": {row["file_id"]: row["change_no"] for row in files}
         | {row["batch_id"]: row["change_no"] for row in batches},
         "owed": owed,
-        "disk": dict(_disk(data_dir / "bytes", {row["file_id"]: row for row in files})),
     }
 
 
 def _disk(folder: Path, rows: dict[str, dict[str, Any]]) -> Iterable[tuple[str, tuple[int, str, bool]]]:
     for path in folder.glob("*/*"):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            # Deleted since the folder was read.
+            continue
         row = rows.get(path.name, {"bytes_received": 0, "size_bytes": 0})
         sent = content_of(path.name, row["size_bytes"])[: row["bytes_received"]]
         yield path.name, (len(data), hashlib.sha256(data).hexdigest(), data.startswith(sent))
@@ -59,10 +87,33 @@ def at_rest(data_dir: Path, seconds: float) -> dict[str, Any]:
     """Read once no deletion is owed any more; after ``seconds`` as it is. A disk tells nobody when it changes."""
     deadline = time.monotonic() + seconds
     while True:
-        tables = read_tables(data_dir)
+        tables, stood_still = read_tables(data_dir)
         gone = {row["file_id"] for row in tables["files"] if row["status"] in {"cancelled", "failed"}}
-        if not tables["owed"] and not gone & tables["disk"].keys():
+        if stood_still and not tables["owed"] and not gone & tables["disk"].keys():
             return tables
         if time.monotonic() > deadline:
             return tables
         time.sleep(0.05)
+
+
+async def all_heard(
+    recorder: Recorder, data_dir: Path, seconds: float, listen: Callable[[], Awaitable[None]]
+) -> dict[str, Any]:
+    """Have watchers catch up (``listen``) and read everything; again if something changed in between.
+
+    A page that left, a call nobody waits for, an expiry: each may change a row when all looks quiet. What ``probe``
+    watches heard of the rows before is forgotten then; the last of a few rounds counts.
+    """
+    newest = _newest(await asyncio.to_thread(at_rest, data_dir, seconds))
+    for _ in range(_ROUNDS):
+        await listen()
+        tables = await asyncio.to_thread(at_rest, data_dir, seconds)
+        before, newest = newest, _newest(tables)
+        if newest == before:
+            break
+        recorder.forget("probe")
+    return tables
+
+
+def _newest(tables: dict[str, Any]) -> int:
+    return max(tables["change_no"].values(), default=0)

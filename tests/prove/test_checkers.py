@@ -171,6 +171,24 @@ def story() -> Story:
 
 WATCHED: Callable[[], Story] = lambda: story().watch().heard(1, pending()).heard(1).heard(2, file())  # noqa: E731
 
+COMPLETED: dict[str, Any] = file(
+    status="completed",
+    revision=3,
+    sha256="x",
+    bytes_received=3,
+    cancelled_at=0,
+    cancelled_by="",
+    cancel_reason="",
+)
+
+
+def raced() -> Story:
+    told = story().made().opened()
+    commit = told.start("commit", file_id=F, stream="s1", sha256="x")
+    lost = {"reason": "FILE_NOT_CANCELLABLE", "status": "completed", "revision": 3}
+    return told.did("cancel", "fail", lost, file_id=F, reason="why", request_id="").end(commit, "ok", sha256="x")
+
+
 EXPIRED: dict[str, Any] = pending(status="failed", revision=2, failure_reason="expired", updated_at=100_000_000_000)
 
 GOOD: dict[str, Story] = {
@@ -195,17 +213,7 @@ GOOD: dict[str, Story] = {
     .opened()
     .committed()
     .left(
-        [
-            file(
-                status="completed",
-                revision=3,
-                sha256="x",
-                bytes_received=3,
-                cancelled_at=0,
-                cancelled_by="",
-                cancel_reason="",
-            )
-        ],
+        [COMPLETED],
         [born(), event(2, "pending", "uploading"), event(3, "uploading", "completed", occurred_at=9)],
         change_no={F: 3},
         disk={F: [3, "x", True]},
@@ -218,6 +226,43 @@ GOOD: dict[str, Story] = {
     .left(
         [file(**EXPIRED)],
         [born(), event(2, "pending", "failed", source="expiry", occurred_at=100_000_000_000)],
+    ),
+    # The first answer was lost; that the batch is final tells that it happened, the repeated answer tells when.
+    "cancelled without an answer, then again by its request id": story()
+    .made_batch(F)
+    .did("cancel", "unknown", {}, file_id=F, reason="why", request_id="r")
+    .did("cancel_batch", "fail", {"reason": "BATCH_NOT_CANCELLABLE"}, batch_id=B, reason="", request_id="")
+    .cancelled("r")
+    .got(**file(batch_id=B))
+    .left(
+        [file(batch_id=B)],
+        [
+            born(1, batch_id=B),
+            event(2, "", "pending", file_id="", batch_id=B),
+            died(3, batch_id=B, request_id="r"),
+            event(4, "pending", "cancelled", file_id="", batch_id=B, occurred_at=9),
+        ],
+        [batch(cancelled_by="all_files")],
+        change_no={F: 3, B: 4},
+    ),
+    # A page that is cut off, or cancelled for after its grace: at any time after it was cut.
+    "a page that left": story()
+    .made()
+    .opened()
+    .did("close", "unknown", {}, file_id=F, stream="s1")
+    .got(**pending(status="uploading", revision=2))
+    .got(**file(revision=3, cancelled_by="websocket_close"))
+    .left(
+        [file(revision=3, cancelled_by="websocket_close")],
+        [born(), event(2, "pending", "uploading"), event(3, "uploading", "cancelled", occurred_at=9, reason="why")],
+        change_no={F: 3},
+    ),
+    # Commit and cancel at once: the cancel's refusal is heard first, though the commit came before it.
+    "completed, and told after the one who lost": raced().left(
+        [COMPLETED],
+        [born(), event(2, "pending", "uploading"), event(3, "uploading", "completed", occurred_at=9)],
+        change_no={F: 3},
+        disk={F: [3, "x", True]},
     ),
     "watched": WATCHED().heard(2).left(),
     "merged": story().watch().heard(2, file()).heard(2).left(),
@@ -315,6 +360,7 @@ BAD: list[tuple[str, Story]] = [
     ("watch.true", WATCHED().heard(2, {"file_id": F}, kind="progress").left()),
     ("watch.true", story().watch(until_final=True).heard(1, pending()).ended().left()),
     # audit
+    ("audit", story().made().left([], [died(file_id="g")])),
     ("audit", story().left([file()], [born()])),
     ("audit", story().left([file()], [born(), died(), died(3)])),
     ("audit", story().left([file(revision=3)])),

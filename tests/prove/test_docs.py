@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prove.__main__ import PROFILES
+from faults.catches import CRASH_CATCHES
+from prove.catches import CATCHES
 from prove.checkers import CHECKERS
 from prove.mutants import meaning
-from prove.test_mutants import CATCHES
+from prove.parts import PARTS
+from prove.profiles import PROFILES
 
 DOCS = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 
@@ -19,5 +21,12 @@ def test_every_mutant_is_in_the_table() -> None:
         assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]
 
 
-def test_every_checker_and_profile_is_named() -> None:
-    assert [name for name in (*CHECKERS, *PROFILES) if f"`{name}`" not in DOCS] == []
+def test_every_mutant_of_crashes_is_in_the_table() -> None:
+    for name, catch in CRASH_CATCHES.items():
+        row = f"| `{name}` | {meaning(name)} | `{catch.point.partition(':')[0]}`"
+        assert row in DOCS
+        assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]
+
+
+def test_every_checker_profile_and_part_is_named() -> None:
+    assert [name for name in (*CHECKERS, *PROFILES, *PARTS) if f"`{name}`" not in DOCS] == []

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from prove.__main__ import PROFILES, record
 from prove.checkers import check
+from prove.profiles import PROFILES, record
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

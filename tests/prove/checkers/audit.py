@@ -1,4 +1,4 @@
-"""R30: one audit event per change of status; replayed from nothing, the trail gives the tables."""
+"""R9, R30: one audit event per change of status; replayed from nothing, the trail gives the tables, and all of them."""
 
 from __future__ import annotations
 
@@ -87,6 +87,8 @@ def _requests(history: History, audited: set[str]) -> Iterator[Violation]:
     if not history.tables.events:
         return
     for op in history.named("initiate", "initiate_batch", "cancel", "cancel_batch"):
+        if lost := set(op.answer.get("file_ids", ())) - history.tables.files.keys():
+            yield Violation("audit", f"announced, and in no table: {sorted(lost)} by {op}")
         request_id = op.args["request_id"]
         if op.outcome == "ok" and request_id and request_id not in audited:
             yield Violation("audit", f"no event of {op}")

@@ -12,8 +12,8 @@ from prove.checkers.violation import Violation
 from prove.history import History, Op
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
-# A sender of a cancelled file hears of it within this, on a busy test machine; benchmarks tell how soon it is.
-_HEAR_NS = 4_000_000_000
+# A sender of a cancelled file hears of it within this, on the busiest machine; benchmarks tell how soon it is.
+_HEAR_NS = 15_000_000_000
 _LASTING = ("status", "cancelled_at", "cancelled_by", "cancel_reason", "sha256", "bytes_received", "revision")
 
 

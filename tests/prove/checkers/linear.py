@@ -15,7 +15,7 @@ from prove.checkers.violation import Violation
 from prove.history import NEVER, History, Op
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
-# Of a cancel whose answer was lost: the first read tells.
+# Of a cancel whose answer was lost: the first read, or the repeated answer, tells.
 _UNTOLD = -1
 
 
@@ -91,9 +91,11 @@ def _cancels(at: int, by: str, request_id: str, stream: str = "") -> Step:
             if stream and state.writer != stream:
                 return None
             return state.moved("cancelled", cancelled_at=at, cancelled_by=by, request_id=request_id)
-        # The first answer again.
-        repeats = bool(request_id) and state.request_id == request_id and at in {state.cancelled_at, _UNTOLD}
-        return state if repeats else None
+        if not request_id or state.request_id != request_id:
+            return None
+        # The first answer again; where that was lost, this one tells when it was.
+        first = at if state.cancelled_at == _UNTOLD else state.cancelled_at
+        return replace(state, cancelled_at=first) if at in {first, _UNTOLD} else None
 
     return step
 

@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
+
 from prove.mutants.registry import mutant
 from prove.patching import MutantRotten, change
 from upload_server import janitor
-from upload_server.ingest import stream, syncer
-from upload_server.sink import Chunk, disk
+from upload_server.ingest import syncer
+from upload_server.sink import Chunk, SinkFile, disk
 from upload_server.store.sqlite import cancelling, committer
 from upload_server.store.sqlite.writes import Write
+
+log = structlog.get_logger(__name__)
 
 
 @mutant
@@ -60,26 +64,32 @@ def volatile_disk() -> None:
 
 @mutant
 def late_bytes_told() -> None:
-    """No bug: what is written of a file after its cancel was committed goes to the log, for the benchmark."""
-    if not hasattr(committer.Committer, "run") or not hasattr(stream.Stream, "_write"):
-        raise MutantRotten("Committer.run or Stream._write is gone")
-    run, write = committer.Committer.run, stream.Stream._write
+    """No bug: when a cancel was committed goes to the log, and what is written of its file later, for the benchmark."""
+    if not hasattr(committer.Committer, "run") or not hasattr(disk.DiskFile, "append"):
+        raise MutantRotten("Committer.run or DiskFile.append is gone")
+    run, opened, append = committer.Committer.run, disk.DiskSink.open, disk.DiskFile.append
     committed: dict[str, float] = {}
 
     def timed_run(self: committer.Committer, group: Sequence[Write[Any]]) -> committer.Committed:
         done = run(self, group)
         for each in group:
             if isinstance(each, cancelling.CancelFile):
-                committed.setdefault(each.file_id, time.monotonic())
+                committed[each.file_id] = time.time()
+                log.info("committed", file_id=each.file_id, at=int(time.time() * 1e6))
         return done
 
-    def timed_write(self: stream.Stream, chunks: list[Chunk], start: int, with_digest: bool) -> bool:
-        wrote = write(self, chunks, start, with_digest)
-        after = time.monotonic() - committed.get(self._file.file_id, float("inf"))
-        if wrote and after > 0:
-            count = sum(map(len, chunks))
-            stream.log.info("late bytes", file_id=self._file.file_id, bytes=count, milliseconds=after * 1000)
-        return wrote
+    def named_open(self: disk.DiskSink, file_id: str, offset: int) -> SinkFile:
+        file = opened(self, file_id, offset)
+        vars(file)["file_id"] = file_id
+        return file
+
+    def timed_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
+        append(self, chunks)
+        file_id = vars(self)["file_id"]
+        after = time.time() - committed.get(file_id, float("inf"))
+        if after > 0:
+            log.info("late bytes", file_id=file_id, bytes=sum(map(len, chunks)), milliseconds=after * 1000)
 
     committer.Committer.run = timed_run  # type: ignore[method-assign]
-    stream.Stream._write = timed_write  # type: ignore[method-assign]
+    disk.DiskSink.open = named_open  # type: ignore[method-assign]
+    disk.DiskFile.append = timed_append  # type: ignore[method-assign]

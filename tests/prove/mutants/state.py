@@ -92,7 +92,7 @@ def sender_told_before_commit() -> None:
     """The open stream is told that its file is cancelled before it is."""
     early = (
         "    self._ingest.stop_file(file_id, command.at, command.caller.cancelled_by, command.reason)\n"
-        "    await asyncio.sleep(0.1)\n"
+        "    await asyncio.sleep(0.5)\n"
     )
     change(service, "Uploads._cancel_file", (_CANCEL, early + _CANCEL))
 
@@ -104,7 +104,7 @@ def answer_before_commit() -> None:
     change(committer, "Committer._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
     tell = "self._tell(self._deliver, group, done)"
     late = (
-        "; __import__('time').sleep(0.02)"
+        "; __import__('time').sleep(0.2)"
         "; late, self._committer.late = getattr(self._committer, 'late', None), None"
         "; late and late()"
     )

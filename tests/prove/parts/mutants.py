@@ -1,0 +1,56 @@
+"""Every named bug once, each with what is known to catch it; and nobody complains of the server as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+
+from faults.catches import CRASH_CATCHES, crash_escapes
+from prove.catches import CATCHES, SOUND, escapes, play
+from prove.checkers import check
+from prove.parts.figures import Figures, Share
+from prove.stage import Patience
+
+Try = Callable[[Path], Coroutine[None, None, list[str]]]
+
+
+def run(share: Share, figures: Figures) -> None:
+    """Play every bug; one that is not caught is found wanting as much as a broken promise."""
+    for kind, name, tried in _all():
+        folder = Path(tempfile.mkdtemp(prefix="prove-"))
+        said = asyncio.run(_said(tried(folder)))
+        figures.counts[kind] += 1
+        figures.counts[f"{kind}: as it must be"] += not said
+        figures.found((f"{name}: {text}" for text in said), folder)
+        if not said:
+            shutil.rmtree(folder)
+        share.say(f"{name}: {said[0] if said else 'as it must be'}")
+
+
+def _all() -> Iterator[tuple[str, str, Try]]:
+    for bug in CATCHES:
+        yield "mutants", bug, lambda folder, bug=bug: _escapes(escapes(bug, folder))  # type: ignore[misc]
+    for bug in CRASH_CATCHES:
+        yield "mutants under crashes", bug, lambda folder, bug=bug: _escapes(crash_escapes(bug, folder))  # type: ignore[misc]
+    for scenario, on in SOUND:
+        yield "scenarios without a bug", f"{scenario} {on}", lambda folder, s=scenario, on=on: _sound(s, on, folder)  # type: ignore[misc]
+
+
+async def _said(tried: Coroutine[None, None, list[str]]) -> list[str]:
+    """What it says; a bug that cannot be put in any more, or a server that does not start, says so too."""
+    try:
+        return await tried
+    except Exception as error:  # noqa: BLE001 - told, and counted
+        return [repr(error)[-500:]]
+
+
+async def _escapes(tried: Coroutine[None, None, str]) -> list[str]:
+    said = await tried
+    return [said] if said else []
+
+
+async def _sound(scenario: str, on: str, folder: Path) -> list[str]:
+    return [str(found) for found in check(await play(scenario, on, folder, Patience()))]
