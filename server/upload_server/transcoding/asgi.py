@@ -13,6 +13,7 @@ from urllib.parse import quote
 from .errors import FaultError, FaultKind
 from .metadata import Headers
 from .router import MalformedPathError
+from .timers import Timers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -77,19 +78,20 @@ def raw_path(scope: Scope) -> str:
     return text or "/"
 
 
-async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, deadline: float | None) -> bytes:
+async def read_body(
+    receive: Receive, headers: Headers, limits: BodyLimits, deadline: float | None, timers: Timers
+) -> bytes:
     """The whole body, within its limits; FaultError past one of them."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:19]) > limits.max_bytes:
         raise _too_large(limits, unread=True)
-    loop = asyncio.get_running_loop()
-    last = loop.time() + limits.total_seconds
+    last = time.monotonic() + limits.total_seconds
     if deadline is not None:
-        last = min(last, loop.time() + deadline - time.monotonic())
+        last = min(last, deadline)
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout_at(min(last, loop.time() + limits.idle_seconds)) as timeout:
+        with timers.limit(min(last - time.monotonic(), limits.idle_seconds)) as limit:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -103,7 +105,7 @@ async def read_body(receive: Receive, headers: Headers, limits: BodyLimits, dead
                 if not more:
                     return b"".join(chunks)
                 if chunk:
-                    timeout.reschedule(min(last, loop.time() + limits.idle_seconds))
+                    limit.restart(min(last - time.monotonic(), limits.idle_seconds))
                 else:
                     await asyncio.sleep(0)  # empty chunks without end must not hold the loop
     except TimeoutError:

@@ -11,7 +11,7 @@ from .asgi import HeaderList, Send
 from .binding import Method
 from .context import HttpContext
 from .errors import Fault, FaultKind
-from .guard import Guard
+from .guard import Guard, SelfCancelledError
 from .metadata import response_headers
 from .status import Outcome
 from .streams import Framer
@@ -44,7 +44,7 @@ def check_type(method: Method, response: object) -> None:
         raise TypeError(f"{method.name} returned {type(response).__name__}, not {method.response.full_name}")
 
 
-def outcome_of_error(method: Method, context: HttpContext, error: BaseException) -> Outcome | Fault:
+def outcome_of_error(method: Method, context: HttpContext, error: Exception) -> Outcome | Fault:
     """What an exception of the servicer means, as in grpc.aio; its text goes to the log only."""
     aborted = context.outcome()
     if context.aborted and aborted is not None:
@@ -52,7 +52,7 @@ def outcome_of_error(method: Method, context: HttpContext, error: BaseException)
     if isinstance(error, UnprintableError):
         _log.error("%s: the response cannot be written as JSON", method.name, exc_info=error.__cause__)
         return UNPRINTABLE
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, SelfCancelledError):
         return Fault(FaultKind.CANCELLED, "the call was cancelled")
     _log.error("%s: unexpected exception", method.name, exc_info=error)
     return aborted or UNEXPECTED
@@ -72,8 +72,8 @@ class StreamCall:
         self._lock = asyncio.Lock()
         self._last_sent = 0.0
 
-    async def run(self, guard: Guard[Outcome | None], request: Any, heartbeat: float) -> asyncio.Task[Outcome | None]:
-        """The finished pump; its result is the error that the servicer set."""
+    async def run(self, guard: Guard, request: Any, heartbeat: float) -> Outcome | None:
+        """Sends the stream; returns the error that the servicer set, raises what it raises."""
         beat = asyncio.create_task(self._beat(heartbeat)) if self._framer.heartbeat and not self._head else None
         try:
             return await guard.run(self._pump(request))

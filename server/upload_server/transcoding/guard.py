@@ -6,13 +6,17 @@ Must not know what runs, nor how its end is told to the client.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from .asgi import Receive
+from .timers import Timer, Timers
 
 T = TypeVar("T")
+
+Tell = Callable[["Cause"], Coroutine[Any, Any, None]]
+"""Tells the client why its call was ended, if it is still there."""
 
 _log = logging.getLogger(__name__)
 _MOST_REPEATS: Final = 8
@@ -27,64 +31,97 @@ class Cause(Enum):
     SHUTDOWN = "shutdown"
 
 
-class Guard(Generic[T]):
-    """Runs one coroutine as a task and ends it when something outside says so."""
+class EndedError(Exception):
+    """The call was ended from outside; its client has been told."""
 
-    def __init__(self, receive: Receive, deadline: float | None, watch_after: float) -> None:
+
+class SelfCancelledError(Exception):
+    """What ran raised CancelledError, though nobody had cancelled it."""
+
+
+class Guard:
+    """Runs one call in the current task and interrupts it when something outside says so.
+
+    The client is told at once, by a task of its own: what is interrupted may take its time to clean up.
+    """
+
+    def __init__(
+        self, timers: Timers, receive: Receive, tell: Tell, deadline: float | None, watch_after: float
+    ) -> None:
         """`watch_after`: seconds; a call that is over before never pays for watching its client."""
         self.cause: Cause | None = None
+        self._timers = timers
         self._receive = receive
+        self._tell = tell
         self._deadline = deadline
         self._watch_after = watch_after
-        self._task: asyncio.Task[T] | None = None
+        # The task, while it can be interrupted.
+        self._task: asyncio.Task[Any] | None = None
+        self._at_deadline: asyncio.TimerHandle | None = None
+        self._before_watching: Timer | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._wake: asyncio.Future[None] | None = None
+        self._teller: asyncio.Task[None] | None = None
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """The finished task; one that was ended from outside may still be cleaning up (see `cause`)."""
-        loop = asyncio.get_running_loop()
-        self._wake = loop.create_future()
-        task = self._task = loop.create_task(work)
-        task.add_done_callback(self._wake_up)
-        timers: list[asyncio.TimerHandle] = []
-        if self._deadline is not None:
-            timers.append(loop.call_later(self._deadline - time.monotonic(), self.end, Cause.DEADLINE))
-        if self._watch_after > 0:
-            timers.append(loop.call_later(self._watch_after, self._start_watching))
-        else:
-            self._start_watching()
+    async def run(self, work: Awaitable[T]) -> T:
+        """What `work` gives or raises; EndedError after its end if it was ended from outside."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - coroutines run in tasks
+        cancelling = task.cancelling()
+        self._start(task)
         try:
-            await self._wake
-        except asyncio.CancelledError:
-            task.cancel()
+            try:
+                result = await work
+            finally:
+                self._stop(task)
+        except asyncio.CancelledError as error:
+            if task.cancelling() > cancelling:  # by the server
+                raise
+            await self._check(None)
+            raise SelfCancelledError from error
+        except Exception as error:
+            await self._check(error)
             raise
-        finally:
-            for timer in timers:
-                timer.cancel()
-            if self._watcher is not None:
-                self._watcher.cancel()
-        return task
+        await self._check(None)
+        return result
 
     def end(self, cause: Cause) -> None:
-        """Cancels what runs, unless it has ended already."""
+        """Interrupts what runs, unless it has ended already."""
         task = self._task
-        if self.cause is None and task is not None and not task.done():
+        if self.cause is None and task is not None:
             self.cause = cause
+            self._teller = asyncio.get_running_loop().create_task(self._tell(cause))
             task.cancel()
-            self._wake_up()
 
-    async def join(self) -> None:
-        """Waits until what was ended has cleaned up, and logs what went wrong with that."""
-        task = self._task
-        if task is None or self.cause is None:
+    def _start(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            self._at_deadline = asyncio.get_running_loop().call_later(left, self.end, Cause.DEADLINE)
+        if self._watch_after > 0:
+            self._before_watching = self._timers.after(self._watch_after, self._start_watching)
+        else:
+            self._start_watching()
+
+    def _stop(self, task: asyncio.Task[Any]) -> None:
+        """From here on nothing is interrupted."""
+        self._task = None
+        if self._at_deadline is not None:
+            self._at_deadline.cancel()
+        if self._before_watching is not None:
+            self._before_watching.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self.cause is not None:
+            task.uncancel()
+
+    async def _check(self, error: Exception | None) -> None:
+        """Raises EndedError if the call was ended from outside; `error` is what its clean-up failed with."""
+        if self._teller is None:
             return
-        await asyncio.wait((task,))
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if error is not None:
             _log.error("a call that was ended failed to clean up", exc_info=error)
-
-    def _wake_up(self, _task: object = None) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        await self._teller
+        raise EndedError
 
     def _start_watching(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())

@@ -3,7 +3,6 @@
 Must not know routing, nor any service.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,12 +26,13 @@ from .binding import Binding
 from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
 from .context import HttpContext, HttpRequest
 from .errors import Fault, FaultError, FaultKind, FieldError
-from .guard import Cause, Guard
+from .guard import Cause, EndedError, Guard
 from .metadata import PREFIX, Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
 from .options import Options
 from .router import Match
 from .status import Outcome, StatusWriter
 from .streams import Events, Framer, content_type_of, framer_for, http_body
+from .timers import Timers
 
 _WATCH_UNARY_AFTER: Final = 0.02
 """Seconds before a unary call's client is watched: most are answered by then."""
@@ -47,7 +47,8 @@ class Shared:
     writer: StatusWriter
     limits: BodyLimits
     extra_metadata: tuple[Metadatum, ...]
-    streams: set[Guard[Outcome | None]] = field(default_factory=set)
+    timers: Timers = field(default_factory=Timers)
+    streams: set[Guard] = field(default_factory=set)
     draining: bool = False
 
     async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
@@ -123,7 +124,7 @@ class ServedRequest:
             encoding = self._headers.get(b"content-encoding")
             if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
                 raise FaultError(FaultKind.UNSUPPORTED_ENCODING, "content-encoding is not supported", unread=True)
-        body = await read_body(self._receive, self._headers, self._shared.limits, deadline)
+        body = await read_body(self._receive, self._headers, self._shared.limits, deadline, self._shared.timers)
         content_type = self._headers.get(b"content-type") or b""
         return body, content_type.decode("latin-1")
 
@@ -135,17 +136,18 @@ class ServedRequest:
 
     async def _unary(self, request: Any, context: HttpContext, deadline: float | None) -> None:
         method = self._binding.method
-        guard: Guard[Any] = Guard(self._receive, deadline, _WATCH_UNARY_AFTER)
-        task = await guard.run(call_unary(method, request, context))
-        ended = self._ended(guard.cause, context)
-        if ended is not None or guard.cause is not None:
-            if ended is not None:
-                await self._fail(ended)
-            await guard.join()
-            return
+
+        async def tell(cause: Cause) -> None:
+            fault = _ended(cause, context)
+            if fault is not None:
+                await self._fail(fault)
+
+        guard = Guard(self._shared.timers, self._receive, tell, deadline, _WATCH_UNARY_AFTER)
         try:
-            response = task.result()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told apart and logged there
+            response = await guard.run(call_unary(method, request, context))
+        except EndedError:
+            return
+        except Exception as error:  # noqa: BLE001 - told apart and logged there
             await self._fail(outcome_of_error(method, context, error))
             return
         if isinstance(response, Outcome):
@@ -177,32 +179,28 @@ class ServedRequest:
         if isinstance(framer, Events):
             self._resume(request)
         call = StreamCall(self._binding.method, self._send, framer, context, head=self._head)
-        guard: Guard[Outcome | None] = Guard(self._receive, deadline, 0.0)
+
+        async def tell(cause: Cause) -> None:
+            fault = _ended(cause, context)
+            if fault is not None:
+                await self._end_stream(call, framer, fault)
+
+        guard = Guard(self._shared.timers, self._receive, tell, deadline, 0.0)
         if self._shared.draining:
             raise FaultError(FaultKind.SHUTTING_DOWN, "the server is shutting down")
         self._shared.streams.add(guard)
         try:
-            task = await call.run(guard, request, self._shared.options.sse_heartbeat)
-        finally:
-            self._shared.streams.discard(guard)
-        try:
-            if guard.cause is not None:
-                ended = self._ended(guard.cause, context)
-                if ended is not None:
-                    await self._end_stream(call, framer, ended)
-            else:
-                await self._end_stream(call, framer, self._result(task, context))
-        finally:
-            await guard.join()
-
-    def _result(self, task: "asyncio.Task[Outcome | None]", context: HttpContext) -> Outcome | Fault | None:
-        try:
-            return task.result()
+            result: Outcome | Fault | None = await call.run(guard, request, self._shared.options.sse_heartbeat)
+        except EndedError:
+            return
         except DisconnectedError:
             context.cancel()
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told apart and logged there
-            return outcome_of_error(self._binding.method, context, error)
+        except Exception as error:  # noqa: BLE001 - told apart and logged there
+            result = outcome_of_error(self._binding.method, context, error)
+        finally:
+            self._shared.streams.discard(guard)
+        await self._end_stream(call, framer, result)
 
     async def _end_stream(self, call: StreamCall, framer: Framer, result: Outcome | Fault | None) -> None:
         if call.started:
@@ -228,20 +226,19 @@ class ServedRequest:
         except (UnicodeDecodeError, FieldError):
             raise FaultError(FaultKind.INVALID_HEADER, "malformed Last-Event-ID header") from None
 
-    def _ended(self, cause: Cause | None, context: HttpContext) -> Fault | None:
-        """What the client is told of a call that was ended from outside, if it is still there."""
-        if cause is None:
-            return None
-        context.cancel()
-        if cause is Cause.DEADLINE:
-            return Fault(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
-        if cause is Cause.SHUTDOWN:
-            return Fault(FaultKind.SHUTTING_DOWN, "the server is shutting down")
-        return None
-
     async def _fail(self, result: Outcome | Fault) -> None:
         outcome = self._shared.writer.outcome(result) if isinstance(result, Fault) else result
         await self._shared.send_outcome(outcome, self._send, head=self._head, trailers=self._trailers)
+
+
+def _ended(cause: Cause, context: HttpContext) -> Fault | None:
+    """What the client is told of a call that was ended from outside; None when it has left."""
+    context.cancel()
+    if cause is Cause.DEADLINE:
+        return Fault(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
+    if cause is Cause.SHUTDOWN:
+        return Fault(FaultKind.SHUTTING_DOWN, "the server is shutting down")
+    return None
 
 
 def _metadata_headers(
