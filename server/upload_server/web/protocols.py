@@ -54,6 +54,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # Whether a head is expected or has come in part: from the start, and then with each message.
+        self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -63,22 +65,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
-        self._expect_head()
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
-        self._head_arrived()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that is still not complete after its bound."""
         super().data_received(data)
-        if self._head_timer is None or self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+        if self._in_head and not self.transport.is_closing():
+            # Most heads come whole and never need a timer.
+            self._wait_for_head()
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed as every error is told; uvicorn would send ``msg`` as text."""
@@ -87,21 +90,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Start to wait for the rest of a head."""
+        """Note that a head has begun."""
         super().on_message_begin()
-        self._expect_head()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Stop waiting."""
-        self._head_arrived()
+        """Note that it is complete."""
+        self._in_head = False
+        self._stop_waiting()
         super().on_headers_complete()
 
-    def _expect_head(self) -> None:
+    def _wait_for_head(self) -> None:
         if self._head_timer is None:
             self._head_bytes = 0
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _head_arrived(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
