@@ -131,13 +131,18 @@ class Uploads:
         """Cancel a file; with ``fence`` only while the stream that holds it is still the file's writer."""
         _check_cancel("file_id", file_id, reason, request_id)
         command = self._command(caller, "CancelFile", request_id, [file_id, reason], reason)
-        return await self._own(self._cancel_file(file_id, command, fence))
+        return await self._own(self._held(file_id, self._cancel_file(file_id, command, fence)))
 
     async def cancel_batch(self, batch_id: str, reason: str, request_id: str, caller: Caller) -> CancelledBatch:
         """Cancel a batch and its files that are not yet final, in one transaction."""
         _check_cancel("batch_id", batch_id, reason, request_id)
         command = self._command(caller, "CancelBatch", request_id, [batch_id, reason], reason)
-        return await self._own(self._cancel_batch(batch_id, command))
+        return await self._own(self._held(batch_id, self._cancel_batch(batch_id, command)))
+
+    async def _held(self, identifier: str, cancel: Coroutine[object, object, T]) -> T:
+        """Carry out a cancel; meanwhile no further byte of what it is about is written."""
+        with self._ingest.hold(identifier):
+            return await cancel
 
     async def _cancel_file(self, file_id: str, command: Command, fence: int | None) -> CancelledFile:
         result = await self._counted(self._store.cancel_file(file_id, command, fence), command)

@@ -29,10 +29,10 @@ HERE = Path(__file__).parent
 METHOD = "/upload.v1.UploadService/"
 
 
-def build_loadgen(folder: Path) -> Path:
-    """Build the load generator; Go moves the bytes so that the client is not what is measured."""
-    program = folder / "loadgen"
-    subprocess.run(["go", "build", "-o", str(program), "."], cwd=HERE / "loadgen", check=True)
+def build_loadgen(folder: Path, name: str = "") -> Path:
+    """Build a load generator; Go moves the bytes so that the client is not what is measured."""
+    program = folder / (name or "loadgen")
+    subprocess.run(["go", "build", "-o", str(program), f"./{name}"], cwd=HERE / "loadgen", check=True)
     return program
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
+import uuid
 from pathlib import Path
 
 import pytest
 
 from ingest.world import CALLER, KIB, MIB, World, open_world, send
+from upload.v1 import upload_pb2 as pb
 from upload_server.domain import FileStatus
 from upload_server.errors import FileNotCancellable, ShuttingDown, UploadCancelled, UploadIdle
 from upload_server.ingest import Limits, Upload
+from upload_server.janitor import Janitor
+from upload_server.rpc.inbox import Inbox
+from upload_server.rpc.upload_stream import Data, UploadMessage, UploadStream, size_of
+from upload_server.service import Uploads
+from upload_server.telemetry import Metrics
+from upload_server.watch import WatchHub
 
 
 async def test_a_cancel_in_mid_stream_stops_the_bytes(world: World) -> None:
@@ -34,8 +43,8 @@ async def test_a_cancel_in_mid_stream_stops_the_bytes(world: World) -> None:
     with pytest.raises(UploadCancelled) as raised:
         await sending
     await world.ingest.wait_closed(file_id)
-    # At most the hop that was under way.
-    assert world.sink.size(file_id) <= at_cancel + MIB
+    # At most the chunk that was under way.
+    assert world.sink.size(file_id) <= at_cancel + len(chunk)
     row = await world.row(file_id)
     told = raised.value.file
     assert row.status is FileStatus.CANCELLED
@@ -68,6 +77,103 @@ async def test_nothing_is_written_after_the_signal_but_the_hop_under_way(world: 
     assert world.sink.syncs == 0
     assert upload.durable == 0
     await upload.close()
+
+
+async def test_a_cancel_in_the_middle_of_a_hop_lets_one_more_chunk_through_and_no_other(world: World) -> None:
+    chunk = 256 * KIB
+    file_id, upload = await hop_of_three_under_way(world, chunk)
+    await world.cancel(file_id)
+    world.sink.appending.open()
+    await world.ingest.wait_closed(file_id)
+    # The first hop, and the chunk that the thread was writing when the cancel was committed.
+    assert world.sink.content(file_id) == b"a" * chunk + b"b" * chunk
+    assert world.observed.taken == 2 * chunk
+    await upload.close()
+
+
+async def test_no_byte_is_written_while_a_cancel_is_being_decided(world: World) -> None:
+    chunk = 256 * KIB
+    file_id, upload = await hop_of_three_under_way(world, chunk)
+    with world.ingest.hold(file_id), world.ingest.hold(file_id):
+        world.sink.appending.open()
+        await world.observed.took.wait()
+        await upload.write(b"e" * 10)
+        # Nobody has told the stream yet: it must know by itself.
+        await world.cancel(file_id, tell=False)
+        await asyncio.sleep(0.05)
+        assert world.sink.size(file_id) == 2 * chunk
+    await upload.close()
+
+
+async def test_between_a_cancel_s_commit_and_its_news_no_byte_is_written(world: World) -> None:
+    file_id = await world.initiate(100 * MIB)
+    upload = await world.open(file_id)
+    world.store.hold_cancel = asyncio.Event()
+    cancelling = asyncio.create_task(service_on(world).cancel_file(file_id, "", "", CALLER))
+    await world.store.cancelled.wait()
+    await upload.write(b"x" * MIB)
+    await asyncio.sleep(0.05)
+    assert world.sink.size(file_id) == 0
+    world.store.hold_cancel.set()
+    await cancelling
+    with pytest.raises(UploadCancelled):
+        await upload.write(b"x")
+    await upload.close()
+
+
+def service_on(world: World) -> Uploads:
+    metrics = Metrics()
+    return Uploads(
+        world.store,
+        world.ingest,
+        WatchHub(world.store, history=10, bookmark_interval=15, observer=metrics),
+        Janitor(
+            world.store, world.sink, world.ingest, clock=world.now, upload_ttl=60, request_ttl=60, observer=metrics
+        ),
+        clock=world.now,
+        new_id=lambda: str(uuid.uuid4()),
+        max_file_bytes=1024 * MIB,
+        on_changed=lambda audited, _: world.changes.append(audited),
+        observer=metrics,
+    )
+
+
+@pytest.mark.parametrize("whole_batch", [True, False])
+async def test_after_a_cancel_that_was_refused_the_bytes_go_on(world: World, whole_batch: bool) -> None:
+    batch_id, (file_id,) = await world.initiate_batch([MIB])
+    content = os.urandom(MIB)
+    upload = await world.open(file_id)
+    with world.ingest.hold(batch_id if whole_batch else file_id):
+        await send(upload, content)
+        committing = asyncio.create_task(upload.commit(hashlib.sha256(content).hexdigest(), CALLER))
+        await asyncio.sleep(0.05)
+        assert world.sink.size(file_id) == 0
+        with world.ingest.hold(str(uuid.uuid4())):
+            pass
+        await asyncio.sleep(0.05)
+        assert world.sink.size(file_id) == 0
+    assert (await committing).status is FileStatus.COMPLETED
+    assert world.sink.content(file_id) == content
+    await upload.close()
+
+
+async def hop_of_three_under_way(world: World, chunk: int) -> tuple[str, Upload]:
+    """A file with a chunk written, and a thread about to write the first of three more."""
+    file_id = await world.initiate(100 * MIB)
+    upload = await world.open(file_id)
+    world.sink.appending.close()
+    await upload.write(b"a" * chunk)
+    await world.sink.appending.somebody_waits()
+    for byte in (b"b", b"c", b"d"):
+        await upload.write(byte * chunk)
+    world.sink.appended.close()
+    world.sink.appending.open()
+    await world.sink.appended.somebody_waits()
+    world.sink.appending.close()
+    world.sink.appended.open()
+    await world.sink.appending.somebody_waits()
+    world.observed.took.clear()
+    return file_id, upload
 
 
 async def test_a_hop_that_waited_for_a_thread_writes_nothing_after_the_signal(world: World) -> None:
@@ -105,6 +211,28 @@ async def test_a_sender_held_up_by_a_full_buffer_hears_at_once(tmp_path: Path) -
                 await task
         world.sink.appending.open()
         await upload.close()
+
+
+async def test_a_grpc_sender_hears_stopped_while_the_disk_still_hangs(world: World) -> None:
+    file_id = await world.initiate(MIB)
+    sent: asyncio.Queue[UploadMessage] = asyncio.Queue()
+    sent.put_nowait(pb.UploadFileRequest(header=pb.UploadHeader(file_id=file_id)))
+    sent.put_nowait(Data(memoryview(b"x" * KIB)))
+    world.sink.appending.close()
+    async with Inbox(sent.get, world.ingest.memory, size_of) as inbox:
+        responses = UploadStream(world.ingest, inbox, CALLER, idle_timeout=60).responses()
+        assert (await anext(responses)).WhichOneof("message") == "progress"
+        answer = asyncio.ensure_future(anext(responses))
+        await world.sink.appending.somebody_waits()
+        await world.cancel(file_id)
+        # Less than a close waits for a disk that hangs.
+        async with asyncio.timeout(Limits().close_seconds / 2):
+            assert (await answer).stopped.cancelled_by == "user"
+        assert world.ingest.is_open(file_id)
+        world.sink.appending.open()
+        with pytest.raises(UploadCancelled):
+            await anext(responses)
+        assert not world.ingest.is_open(file_id)
 
 
 async def test_a_cancel_this_node_was_not_told_of_is_found_at_the_next_record(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from upload_server.domain import Caller, File, FileSpec, Source
+from upload_server.domain import Caller, CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.sink import Chunk, SinkFile
 from upload_server.sink.disk import DiskSink
@@ -99,13 +99,15 @@ class GatedSink(DiskSink):
 
 
 class GatedStore(SqliteStore):
-    """The real store; claims and completions can be held up after their commit, and progress made to fail."""
+    """The real store; claims, completions and cancels can be held up after their commit, and progress made to fail."""
 
     hold_claim: asyncio.Event | None = None
     hold_complete: asyncio.Event | None = None
+    hold_cancel: asyncio.Event | None = None
     progress_error: Exception | None = None
     claimed: asyncio.Event
     completed: asyncio.Event
+    cancelled: asyncio.Event
     settled: asyncio.Event
 
     async def settle_deletions(self, rows: Sequence[int]) -> None:
@@ -127,6 +129,13 @@ class GatedStore(SqliteStore):
             self.completed.set()
             await self.hold_complete.wait()
         return await super().complete(file_id, fence, sha256, bytes_received, command)
+
+    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
+        result = await super().cancel_file(file_id, command, fence)
+        if self.hold_cancel is not None:
+            self.cancelled.set()
+            await self.hold_cancel.wait()
+        return result
 
     async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
         if self.progress_error is not None:
@@ -244,7 +253,8 @@ async def open_world(folder: Path, limits: Limits | None = None) -> AsyncIterato
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
     opened = await GatedStore.open(folder / "store.db", StoreOptions())
     assert isinstance(opened, GatedStore)
-    opened.claimed, opened.completed, opened.settled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    opened.claimed, opened.completed = asyncio.Event(), asyncio.Event()
+    opened.cancelled, opened.settled = asyncio.Event(), asyncio.Event()
     world = World(opened, GatedSink(folder / "bytes"), limits or Limits())
     try:
         yield world

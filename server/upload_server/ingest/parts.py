@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
+from upload_server.ingest.holds import Holds
 from upload_server.sink import Sink
 from upload_server.store import Audited, Store
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 # A message of a usual size, for which a stream waits when memory is short.
-_READ_BYTES = MIB // 4
+_READ_BYTES = 256 * KIB
 
 
 class IngestObserver(Protocol):
@@ -66,8 +68,10 @@ class Limits:
     # A stream may hold this much before `write` waits; all streams together that much before each waits for its own.
     buffer_bytes: int = 2 * MIB
     total_buffer_bytes: int = 64 * MIB
-    # Written, or hashed from disk, by one hop to a thread: what a cancelled stream can at most still write.
+    # Written by one hop to a thread.
     hop_bytes: int = 1 * MIB
+    # Written at once, or a single message that is larger: what a cancelled stream can at most still write.
+    piece_bytes: int = 256 * KIB
     # A resumed prefix that lags further than this behind the stream is hashed beside it; less is caught up in one hop.
     lag_bytes: int = 8 * MIB
     # How long `close` waits for the last sync, and a take-over for the old stream's disk work.
@@ -155,6 +159,7 @@ class Parts:
     on_changed: Callable[[Audited, float], None]
     tasks: Tasks
     memory: Memory
+    holds: Holds
 
     async def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run blocking ``work`` on the ingest's threads. Only from tasks of ours: a cancelled hop goes on unseen."""

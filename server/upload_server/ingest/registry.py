@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -18,6 +19,7 @@ import structlog
 
 from upload_server.domain import Caller, File, FileStatus, Source
 from upload_server.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
+from upload_server.ingest.holds import Holds
 from upload_server.ingest.parts import IngestObserver, Limits, Memory, NoObserver, Parts, Tasks
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
@@ -129,6 +131,7 @@ class Ingest:
             on_changed=on_changed,
             tasks=Tasks(),
             memory=Memory((limits or Limits()).total_buffer_bytes),
+            holds=Holds(),
         )
         self._slots: dict[str, _Slot] = {}
         self._refusal: Stopped | None = None
@@ -155,6 +158,10 @@ class Ingest:
         return self._parts.memory
 
     # For the service -----------------------------------------------------------------------------------------------
+
+    def hold(self, identifier: str) -> AbstractContextManager[None]:
+        """Let no further byte of a file, or of a batch's files, reach the disk while its cancel is being decided."""
+        return self._parts.holds.hold(identifier)
 
     def stop_file(self, file_id: str, cancelled_at: datetime, cancelled_by: str, reason: str) -> None:
         """Tell the open stream of a file whose cancel is committed, if there is one."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -25,6 +26,14 @@ log = structlog.get_logger(__name__)
 
 # What a queued message costs besides its bytes, so that a million of one byte each are bounded as well.
 _MESSAGE_COST = 64
+
+
+@dataclass(slots=True)
+class Piece:
+    """Messages that are written at once, and their bytes together."""
+
+    chunks: list[Chunk]
+    size: int
 
 
 class Stream:
@@ -136,7 +145,10 @@ class Stream:
 
     async def _work(self) -> None:
         """Do the next thing there is to do, or wait for one."""
-        if self._queue and not self._syncer.lags:
+        if self._queue and self._parts.holds.apply(self._file):
+            self._parts.holds.on_change(self._fate.changed)
+            await self._fate.change()
+        elif self._queue and not self._syncer.lags:
             await self._write_some()
             self._syncer.start_if_due()
         elif self._finalising and not self._queue and not self._ready:
@@ -150,30 +162,44 @@ class Stream:
         return (self._closing or self._fate.stopped) and not self._queue
 
     async def _write_some(self) -> None:
-        chunks: list[Chunk] = []
-        size = 0
-        while self._queue and (not chunks or size + len(self._queue[0]) <= self._parts.limits.hop_bytes):
-            chunks.append(self._queue.popleft())
-            size += len(chunks[-1])
+        pieces: list[Piece] = []
+        left = self._parts.limits.hop_bytes
+        while self._queue and (not pieces or len(self._queue[0]) <= left):
+            pieces.append(self._take_piece(left))
+            left -= pieces[-1].size
         try:
-            if await self._parts.hop(self._write, chunks, self.marks.written, self._catching_up is None):
-                self.marks.written += size
-                self._parts.observer.bytes_taken(size)
+            written = await self._parts.hop(self._write, pieces, self.marks.written, self._catching_up is None)
+            for piece in reversed(pieces[written:]):
+                self._queue.extendleft(reversed(piece.chunks))
+            for piece in pieces[:written]:
+                self.marks.written += piece.size
+                self._charge(-piece.size - _MESSAGE_COST * len(piece.chunks))
+                self._parts.observer.bytes_taken(piece.size)
         finally:
-            self._charge(-size - _MESSAGE_COST * len(chunks))
             self._fate.changed()
 
-    def _write(self, chunks: list[Chunk], start: int, with_digest: bool) -> bool:
-        """Write and hash; runs on a thread. Looks at the signal before and after the write. False: nothing written."""
-        if self._fate.abandoned:
-            return False
-        self._sink_file.append(chunks)
-        self._last_write = time.monotonic()
-        if with_digest and not self._fate.abandoned:
-            self._digest.follow(start, self._digest_unwanted)
-            if self._digest.position == start:
-                self._digest.update(chunks)
-        return True
+    def _take_piece(self, most: int) -> Piece:
+        """Take from the queue what is written at once: some messages, or a single large one."""
+        piece = Piece([], 0)
+        most = min(most, self._parts.limits.piece_bytes)
+        while self._queue and (not piece.chunks or piece.size + len(self._queue[0]) <= most):
+            piece.chunks.append(self._queue.popleft())
+            piece.size += len(piece.chunks[-1])
+        return piece
+
+    def _write(self, pieces: Sequence[Piece], start: int, with_digest: bool) -> int:
+        """Write and hash; runs on a thread. Returns how many pieces were written: before each it looks for a cancel."""
+        for number, piece in enumerate(pieces):
+            if self._fate.abandoned or self._parts.holds.apply(self._file):
+                return number
+            self._sink_file.append(piece.chunks)
+            self._last_write = time.monotonic()
+            if with_digest and not self._fate.abandoned:
+                self._digest.follow(start, self._digest_unwanted)
+                if self._digest.position == start:
+                    self._digest.update(piece.chunks)
+            start += piece.size
+        return len(pieces)
 
     async def _make_ready(self) -> None:
         """All is written: catch the digest up and sync, both at once; not recorded, since `complete` does that."""

@@ -79,6 +79,8 @@ class UploadStream:
         self._heard_at = self._loop.time()
         # What the sender was told last.
         self._told = -1
+        # Once it is open.
+        self._upload: Upload | None = None
 
     async def responses(self) -> AsyncIterator[pb.UploadFileResponse]:
         """Yield what the sender hears; raises what the call ends with."""
@@ -86,32 +88,38 @@ class UploadStream:
             async for response in self._course():
                 yield response
         except UploadCancelled as error:
+            # Told before anything is waited for: the disk may be busy.
             yield pb.UploadFileResponse(stopped=stopped_to_proto(error.file))
             await self._inbox.discard(_HEAR_SECONDS)
             raise
         except UploadError:
+            await self._close()
             await self._inbox.discard()
             raise
+        finally:
+            await self._close()
 
     async def _course(self) -> AsyncIterator[pb.UploadFileResponse]:
         header = await self._header()
-        upload = await self._ingest.open(header.file_id, header.offset, self._caller)
+        self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
         upload.on_news(self._inbox.ring)
-        try:
-            yield self._progress(upload)
-            while not self._inbox.ended:
-                if upload.durable > self._told:
-                    yield self._progress(upload)
-                commit = await self._step(upload)
-                if commit is not None:
-                    file = await upload.commit(commit.sha256, self._caller)
-                    yield pb.UploadFileResponse(completed=file_to_proto(file))
-                    return
-            await upload.close()
+        yield self._progress(upload)
+        while not self._inbox.ended:
             if upload.durable > self._told:
                 yield self._progress(upload)
-        finally:
-            await upload.close()
+            commit = await self._step(upload)
+            if commit is not None:
+                file = await upload.commit(commit.sha256, self._caller)
+                yield pb.UploadFileResponse(completed=file_to_proto(file))
+                return
+        await upload.close()
+        if upload.durable > self._told:
+            yield self._progress(upload)
+
+    async def _close(self) -> None:
+        """Let go of the file, if it was opened; waits for the disk."""
+        if self._upload is not None:
+            await self._upload.close()
 
     async def _header(self) -> pb.UploadHeader:
         while (message := self._inbox.take()) is None:
