@@ -18,6 +18,7 @@ from upload_server.store.sqlite.connection import (
     DATABASE_ERRORS,
     Connection,
     Whereabouts,
+    opened_read_only,
     surely_not_committed,
 )
 from upload_server.store.sqlite.transaction import Transaction
@@ -111,6 +112,9 @@ class Committer:
         except DATABASE_ERRORS as error:
             _log.warning("no write transaction can be begun: %s", error)
             self._roll_back(connection)
+            if opened_read_only(error):
+                # It would stay so when the disk works again.
+                self._disconnect()
             raise _NothingDone from error
 
     def _roll_back(self, connection: Connection) -> None:

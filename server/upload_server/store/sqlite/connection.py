@@ -103,6 +103,12 @@ def surely_not_committed(error: BaseException) -> bool:
     return code is not None and code & 0xFF in _NOT_COMMITTED
 
 
+def opened_read_only(error: BaseException) -> bool:
+    """Whether the connection cannot write at all: SQLite opens a file for reading that it fails to open for writing."""
+    code = error_code(error)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_READONLY
+
+
 class Whereabouts:
     """The identity of the database's files, to notice that they were removed or replaced under us.
 
