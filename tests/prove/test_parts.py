@@ -52,9 +52,8 @@ def test_the_table_names_a_part_once_and_its_violations_always() -> None:
 
 
 def test_a_run_leaves_its_figures_in_a_file(tmp_path: Path) -> None:
-    ended = prove(
-        "--only", "model", "--minutes", "0", "--scale", "0", "--seed", "7", "--json", str(tmp_path / "f.json")
-    )
+    file = tmp_path / "figures.json"
+    ended = prove("--only", "model", "--minutes", "0", "--scale", "0", "--seed", "7", "--json", str(file))
     said, complaints = ended.communicate(timeout=60)
 
     assert ended.returncode == 0, complaints
