@@ -19,8 +19,8 @@ import structlog
 import uvloop
 
 from upload_server import __version__
-from upload_server.arguments import add_operations
-from upload_server.config import Config, ConfigError, add_options, load, mistyped
+from upload_server.arguments import ExactParser, add_operations
+from upload_server.config import Config, ConfigError, add_options, load, mistyped, option_meant
 from upload_server.errors import CannotStart
 from upload_server.telemetry import BackgroundStream, configure_logging
 
@@ -32,10 +32,11 @@ EXIT_USAGE = 2
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    top = argparse.ArgumentParser(
+    top = ExactParser(
         prog="upload-server",
         description="The gRPC service that takes file uploads and cancels them for certain.",
-        epilog="Every option is also an environment variable: --grpc-port is UPLOAD_GRPC_PORT. The option wins.",
+        epilog="`upload-server serve --help` lists the options. Each is also an environment variable: --grpc-port is "
+        "UPLOAD_GRPC_PORT. The option wins.",
     )
     top.add_argument("--version", action="version", version=f"upload-server {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
@@ -54,7 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words.insert(0, "serve")
-    options = vars(parser().parse_args(words))
+    top = parser()
+    known, unknown = top.parse_known_args(words)
+    if unknown:
+        meant = option_meant(unknown[0])
+        top.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f'; did you mean {meant}?'}")
+    options = vars(known)
     command = options.pop("command")
     try:
         config = load(options, os.environ)

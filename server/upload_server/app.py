@@ -10,6 +10,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -21,14 +22,14 @@ from upload_server.domain import Source
 from upload_server.errors import CannotStart, UploadError
 from upload_server.ingest import Ingest
 from upload_server.janitor import Janitor
-from upload_server.journal import log_changes
+from upload_server.journal import Journal
 from upload_server.rpc.calls import Calls, Gate, Gates
 from upload_server.rpc.server import SERVICE, GrpcServer
 from upload_server.rpc.servicer import UploadServicer
 from upload_server.service import Uploads
 from upload_server.sink.disk import DiskSink
 from upload_server.store import Store
-from upload_server.store.lock import lock_directory
+from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.options import StoreOptions
 from upload_server.telemetry import Metrics
@@ -83,6 +84,7 @@ class Service:
         self._hub = WatchHub(
             store, history=config.watch_history, bookmark_interval=config.bookmark_interval, observer=metrics
         )
+        self._journal = Journal(store, with_files=config.log_level == "debug")
         sink = DiskSink(config.data_dir / "bytes")
         self._ingest = Ingest(
             store,
@@ -91,7 +93,7 @@ class Service:
             on_progress=self._hub.publish_progress,
             # Not `self._janitor.nudge`: the two know each other, and the janitor is made second.
             on_owed=lambda: self._janitor.nudge(),  # noqa: PLW0108
-            on_changed=log_changes,
+            on_changed=self._journal.changed,
             observer=metrics,
         )
         self._janitor = Janitor(
@@ -101,7 +103,7 @@ class Service:
             clock=utc_now,
             upload_ttl=config.upload_ttl,
             request_ttl=config.request_ttl,
-            on_changed=log_changes,
+            on_changed=self._journal.changed,
             observer=metrics,
         )
         self._sealer = Sealer(store)
@@ -114,7 +116,7 @@ class Service:
             clock=utc_now,
             new_id=new_id,
             max_file_bytes=config.max_file_bytes,
-            on_changed=log_changes,
+            on_changed=self._journal.changed,
             observer=metrics,
         )
         self._grpc = GrpcServer(
@@ -154,6 +156,7 @@ class Service:
                 self._janitor.run(),
                 self._sealer.run(),
                 self._orphans.run(),
+                self._journal.run(),
                 self._refresh_gauges(),
                 self._metrics.measure_loop_lag(),
             ):
@@ -248,8 +251,7 @@ async def _background(*loops: Coroutine[object, object, None]) -> AsyncIterator[
 
 async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
     """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend."""
-    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = lock_directory(config.data_dir)
+    lock = _take_directory(config.data_dir)
     try:
         store = await open_store(config.url, StoreOptions(linger_seconds=config.linger))
         try:
@@ -261,6 +263,18 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
 
 
 async def migrate(config: Config) -> Sequence[str]:
-    """Apply the schema migrations that are missing; returns their names."""
-    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return await migrate_store(config.url)
+    """Apply the schema migrations that are missing; returns their names. Raises ``CannotStart``."""
+    lock = _take_directory(config.data_dir)
+    try:
+        return await migrate_store(config.url)
+    finally:
+        lock.release()
+
+
+def _take_directory(directory: Path) -> FileLock:
+    """Make the data directory if need be, and take it for this process; raises ``CannotStart``."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock_directory(directory)
+    except OSError as error:
+        raise CannotStart(f"--data-dir: {directory} cannot be used: {error.strerror}") from error

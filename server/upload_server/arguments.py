@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import argparse
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upload_server.config import add_options
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no public name for it
+    Commands: TypeAlias = "argparse._SubParsersAction[ExactParser]"  # noqa: SLF001 - argparse has no public name for it
 
 _SHA256_HEX = 64
 # What of the settings says where an installation lies.
 _WHERE = ("data_dir", "database_url")
 _EXITS = "Exit codes: 0 all is well, 1 something is wrong, 2 it could not be looked at."
+
+
+class ExactParser(argparse.ArgumentParser):
+    """Takes options in full only: ``--rep`` is no ``--repair``, and a new option makes no script ambiguous."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
 
 def add_operations(commands: Commands) -> None:

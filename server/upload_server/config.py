@@ -10,6 +10,7 @@ import argparse
 import difflib
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -20,56 +21,60 @@ MIB = 1024 * 1024
 _DAY = 24 * 3600
 _DATA_DIR = Path("upload-data")
 _LAST_PORT = 65535
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": float(_DAY)}
-_SIZES = {"kib": 1024, "mib": MIB, "gib": 1024 * MIB, "tib": 1024 * 1024 * MIB}
+# From the largest, and `ms` before the `s` that it ends with.
+_UNITS = {"d": float(_DAY), "h": 3600.0, "m": 60.0, "ms": 0.001, "s": 1.0}
+_SIZES = {"TiB": 1024 * 1024 * MIB, "GiB": 1024 * MIB, "MiB": MIB, "KiB": 1024}
+# A century: with more, dates before the first year would come out.
+_MAX_SECONDS = 36_500 * _DAY
+# gRPC's options hold 31 bits, a row 63.
+_MAX_COUNT = 2**31 - 1
+_MAX_MESSAGE_BYTES = 1024 * MIB
+_MAX_FILE_BYTES = 2**60
+# As a Host header has it, without its port.
+_HOST_NAME = re.compile(r"[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class ConfigError(Exception):
     """A setting breaks its rule; the message names the setting."""
 
 
-def _number(text: str, kind: Callable[[str], float]) -> float:
+def _number(text: str, kind: Callable[[str], float], factor: float = 1) -> float:
+    """Return ``factor`` times the number in ``text``; raises ValueError unless that is a finite number."""
     try:
-        value = kind(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a number") from None
-    if not math.isfinite(value):
-        raise ConfigError(f"{text!r} is not a finite number")
-    return value
+        value = kind(text) * factor
+        if math.isfinite(value):
+            return value
+    except OverflowError:
+        pass
+    raise ValueError(text)
 
 
 def parse_seconds(text: str) -> float:
     """Return a duration in seconds: ``500ms``, ``10s``, ``5m``, ``24h``, ``7d`` or a bare number."""
-    for unit in sorted(_UNITS, key=len, reverse=True):
-        if text.endswith(unit):
-            return _number(text[: -len(unit)], float) * _UNITS[unit]
-    return _number(text, float)
+    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+    try:
+        return _number(text.removesuffix(unit), float, _UNITS.get(unit, 1))
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a duration such as 500ms, 10s, 5m, 24h or 7d") from None
 
 
 def parse_bytes(text: str) -> int:
     """Return a size in bytes; ``64KiB``, ``8MiB``, ``1TiB`` or a bare number of bytes."""
-    lowered = text.lower()
-    for unit, factor in _SIZES.items():
-        if lowered.endswith(unit):
-            return int(_number(text[: -len(unit)], float) * factor)
-    return int(_number(text, int))
+    unit = next((unit for unit in _SIZES if text.lower().endswith(unit.lower())), "")
+    try:
+        if not unit:
+            return int(_number(text, int))
+        return int(_number(text[: -len(unit)], float, _SIZES[unit]))
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a size such as 64KiB, 8MiB or 1TiB") from None
 
 
 def parse_bool(text: str) -> bool:
     """Return a switch: ``true``/``false``, ``1``/``0``, ``yes``/``no``, ``on``/``off``."""
-    words = {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "off": False,
-    }
-    if text.lower() not in words:
-        raise ConfigError(f"{text!r} is neither true nor false")
-    return words[text.lower()]
+    for value, words in ((True, ("true", "1", "yes", "on")), (False, ("false", "0", "no", "off"))):
+        if text.lower() in words:
+            return value
+    raise ConfigError(f"{text!r} is neither true nor false")
 
 
 def parse_list(text: str) -> tuple[str, ...]:
@@ -77,14 +82,41 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def parse_host(text: str) -> str:
+    """Return an address to bind; an IPv6 one in brackets, as it stands before a port."""
+    try:
+        return f"[{ipaddress.IPv6Address(text)}]"
+    except ValueError:
+        return text
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Return comma-separated Host names; one with a scheme or a port would never match."""
+    hosts = parse_list(text)
+    for host in hosts:
+        if not _HOST_NAME.fullmatch(host):
+            raise ConfigError(f"{host!r} is not a Host name without scheme and port, such as files.example.com")
+    return hosts
+
+
 def _parse_int(text: str) -> int:
-    return int(_number(text, int))
+    try:
+        return int(_number(text, int))
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a whole number") from None
 
 
 def _option(
-    default: object, help_text: str, parse: Callable[[str], object] = str, low: float | None = None
+    default: object,
+    help_text: str,
+    parse: Callable[[str], object] = str,
+    low: float | None = None,
+    high: float = _MAX_COUNT,
 ) -> Any:  # as dataclasses.field itself is typed
-    return field(default=default, metadata={"help": help_text, "parse": parse, "low": low})
+    """Describe a setting; ``low`` and ``high`` bound it, both included, if ``low`` is given."""
+    if parse is parse_seconds:
+        high = _MAX_SECONDS
+    return field(default=default, metadata={"help": help_text, "parse": parse, "low": low, "high": high})
 
 
 def _optional_bool(text: str) -> bool | None:
@@ -95,9 +127,11 @@ def _optional_bool(text: str) -> bool | None:
 class Config:
     """Every setting of a server process. Sizes are bytes, times are seconds."""
 
-    host: str = _option("127.0.0.1", "address both ports bind; anything but loopback warns: there is no authentication")
-    grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0)
-    http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0)
+    host: str = _option(
+        "127.0.0.1", "address both ports bind; anything but loopback warns: there is no authentication", parse_host
+    )
+    grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
+    http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)  # noqa: RUF009 - immutable
     database_url: str = _option("", "sqlite:///path; empty: upload.sqlite3 in the data dir")
     upload_ttl: float = _option(_DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
@@ -111,8 +145,10 @@ class Config:
         30, "unary calls are ended after this long, whatever their deadline", parse_seconds, 1
     )
     bookmark_interval: float = _option(15, "a watch sends a bookmark after this long a silence", parse_seconds, 0.1)
-    max_file_bytes: int = _option(1024 * 1024 * MIB, "largest size_bytes of a file", parse_bytes, 1)
-    max_message_bytes: int = _option(8 * MIB, "largest gRPC message and unary HTTP body", parse_bytes, MIB)
+    max_file_bytes: int = _option(1024 * 1024 * MIB, "largest size_bytes of a file", parse_bytes, 1, _MAX_FILE_BYTES)
+    max_message_bytes: int = _option(
+        8 * MIB, "largest gRPC message and unary HTTP body", parse_bytes, MIB, _MAX_MESSAGE_BYTES
+    )
     max_calls: int = _option(
         1000, "unary calls at once; over it OVERLOADED. Cancels have as many of their own", _parse_int, 1
     )
@@ -122,7 +158,7 @@ class Config:
     watch_history: int = _option(10_000, "changes kept for a slow watcher before it reads the database", _parse_int, 1)
     allowed_origins: tuple[str, ...] = _option((), "comma-separated origins whose pages may call", parse_list)
     allowed_hosts: tuple[str, ...] = _option(
-        (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_list
+        (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_hosts
     )
     reflection: bool | None = _option(
         None, "gRPC reflection: true, false or auto (on when bound to loopback)", _optional_bool
@@ -142,18 +178,15 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse values that break a rule, naming the option."""
         for item in fields(self):
-            low = item.metadata["low"]
-            if low is not None and getattr(self, item.name) < low:
-                raise ConfigError(f"--{option_name(item)}: must be at least {low:g}")
+            low, high = item.metadata["low"], item.metadata["high"]
+            if low is not None and not low <= getattr(self, item.name) <= high:
+                raise ConfigError(f"--{option_name(item)}: must be from {_typed(item, low)} to {_typed(item, high)}")
         for name, allowed in (
             ("log_format", ("auto", "console", "json")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be one of {', '.join(allowed)}")
-        for port in ("grpc_port", "http_port"):
-            if getattr(self, port) > _LAST_PORT:
-                raise ConfigError(f"--{port.replace('_', '-')}: must be at most {_LAST_PORT}")
 
     @property
     def url(self) -> str:
@@ -188,23 +221,20 @@ def env_name(item: Field[Any]) -> str:
 
 def _shown_default(item: Field[Any]) -> str:
     """Return a default as one would type it."""
-    default, parse = item.default, item.metadata["parse"]
+    default = item.default
     if default is MISSING or default in ("", (), None):
         return ""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if parse is parse_bytes:
-        return _in_units(default, {"TiB": _SIZES["tib"], "GiB": _SIZES["gib"], "MiB": MIB})
-    if parse is parse_seconds:
-        return _in_units(default, {"d": _UNITS["d"], "h": _UNITS["h"], "s": 1.0, "ms": _UNITS["ms"]})
-    return str(default)
+    return str(default).lower() if isinstance(default, bool) else _typed(item, default)
 
 
-def _in_units(value: float, units: Mapping[str, float]) -> str:
-    for unit, size in units.items():
-        if value >= size:
-            return f"{round(value / size, 6):g}{unit}"
-    return f"{value:g}"
+def _typed(item: Field[Any], value: Any) -> str:
+    """Return a value of a setting as one would type it, in the largest unit that keeps it whole."""
+    parse = item.metadata["parse"]
+    units: Mapping[str, float] = _SIZES if parse is parse_bytes else _UNITS if parse is parse_seconds else {}
+    for unit, size in sorted(units.items(), key=lambda pair: -pair[1]):
+        if value >= size and round(value / size, 6).is_integer():
+            return f"{round(value / size)}{unit}"
+    return f"{value}"
 
 
 def _in_brackets(item: Field[Any]) -> str:
@@ -253,6 +283,12 @@ def mistyped(environment: Mapping[str, str]) -> list[tuple[str, str]]:
         if name.startswith("UPLOAD_") and name not in known:
             found += [(name, meant) for meant in difflib.get_close_matches(name, known, n=1, cutoff=0.9)]
     return found
+
+
+def option_meant(word: str) -> str:
+    """Return the option that an unknown word on the command line was probably meant to be, or the empty text."""
+    names = [f"--{option_name(item)}" for item in fields(Config)]
+    return next(iter(difflib.get_close_matches(word.partition("=")[0], names, n=1, cutoff=0.75)), "")
 
 
 def documented() -> Sequence[tuple[str, str, str, str]]:

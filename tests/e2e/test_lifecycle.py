@@ -108,12 +108,16 @@ def test_a_port_in_use_is_refused_naming_the_option(start_server: StartServer, t
 @pytest.mark.parametrize(
     ("options", "environment", "says"),
     [
-        (["--idle-timeout", "soon"], {}, "--idle-timeout: 'soon' is not a number"),
-        (["--http-port", "70000"], {}, "--http-port: must be at most 65535"),
-        (["--max-message-bytes", "1"], {}, "--max-message-bytes: must be at least"),
+        (["--idle-timeout", "soon"], {}, "--idle-timeout: 'soon' is not a duration"),
+        (["--http-port", "70000"], {}, "--http-port: must be from 0 to 65535"),
+        (["--max-message-bytes", "1"], {}, "--max-message-bytes: must be from 1MiB"),
         (["--log-format", "xml"], {}, "--log-format: must be one of"),
-        ([], {"UPLOAD_GRPC_PORT": "x"}, "UPLOAD_GRPC_PORT: 'x' is not a number"),
+        ([], {"UPLOAD_GRPC_PORT": "x"}, "UPLOAD_GRPC_PORT: 'x' is not a whole number"),
         (["--no-such-option", "1"], {}, "--no-such-option"),
+        (["--gprc-port", "1"], {}, "--gprc-port 1; did you mean --grpc-port?"),
+        # A part of an option's name is none: `--delete` must not delete.
+        (["--grpc-po", "1"], {}, "--grpc-po 1; did you mean --grpc-port?"),
+        (["check", "--repair", "--delete"], {}, "unrecognized arguments: --delete"),
     ],
 )
 def test_a_wrong_setting_is_named(options: list[str], environment: dict[str, str], says: str) -> None:
@@ -121,6 +125,16 @@ def test_a_wrong_setting_is_named(options: list[str], environment: dict[str, str
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_data_directory_that_cannot_be_one_is_told_in_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = run_server(command, "--data-dir", str(directory), "--grpc-port", "0", "--http-port", "0")
+        assert done.returncode == 1
+        assert f"--data-dir: {directory} cannot be used" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_settings_come_from_the_environment_and_options_win(start_server: StartServer) -> None:

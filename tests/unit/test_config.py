@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,40 @@ def test_what_is_no_number_is_refused_with_the_option(text: str) -> None:
 def test_what_bounds_nothing_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--idle-timeout"):
         load({"idle_timeout": text}, {})
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "rule"),
+    [
+        ("idle_timeout", "10 minutes", "'10 minutes' is not a duration such as 500ms, 10s, 5m, 24h or 7d"),
+        ("idle_timeout", "50ms", "must be from 100ms to 36500d"),
+        ("upload_ttl", "999999d", "must be from 1s to 36500d"),
+        ("max_file_bytes", "10MB", "'10MB' is not a size such as 64KiB, 8MiB or 1TiB"),
+        ("max_file_bytes", "8388608TiB", "must be from 1 to 1048576TiB"),
+        ("max_message_bytes", "4GiB", "must be from 1MiB to 1GiB"),
+        ("grpc_port", "http", "'http' is not a whole number"),
+        ("grpc_port", "65536", "must be from 0 to 65535"),
+        ("max_calls", "9" * 400, "is not a whole number"),
+        ("allowed_hosts", "files.example.com, http://x", "'http://x' is not a Host name without scheme and port"),
+        ("allowed_hosts", "x:8080", "'x:8080' is not a Host name without scheme and port"),
+    ],
+)
+def test_a_refusal_says_the_rule_as_one_would_type_it(option: str, text: str, rule: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')}: .*{re.escape(rule)}"):
+        load({option: text}, {})
+
+
+def test_host_names_are_taken_as_a_host_header_has_them() -> None:
+    assert load({"allowed_hosts": "files.example.com,[::1]"}, {}).allowed_hosts == ("files.example.com", "[::1]")
+
+
+@pytest.mark.parametrize(
+    ("host", "bound", "on_loopback"),
+    [("::1", "[::1]", True), ("[::1]", "[::1]", True), ("::", "[::]", False), ("localhost", "localhost", True)],
+)
+def test_an_ipv6_address_may_be_given_without_brackets(host: str, bound: str, on_loopback: bool) -> None:
+    config = load({"host": host}, {})
+    assert (config.host, config.on_loopback) == (bound, on_loopback)
 
 
 def test_an_option_wins_over_the_environment() -> None:
