@@ -4,8 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Made anew when a dependency changes.
+# Made anew when a dependency changes: what the service and its client need, and everything.
+SERVICE := $(VENV)/.service
 STAMP := $(VENV)/.installed
+DEPENDENCIES := pyproject.toml clients/python/pyproject.toml constraints.txt tools/setup.sh
 ARGS ?=
 
 .PHONY: help
@@ -15,16 +17,21 @@ help: ## List these commands
 .PHONY: setup
 setup: $(STAMP) ## Make the virtual environment with everything in it
 
-$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt tools/setup.sh
-	@PYTHON=$(PYTHON) tools/setup.sh $(VENV)
+$(STAMP): $(DEPENDENCIES)
+	@PYTHON=$(PYTHON) tools/setup.sh $(VENV) everything
+	@touch $(SERVICE) $@
+
+# A newcomer need not wait for the developers' tools, which take five times the space.
+$(SERVICE): $(DEPENDENCIES)
+	@PYTHON=$(PYTHON) tools/setup.sh $(VENV) service
 	@touch $@
 
 .PHONY: serve
-serve: setup ## Run the service on SQLite (options: make serve ARGS="--http-port 9090")
+serve: $(SERVICE) ## Run the service on SQLite (options: make serve ARGS="--http-port 9090")
 	@exec $(BIN)/upload-server serve $(ARGS)
 
 .PHONY: demo
-demo: setup ## Fill the running service with uploads and cancels (ARGS="--seconds 300 --target localhost:50051")
+demo: $(SERVICE) ## Fill the running service with uploads and cancels (ARGS="--seconds 300 --target localhost:50051")
 	@$(BIN)/python tools/demo.py $(ARGS)
 
 .PHONY: test

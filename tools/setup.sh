@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes the virtual environment $1 with the service, its client, the developers' tools and the benchmarks' rivals, at the pinned versions.
+# Makes the virtual environment $1 at the pinned versions: with $2 `service` the service and its client, with `everything` also the
+# developers' tools and the benchmarks' rivals.
 # Uses uv where there is one, else the interpreter's own venv and pip. Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
+what=$2
 python=${PYTHON:-python3}
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -12,7 +14,9 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
   exit 1
 fi
 
-arguments=(--constraint constraints.txt --group dev --group bench --editable "clients/python[cli]" --editable .)
+echo "Installing into $venv ($what); this takes a minute the first time." >&2
+arguments=(--constraint constraints.txt --editable "clients/python[cli]" --editable .)
+[ "$what" = service ] || arguments+=(--group dev --group bench)
 if command -v uv >/dev/null 2>&1; then
   [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
   uv pip install --quiet --python "$venv/bin/python" "${arguments[@]}"
