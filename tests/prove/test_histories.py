@@ -14,11 +14,14 @@ from prove.profiles import PROFILES, record
 
 pytestmark = pytest.mark.timeout(180)
 
+# Of traffic, for each profile: three minutes in all, with what comes before and after it.
+_SECONDS = 12
+
 
 @pytest.mark.parametrize("profile", PROFILES)
 async def test_a_history_keeps_every_promise(tmp_path: Path, profile: str) -> None:
     options, server, mutants = PROFILES[profile]
-    history = await record(replace(options, seed="1", seconds=4), tmp_path, server, mutants)
+    history = await record(replace(options, seed="1", seconds=_SECONDS), tmp_path, server, mutants)
     violations = [str(found) for found in check(history)]
     if violations:
         # pytest forgets old folders, and this will not come again.
