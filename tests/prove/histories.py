@@ -250,11 +250,14 @@ class World:
         work += [self.watch_at_random(i) for i in range(options.watchers)]
         tasks = [asyncio.create_task(each) for each in work]
         disturbing = asyncio.create_task(self.disturb())
-        await asyncio.wait([disturbing, *tasks], timeout=options.seconds, return_when=asyncio.FIRST_EXCEPTION)
-        await disturbing
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        try:
+            await asyncio.wait([disturbing, *tasks], timeout=options.seconds, return_when=asyncio.FIRST_EXCEPTION)
+            await disturbing
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
         # A page that has left is cancelled for after its grace: nothing changes any more once that has passed.
