@@ -226,7 +226,14 @@ BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("ListFiles", {"batch_id": LONG}, "batch_id"),
     ("ListAuditEvents", {"page_size": 1001}, "page_size"),
     ("ListAuditEvents", {"page_token": "AAAA"}, "page_token"),
+    ("ListAuditEvents", {"page_size": -1}, "page_size"),
     ("ListAuditEvents", {"file_id": LONG}, "file_id"),
+    ("ListAuditEvents", {"batch_id": LONG}, "batch_id"),
+    ("InitiateUpload", {"filename": "a", "content_type": "tëxt/plain"}, "content_type"),
+    ("InitiateUpload", {"filename": "a", "request_id": "a\x00b"}, "request_id"),
+    ("InitiateBatch", {"files": [{"filename": "a"}], "request_id": LONG}, "request_id"),
+    ("CancelFile", {"file_id": "a", "reason": "a\x00b"}, "reason"),
+    ("CancelBatch", {"batch_id": "a", "request_id": LONG}, "request_id"),
 ]
 
 
@@ -256,10 +263,75 @@ async def test_lists_go_by_pages_without_gap_or_repeat(door: Door) -> None:
     assert seen == made["file_ids"]
 
 
+# Each bound of the contract at its edge: what is just within it is taken.
+FILE_AT_THE_BOUNDS: list[Json] = [
+    {"filename": "a" + "ä" * 127},
+    {"size_bytes": 0},
+    {"size_bytes": 2**40},
+    {"content_type": "x" * 127},
+    {"sha256": "AB" * 32},
+    {"request_id": "é" * 128},
+]
+
+
+@pytest.mark.parametrize("spec", FILE_AT_THE_BOUNDS, ids=str)
+async def test_what_is_just_within_the_bounds_is_announced(door: Door, spec: Json) -> None:
+    if "request_id" in spec:
+        spec = {"request_id": spec["request_id"][: -len(door.name)] + door.name}
+    file = await initiate(door, **spec)
+    assert {name: file[name] for name in spec.keys() & {"filename", "content_type"}} == {
+        name: spec[name] for name in spec.keys() & {"filename", "content_type"}
+    }
+    assert file["size_bytes"] == str(spec.get("size_bytes", 10))
+
+
+async def test_the_longest_reason_is_kept_whole(door: Door) -> None:
+    file, reason = await initiate(door), "é😀" * 250
+    await door.call("CancelFile", file_id=file["file_id"], reason=reason)
+    assert (await door.call("GetFile", file_id=file["file_id"]))["cancel_reason"] == reason
+    assert (await events(door, file_id=file["file_id"]))[-1]["reason"] == reason
+
+
+async def test_a_page_has_fifty_rows_unless_told_otherwise_and_at_most_a_thousand(door: Door) -> None:
+    batch_id = (await initiate_batch(door, 1001))["batch"]["batch_id"]
+    for method, rows in (("ListFiles", "files"), ("ListAuditEvents", "events")):
+        usual = await door.call(method, batch_id=batch_id)
+        largest = await door.call(method, batch_id=batch_id, page_size=1000)
+        assert [len(page[rows]) for page in (usual, largest)] == [50, 1000]
+
+
+async def test_lists_are_in_order_of_creation_whatever_becomes_of_the_files(door: Door) -> None:
+    first = await initiate(door)
+    batch = await initiate_batch(door, 2)
+    last = await initiate(door)
+    made = [first["file_id"], *batch["file_ids"], last["file_id"]]
+    # What changed last is not listed last.
+    await door.call("CancelFile", file_id=made[0])
+    await door.call("CancelFile", file_id=made[2])
+    for status, wanted in (("PENDING", [made[1], made[3]]), ("CANCELLED", [made[0], made[2]]), ("UNSPECIFIED", made)):
+        seen, token = [], ""
+        while True:
+            page = await door.call("ListFiles", status=f"UPLOAD_STATUS_{status}", page_size=1000, page_token=token)
+            seen += [file["file_id"] for file in page["files"] if file["file_id"] in made]
+            if not (token := page["next_page_token"]):
+                break
+        assert seen == wanted
+
+
+async def test_an_unknown_filter_lists_nothing(door: Door) -> None:
+    assert (await door.call("ListFiles", batch_id="nothing"))["files"] == []
+    assert await events(door, file_id="nothing") == await events(door, batch_id="nothing") == []
+
+
 async def test_a_page_token_belongs_to_its_filter(door: Door) -> None:
     made = await initiate_batch(door, 3)
     page = await door.call("ListFiles", batch_id=made["batch"]["batch_id"], page_size=1)
-    error = await refused(door, "ListFiles", page_size=1, page_token=page["next_page_token"])
+    others: list[Json] = [{}, {"batch_id": "other"}, {"status": "UPLOAD_STATUS_PENDING"}]
+    for other in others:
+        error = await refused(door, "ListFiles", page_size=1, page_token=page["next_page_token"], **other)
+        assert list(error.violations) == ["page_token"]
+    # Nor is it one of the audit trail's.
+    error = await refused(door, "ListAuditEvents", page_token=page["next_page_token"])
     assert list(error.violations) == ["page_token"]
 
 
