@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from support.doors import GrpcDoor, Refusal, refusal_of_rpc
+from support.doors import GrpcDoor, Refusal, refusal_of_http, refusal_of_rpc
 from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer, gone_from_disk
 from upload.v1 import upload_pb2 as pb
@@ -267,8 +267,13 @@ async def test_too_many_of_a_kind_are_refused_and_cancels_still_pass(start_serve
             except grpc.aio.AioRpcError as error:
                 refusal = refusal_of_rpc(error)
                 assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+                assert refusal.retry_seconds > 0
                 refused += 1
         assert refused == 1
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            over_http = await client.get("/api/v1/watch?all=true")
+        assert over_http.status_code == 429
+        assert refusal_of_http(over_http).retry_seconds > 0
         async with UploadCall(stub, file_id) as first, UploadCall(stub, file_id) as second:
             outcomes = await asyncio.gather(first.hear(), second.hear(), return_exceptions=True)
             assert sum(isinstance(o, Refusal) and o.reason == "OVERLOADED" for o in outcomes) == 1, outcomes

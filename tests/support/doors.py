@@ -51,6 +51,8 @@ class Refusal(Exception):
     message: str
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
+    # Seconds to wait before a retry; 0 when the answer does not say.
+    retry_seconds: float = 0
 
 
 class Door(Protocol):
@@ -65,10 +67,10 @@ class Door(Protocol):
 def refusal(status: status_pb2.Status) -> Refusal:
     """Take a Status apart; it must say its reason, in our domain, and stay small."""
     assert status.ByteSize() < 4096
-    error, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    error, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details:
         # Unpack takes only what it is made for.
-        _ = detail.Unpack(error) or detail.Unpack(bad)
+        _ = detail.Unpack(error) or detail.Unpack(bad) or detail.Unpack(retry)
     assert error.domain == "upload.v1"
     return Refusal(
         code=Code.Name(status.code),
@@ -76,6 +78,7 @@ def refusal(status: status_pb2.Status) -> Refusal:
         message=status.message,
         metadata=dict(error.metadata),
         violations={v.field: v.description for v in bad.field_violations},
+        retry_seconds=retry.retry_delay.ToTimedelta().total_seconds(),
     )
 
 

@@ -71,6 +71,14 @@ def test_an_ipv6_address_may_be_given_without_brackets(host: str, bound: str, on
     assert (config.host, config.on_loopback) == (bound, on_loopback)
 
 
+@pytest.mark.parametrize(
+    ("host", "reflection", "on"),
+    [("127.0.0.1", "auto", True), ("192.0.2.1", "auto", False), ("192.0.2.1", "true", True), ("::1", "false", False)],
+)
+def test_reflection_is_on_for_this_machine_only_unless_told_otherwise(host: str, reflection: str, on: bool) -> None:
+    assert load({"host": host, "reflection": reflection}, {}).with_reflection is on
+
+
 def test_an_option_wins_over_the_environment() -> None:
     assert load({"grpc_port": "1"}, {"UPLOAD_GRPC_PORT": "2"}).grpc_port == 1
     assert load({}, {"UPLOAD_GRPC_PORT": "2"}).grpc_port == 2
