@@ -1,6 +1,7 @@
 """The life of a call: deadlines, clients that leave, metadata, bodies, and the other ASGI scopes."""
 
 import asyncio
+import gc
 import time
 from typing import Any
 
@@ -426,6 +427,21 @@ async def test_a_fault_of_the_transcoder_is_told_as_one(toy: Toy, caplog: pytest
     answer = await request(toy.app, "GET", "/v1/fail?how=metadata")
     assert (answer.status, answer.json()["code"]) == (500, 2)
     assert "outside of the servicer" in caplog.text
+
+
+async def test_a_call_leaves_nothing_to_the_collector_of_cycles(toy: Toy) -> None:
+    async def call() -> None:
+        assert (await request(toy.app, "POST", "/v1/echo", {"int32_value": 7})).status == 200
+
+    await call()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            await call()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 async def test_plain_functions_serve_too(toy: Toy) -> None:

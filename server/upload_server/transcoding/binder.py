@@ -70,7 +70,8 @@ class FieldPath:
                 _check_oneof(message, step)
                 message = getattr(message, step.name)
                 message.SetInParent()
-            _check_oneof(message, leaf)
+            if leaf.oneof:
+                _check_oneof(message, leaf)
             if leaf.set_text is None:
                 raise FieldError(leaf.unbindable)
             leaf.set_text(message, text)

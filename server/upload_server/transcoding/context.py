@@ -35,28 +35,41 @@ class HttpRequest:
 class HttpContext(grpc.aio.ServicerContext[Any, Any]):
     """The context of one call. `http` is what a gRPC call's context does not have."""
 
+    # Most calls change none of these, so none pays for setting them.
+    aborted = False
+    write_message: Callable[[Any], Awaitable[None]] | None = None
+    _http: HttpRequest | None = None
+    _metadata: tuple[Metadatum, ...] | None = None
+    _code: grpc.StatusCode | None = None
+    _details = ""
+    initial: Metadata = ()
+    """The initial metadata, as pairs; for the app to read."""
+    trailing: Metadata = ()
+    """The trailing metadata, likewise."""
+    _initial_sent = False
+    _done_callbacks: tuple[Callable[[Any], None], ...] = ()
+    _done = False
+    _cancelled = False
+
     def __init__(
         self,
-        http: HttpRequest,
-        metadata: Callable[[], tuple[Metadatum, ...]],
+        http: Callable[[], HttpRequest],
+        metadata: Callable[[HttpRequest], tuple[Metadatum, ...]],
         deadline: float | None,
         rpc_method: str,
     ) -> None:
-        self.http = http
+        """`http` and `metadata` are called when they are first asked for."""
         self.rpc_method = rpc_method
-        self.aborted = False
-        self.write_message: Callable[[Any], Awaitable[None]] | None = None
+        self._read_http = http
         self._read_metadata = metadata
-        self._metadata: tuple[Metadatum, ...] | None = None
         self._deadline = deadline
-        self._code: grpc.StatusCode | None = None
-        self._details = ""
-        self._initial: Metadata = ()
-        self._initial_sent = False
-        self._trailing: Metadata = ()
-        self._done_callbacks: list[Callable[[Any], None]] = []
-        self._done = False
-        self._cancelled = False
+
+    @property
+    def http(self) -> HttpRequest:
+        """The HTTP side of the call."""
+        if self._http is None:
+            self._http = self._read_http()
+        return self._http
 
     # What a servicer calls.
 
@@ -75,7 +88,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         if self._initial_sent:
             raise grpc.aio.UsageError("Send initial metadata failed: already sent")
         self._initial_sent = True
-        self._initial = _pairs(initial_metadata)
+        self.initial = _pairs(initial_metadata)
 
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """Ends the call with a status; what the handler does with the exception changes nothing."""
@@ -86,7 +99,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
             _log.error("%s: abort() called with StatusCode.OK; answering UNKNOWN", self.rpc_method)
             self._code, details = grpc.StatusCode.UNKNOWN, ""
         self._details = _text(details) or self._details
-        self._trailing = _pairs(trailing_metadata) or self._trailing
+        self.trailing = _pairs(trailing_metadata) or self.trailing
         self.aborted = True
         raise grpc.aio.AbortError("Locally aborted.")
 
@@ -97,12 +110,12 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Replaces the metadata that goes back at the end; too late after an abort."""
         if not self.aborted:
-            self._trailing = _pairs(trailing_metadata)
+            self.trailing = _pairs(trailing_metadata)
 
     def invocation_metadata(self) -> Any:
         """The request's metadata: pairs that also have `key` and `value`."""
         if self._metadata is None:
-            self._metadata = self._read_metadata()
+            self._metadata = self._read_metadata(self.http)
         return self._metadata
 
     def set_code(self, code: Any) -> None:
@@ -125,7 +138,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def trailing_metadata(self) -> Any:
         """The trailing metadata set so far."""
-        return self._trailing
+        return self.trailing
 
     def peer(self) -> str:
         """The client's address as gRPC writes it."""
@@ -157,7 +170,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def add_done_callback(self, callback: Any) -> None:
         """Has `callback` called with this context when the call has ended."""
-        self._done_callbacks.append(callback)
+        self._done_callbacks = (*self._done_callbacks, callback)
 
     def cancelled(self) -> bool:
         """Whether the client went away or the deadline passed."""
@@ -169,16 +182,6 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     # What the app calls.
 
-    @property
-    def initial(self) -> Metadata:
-        """The initial metadata, as pairs."""
-        return self._initial
-
-    @property
-    def trailing(self) -> Metadata:
-        """The trailing metadata, as pairs."""
-        return self._trailing
-
     def outcome(self) -> Outcome | None:
         """The error that the servicer set or aborted with; None where there is none."""
         if self._code is None or self._code is grpc.StatusCode.OK:
@@ -186,9 +189,9 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         return Outcome(
             self._code,
             self._details,
-            details_of(self._trailing),
-            metadata=self._initial,
-            trailing=self._trailing,
+            details_of(self.trailing),
+            metadata=self.initial,
+            trailing=self.trailing,
         )
 
     def cancel(self) -> None:

@@ -45,11 +45,16 @@ class Guard:
     The client is told at once, by a task of its own: what is interrupted may take its time to clean up.
     """
 
+    # Most calls change none of these, so none pays for setting them.
+    _at_deadline: asyncio.TimerHandle | None = None
+    _before_watching: Timer | None = None
+    _watcher: asyncio.Task[None] | None = None
+    _teller: asyncio.Task[None] | None = None
+
     def __init__(
         self, timers: Timers, receive: Receive, tell: Tell, deadline: float | None, watch_after: float
     ) -> None:
         """`watch_after`: seconds; a call that is over before never pays for watching its client."""
-        self.cause: Cause | None = None
         self._timers = timers
         self._receive = receive
         self._tell = tell
@@ -57,10 +62,6 @@ class Guard:
         self._watch_after = watch_after
         # The task, while it can be interrupted.
         self._task: asyncio.Task[Any] | None = None
-        self._at_deadline: asyncio.TimerHandle | None = None
-        self._before_watching: Timer | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._teller: asyncio.Task[None] | None = None
 
     async def run(self, work: Awaitable[T]) -> T:
         """What `work` gives or raises; EndedError after its end if it was ended from outside."""
@@ -81,14 +82,14 @@ class Guard:
         except Exception as error:
             await self._check(error)
             raise
-        await self._check(None)
+        if self._teller is not None:
+            await self._check(None)
         return result
 
     def end(self, cause: Cause) -> None:
         """Interrupts what runs, unless it has ended already."""
         task = self._task
-        if self.cause is None and task is not None:
-            self.cause = cause
+        if self._teller is None and task is not None:
             self._teller = asyncio.get_running_loop().create_task(self._tell(cause))
             task.cancel()
 
@@ -109,9 +110,10 @@ class Guard:
             self._at_deadline.cancel()
         if self._before_watching is not None:
             self._before_watching.cancel()
+            self._before_watching = None  # it knows this one: the two would be left to the collector of cycles
         if self._watcher is not None:
             self._watcher.cancel()
-        if self.cause is not None:
+        if self._teller is not None:
             task.uncancel()
 
     async def _check(self, error: Exception | None) -> None:

@@ -4,6 +4,7 @@ Must not know HTTP. What cannot be printed raises ValueError; the caller decides
 """
 
 import binascii
+import operator
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from . import wellknown
 from .parser import map_entry
 
 ToText = Callable[[Any], str]
-Emit = Callable[[Any, list[str]], None]
-"""Appends `"name":value` for one field of a message, or nothing."""
+_Field = tuple[Callable[[Any], bool] | None, str, ToText, Callable[[Any], Any]]
+"""One field of a message: whether it is printed (None: always), `"name":`, its value's printer, and the value."""
 
 F = FieldDescriptor
 _INT64: Final = frozenset({F.TYPE_INT64, F.TYPE_SINT64, F.TYPE_SFIXED64, F.TYPE_UINT64, F.TYPE_FIXED64})
@@ -58,7 +59,7 @@ class JsonPrinter:
             return special
         printer = _ObjectPrinter(self)
         self._printers[name] = printer.to_text  # before its fields: types may hold themselves
-        printer.emitters = [self._emitter(field) for field in descriptor.fields]
+        printer.fields = [self._field(field) for field in descriptor.fields]
         printer.extendable = descriptor.is_extendable
         return printer.to_text
 
@@ -103,31 +104,16 @@ class JsonPrinter:
 
         return print_map
 
-    def _emitter(self, field: FieldDescriptor) -> Emit:
+    def _field(self, field: FieldDescriptor) -> _Field:
         name = field.name
         label = encode_basestring(name if self._style.proto_names else field.json_name) + ":"
-        text = self.for_field(field)
+        value_of = operator.attrgetter(name)
+        given: Callable[[Any], bool] | None = None
         if field.has_presence:
-
-            def emit_present(message: Any, parts: list[str]) -> None:
-                if message.HasField(name):
-                    parts.append(label + text(getattr(message, name)))
-
-            return emit_present
-        if self._style.omit_defaults:
-
-            def emit_filled(message: Any, parts: list[str]) -> None:
-                value = getattr(message, name)
-                # A negative zero is no default, though it equals it.
-                if value or (type(value) is float and str(value) == "-0.0"):
-                    parts.append(label + text(value))
-
-            return emit_filled
-
-        def emit(message: Any, parts: list[str]) -> None:
-            parts.append(label + text(getattr(message, name)))
-
-        return emit
+            given = operator.methodcaller("HasField", name)
+        elif self._style.omit_defaults:
+            given = lambda message: _is_filled(value_of(message))  # noqa: E731 - one of three
+        return given, label, self.for_field(field), value_of
 
     def _special(self, descriptor: Descriptor) -> ToText | None:
         name = descriptor.full_name
@@ -167,19 +153,25 @@ class _ObjectPrinter:
     """A message whose JSON form is the object of its fields."""
 
     def __init__(self, printers: JsonPrinter) -> None:
-        self.emitters: list[Emit] = []
+        self.fields: list[_Field] = []
         self.extendable = False
         self._printers = printers
 
     def to_text(self, message: Any) -> str:
         parts: list[str] = []
-        for emit in self.emitters:
-            emit(message, parts)
+        for given, label, text, value_of in self.fields:
+            if given is None or given(message):
+                parts.append(label + text(value_of(message)))
         if self.extendable:
             for field, value in message.ListFields():
                 if field.is_extension:
                     parts.append(f'"[{field.full_name}]":{self._printers.for_field(field)(value)}')
         return "{" + ",".join(parts) + "}"
+
+
+def _is_filled(value: object) -> bool:
+    # A negative zero is no default, though it equals it.
+    return bool(value) or (type(value) is float and str(value) == "-0.0")
 
 
 def scalar_printer(field: FieldDescriptor) -> ToText:

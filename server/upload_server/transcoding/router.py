@@ -6,7 +6,7 @@ Must not know what a route does: a target is any object, and values leave as tex
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from .template import DEEP, STAR, Template
@@ -40,8 +40,7 @@ class CollisionError(ValueError):
         self.first = first
 
 
-@dataclass(frozen=True, slots=True)
-class Match(Generic[T]):
+class Match(NamedTuple, Generic[T]):
     """A route that was found, with the variables' values in the template's order."""
 
     target: T
@@ -65,7 +64,8 @@ class _Search:
     method: str
     verb: str
     names: list[str]
-    allowed: set[str] = field(default_factory=set)
+    allowed: set[str]
+    """Methods that the path would take, as far as they were met."""
 
 
 class Router(Generic[T]):
@@ -137,9 +137,7 @@ class Router(Generic[T]):
     def _search(self, method: str, verb: str, raw: list[str], names: list[str], allowed: set[str]) -> Match[T] | None:
         if "" in names:  # a trailing or double slash, or a value that is empty
             return None
-        search = _Search(method, verb, names)
-        route = _walk(self._root, 0, search)
-        allowed |= search.allowed
+        route = _walk(self._root, 0, _Search(method, verb, names, allowed))
         if route is None:
             return None
         return Match(route.target, _capture(route.template, raw, names))
@@ -148,14 +146,18 @@ class Router(Generic[T]):
 def _walk(node: _Node[T], index: int, search: _Search) -> Route[T] | None:
     """Depth first in order of preference; the depth is that of the templates, not of the path."""
     names = search.names
-    if index == len(names):
-        return _pick(node.leaves, search) or _pick(node.deep, search)
-    literal = node.literals.get(names[index])
-    if literal is not None and (route := _walk(literal, index + 1, search)):
-        return route
-    if node.star is not None and (route := _walk(node.star, index + 1, search)):
-        return route
-    return _pick(node.deep, search)
+    while index < len(names):
+        first, second = node.literals.get(names[index]), node.star
+        index += 1
+        if first is None:
+            first, second = second, None
+        if first is None:
+            return _pick(node.deep, search)
+        if second is not None or node.deep:
+            found = _walk(first, index, search) or (second and _walk(second, index, search))
+            return found or _pick(node.deep, search)
+        node = first  # there is no other way to come back for
+    return _pick(node.leaves, search) or _pick(node.deep, search)
 
 
 def _pick(leaves: dict[str, dict[str, Route[T]]], search: _Search) -> Route[T] | None:
@@ -173,10 +175,11 @@ def _pick(leaves: dict[str, dict[str, Route[T]]], search: _Search) -> Route[T] |
 
 
 def _capture(template: Template, raw: list[str], names: list[str]) -> tuple[str, ...]:
-    return tuple(
+    values = [
         names[variable.start] if variable.single else _join(raw[variable.start : variable.end])
         for variable in template.variables
-    )
+    ]
+    return tuple(values)
 
 
 def _join(raw: Sequence[str]) -> str:

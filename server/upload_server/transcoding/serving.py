@@ -53,7 +53,7 @@ class Shared:
 
     async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
         """Answers with a Status."""
-        headers: HeaderList = [*JSON_HEADERS, *_metadata_headers(outcome.metadata, outcome.trailing, trailers)]
+        headers: HeaderList = [*JSON_HEADERS, *_metadata_headers(outcome.metadata, outcome.trailing, trailers=trailers)]
         if outcome.code is grpc.StatusCode.UNAUTHENTICATED:
             headers.append((b"www-authenticate", self._challenge(outcome)))
         await answer(send, outcome.status, self.writer.body(outcome), headers, head=head)
@@ -80,7 +80,6 @@ class ServedRequest:
         self._send = send
         self._headers = Headers(scope["headers"])
         self._head = scope["method"] == "HEAD"
-        self._trailers = b"trailers" in (self._headers.get(b"te") or b"")
 
     async def serve(self) -> None:
         """Runs the call and answers; FaultError where it cannot be run."""
@@ -93,7 +92,8 @@ class ServedRequest:
         body, content_type = b"", ""
         if binding.read_body is not None:
             body, content_type = await self._body(deadline)
-        request = binding.request(self._values, self._query(), body, content_type)
+        query = self._query() if self._scope.get("query_string") else ""
+        request = binding.request(self._values, query, body, content_type)
         if deadline is not None and time.monotonic() >= deadline:
             raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
         try:
@@ -105,19 +105,20 @@ class ServedRequest:
             context.finish()
 
     def _context(self, deadline: float | None) -> HttpContext:
-        scope = self._scope
-        client = scope.get("client")
-        address = (str(client[0]), int(client[1] or 0)) if client else None
-        http = HttpRequest(scope["method"], self._path, self._binding.template.text, self._headers.raw, address)
-        host, extra = address[0] if address else "", self._shared.extra_metadata
-
-        def metadata() -> tuple[Metadatum, ...]:
-            return (*invocation_metadata(self._headers, host), *extra)
-
-        context = HttpContext(http, metadata, deadline, self._binding.method.name)
+        context = HttpContext(self._http, self._metadata, deadline, self._binding.method.name)
         if self._headers.have_prefix(PREFIX):
             context.invocation_metadata()  # now, while a value that is no base64 can still be refused
         return context
+
+    def _http(self) -> HttpRequest:
+        scope = self._scope
+        client = scope.get("client")
+        address = (str(client[0]), int(client[1] or 0)) if client else None
+        return HttpRequest(scope["method"], self._path, self._binding.template.text, self._headers.raw, address)
+
+    def _metadata(self, http: HttpRequest) -> tuple[Metadatum, ...]:
+        host = http.client[0] if http.client else ""
+        return (*invocation_metadata(self._headers, host), *self._shared.extra_metadata)
 
     async def _body(self, deadline: float | None) -> tuple[bytes, str]:
         if not self._binding.raw_body:
@@ -130,7 +131,7 @@ class ServedRequest:
 
     def _query(self) -> str:
         try:
-            return str(self._scope.get("query_string", b"").decode())
+            return str(self._scope["query_string"].decode())
         except UnicodeDecodeError:
             raise FaultError(FaultKind.INVALID_FIELD, "malformed query: not UTF-8") from None
 
@@ -168,10 +169,9 @@ class ServedRequest:
             cause.__cause__ = error
             await self._fail(outcome_of_error(self._binding.method, context, cause))
             return
-        headers = [
-            (b"content-type", content_type),
-            *_metadata_headers(context.initial, context.trailing, self._trailers),
-        ]
+        headers = [(b"content-type", content_type)]
+        if context.initial or context.trailing:
+            headers += _metadata_headers(context.initial, context.trailing, trailers=self._takes_trailers())
         await answer(self._send, 200, body, headers, head=self._head)
 
     async def _stream(self, request: Any, context: HttpContext, deadline: float | None) -> None:
@@ -228,7 +228,10 @@ class ServedRequest:
 
     async def _fail(self, result: Outcome | Fault) -> None:
         outcome = self._shared.writer.outcome(result) if isinstance(result, Fault) else result
-        await self._shared.send_outcome(outcome, self._send, head=self._head, trailers=self._trailers)
+        await self._shared.send_outcome(outcome, self._send, head=self._head, trailers=self._takes_trailers())
+
+    def _takes_trailers(self) -> bool:
+        return b"trailers" in (self._headers.get(b"te") or b"")
 
 
 def _ended(cause: Cause, context: HttpContext) -> Fault | None:
@@ -242,7 +245,7 @@ def _ended(cause: Cause, context: HttpContext) -> Fault | None:
 
 
 def _metadata_headers(
-    initial: Sequence[tuple[str, str | bytes]], trailing: Sequence[tuple[str, str | bytes]], trailers: bool
+    initial: Sequence[tuple[str, str | bytes]], trailing: Sequence[tuple[str, str | bytes]], *, trailers: bool
 ) -> HeaderList:
     """Both kinds go back as headers: a complete answer has nothing after its body to hold the later one."""
     headers = response_headers((*initial, *trailing)) if initial or trailing else []

@@ -93,6 +93,7 @@ class Limit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()
+        del self._timer  # it knows this one: the two would be left to the collector of cycles
         # Cancelled by somebody else as well: then that counts.
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

@@ -63,19 +63,21 @@ def timestamp_from_text(text: str) -> tuple[int, int]:
 
 def timestamp_to_text(seconds: int, nanos: int) -> str:
     """RFC 3339 in UTC with 0, 3, 6 or 9 digits of fraction; ValueError when out of range."""
-    if not _FIRST_SECOND <= seconds <= _LAST_SECOND or not 0 <= nanos < _NANOS:
+    if not 0 <= nanos < _NANOS:
+        raise ValueError("timestamp out of range")
+    return f"{_second(seconds)}{_fraction(nanos)}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """A second since the epoch, without its zone: the timestamps of a moment share it."""
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
         raise ValueError("timestamp out of range")
     days, rest = divmod(seconds, 86_400)
     hour, rest = divmod(rest, 3_600)
     minute, second = divmod(rest, 60)
-    return f"{_day(days)}T{hour:02d}:{minute:02d}:{second:02d}{_fraction(nanos)}Z"
-
-
-@lru_cache(maxsize=64)
-def _day(days: int) -> str:
-    """The date of a day since the epoch: most timestamps of a moment share it."""
     date = datetime.fromordinal(days + _EPOCH_DAY)
-    return f"{date.year:04d}-{date.month:02d}-{date.day:02d}"
+    return f"{date.year:04d}-{date.month:02d}-{date.day:02d}T{hour:02d}:{minute:02d}:{second:02d}"
 
 
 def duration_from_text(text: str) -> tuple[int, int]:
