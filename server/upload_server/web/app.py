@@ -7,6 +7,7 @@ incident id.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,15 +32,16 @@ from upload_server.web.asgi import (
 )
 from upload_server.web.pages import Page, serve_page
 
-_log = structlog.get_logger("upload_server.web")
-
 WEBSOCKET_PREFIX: Final = b"/api/v1/upload/ws/"
 TUS_PATH: Final = "/api/v1/tus"
+_BELOW_TUS: Final = f"{TUS_PATH}/"
 # Seconds a readiness check may take; a store that answers later is not ready.
 READY_SECONDS: Final = 2.0
 _READ_ONLY: Final = frozenset({"GET", "HEAD"})
 
 
+# Answers a GET or HEAD of one path.
+Answer = Callable[[Scope, Send], Awaitable[None]]
 # Serves one WebSocket of the file with this id, to its end.
 SocketDoor = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 
@@ -74,10 +76,13 @@ class WebApp:
         self._tus = tus
         self._ready = ready
         self._metrics = metrics
-        self._pages = dict(pages)
+        self._own: dict[str, Answer] = {path: functools.partial(serve_page, page) for path, page in pages.items()}
+        self._own |= {"/healthz": _answer_alive, "/readyz": self._answer_ready, "/metrics": self._answer_metrics}
         self._draining = False
         # One exposition at a time: it runs in a thread and its cost grows with the number of series.
         self._rendering = asyncio.Lock()
+        # Bound now: structlog's own proxy would look the configuration up for every request.
+        self._log = structlog.get_logger("upload_server.web").bind()
 
     def drain(self) -> None:
         """From now on answer ``/readyz`` with 503, and close connections after their answer."""
@@ -105,41 +110,27 @@ class WebApp:
             await self._dispatch(scope, receive, noting)
         except Exception:
             incident = uuid.uuid4().hex
-            _log.exception("http.failed", incident=incident, method=scope["method"], path=scope["path"])
+            self._log.exception("http.failed", incident=incident, method=scope["method"], path=scope["path"])
             if status:  # the answer has begun: all that is left is to break the connection
                 raise
             await respond(noting, 500, status_body(to_status(InternalError(incident))))
         finally:
             seconds = round(time.monotonic() - began, 6)
-            _log.debug("http.answered", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            self._log.debug("http.answered", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path in self._pages:
-            page = self._pages[path]
-            await self._read_only(scope, send, lambda: serve_page(page, scope, send))
-        elif path == "/healthz":
-            await self._read_only(scope, send, lambda: respond(send, 200, b'{"status":"ok"}'))
-        elif path == "/readyz":
-            await self._read_only(scope, send, lambda: self._answer_ready(send))
-        elif path == "/metrics":
-            await self._read_only(scope, send, lambda: self._answer_metrics(send))
-        elif self._tus is not None and (path == TUS_PATH or path.startswith(f"{TUS_PATH}/")):
+        answer = self._own.get(path)
+        if answer is not None:
+            await _read_only(answer, scope, send)
+        elif self._tus is not None and (path == TUS_PATH or path.startswith(_BELOW_TUS)):
             await self._tus(scope, receive, send)
         elif _socket_file_id(scope) is not None:
-            await self._read_only(scope, send, lambda: _answer_upgrade_required(send))
+            await _read_only(_answer_upgrade_required, scope, send)
         else:
             await self._transcoder(scope, receive, send)
 
-    async def _read_only(self, scope: Scope, send: Send, answer: Callable[[], Awaitable[None]]) -> None:
-        method = scope["method"]
-        if method in _READ_ONLY:
-            await answer()
-            return
-        status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", f"This path takes GET and HEAD, not {method}")
-        await respond(send, 405, status_body(status), extra=[(b"allow", b"GET, HEAD")])
-
-    async def _answer_ready(self, send: Send) -> None:
+    async def _answer_ready(self, _scope: Scope, send: Send) -> None:
         problem = await self._problem()
         if problem is None:
             await respond(send, 200, b'{"status":"ready"}')
@@ -158,7 +149,7 @@ class WebApp:
             return DatabaseFailure()
         return None
 
-    async def _answer_metrics(self, send: Send) -> None:
+    async def _answer_metrics(self, _scope: Scope, send: Send) -> None:
         async with self._rendering:
             body = await asyncio.to_thread(self._metrics.render)
         await respond(send, 200, body, self._metrics.content_type.encode())
@@ -176,13 +167,28 @@ class WebApp:
 def _socket_file_id(scope: Scope) -> str | None:
     """Return the file id of a WebSocket path, or None. Taken from the raw path: an escaped slash is part of the id."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    if not raw.startswith(WEBSOCKET_PREFIX):
+        return None
     segment = raw.removeprefix(WEBSOCKET_PREFIX)
-    if segment == raw or not segment or b"/" in segment:
+    if not segment or b"/" in segment:
         return None
     return unquote(segment.decode("latin-1"), errors="replace")
 
 
-async def _answer_upgrade_required(send: Send) -> None:
+async def _read_only(answer: Answer, scope: Scope, send: Send) -> None:
+    method = scope["method"]
+    if method in _READ_ONLY:
+        await answer(scope, send)
+        return
+    status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", f"This path takes GET and HEAD, not {method}")
+    await respond(send, 405, status_body(status), extra=[(b"allow", b"GET, HEAD")])
+
+
+async def _answer_alive(_scope: Scope, send: Send) -> None:
+    await respond(send, 200, b'{"status":"ok"}')
+
+
+async def _answer_upgrade_required(_scope: Scope, send: Send) -> None:
     status = status_of(Code.FAILED_PRECONDITION, "UPGRADE_REQUIRED", "This path takes WebSocket handshakes only")
     extra = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await respond(send, 426, status_body(status), extra=extra)

@@ -86,7 +86,16 @@ def _split_host(text: str, default_port: int) -> tuple[str, int]:
     return match["name"].lower(), port
 
 
-# Asked for every request; a client's Host seldom changes.
+# This and the next are asked for every request; a client's Host seldom changes.
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> str:
+    """The name in a Host header; empty when it is malformed."""
+    try:
+        return _split_host(host.decode("ascii"), 0)[0]
+    except ValueError:
+        return ""
+
+
 @lru_cache(maxsize=256)
 def is_loopback_name(host: str) -> bool:
     """Whether a host (no port; IPv6 in brackets) can only name this machine: nobody can make DNS say otherwise."""
@@ -119,7 +128,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it here."""
-        hosts, origins = headers_of(scope, b"host"), headers_of(scope, b"origin")
+        hosts, origins = _hosts_and_origins(scope)
         if not self._host_fits(hosts):
             await self._refuse(scope, receive, send, _HOST_REFUSED, "HOST_NOT_ALLOWED")
             return
@@ -139,10 +148,7 @@ class Guard:
             return False
         if not self._on_loopback:
             return True
-        try:
-            name, _ = _split_host(hosts[0].decode("ascii"), 0)
-        except (IndexError, ValueError):
-            return False
+        name = _host_name(hosts[0]) if hosts else ""
         return is_loopback_name(name) or name in self._hosts
 
     def _is_allowed(self, origins: list[bytes]) -> bool:
@@ -184,6 +190,17 @@ _HOST_REFUSED: Final = _refusal(
     "HOST_NOT_ALLOWED",
     "The Host header must name this machine (localhost, 127.0.0.1 or [::1]) while the server is bound to loopback",
 )
+
+
+def _hosts_and_origins(scope: Scope) -> tuple[list[bytes], list[bytes]]:
+    hosts: list[bytes] = []
+    origins: list[bytes] = []
+    for key, value in scope["headers"]:
+        if key == b"host":
+            hosts.append(value)
+        elif key == b"origin":
+            origins.append(value)
+    return hosts, origins
 
 
 def _parse_single(origins: list[bytes]) -> Origin | None:
