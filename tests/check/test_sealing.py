@@ -32,7 +32,7 @@ from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
 from upload_server.store.sqlite.schema import prepare
 
-QUICK = Pace(chunk=7, linger=0.0, pause=0.0, retry=0.01, retry_damaged=0.01)
+QUICK = Pace(chunk=7, linger=0.0, rest_share=0.0, retry=0.01, retry_damaged=0.01)
 EVENT = AuditEvent(
     event_id=12,
     file_id="f",
@@ -132,6 +132,22 @@ async def test_every_event_is_sealed_once_and_in_order_through_failures(tmp_path
     place = Installation(tmp_path, NOBODY)
     assert store.sealed == [row[0] for row in place.rows("SELECT change_no FROM audit_event ORDER BY change_no")]
     assert place.run("audit", "verify", "--json").json["sealed"] == 47
+
+
+async def test_at_the_end_all_is_sealed_unless_the_database_fails(tmp_path: Path) -> None:
+    prepare(tmp_path / "upload.sqlite3")
+    store = await Troubled.open(tmp_path / "upload.sqlite3", StoreOptions())
+    assert isinstance(store, Troubled)
+    store.failures, store.sealed = 1, []
+    sealer = Sealer(store, QUICK)
+    try:
+        await announce(store, 40)
+        await sealer.finish(30)
+        assert (store.failures, store.sealed) == (0, []), "was tried again while everybody waits for the end"
+        await sealer.finish(30)
+        assert len(store.sealed) == 41
+    finally:
+        await store.close()
 
 
 async def test_a_seal_that_follows_another_head_is_refused(tmp_path: Path) -> None:

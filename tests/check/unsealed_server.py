@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
+from support.process import ServerProcess
 from upload_server.__main__ import main
 from upload_server.audit import sealer
+
+
+class Unsealed(ServerProcess):
+    """A server that seals nothing."""
+
+    program = (str(Path(__file__)),)
 
 
 class Idle(sealer.Sealer):

@@ -89,7 +89,7 @@ async def test_a_prefix_that_changed_on_disk_is_found_out(tmp_path: Path) -> Non
     async with open_world(tmp_path / "node", FAR) as world:
         file_id = await begin(world, data, 512 * KIB)
         path = world.sink.root / file_id[:2] / file_id
-        await asyncio.to_thread(path.write_bytes, b"?" + data[1 : 512 * KIB])
+        await asyncio.to_thread(path.write_bytes, bytes([data[0] ^ 1]) + data[1 : 512 * KIB])
         upload = await world.open(file_id, 512 * KIB)
         await send(upload, data[512 * KIB :])
         with pytest.raises(Exception, match="SHA-256"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from upload_server.domain import Caller, CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
+from upload_server.ingest.threads import Threads
 from upload_server.sink import Chunk, SinkFile
 from upload_server.sink.disk import DiskSink
 from upload_server.store import Audited, Claim, Command, OwedDeletion, Result
@@ -189,7 +190,7 @@ class World:
             sink,
             clock=self.now,
             limits=limits,
-            threads=4,
+            threads=Threads(4, 4),
             on_progress=lambda file_id, _, durable: self.progress.append((file_id, durable)),
             on_owed=self._count_owed,
             on_changed=lambda audited, _: self.changes.append(audited),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
 
 import structlog
@@ -22,12 +23,14 @@ log = structlog.get_logger(__name__)
 class Pace:
     """How the sealer goes about it; times are seconds."""
 
-    # Events sealed in one write: about a millisecond of the writer.
-    chunk: int = 200
+    # Events sealed in one write: one or two milliseconds of the writer.
+    chunk: int = 500
     # Time for more to come after a commit.
     linger: float = 0.1
-    # Between chunks: 10,000 events take most of a second, and the cancels that come meanwhile keep their core.
-    pause: float = 0.01
+    # Between chunks, as a share of the time that the last one took, and at most so long: 10,000 events take half a
+    # second where nothing else is done, and the more cancels come meanwhile, the more room is left to them.
+    rest_share: float = 0.5
+    max_rest: float = 0.1
     # After the database failed, and after a row could not be read.
     retry: float = 1.0
     retry_damaged: float = 30.0
@@ -58,14 +61,17 @@ class Sealer:
         """Seal what is left at the end, for at most so long; the next start does the rest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                # Not after an error: nobody waits for its repair now.
-                while await self._step() == self._pace.pause:
+                # Not after an error, which leaves no head: nobody waits for its repair now.
+                while await self._step() is not None and self._head is not None:
                     pass
 
     async def _step(self) -> float | None:
-        """Seal a chunk; returns after which pause there is more to do, None when there is nothing."""
+        """Seal a chunk; returns after which rest there is more to do, None when there is nothing."""
+        began = time.monotonic()
         try:
-            return self._pace.pause if await self._seal_chunk() else None
+            if not await self._seal_chunk():
+                return None
+            return min(self._pace.max_rest, self._pace.rest_share * (time.monotonic() - began))
         except UploadError as error:
             self._head = None
             log.warning("audit.not_sealed", reason=error.reason)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from upload_server.ingest.holds import Holds
+from upload_server.ingest.threads import Threads
 from upload_server.sink import Sink
 from upload_server.store import Audited, Store
 
@@ -148,7 +148,7 @@ class Parts:
     store: Store
     sink: Sink
     clock: Callable[[], datetime]
-    pool: ThreadPoolExecutor
+    threads: Threads
     limits: Limits
     observer: IngestObserver
     # file_id, batch_id, durable bytes.
@@ -162,5 +162,9 @@ class Parts:
     holds: Holds
 
     async def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run blocking ``work`` on the ingest's threads. Only from tasks of ours: a cancelled hop goes on unseen."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work, *args)
+        """Run ``work`` that computes on a thread. Only from tasks of ours: a cancelled hop goes on unseen."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads.workers, work, *args)
+
+    async def wait(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run ``work`` that waits for the disk on a thread; otherwise as ``hop``."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads.waiters, work, *args)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,6 +22,7 @@ from upload_server.ingest.holds import Holds
 from upload_server.ingest.parts import IngestObserver, Limits, Memory, NoObserver, Parts, Tasks
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
+from upload_server.ingest.threads import Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink import Sink, SinkFile
 from upload_server.store import Audited, Command, Store
@@ -113,7 +113,7 @@ class Ingest:
         *,
         clock: Callable[[], datetime],
         limits: Limits | None = None,
-        threads: int = 8,
+        threads: Threads | None = None,
         on_progress: Callable[[str, str, int], None] = _no_progress,
         on_owed: Callable[[], None] = _nothing_owed,
         on_changed: Callable[[Audited, float], None] = _no_changes,
@@ -123,7 +123,7 @@ class Ingest:
             store=store,
             sink=sink,
             clock=clock,
-            pool=ThreadPoolExecutor(threads, thread_name_prefix="ingest"),
+            threads=threads or Threads(),
             limits=limits or Limits(),
             observer=observer or NoObserver(),
             on_progress=on_progress,
@@ -190,7 +190,7 @@ class Ingest:
         hanging = await self._parts.tasks.join(self._parts.limits.takeover_seconds)
         if hanging:
             log.error("storage or database hang: streams are left behind", tasks=hanging)
-        self._parts.pool.shutdown(wait=not hanging, cancel_futures=True)
+        self._parts.threads.shutdown(wait=not hanging)
 
     # For the janitor and the metrics -------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class Ingest:
 
     async def _open_bytes(self, file_id: str, offset: int) -> SinkFile:
         try:
-            return await self._parts.hop(self._parts.sink.open, file_id, offset)
+            return await self._parts.wait(self._parts.sink.open, file_id, offset)
         except OSError as error:
             log.exception("storage failed to open a file", file_id=file_id, offset=offset)
             raise StorageFailure from error

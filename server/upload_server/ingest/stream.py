@@ -228,7 +228,7 @@ class Stream:
         self._syncer.disarm()
         await self._wait_side_tasks()
         try:
-            await self._parts.hop(self._sink_file.close)
+            await self._parts.wait(self._sink_file.close)
         except OSError as error:
             # What had to be durable was synced before: closing can only tell of what was given up.
             log.warning("upload file did not close cleanly", file_id=self._file.file_id, error=repr(error))

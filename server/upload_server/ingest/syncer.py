@@ -83,7 +83,7 @@ class Syncer:
     async def _sync(self, target: int) -> None:
         try:
             if self._marks.synced < target:
-                await self._parts.hop(self._sink_file.sync)
+                await self._parts.wait(self._sink_file.sync)
                 self._marks.synced = target
             if self.recording and not self._fate.abandoned:
                 await self._record(target)

@@ -35,7 +35,7 @@ def deletion_forgotten() -> None:
 @mutant
 def progress_before_sync() -> None:
     """Bytes are called durable before they are synced."""
-    change(syncer, "Syncer._sync", ("await self._parts.hop(self._sink_file.sync)", "pass"))
+    change(syncer, "Syncer._sync", ("await self._parts.wait(self._sink_file.sync)", "pass"))
 
 
 @mutant
