@@ -20,6 +20,7 @@ from upload_server.check.orphans import OrphanCount
 from upload_server.config import Config
 from upload_server.domain import Source
 from upload_server.errors import CannotStart, UploadError
+from upload_server.heap import Heap
 from upload_server.ingest import Ingest
 from upload_server.janitor import Janitor
 from upload_server.journal import Journal
@@ -86,6 +87,7 @@ class Service:
         )
         self._journal = Journal(store, with_files=config.log_level == "debug")
         sink = DiskSink(config.data_dir / "bytes")
+        metrics.show_storage_room(sink.room)
         self._ingest = Ingest(
             store,
             sink,
@@ -159,6 +161,7 @@ class Service:
                 self._journal.run(),
                 self._refresh_gauges(),
                 self._metrics.measure_loop_lag(),
+                Heap().run(),
             ):
                 started(self._grpc.port, self._http.port)
                 await stop.wait()

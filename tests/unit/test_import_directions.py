@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "transcoding": set(),
     "config": set(),
     "arguments": {"config"},
+    "heap": set(),
 }
 # The composition root and the program may import everything.
 ROOTS = {"app", "operations", "__main__", "__init__"}

@@ -1,0 +1,59 @@
+"""What a flood leaves free in the heap goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from upload_server.heap import Heap
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+
+MIB = 2**20
+BLOCK = 64 * 1024
+
+
+def resident() -> int:
+    return int(psutil.Process(os.getpid()).memory_info().rss)
+
+
+@pytest.fixture
+def libc() -> ctypes.CDLL:
+    found = ctypes.CDLL("libc.so.6")
+    found.malloc.restype = ctypes.c_void_p
+    found.malloc.argtypes = [ctypes.c_size_t]
+    found.free.argtypes = [ctypes.c_void_p]
+    return found
+
+
+@pytest.fixture
+def hole(libc: ctypes.CDLL) -> Iterator[None]:
+    """200 MiB that lie free before a block that is in use."""
+    blocks = [libc.malloc(BLOCK) for _ in range(200 * MIB // BLOCK)]
+    for block in blocks:
+        ctypes.memset(block, 1, BLOCK)
+    last = libc.malloc(BLOCK)
+    for block in blocks:
+        libc.free(block)
+    yield
+    libc.free(last)
+
+
+@pytest.mark.usefixtures("hole")
+def test_what_lies_free_is_given_back_once() -> None:
+    before = resident()
+    heap = Heap()
+
+    assert heap.give_back()
+    assert before - resident() > 150 * MIB
+    assert not heap.give_back()
+
+
+def test_little_is_kept(libc: ctypes.CDLL) -> None:
+    libc.malloc_trim(0)
+    assert not Heap().give_back()
