@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -18,9 +18,11 @@ from upload.v1 import upload_pb2 as pb
 from upload_server.errors import CannotStart, Overloaded
 from upload_server.rpc.calls import Gate
 from upload_server.rpc.servicer import UploadServicer, watch_bytes
+from upload_server.rpc.time_limit import TimeLimit
 from upload_server.rpc.upload_stream import decode_upload_request
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
+_MAX_METADATA_BYTES = 8192
 # A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
 _WRITE_SECONDS = 60.0
 
@@ -31,14 +33,22 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # Watches must not use up the places that a cancel on the same connection needs.
         ("grpc.max_concurrent_streams", 2000),
+        # Calls of one method that wait for our loop: more than one connection can have, or its streams, opened and
+        # reset at once, would have everybody else's calls refused.
+        ("grpc.server.max_pending_requests", 4000),
+        ("grpc.server.max_pending_requests_hard_limit", 8000),
         ("grpc.max_receive_message_length", max_message_bytes),
         # A dead peer is noticed within some 30 s; without the ping timeout it takes a minute more.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.ping_timeout_ms", 10_000),
-        # Clients may ping as often as every 5 s, or they are thrown out as abusive.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        # Who pings too often is answered, not thrown out: while a connection is being closed, each further ping costs
+        # grpcio more than the one before it, and a flood of them stalled every cancel for 75 ms.
+        ("grpc.http2.max_ping_strikes", 0),
+        # Headers of a call. By default those of 8 to 16 KiB are refused by chance, and the rest become Python objects.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.max_connection_idle_ms", 900_000),
         # Else every stream's window grows to megabytes: a thousand uploads took 1.6 GiB, now they wait their turn.
         ("grpc.http2.bdp_probe", 0),
@@ -91,12 +101,15 @@ class Handlers:
 
 def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
     """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
+    limit = TimeLimit(_WRITE_SECONDS)
 
     async def handler(request: pb.WatchStatusRequest, context: Any) -> None:
-        async with servicer.calls.call("WatchStatus", Gate.WATCH, context) as caller:
-            async for event in servicer.watch(request, caller):
+        call = servicer.calls.call("WatchStatus", Gate.WATCH, context)
+        async with call as caller, aclosing(servicer.watch(request, caller)) as events:
+            in_time = limit.watch()
+            async for event in events:
                 try:
-                    async with asyncio.timeout(_WRITE_SECONDS):
+                    with in_time:
                         await context.write(watch_bytes(event))
                 except TimeoutError:
                     # A stream whose write was cut off cannot go on; the token makes that harmless.
@@ -112,7 +125,11 @@ class GrpcServer:
         self._handlers = Handlers()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(max_message_bytes))
-        self._server.add_generic_rpc_handlers((self._generic(servicer),))
+        # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
+        # every call of everybody else, also those that their callers had long reset.
+        self._server.add_registered_method_handlers(
+            SERVICE.full_name, {method.name: self._handler(method, servicer) for method in SERVICE.methods}
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection_on:
             names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -140,11 +157,6 @@ class GrpcServer:
     async def _set_health(self, status: int) -> None:
         for name in (health.OVERALL_HEALTH, SERVICE.full_name):
             await self._health.set(name, status)
-
-    def _generic(self, servicer: UploadServicer) -> grpc.GenericRpcHandler:
-        return grpc.method_handlers_generic_handler(
-            SERVICE.full_name, {method.name: self._handler(method, servicer) for method in SERVICE.methods}
-        )
 
     def _handler(self, method: Any, servicer: UploadServicer) -> grpc.RpcMethodHandler[Any, Any]:
         serve = getattr(servicer, method.name)
