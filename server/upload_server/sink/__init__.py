@@ -49,3 +49,6 @@ class Sink(Protocol):
 
     def size(self, file_id: str) -> int:
         """Bytes that lie here for this id, 0 if none."""
+
+    def room(self) -> int:
+        """Bytes that may still be appended here, to whichever file."""

@@ -18,6 +18,12 @@ from upload_server.sink import Chunk, SinkFile
 # Ids are UUIDv4 text of ours. Whatever else comes here could be a path, so it is refused.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
+# Of the disk, uploads leave so much to the database, or a sixteenth of a small disk: cancels go on when it is full,
+# since they are what makes room.
+_RESERVE_BYTES = 64 * 1024 * 1024
+_RESERVE_SHARE = 16
+# The disk is asked for room once for so many bytes.
+_GRANT_BYTES = 1024 * 1024
 # The kernel takes at most IOV_MAX (1,024 on Linux) pieces a call.
 _MAX_PIECES = 1024
 
@@ -28,10 +34,16 @@ class DiskFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lost: OSError | None = None
+        # What may still be appended before the disk is asked again.
+        self._granted = 0
 
     def append(self, chunks: Sequence[Chunk]) -> None:
-        """Write all of ``chunks`` at the end; after an OSError a part of them may have been written."""
+        """Write all of ``chunks`` at the end; after an OSError a part of them may have been written.
+
+        ENOSPC comes before the disk is full to its last byte, see ``DiskSink.room``.
+        """
         left = [memoryview(chunk) for chunk in chunks if chunk]
+        self._claim_room(sum(map(len, left)))
         first = 0
         while first < len(left):
             written = os.writev(self._descriptor, left[first : first + _MAX_PIECES])
@@ -40,6 +52,13 @@ class DiskFile:
                 first += 1
             if written:  # a short write ended inside this piece
                 left[first] = left[first][written:]
+
+    def _claim_room(self, size: int) -> None:
+        if size > self._granted:
+            self._granted = min(_room(os.fstatvfs(self._descriptor)), max(size, _GRANT_BYTES))
+        if size > self._granted:
+            raise OSError(errno.ENOSPC, "what is left of the disk is kept for the database")
+        self._granted -= size
 
     def sync(self) -> None:
         """Make everything appended survive power loss; after an OSError the file must be given up."""
@@ -143,6 +162,11 @@ class DiskSink:
         except FileNotFoundError:
             return 0
 
+    def room(self) -> int:
+        """Bytes that may still be appended here: what is free, without what is left to the database."""
+        # Nothing may have been stored yet.
+        return _room(os.statvfs(self._root if self._root.is_dir() else self._root.parent))
+
     def _path(self, file_id: str) -> Path:
         if _ID.fullmatch(file_id) is None:
             raise OSError(errno.EINVAL, "not an id of ours")
@@ -170,6 +194,11 @@ class DiskSink:
         # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
         os.ftruncate(descriptor, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
+
+
+def _room(disk: os.statvfs_result) -> int:
+    reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+    return max(0, disk.f_bavail * disk.f_frsize - reserve)
 
 
 def _sync_folder(folder: Path) -> None:

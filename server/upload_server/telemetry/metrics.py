@@ -7,7 +7,7 @@ from a caller, so that the number of series is bounded. Safe to call from any th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -91,6 +91,11 @@ class Metrics:
             "Bytes that lie in the storage for cancelled or failed uploads, or for none at all; counted now and then.",
             registry=registry,
         )
+        self._room = Gauge(
+            "upload_storage_room_bytes",
+            "Bytes that uploads may still store: what is free, without what is left to the database.",
+            registry=registry,
+        )
         self._unsealed = Gauge(
             "upload_audit_unsealed_events", "Audit events that the chain has not sealed yet.", registry=registry
         )
@@ -171,6 +176,10 @@ class Metrics:
     def set_orphan_bytes(self, count: int) -> None:
         """Set how many bytes lie in the storage that no upload may keep."""
         self._orphans.set(count)
+
+    def show_storage_room(self, room: Callable[[], int]) -> None:
+        """Have ``room`` asked at every ``render``, on its thread: how many bytes uploads may still store."""
+        self._room.set_function(room)
 
     def set_unsealed_events(self, count: int) -> None:
         """Set how many audit events wait for their seal."""
