@@ -1,4 +1,4 @@
-"""HTTP cancels: this service, its gRPC port, Envoy before that port, and FastAPI by hand; 64 connections, one run.
+"""HTTP cancels: this service, its gRPC port, Envoy before that or a null server, FastAPI by hand; 64 connections.
 
 Needs `wrk` (Debian), `ghz` (Go: github.com/bojand/ghz/cmd/ghz) for the gRPC line, and the dependency group `bench` for
 FastAPI; what is missing is left out. Every file is cancelled once and every answer is a commit on disk. Servers, Envoy
@@ -187,6 +187,20 @@ def envoy(data: Path, store: Store, seconds: float) -> Figures:
         return load_http(proxy.port, store, seconds, pid, proxy.pid)
 
 
+def envoy_null(data: Path, store: Store, seconds: float) -> Figures:  # noqa: ARG001 - it stores nothing
+    """Envoy's transcoder in front of a gRPC server that does nothing, on the same core: no proxy can be faster."""
+    null = [sys.executable, "-m", "benchmarks.grpc_rivals.null"]
+    with subprocess.Popen(null, cwd=RIVALS.parents[1], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            # What goes to the HTTP port is not asked for here.
+            with EnvoyProcess(Node(int(server.stdout.readline()), free_port())) as proxy:
+                _wait_for(f"{proxy.url}/api/v1/upload/cancel/any", "POST")
+                return load_http(proxy.port, store, seconds, server.pid, proxy.pid)
+        finally:
+            server.terminate()
+
+
 def fastapi(data: Path, store: Store, seconds: float) -> Figures:
     """The endpoint by hand."""
     port = free_port()
@@ -215,6 +229,7 @@ def contenders() -> dict[str, Contender]:
     else:
         found["gRPC"] = ours_grpc
     found["Envoy → gRPC"] = envoy
+    found["Envoy → null"] = envoy_null
     if importlib.util.find_spec("fastapi") is None:
         print("left out: FastAPI (no fastapi: pip install --group bench)")
     else:
@@ -265,11 +280,11 @@ def _load_core() -> list[str]:
     return ["taskset", "-c", str(_cores()[-1])]
 
 
-def _wait_for(url: str) -> None:
+def _wait_for(url: str, method: str = "GET") -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url).status_code == httpx.codes.OK:
+            if httpx.request(method, url).status_code == httpx.codes.OK:
                 return
         time.sleep(0.05)
     raise SystemExit(f"{url} did not answer")

@@ -8,8 +8,11 @@ import sys
 
 import grpc
 import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from upload.v1 import upload_pb2 as pb
+
+SERVICE = "upload.v1.UploadService"
 
 
 async def cancel_file(request: pb.CancelFileRequest, context: object) -> pb.CancelFileResponse:  # noqa: ARG001
@@ -27,8 +30,12 @@ async def serve() -> None:
     handler = grpc.unary_unary_rpc_method_handler(
         cancel_file, pb.CancelFileRequest.FromString, pb.CancelFileResponse.SerializeToString
     )
-    generic = grpc.method_handlers_generic_handler("upload.v1.UploadService", {"CancelFile": handler})
+    generic = grpc.method_handlers_generic_handler(SERVICE, {"CancelFile": handler})
     server.add_generic_rpc_handlers((generic,))
+    # A proxy in front sends calls only where it is told that all is well; asked after the above, so calls pay nothing.
+    alive = health.aio.HealthServicer()
+    await alive.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(alive, server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
     await server.wait_for_termination()
