@@ -42,6 +42,21 @@ def test_bytes_cancels_and_refusals_add_up() -> None:
     assert value(metrics, "upload_cancel_to_last_byte_seconds_bucket", le="0.0025") == 2
 
 
+def test_the_room_of_a_storage_that_cannot_be_asked_is_not_a_number() -> None:
+    metrics = Metrics()
+    answers: list[int | OSError] = [5, OSError("gone")]
+
+    def room() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    metrics.show_storage_room(room)
+    assert b"upload_storage_room_bytes 5.0" in metrics.render()
+    assert b"upload_storage_room_bytes NaN" in metrics.render()
+
+
 def test_what_is_open_goes_up_and_down() -> None:
     metrics = Metrics()
     metrics.upload_opened()

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import stat
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -197,6 +198,9 @@ class DiskSink:
 
 
 def _room(disk: os.statvfs_result) -> int:
+    if not disk.f_blocks:
+        # Some network file systems do not tell.
+        return sys.maxsize
     reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
     return max(0, disk.f_bavail * disk.f_frsize - reserve)
 

@@ -7,6 +7,7 @@ from a caller, so that the number of series is bounded. Safe to call from any th
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -178,8 +179,15 @@ class Metrics:
         self._orphans.set(count)
 
     def show_storage_room(self, room: Callable[[], int]) -> None:
-        """Have ``room`` asked at every ``render``, on its thread: how many bytes uploads may still store."""
-        self._room.set_function(room)
+        """Have ``room`` asked at every ``render``, on its thread: bytes that uploads may still store, or OSError."""
+
+        def shown() -> float:
+            try:
+                return room()
+            except OSError:
+                return math.nan
+
+        self._room.set_function(shown)
 
     def set_unsealed_events(self, count: int) -> None:
         """Set how many audit events wait for their seal."""
