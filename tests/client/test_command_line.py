@@ -38,6 +38,10 @@ from upload.v1 import upload_pb2 as pb
         "upload a --jobs 0",
         "get x --timeout 0",
         "get x --timeout soon",
+        "get x --timeout nan",
+        "get x --timeout inf",
+        "list --lim 5",
+        "--serv a:1 list",
     ],
 )
 def test_wrong_usage_leaves_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ def test_the_go_example_uploads_cancels_and_watches(server: ServerProcess, tmp_p
     program = build_go("example", tmp_path)
     path = tmp_path / "film.mov"
     path.write_bytes(os.urandom(3_000_000))
-    target = {"UPLOAD_TARGET": server.target}
+    target = {"UPLOAD_SERVER": server.target}
     said = run(program, "upload", path, environment=target).splitlines()
     file_id = said[0].removeprefix("file_id ")
     assert said[-1].startswith("completed ")

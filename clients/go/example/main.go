@@ -43,9 +43,9 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: example upload FILE | cancel FILE_ID [REASON] | watch FILE_ID; UPLOAD_TARGET names the server")
+		return errors.New("usage: example upload FILE | cancel FILE_ID [REASON] | watch FILE_ID; UPLOAD_SERVER names the server")
 	}
-	target := os.Getenv("UPLOAD_TARGET")
+	target := os.Getenv("UPLOAD_SERVER")
 	if target == "" {
 		target = "localhost:50051"
 	}

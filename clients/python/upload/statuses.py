@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from upload import errors
-from upload.v1.upload_pb2 import BatchStatus, File, UploadStatus, UploadStopped
+from upload.v1.upload_pb2 import File, UploadStatus, UploadStopped
 
 _DOMAIN = "upload.v1"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -49,11 +49,6 @@ def status_number(word: str) -> UploadStatus:
         if status_word(status) == word:
             return status
     raise ValueError(f"{word!r} is no status of a file: use {', '.join(map(status_word, _STATUSES))}")
-
-
-def batch_status_word(status: BatchStatus) -> str:
-    """Return the contract's lower-case word, such as ``processing``."""
-    return BatchStatus.Name(status).removeprefix("BATCH_STATUS_").lower()
 
 
 def is_final(status: UploadStatus) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 def _problem(arguments: Arguments) -> str:
     """Say what argparse cannot express, or nothing."""
-    if arguments.timeout <= 0:
+    if not 0 < arguments.timeout < math.inf:
         return "--timeout must be more than 0 seconds"
     match arguments.command:
         case "upload" if arguments.jobs < 1:
@@ -89,8 +90,10 @@ def _problem(arguments: Arguments) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Options are taken in full only, here and below: a new option must make no script ambiguous.
     parser = argparse.ArgumentParser(
         prog="uploadctl",
+        allow_abbrev=False,
         description="Upload files, cancel uploads, and watch what becomes of them.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -132,6 +135,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
+        allow_abbrev=False,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=EXIT_CODES,
