@@ -88,7 +88,6 @@ class Service:
         self._journal = Journal(store, with_files=config.log_level == "debug")
         sink = DiskSink(config.data_dir / "bytes")
         metrics.show_storage_room(sink.room)
-        metrics.show_storage_room(sink.room)
         self._ingest = Ingest(
             store,
             sink,
