@@ -142,6 +142,17 @@ async def test_a_body_over_the_limit_gets_its_answer(connection: Connection, fra
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.parametrize("line", ["GET /v1/books/1", "POST /v1/nowhere", "POST /v1/books/1", "HEAD /v1/books/1"])
+async def test_a_body_that_nobody_reads_gets_its_answer(connection: Connection, line: str) -> None:
+    """A client that sends all of it before it looks, and asks for the connection to be closed, as urllib does."""
+    await connection.send(f"{line} HTTP/1.1", "Content-Length: 9000000", "Connection: close")
+    for _ in range(90):
+        connection.writer.write(b"x" * 100_000)
+        await connection.writer.drain()
+    status, _ = await connection.head()
+    assert status == {"/v1/nowhere": 404}.get(line.split()[1], 405 if line.startswith("POST") else 200)
+
+
 async def test_a_chunked_body_that_never_ends_is_cut_off(connection: Connection) -> None:
     async def pour() -> None:
         while True:

@@ -15,6 +15,8 @@ from .asgi import (
     Scope,
     Send,
     Sender,
+    UnaskedBody,
+    announces_body,
     answer,
     answer_empty,
     answer_unread,
@@ -144,6 +146,9 @@ class Transcoder:
         try:
             path = self._path(scope)
             found = self._router.find(scope["method"], path)
+            if not (isinstance(found, Match) and found.target.read_body is not None) and announces_body(scope):
+                unasked = UnaskedBody(receive, send)
+                receive, sender = unasked.receive, Sender(unasked.send)
             if isinstance(found, Match):
                 await ServedRequest(self._shared, found, path, scope, receive, sender).serve()
             else:

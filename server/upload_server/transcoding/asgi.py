@@ -134,6 +134,37 @@ async def drain(receive: Receive) -> None:
         return
 
 
+def announces_body(scope: Scope) -> bool:
+    """Whether the client said that a body follows."""
+    return any(key in (b"content-length", b"transfer-encoding") for key, _ in scope["headers"])
+
+
+class UnaskedBody:
+    """A request whose body nobody reads: its answer is out before what is left of the body is read off.
+
+    A server that closes a connection with bytes unread resets it, and the client may lose the answer.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._over = False
+
+    async def receive(self) -> Message:
+        """The next message, for whoever watches the client."""
+        message = await self._receive()
+        self._over = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Sends one message; before the response is declared complete the body is read to its end."""
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and not self._over:
+            await self._send({**message, "more_body": True})
+            await drain(self.receive)
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+
 async def answer(
     send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]], *, head: bool = False
 ) -> None:
