@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -244,7 +244,7 @@ class Uploads:
 
     def watch(
         self, targets: Targets, resume_token: str, progress_interval: float, caller: Caller, *, until_final: bool
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Watch targets; raises ``InvalidField`` at once, what the hub raises when it is iterated."""
         _check_targets(targets, until_final=until_final)
         if progress_interval and progress_interval < MIN_PROGRESS_SECONDS:

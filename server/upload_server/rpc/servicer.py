@@ -5,7 +5,8 @@ Must not know how errors, limits and metrics are handled (``calls``) nor how any
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain import Batch, Caller, File, FileStatus
@@ -100,11 +101,12 @@ class UploadServicer:
         self, request: pb.WatchStatusRequest, context: Context
     ) -> AsyncIterator[pb.WatchStatusResponse]:
         """Stream the changes of what is watched."""
-        async with self.calls.call("WatchStatus", Gate.WATCH, context) as caller:
-            async for event in self.watch(request, caller):
+        call = self.calls.call("WatchStatus", Gate.WATCH, context)
+        async with call as caller, aclosing(self.watch(request, caller)) as events:
+            async for event in events:
                 yield watch_response(event)
 
-    def watch(self, request: pb.WatchStatusRequest, caller: Caller) -> AsyncIterator[WatchEvent]:
+    def watch(self, request: pb.WatchStatusRequest, caller: Caller) -> AsyncGenerator[WatchEvent, None]:
         """Return the events of a watch, not yet converted."""
         targets = Targets(
             file_ids=frozenset(request.file_ids),

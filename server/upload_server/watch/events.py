@@ -19,6 +19,9 @@ class Changed:
 
     change: Change
     token: str
+    # The id by which it is watched, and whether its state is final: asked once for each of thousands of watchers.
+    key: str
+    final: bool
     wire: dict[str, Any] = field(default_factory=dict)
 
 

@@ -6,16 +6,16 @@ Must not know what a stream makes of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
 
-from upload_server.errors import ShuttingDown, UploadError
+from upload_server.errors import UploadError
 from upload_server.store import Change, Store, Targets
 from upload_server.tokens import ResumeToken
-from upload_server.watch.events import Changed, WatchEvent, WatchRequest
+from upload_server.watch.events import Changed, WatchEvent, WatchRequest, key_of
 from upload_server.watch.interests import Interests
 from upload_server.watch.stream import PAGE, Stream
 from upload_server.watch.watcher import Watcher
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # After a failed read the tail waits this long; watchers keep their cursor, so nothing is lost.
 _RETRY_SECONDS = 0.2
+# Changes times watchers that are handed out before other tasks get their turn: some milliseconds.
+_TURN = 2000
 
 
 class WatchObserver(Protocol):
@@ -81,7 +83,7 @@ class WatchHub:
         """End every stream with ``ShuttingDown``; it can be resumed on another node or later."""
         self._closing = True
         for watcher in self._interests.watchers:
-            watcher.wake.set()
+            watcher.wake()
 
     def publish_progress(self, file_id: str, batch_id: str, bytes_received: int) -> None:
         """Hand on how far an open upload is; must not be called once its file is final."""
@@ -91,39 +93,41 @@ class WatchHub:
             if watcher.wants_progress:
                 watcher.offer_progress(file_id, bytes_received)
 
-    async def watch(self, request: WatchRequest, owner: str) -> AsyncIterator[WatchEvent]:
+    def watch(self, request: WatchRequest, owner: str) -> AsyncGenerator[WatchEvent, None]:
         """Yield the opening state, one bookmark, then changes, as the contract's "Watching" says.
 
         Raises ``FileNotFound`` or ``BatchNotFound`` before anything, ``ShuttingDown`` when the server drains.
         """
-        if self._closing:
-            raise ShuttingDown
-        # Joined before the first read: what is committed after that read's snapshot is handed over, so nothing falls
-        # between the two.
-        with self._joined(request) as watcher:
-            stream = Stream(self, watcher, request, owner)
-            async for event in stream.events():
-                yield event
+        return Stream(self, request, owner).events()
 
     async def _tail(self) -> None:
         complete = False
         while not complete and self._interests.watchers:
             page = await self._store.read_changes(Targets(all=True), "", self._published, PAGE)
+            handed = 0
             for change in page.changes:
-                self._publish(change)
+                handed += self._publish(change)
+                if handed >= _TURN:
+                    handed = 0
+                    await asyncio.sleep(0)
             complete = page.complete
             self._published = max(self._published, page.last_change if complete else page.changes[-1].no)
             await asyncio.sleep(0)
 
-    def _publish(self, change: Change) -> None:
+    def _publish(self, change: Change) -> int:
+        """Hand a change to whom it concerns; returns to how many."""
         watchers = self._interests.of(change.record)
         if watchers:
             changed = self.changed(change)
             for watcher in watchers:
                 watcher.offer(changed)
+        return len(watchers)
+
+    # What a stream asks of its hub ------------------------------------------------------------------------------
 
     @contextmanager
-    def _joined(self, request: WatchRequest) -> Iterator[Watcher]:
+    def joined(self, request: WatchRequest) -> Iterator[Watcher]:
+        """Hand changes to a watcher, as long as the block runs."""
         if not self._interests.watchers:
             # The tail rests while nobody watches; what was committed meanwhile is the opening read's.
             self._published = max(self._published, self._store.last_change)
@@ -133,13 +137,13 @@ class WatchHub:
             try:
                 yield watcher
             finally:
+                watcher.silence()
                 self._observer.watch_closed()
-
-    # What a stream asks of its hub ------------------------------------------------------------------------------
 
     def changed(self, change: Change) -> Changed:
         """Return ``change`` with its token."""
-        return Changed(change, self.token(change.no))
+        record = change.record
+        return Changed(change, self.token(change.no), key_of(record), record.status.final)
 
     def token(self, no: int) -> str:
         """Return the token that resumes after change ``no``."""

@@ -6,16 +6,16 @@ Must not know who else watches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from upload_server.domain import Batch, File
 from upload_server.errors import ShuttingDown
-from upload_server.store import Change, Store
+from upload_server.store import Change, Changes, Store
 from upload_server.watch.events import Bookmarked, Changed, Progressed, WatchEvent, WatchRequest, key_of
 from upload_server.watch.watcher import Watcher
 
-# Rows read at once; also how many changes are handed out before other tasks get their turn.
+# Rows read at once.
 PAGE = 500
 
 
@@ -38,6 +38,9 @@ class Hub(Protocol):
     def bookmark_interval(self) -> float:
         """Seconds of silence after which a bookmark is due."""
 
+    def joined(self, request: WatchRequest) -> AbstractContextManager[Watcher]:
+        """Hand changes to a watcher, as long as the block runs."""
+
     def changed(self, change: Change) -> Changed:
         """Return ``change`` with its token."""
 
@@ -48,48 +51,70 @@ class Hub(Protocol):
 class Stream:
     """The course of one watch: opening, bookmark, live, behind again, end."""
 
-    def __init__(self, hub: Hub, watcher: Watcher, request: WatchRequest, owner: str) -> None:
+    def __init__(self, hub: Hub, request: WatchRequest, owner: str) -> None:
         self._hub = hub
-        self._watcher = watcher
         self._request = request
         self._owner = owner
         self._cursor = 0
+        # The token asked for could not be honoured.
+        self._resynced = False
         # Named targets whose final state is still to be sent; only for until_final.
         self._awaited: set[str] = set()
+        # When something was last said, and when progress last ticked; the loop's time.
+        self._spoke = self._progressed = 0.0
 
-    async def events(self) -> AsyncIterator[WatchEvent]:
-        """Yield the whole course; raises as ``WatchHub.watch``."""
-        opening = await self._hub.store.check_targets(self._request.targets, self._owner)
-        resynced = self._start(opening.last_change)
-        skip_final_upto = opening.last_change if self._request.targets.all and not self._resumes(resynced) else 0
+    async def events(self) -> AsyncGenerator[WatchEvent, None]:
+        """Yield the whole course; raises as ``WatchHub.watch``.
+
+        One generator from the hub to the door, and one name for whatever it yields: while a thousand streams rest, none
+        of them keeps what it has sent.
+        """
+        if self._hub.closing:
+            raise ShuttingDown
+        event: WatchEvent | None
+        # Joined before the first read: what is committed after that read's snapshot is handed over, so nothing falls
+        # between the two.
+        with self._hub.joined(self._request) as watcher:
+            skip_final_upto = self._open(await self._hub.store.check_targets(self._request.targets, self._owner))
+            if self._over:
+                return
+            async for event in self._catch_up(watcher, skip_final_upto):
+                yield event
+            event = Bookmarked(self._hub.token(self._cursor), self._resynced)
+            yield event
+            self._spoke = self._progressed = asyncio.get_running_loop().time()
+            while not self._over:
+                if self._hub.closing:
+                    raise ShuttingDown
+                if watcher.behind:
+                    async for event in self._catch_up(watcher):
+                        yield event
+                event = self._next(watcher)
+                if event is None:
+                    await watcher.rest(self._due(watcher))
+                else:
+                    yield event
+
+    @property
+    def _over(self) -> bool:
+        return self._request.until_final and not self._awaited
+
+    def _open(self, opening: Changes) -> int:
+        """Set the cursor and what is awaited; returns up to which change final states are left out."""
+        token = self._request.resume
+        if token is not None:
+            self._resynced = token.store_id != self._hub.store.store_id or token.no > opening.last_change
+            self._cursor = 0 if self._resynced else token.no
         if self._request.until_final:
             self._awaited = {
                 key_of(c.record) for c in opening.changes if not c.record.status.final or c.no > self._cursor
             }
-            if not self._awaited:
-                return
-        async for changed in self._catch_up(skip_final_upto):
-            yield changed
-        yield Bookmarked(self._hub.token(self._cursor), resynced)
-        async for event in self._live():
-            yield event
+        fresh = token is None or self._resynced
+        return opening.last_change if self._request.targets.all and fresh else 0
 
-    def _start(self, last_change: int) -> bool:
-        """Set the cursor; return whether the token could not be honoured."""
-        token = self._request.resume
-        if token is None:
-            return False
-        if token.store_id != self._hub.store.store_id or token.no > last_change:
-            return True
-        self._cursor = token.no
-        return False
-
-    def _resumes(self, resynced: bool) -> bool:
-        return self._request.resume is not None and not resynced
-
-    async def _catch_up(self, skip_final_upto: int = 0) -> AsyncIterator[Changed]:
+    async def _catch_up(self, watcher: Watcher, skip_final_upto: int = 0) -> AsyncGenerator[Changed, None]:
         """Read pages from the cursor on until the store has no more, then be live."""
-        self._watcher.behind = False
+        watcher.behind = False
         complete = False
         while not complete:
             if self._hub.closing:
@@ -98,70 +123,53 @@ class Stream:
                 self._request.targets, self._owner, self._cursor, PAGE, skip_final_upto
             )
             for change in page.changes:
-                self._cursor = change.no
-                self._note(change.record)
-                yield self._hub.changed(change)
+                yield self._told(watcher, self._hub.changed(change))
             complete = page.complete
             if complete:
                 self._cursor = page.last_change
-        self._watcher.drop_upto(self._cursor)
+        watcher.drop_upto(self._cursor)
+        self._spoke = asyncio.get_running_loop().time()
 
-    async def _live(self) -> AsyncIterator[WatchEvent]:
-        loop = asyncio.get_running_loop()
-        spoke = progressed = loop.time()
-        while not (self._request.until_final and not self._awaited):
-            if self._hub.closing:
-                raise ShuttingDown
-            if self._watcher.behind:
-                async for changed in self._catch_up():
-                    yield changed
-            elif self._watcher.pending:
-                pending = self._take_pending()
-                if pending is None:
-                    continue
-                yield pending
-            elif self._progress_due(loop.time() - progressed):
-                progressed = loop.time()
-                for progress in self._take_progress():
-                    yield progress
-            elif loop.time() - spoke >= self._hub.bookmark_interval:
-                self._cursor = max(self._cursor, self._hub.published)
-                yield Bookmarked(self._hub.token(self._cursor))
-            else:
-                await self._rest(spoke, progressed)
-                continue
-            spoke = loop.time()
+    def _next(self, watcher: Watcher) -> WatchEvent | None:
+        """Return what is to be sent now. Changes go first: progress that never ends must not hold up a cancel."""
+        now = asyncio.get_running_loop().time()
+        event = self._next_change(watcher) or self._next_progress(watcher, now) or self._next_bookmark(now)
+        if event is not None:
+            self._spoke = now
+        return event
 
-    def _take_pending(self) -> Changed | None:
-        """Take the oldest change handed over; None if a page has covered it meanwhile."""
-        changed = self._watcher.pending.pop(next(iter(self._watcher.pending)))
-        if changed.change.no <= self._cursor:
-            return None
+    def _next_change(self, watcher: Watcher) -> Changed | None:
+        while watcher.pending:
+            _, changed = watcher.pending.popitem(last=False)
+            # Else a page has covered it meanwhile.
+            if changed.change.no > self._cursor:
+                return self._told(watcher, changed)
+        return None
+
+    def _told(self, watcher: Watcher, changed: Changed) -> Changed:
         self._cursor = changed.change.no
-        self._note(changed.change.record)
+        if changed.final:
+            self._awaited.discard(changed.key)
+            # A page can be ahead of the tail: no progress after the end.
+            watcher.settle(changed.key)
         return changed
 
-    def _note(self, record: File | Batch) -> None:
-        if record.status.final:
-            self._awaited.discard(key_of(record))
+    def _next_progress(self, watcher: Watcher, now: float) -> Progressed | None:
+        if not watcher.ticked:
+            if not watcher.progress or now - self._progressed < self._request.progress_interval:
+                return None
+            self._progressed = now
+            watcher.tick()
+        file_id, bytes_received = watcher.ticked.popitem()
+        return Progressed(file_id, bytes_received, self._hub.token(self._cursor))
 
-    def _progress_due(self, elapsed: float) -> bool:
-        return bool(self._watcher.progress) and elapsed >= self._request.progress_interval
+    def _next_bookmark(self, now: float) -> Bookmarked | None:
+        if now - self._spoke < self._hub.bookmark_interval:
+            return None
+        self._cursor = max(self._cursor, self._hub.published)
+        return Bookmarked(self._hub.token(self._cursor))
 
-    def _take_progress(self) -> Iterator[Progressed]:
-        token = self._hub.token(self._cursor)
-        while self._watcher.progress:
-            file_id = next(iter(self._watcher.progress))
-            yield Progressed(file_id, self._watcher.progress.pop(file_id), token)
-
-    async def _rest(self, spoke: float, progressed: float) -> None:
-        """Wait until there is something to send or say."""
-        due = spoke + self._hub.bookmark_interval
-        if self._watcher.progress:
-            due = min(due, progressed + self._request.progress_interval)
-        timer = asyncio.get_running_loop().call_at(due, self._watcher.wake.set)
-        try:
-            await self._watcher.wake.wait()
-            self._watcher.wake.clear()
-        finally:
-            timer.cancel()
+    def _due(self, watcher: Watcher) -> float:
+        """Return when there will be something to say even if nothing happens."""
+        due = self._spoke + self._hub.bookmark_interval
+        return min(due, self._progressed + self._request.progress_interval) if watcher.progress else due

@@ -1,0 +1,191 @@
+"""The hub and its streams on a real store, without a door: what a slow, busy or resting watcher is given, and keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest_asyncio
+
+from upload_server.domain import Caller, File, FileSpec, FileStatus, Source
+from upload_server.store import Command, Store, Targets
+from upload_server.store.open import open_store
+from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, WatchHub, WatchRequest
+
+Events = AsyncGenerator[WatchEvent, None]
+WAIT = 10.0
+EVERYTHING = Targets(all=True)
+
+
+def command(method: str) -> Command:
+    return Command(Caller(Source.GRPC), method, datetime.now(UTC))
+
+
+async def announce(store: Store) -> str:
+    file_id = str(uuid.uuid4())
+    await store.initiate_upload(FileSpec("a", 1, "", ""), file_id, command("InitiateUpload"))
+    return file_id
+
+
+async def announce_batch(store: Store, count: int) -> Sequence[str]:
+    file_ids = [str(uuid.uuid4()) for _ in range(count)]
+    specs = [FileSpec("a", 1, "", "")] * count
+    await store.initiate_batch(specs, str(uuid.uuid4()), file_ids, command("InitiateBatch"))
+    return file_ids
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await open_store(f"sqlite:///{tmp_path / 'upload.sqlite3'}")
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def running(store: Store, *, history: int = 1000, bookmark_interval: float = 15) -> AsyncIterator[WatchHub]:
+    """A hub that hands out what is committed."""
+    hub = WatchHub(store, history=history, bookmark_interval=bookmark_interval)
+    tail = asyncio.create_task(hub.run())
+    try:
+        async with asyncio.timeout(WAIT):
+            yield hub
+    finally:
+        tail.cancel()
+        await asyncio.wait([tail])
+
+
+async def opened(events: Events) -> list[WatchEvent]:
+    """Everything up to and with the first bookmark."""
+    heard = [await anext(events)]
+    while not isinstance(heard[-1], Bookmarked):
+        heard.append(await anext(events))
+    return heard
+
+
+async def test_progress_without_end_holds_up_no_cancel(store: Store) -> None:
+    sent_to, cancelled = await announce(store), await announce(store)
+    request = WatchRequest(EVERYTHING, progress_interval=0.1)
+    async with running(store) as hub, aclosing(hub.watch(request, "")) as events:
+        await opened(events)
+        hub.publish_progress(sent_to, "", 0)
+        assert isinstance(await anext(events), Progressed)
+        # From now on there is news of it whenever the watcher has taken some.
+        hub.publish_progress(sent_to, "", 1)
+        await store.cancel_file(cancelled, command("CancelFile"))
+        heard: list[WatchEvent] = []
+        while len(heard) < 100 and not (heard and isinstance(heard[-1], Changed)):
+            heard.append(await anext(events))
+            hub.publish_progress(sent_to, "", len(heard) + 1)
+    # A tick is a tenth of a second; the cancel was there long before the second one.
+    assert len(heard) <= 2
+
+
+async def test_progress_known_before_the_end_is_not_told_after_it(store: Store) -> None:
+    """A page can tell the end before the tail does, and before the progress that came earlier was sent."""
+    file_id = await announce(store)
+    await store.cancel_file(file_id, command("CancelFile"))
+    request = WatchRequest(Targets(file_ids=frozenset({file_id})), progress_interval=0.1)
+    async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, "")) as events:
+        opening = asyncio.create_task(anext(events))
+        while not hub.open_watches:  # noqa: ASYNC110 - it joins in the next turn
+            await asyncio.sleep(0)
+        hub.publish_progress(file_id, "", 1)
+        heard = [await opening, await anext(events), await anext(events)]
+    assert [type(event) for event in heard] == [Changed, Bookmarked, Bookmarked]
+
+
+async def test_resting_watches_keep_nothing_of_what_they_sent(store: Store) -> None:
+    file_ids = await announce_batch(store, 100)
+    request = WatchRequest(Targets(file_ids=frozenset(file_ids)))
+    async with running(store) as hub:
+        streams = [hub.watch(request, "") for _ in range(20)]
+        for events in streams:
+            await opened(events)
+        resting = [asyncio.ensure_future(anext(events)) for events in streams]
+        await asyncio.sleep(0)
+        kept = sum(isinstance(each, File) for each in gc.get_objects())
+        await store.cancel_file(file_ids[0], command("CancelFile"))
+        await asyncio.gather(*resting)
+        for events in streams:
+            await events.aclose()
+    # The store's threads keep what they read last, the watches none of their 2,000.
+    assert kept < 1000
+
+
+async def test_others_get_their_turn_while_much_is_handed_out(store: Store) -> None:
+    async with running(store) as hub:
+        streams = [hub.watch(WatchRequest(EVERYTHING), "") for _ in range(100)]
+        for events in streams:
+            await opened(events)
+        last, turns = asyncio.Event(), 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while not last.is_set():
+                await asyncio.sleep(0)
+                turns += 1
+
+        async def hear(events: Events) -> None:
+            nonlocal turns
+            await anext(events)
+            turns = 0
+            for _ in range(400):
+                await anext(events)
+            last.set()
+
+        listening = asyncio.create_task(hear(streams[0]))
+        await asyncio.gather(announce_batch(store, 400), count_turns(), listening)
+        for events in streams:
+            await events.aclose()
+    # 401 changes for 100 watchers, at most 2,000 in a turn.
+    assert turns >= 10
+
+
+async def test_a_watcher_that_falls_behind_hears_every_end_once_and_in_order(store: Store) -> None:
+    file_ids = await announce_batch(store, 50)
+    async with running(store, history=5) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+        await opened(events)
+        for file_id in file_ids:
+            await store.cancel_file(file_id, command("CancelFile"))
+        heard: list[Changed] = []
+        while len({e.key for e in heard if e.final}) < 51:
+            event = await anext(events)
+            assert isinstance(event, Changed)
+            heard.append(event)
+    numbers = [event.change.no for event in heard]
+    assert numbers == sorted(set(numbers))
+    ended = [event.key for event in heard if event.final and isinstance(event.change.record, File)]
+    assert ended == list(file_ids)
+
+
+async def test_until_final_ends_after_the_last_end(store: Store) -> None:
+    file_ids = [await announce(store), await announce(store)]
+    request = WatchRequest(Targets(file_ids=frozenset(file_ids)), until_final=True)
+    async with running(store) as hub, aclosing(hub.watch(request, "")) as events:
+        await opened(events)
+        for file_id in file_ids:
+            await store.cancel_file(file_id, command("CancelFile"))
+        heard = [event async for event in events]
+        assert hub.open_watches == 0
+    assert [e.change.record.status for e in heard if isinstance(e, Changed)] == [FileStatus.CANCELLED] * 2
+
+
+async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None:
+    """The alarm is not set anew for each change; what was said meanwhile must put the bookmark off all the same."""
+    file_id = await announce(store)
+    loop = asyncio.get_running_loop()
+    request = WatchRequest(Targets(file_ids=frozenset({file_id})))
+    async with running(store, bookmark_interval=0.4) as hub, aclosing(hub.watch(request, "")) as events:
+        await opened(events)
+        change = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.2)
+        await store.cancel_file(file_id, command("CancelFile"))
+        assert isinstance(await change, Changed)
+        spoke = loop.time()
+        assert isinstance(await anext(events), Bookmarked)
+    assert 0.35 <= loop.time() - spoke < 0.8
