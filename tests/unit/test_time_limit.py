@@ -68,3 +68,18 @@ async def test_nothing_is_kept_of_what_is_over() -> None:
     for _ in range(100):
         await limited(limit, 0)
     assert not limit._running
+
+
+async def test_one_may_begin_again_with_the_whole_time() -> None:
+    limit = TimeLimit(0.3)
+    in_time = limit.watch()
+
+    async def write(seconds: float) -> None:
+        with in_time:
+            await asyncio.sleep(seconds)
+
+    # Together they take longer than the limit.
+    for _ in range(4):
+        await write(0.15)
+    with pytest.raises(TimeoutError):
+        await write(60)

@@ -21,7 +21,7 @@ class TimeLimit:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> _Watched:
-        """Return a context manager around what the current task does."""
+        """Return a context manager around what the current task does; it may be entered again once it was left."""
         return _Watched(self)
 
     def add(self, watched: _Watched) -> float:
