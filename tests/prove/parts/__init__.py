@@ -20,7 +20,7 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "histories": Part(histories.run, needs=20, weight=3),
-    "model": Part(model.run, needs=20, weight=1),
+    "model": Part(model.run, needs=60, weight=1),
     "mutants": Part(mutants.run, needs=150),
     "crashes": Part(crashes.run, needs=40, weight=4),
     "io": Part(disks.run, needs=40, weight=1),
