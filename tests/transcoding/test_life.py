@@ -87,6 +87,50 @@ async def test_a_deadline_is_told_before_the_handler_has_cleaned_up(toy: Toy) ->
     await task
 
 
+async def test_a_request_is_over_when_its_client_has_been_told_of_the_deadline(toy: Toy) -> None:
+    exchange = Exchange(toy.app, "GET", "/v1/fail?how=hang", [("grpc-timeout", "10m")])
+    exchange.feed()
+    exchange.may_send.clear()
+    task = asyncio.create_task(exchange.run())
+    await toy.echoes.ended.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not task.done()
+    exchange.may_send.set()
+    answer = await task
+    assert (answer.status, answer.complete) == (504, True)
+
+
+async def test_a_server_may_cancel_a_request_whose_handler_cleans_up(toy: Toy) -> None:
+    async def stubborn(*_unused: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    toy.echoes._metadata = stubborn  # type: ignore[method-assign, assignment]
+    exchange = Exchange(toy.app, "GET", "/v1/fail?how=metadata", [("grpc-timeout", "10m")])
+    exchange.feed()
+    task = asyncio.create_task(exchange.run())
+    await exchange.chunks(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_clean_up_that_fails_is_logged_and_changes_nothing(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    async def clumsy(*_unused: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("secret")
+
+    toy.echoes._metadata = clumsy  # type: ignore[method-assign, assignment]
+    answer = await request(toy.app, "GET", "/v1/fail?how=metadata", headers=[("grpc-timeout", "10m")])
+    assert (answer.status, answer.json()["message"]) == (504, "deadline exceeded")
+    assert "failed to clean up" in caplog.text
+
+
 async def test_a_client_that_leaves_ends_the_handler(toy: Toy) -> None:
     exchange = Exchange(toy.app, "GET", "/v1/fail?how=hang")
     exchange.feed()
