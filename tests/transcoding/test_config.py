@@ -172,6 +172,7 @@ def test_a_servicer_that_does_not_fit() -> None:
         {"body_idle_timeout": 0},
         {"default_timeout": 0},
         {"sse_heartbeat": 0},
+        {"www_authenticate": "Bearer\r\nX-Evil: 1"},
         {"sse_id_field": "nope"},
         {"sse_id_field": "labels"},
         {"sse_resume_field": "nope"},

@@ -290,6 +290,20 @@ async def test_a_handler_that_writes_instead_of_yielding() -> None:
     assert answer.lines() == [{"result": 0}, {"result": 1}, {"result": 2}]
 
 
+async def test_what_is_no_stream_of_messages_is_an_error() -> None:
+    """Messages that nobody will ask for must not be an empty success."""
+
+    def plain_generator(_request: Any, _context: Any) -> Any:
+        yield CountResponse(number=1)
+
+    async def single(_request: Any, _context: Any) -> Any:
+        return CountResponse(number=1)
+
+    for handler in (plain_generator, single):
+        answer = await request(make_toy_with(handler).app, "GET", "/v1/count")
+        assert (answer.status, answer.json()["code"]) == (500, 2)
+
+
 async def test_initial_metadata_of_a_stream() -> None:
     async def generous(_request: Any, context: Any) -> Any:
         await context.send_initial_metadata((("x-first", "1"),))

@@ -99,7 +99,10 @@ class StreamCall:
             self._context.write_message = self._emit
             produced = await produced
         if not hasattr(produced, "__aiter__"):  # it has written its messages
-            return self._context.outcome()
+            outcome = self._context.outcome()
+            if produced is not None and outcome is None:
+                raise TypeError(f"{self._method.name} returned {type(produced).__name__}, no asynchronous iterator")
+            return outcome
         try:
             async for message in produced:
                 if self._context.aborted:

@@ -47,5 +47,7 @@ class Options:
                 raise TranscodingConfigError(f"{name} must be positive")
         if self.max_json_depth > MAX_DEPTH_LIMIT:
             raise TranscodingConfigError(f"max_json_depth must be at most {MAX_DEPTH_LIMIT}")
+        if not (self.www_authenticate.isascii() and self.www_authenticate.isprintable()):
+            raise TranscodingConfigError("www_authenticate must be printable ASCII, as a header is")
         if self.default_timeout is not None and self.default_timeout <= 0:
             raise TranscodingConfigError("default_timeout must be positive")
