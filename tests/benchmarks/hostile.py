@@ -60,6 +60,7 @@ class Turns:
     ends: Counter[str] = field(default_factory=Counter)
     cpu: float = 0.0
     seconds: float = 0.0
+    attacked_seconds: float = 0.0
 
 
 class Memory:
@@ -131,6 +132,7 @@ class Stage:
         """The same beside an attack, which lasts a little longer."""
         command = [sys.executable, "-m", "faults.attackers", name, *map(str, self._ports)]
         command += [str(seconds + 1), self._file_id, str(rate)]
+        turns.attacked_seconds += seconds + 1
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as attack:
             # It takes what the caller leaves.
@@ -195,7 +197,7 @@ def _print(name: str, kind: str, turns: Turns, quiet: Turns, more: str = "") -> 
         line += f"  p99 {p99 / quantile(quiet.took, 0.99):5.2f} times"
     line += f"  server at {turns.cpu / turns.seconds:4.0%}"
     for what, count in turns.struck.items():
-        line += f"; {count / turns.seconds:,.0f} {what}/s"
+        line += f"; {count / turns.attacked_seconds:,.0f} {what}/s"
     if turns.failed:
         line += f"; FAILED {dict(turns.failed)}"
     if turns.ends:
