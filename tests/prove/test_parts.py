@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from prove.parts.figures import as_json, as_text, rows
 TESTS = Path(__file__).parents[1]
 
 
-def prove(*arguments: str) -> subprocess.Popen[str]:
+def prove(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a run whose evidence goes to a folder."""
     command = [sys.executable, "-m", "prove", *arguments]
-    return subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    place = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.Popen(command, cwd=TESTS, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_each_part_gets_what_it_needs_and_its_weight_of_the_rest() -> None:
@@ -53,7 +56,7 @@ def test_the_table_names_a_part_once_and_its_violations_always() -> None:
 
 def test_a_run_leaves_its_figures_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    ended = prove("--only", "model", "--minutes", "0", "--scale", "0", "--seed", "7", "--json", str(file))
+    ended = prove(tmp_path, "--only", "model", "--minutes", "0", "--scale", "0", "--seed", "7", "--json", str(file))
     said, complaints = ended.communicate(timeout=60)
 
     assert ended.returncode == 0, complaints
@@ -61,8 +64,8 @@ def test_a_run_leaves_its_figures_in_a_file(tmp_path: Path) -> None:
     assert json.loads(file.read_text())["violations"] == 0
 
 
-def test_an_interrupted_run_leaves_no_process_behind() -> None:
-    running = prove("--only", "histories", "--minutes", "1")
+def test_an_interrupted_run_leaves_no_process_behind(tmp_path: Path) -> None:
+    running = prove(tmp_path, "--only", "histories", "--minutes", "1")
     mine = psutil.Process(running.pid)
     while not (children := mine.children(recursive=True)):
         assert running.poll() is None

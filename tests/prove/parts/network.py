@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def run(share: Share, figures: Figures) -> None:
         _read(report, figures)
     if process.returncode and not figures.violations:
         figures.violations.append(f"pytest ended with {process.returncode}")
+    if not figures.violations:
+        shutil.rmtree(report.parent)
 
 
 def _read(report: Path, figures: Figures) -> None:
