@@ -22,9 +22,8 @@ def _recorded_whatever_was_found() -> None:
 @mutant
 def cancel_ignores_status() -> None:
     """The status condition is dropped in the cancel of a file."""
-    change(cancelling, "_Group.decide", ("if found.file.status.final:", "if False:"))
+    change(cancelling, "_Group.decide", ("if not found.may_cancel or found.file_id in self._won:", "if False:"))
     change_text(statements, "CANCEL_FILES", ("file.status IN ('pending', 'uploading')", "1"))
-    nets.any_move()
     nets.no_triggers()
 
 

@@ -6,9 +6,9 @@ Must not know who has to hear of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from upload_server.domain import (
     AuditEvent,
@@ -22,13 +22,14 @@ from upload_server.errors import (
     BatchNotCancellable,
     BatchNotFound,
     FileNotCancellable,
+    FileNotFound,
     UploadError,
     WriterReplaced,
 )
 from upload_server.store import Audited, Command, Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.answers import Answers
-from upload_server.store.sqlite.files import Who, file_entry, moved, owned, read_files
+from upload_server.store.sqlite.files import Who, read_files
 from upload_server.store.sqlite.rows import FileRow, batch_row_of, time_of, time_text, to_json
 from upload_server.store.sqlite.trail import Entry, Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Transaction
@@ -58,63 +59,97 @@ class CancelFile(Write[Result[CancelledFile]]):
         group = _Group(transaction, writes)
         decisions = [group.decide(write) for write in writes]
         batch_events = group.write()
-        return [group.result(decision, batch_events) for decision in decisions]
+        files = read_files(transaction, late) if (late := group.late(decisions)) else {}
+        return [group.result(decision, batch_events, files) for decision in decisions]
+
+
+class _Found(NamedTuple):
+    """What ``READ_TO_CANCEL`` says of a file."""
+
+    row: int
+    batch_row: int | None
+    file_id: str
+    filename: str
+    batch_id: str
+    status: str
+    owner: str
+    fence: int
+    may_cancel: int
+    # Whether a stream ever touched it, so that bytes of it may lie somewhere.
+    touched: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Cancelled:
-    """A command that won: what it found, what it left, and its answer."""
+    """A command that won: what it wrote, and its answer."""
 
     entry: Entry
     answer: CancelledFile
 
 
+@dataclass(frozen=True, slots=True)
+class _TooLate:
+    """A command that found the file final, or lost to another of its group."""
+
+    file_id: str
+
+
 class _Group:
     """Cancels that share a transaction: decided one after the other in memory, then written together.
 
-    What is decided is what will be read after the write, so that later commands of the group get the right answer.
+    Those that come too late are told what is read after the write, also when they lost to another of the group.
     """
 
     def __init__(self, transaction: Transaction, writes: Sequence[CancelFile]) -> None:
         self._transaction = transaction
         self._answers = Answers(transaction, (write.command for write in writes))
-        self._files = read_files(transaction, dict.fromkeys(write.file_id for write in writes))
+        file_ids = to_json(list(dict.fromkeys(write.file_id for write in writes)))
+        rows = transaction.read(statements.READ_TO_CANCEL, file_ids=file_ids)
+        self._files = {found.file_id: found for found in map(_Found._make, rows)}
+        self._won: set[str] = set()
         self._entries: list[Entry] = []
         self._moves: list[Move] = []
+        self._touched = False
 
-    def decide(self, write: CancelFile) -> _Cancelled | Outcome:
+    def decide(self, write: CancelFile) -> _Cancelled | _TooLate | Outcome:
         """Return the cancel to be written, or the answer of a command that changes nothing."""
         try:
             stored = self._answers.replay(write.command)
             if stored is not None:
                 return Result(_file_answer(stored), replayed=True)
-            found = owned(self._files.get(write.file_id), write.file_id, write.command.caller)
-            if found.file.status.final:
-                raise FileNotCancellable(found.file)
-            if write.fence is not None and found.file.fence != write.fence:
-                raise WriterReplaced(write.file_id)
         except UploadError as refusal:
             return refusal
+        found = self._files.get(write.file_id)
+        if found is None or found.owner != write.command.caller.principal:
+            return FileNotFound(write.file_id)
+        if not found.may_cancel or found.file_id in self._won:
+            return _TooLate(found.file_id)
+        if write.fence is not None and found.fence != write.fence:
+            return WriterReplaced(write.file_id)
         return self._cancel(write.command, found)
 
-    def _cancel(self, command: Command, found: FileRow) -> _Cancelled:
-        after = moved(
-            self._transaction,
-            found.file,
-            FileStatus.CANCELLED,
-            command.at,
-            cancelled_at=command.at,
-            cancelled_by=command.caller.cancelled_by,
-            cancel_reason=command.reason,
-            fence=found.file.fence + 1,
+    def _cancel(self, command: Command, found: _Found) -> _Cancelled:
+        event = AuditEvent(
+            event_id=self._transaction.number(),
+            file_id=found.file_id,
+            batch_id=found.batch_id,
+            from_status=found.status,
+            to_status=FileStatus.CANCELLED.value,
+            actor=command.caller.actor,
+            source=command.caller.source.value,
+            reason=command.reason,
+            request_id=command.request_id,
+            occurred_at=command.at,
         )
-        self._files[after.file_id] = replace(found, file=after)
-        self._moves.append(Move(found.batch_row, after))
-        entry = file_entry(found, after, Who.of(command))
+        entry = Entry(event, found.row, found.batch_row)
+        self._won.add(found.file_id)
         self._entries.append(entry)
-        answer = CancelledFile(after.file_id, after.filename, command.at)
-        self._answers.keep(command, to_json([after.file_id, after.filename, time_text(command.at)]))
-        return _Cancelled(entry, answer)
+        if found.batch_row is not None:
+            self._moves.append(Move(found.batch_row, FileStatus.CANCELLED, command.at))
+        self._touched |= bool(found.touched)
+        if command.request_id:
+            self._answers.keep(command, to_json([found.file_id, found.filename, time_text(command.at)]))
+        return _Cancelled(entry, CancelledFile(found.file_id, found.filename, command.at))
 
     def write(self) -> dict[int, AuditEvent]:
         """Write every cancel that was decided; returns the audit events of batches by row."""
@@ -122,12 +157,23 @@ class _Group:
             return {}
         write_entries(self._transaction, self._entries)
         first, last = self._entries[0].event.event_id, self._entries[-1].event.event_id
-        _cancel_audited(self._transaction, first, last)
+        _cancel_audited(self._transaction, first, last, touched=self._touched)
         self._answers.write()
         return follow_up(self._transaction, self._moves)
 
-    def result(self, decision: _Cancelled | Outcome, batch_events: dict[int, AuditEvent]) -> Outcome:
+    def late(self, decisions: Iterable[_Cancelled | _TooLate | Outcome]) -> Sequence[str]:
+        """Return the files whose state has to be told to those that came too late."""
+        return list({decision.file_id for decision in decisions if isinstance(decision, _TooLate)})
+
+    def result(
+        self,
+        decision: _Cancelled | _TooLate | Outcome,
+        batch_events: dict[int, AuditEvent],
+        files: Mapping[str, FileRow],
+    ) -> Outcome:
         """Return a command's answer; the first that touched a batch also carries that batch's event."""
+        if isinstance(decision, _TooLate):
+            return FileNotCancellable(files[decision.file_id].file)
         if not isinstance(decision, _Cancelled):
             return decision
         events = (decision.entry.event,)
@@ -135,9 +181,13 @@ class _Group:
         return Result(decision.answer, Audited(events if batch_event is None else (*events, batch_event)))
 
 
-def _cancel_audited(transaction: Transaction, first: int, last: int) -> None:
-    """Cancel the files whose audit events are ``first`` to ``last``: the same statements for one or 10,000."""
-    transaction.write(statements.OWE_DELETIONS, first=first, last=last)
+def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched: bool = True) -> None:
+    """Cancel the files whose audit events are ``first`` to ``last``: the same statements for one or 10,000.
+
+    Not ``touched``: no stream ever touched any of them, so nothing is owed.
+    """
+    if touched:
+        transaction.write(statements.OWE_DELETIONS, first=first, last=last)
     transaction.write_exactly(last - first + 1, statements.CANCEL_FILES, first=first, last=last)
 
 

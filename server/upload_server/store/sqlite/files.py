@@ -103,5 +103,5 @@ def change_status(transaction: Transaction, found: FileRow, after: File, who: Wh
     entry = file_entry(found, after, who)
     write_entries(transaction, (entry,))
     write_file(transaction, found, after, active_at)
-    batch_events = follow_up(transaction, (Move(found.batch_row, after),))
+    batch_events = follow_up(transaction, (Move(found.batch_row, after.status, after.updated_at),))
     return Audited((entry.event, *batch_events.values()))

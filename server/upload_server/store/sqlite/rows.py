@@ -56,13 +56,16 @@ FILE_ROW_COLUMNS = f"f.id, f.batch_row, f.expected_sha256, {FILE_COLUMNS}"
 BATCH_ROW_COLUMNS = f"b.id, {BATCH_COLUMNS}"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def to_json(value: object) -> str:
     """Write a list that a statement takes.
 
     Not escaped to ASCII: SQLite would accept half a surrogate pair that way, and the row could never be read again. So
     such a text raises UnicodeEncodeError when it is bound.
     """
-    return json.dumps(value, ensure_ascii=False)
+    return _encode(value)
 
 
 def time_text(moment: datetime) -> str:

@@ -51,6 +51,11 @@ FORGET_ANSWERS = """
 
 READ_FILES = f"""
     SELECT {FILE_ROW_COLUMNS} FROM json_each(:file_ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
+# What a cancel has to know of a file: no more, since cancels come in masses.
+READ_TO_CANCEL = f"""
+    SELECT f.id, f.batch_row, f.file_id, f.filename, coalesce(f.batch_id, ''), f.status, f.owner, f.fence,
+           f.status IN ({_MAY_CANCEL}), f.fence > 0 OR f.bytes_received > 0
+    FROM json_each(:file_ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
 READ_IDS_OF_BATCH = "SELECT file_id FROM file WHERE batch_row = :batch_row ORDER BY id"
 # One statement for one file and for ten thousand; the first file has number :first.
 INSERT_FILES = """

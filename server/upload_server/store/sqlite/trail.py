@@ -15,7 +15,6 @@ from upload_server.domain import (
     AuditEvent,
     Batch,
     BatchStatus,
-    File,
     FileStatus,
     Source,
     roll_up,
@@ -61,7 +60,8 @@ class Move:
     """A file that has just changed its status, for its batch."""
 
     batch_row: int | None
-    file: File
+    status: FileStatus
+    at: datetime
 
 
 @dataclass(slots=True)
@@ -74,12 +74,12 @@ class _Tally:
     failed: int = 0
     cancelled: int = 0
 
-    def add(self, file: File) -> None:
-        self.at = file.updated_at
-        self.started |= file.status in (FileStatus.UPLOADING, FileStatus.COMPLETED)
-        self.completed += file.status is FileStatus.COMPLETED
-        self.failed += file.status is FileStatus.FAILED
-        self.cancelled += file.status is FileStatus.CANCELLED
+    def add(self, move: Move) -> None:
+        self.at = move.at
+        self.started |= move.status in (FileStatus.UPLOADING, FileStatus.COMPLETED)
+        self.completed += move.status is FileStatus.COMPLETED
+        self.failed += move.status is FileStatus.FAILED
+        self.cancelled += move.status is FileStatus.CANCELLED
 
     def applied_to(self, batch: Batch) -> Batch:
         """The batch with these moves counted, and with the status that follows."""
@@ -110,7 +110,7 @@ def follow_up(transaction: Transaction, moves: Iterable[Move]) -> dict[int, Audi
     tallies: dict[int, _Tally] = {}
     for move in moves:
         if move.batch_row is not None:
-            tallies.setdefault(move.batch_row, _Tally(move.file.updated_at)).add(move.file)
+            tallies.setdefault(move.batch_row, _Tally(move.at)).add(move)
     if not tallies:
         return {}
     written: list[Sequence[object]] = []

@@ -195,7 +195,7 @@ class ExpireFiles(Write[Result[tuple[File, ...]]]):
         first, last = failed[0].change_no, failed[-1].change_no
         transaction.write(statements.OWE_DELETIONS, first=first, last=last)
         transaction.write_exactly(len(failed), statements.FAIL_FILES, first=first, last=last, failure_reason=reason)
-        moves = [Move(row.batch_row, after) for row, after in zip(found, failed, strict=True)]
+        moves = [Move(row.batch_row, after.status, after.updated_at) for row, after in zip(found, failed, strict=True)]
         batch_events = follow_up(transaction, moves)
         events = (*(entry.event for entry in entries), *batch_events.values())
         return Result(tuple(failed), Audited(events))
