@@ -163,6 +163,23 @@ async def test_a_watcher_that_falls_behind_hears_every_end_once_and_in_order(sto
     assert ended == list(file_ids)
 
 
+async def test_a_watcher_that_falls_behind_again_while_it_catches_up_hears_of_everything(store: Store) -> None:
+    """Found by a history of the profile "little room", seed 1: what came last was sent first, and the rest never."""
+    async with running(store, history=1) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+        await opened(events)
+        heard: list[int] = []
+        for _ in range(3):
+            await announce_batch(store, 3)
+            while hub.published < store.last_change:
+                await asyncio.sleep(0)
+            # The last of them is being sent while the next ones are handed over.
+            while len(heard) % 4 or heard[-1:] != [store.last_change]:
+                event = await anext(events)
+                assert isinstance(event, Changed)
+                heard.append(event.change.no)
+    assert heard == list(range(heard[0], heard[0] + 12))
+
+
 async def test_until_final_ends_after_the_last_end(store: Store) -> None:
     file_ids = [await announce(store), await announce(store)]
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)), until_final=True)

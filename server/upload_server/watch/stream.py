@@ -89,6 +89,8 @@ class Stream:
                 if watcher.behind:
                     async for event in self._catch_up(watcher):
                         yield event
+                    # It may have fallen behind again while the last of them was sent.
+                    continue
                 event = self._next(watcher)
                 if event is None:
                     await watcher.rest(self._due(watcher))

@@ -34,12 +34,15 @@ class Watcher:
     def offer(self, changed: Changed) -> None:
         """Take a change; an older one of the same target is merged into it. Never waits."""
         pending, key = self.pending, changed.key
+        if changed.final:
+            self.settle(key)
+        if self.behind:
+            # The page that it reads next holds this change too; kept here, it would be sent before older ones.
+            return
         pending[key] = changed
         if len(pending) > 1:
             # The order stays that of the change numbers.
             pending.move_to_end(key)
-        if changed.final:
-            self.settle(key)
         if len(pending) > self._limit:
             pending.clear()
             self.behind = True
