@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,6 +128,14 @@ def test_safe_text_holds_no_control_and_keeps_plain_text(text: str) -> None:
     if text.isascii() and text.isprintable():
         assert safe == text
     safe.encode()
+
+
+def test_every_character_that_hides_or_reorders_text_is_escaped() -> None:
+    kinds = {"Cc", "Cs", "Zl", "Zp"}
+    hiding = {0xAD, 0x61C, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)}
+    hiding |= {*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)}
+    passed = [hex(code) for code in range(sys.maxunicode + 1) if safe_text(chr(code)) == chr(code)]
+    assert [c for c in passed if int(c, 16) in hiding or unicodedata.category(chr(int(c, 16))) in kinds] == []
 
 
 def test_values_of_other_kinds_keep_their_kind_in_json(lines: io.StringIO) -> None:

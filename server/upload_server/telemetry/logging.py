@@ -142,6 +142,9 @@ def make_safe(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
 
 def safe_text(text: str, limit: int = MAX_TEXT) -> str:
     """Return ``text`` without control characters (escaped, to stay readable) and cut to ``limit`` characters."""
+    # What Python calls printable has none of them, and is known at once.
+    if len(text) <= limit and text.isprintable():
+        return text
     cut = text if len(text) <= limit else f"{text[:limit]}…(+{len(text) - limit})"
     return _escape(cut, _CONTROLS)
 

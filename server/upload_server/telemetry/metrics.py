@@ -59,6 +59,8 @@ class Metrics:
             buckets=_CALL_SECONDS,
             registry=registry,
         )
+        # Of both, by their labels: found at once, since every call ends here.
+        self._ended: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._files = Gauge("upload_files", "Uploads by state.", ["status"], registry=registry)
         self._statuses: set[str] = set()
         self._cancels = Counter(
@@ -113,8 +115,13 @@ class Metrics:
 
     def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
         """Count one call of ``method`` through ``door`` (a Source) that ended with gRPC ``code`` after ``seconds``."""
-        self._calls.labels(method, door, code).inc()
-        self._call_seconds.labels(method, door, code).observe(seconds)
+        ended = self._ended.get((method, door, code))
+        if ended is None:
+            labels = (method, door, code)
+            ended = self._ended[labels] = (self._calls.labels(*labels), self._call_seconds.labels(*labels))
+        count, duration = ended
+        count.inc()
+        duration.observe(seconds)
 
     def cancel_finished(self, source: str, outcome: str) -> None:
         """Count one cancel request: ``cancelled``, ``too_late`` (it was final), ``unknown`` (no such id), ``error``."""
