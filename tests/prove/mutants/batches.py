@@ -29,10 +29,10 @@ def roll_up_forgets_failed() -> None:
     change(
         trail,
         "_Tally.add",
-        ("self.failed += file.status is FileStatus.FAILED", "pass"),
+        ("self.failed += move.status is FileStatus.FAILED", "pass"),
         (
-            "self.completed += file.status is FileStatus.COMPLETED",
-            "self.completed += file.status in (FileStatus.COMPLETED, FileStatus.FAILED)",
+            "self.completed += move.status is FileStatus.COMPLETED",
+            "self.completed += move.status in (FileStatus.COMPLETED, FileStatus.FAILED)",
         ),
     )
 
