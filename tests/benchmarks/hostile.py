@@ -35,7 +35,7 @@ TESTS = Path(__file__).parents[1]
 # Strikes a second, of those that can be counted out; the others do what they do.
 RATES = {
     "rapid_reset": 10_000,
-    "cancel_reset": 10_000,
+    "cancel_reset": 2_000,
     "ping_flood": 10_000,
     "settings_flood": 10_000,
     "header_flood": 10_000,
@@ -44,6 +44,10 @@ RATES = {
     "garbage": 200,
 }
 FULL = 0
+# What is opened once and held: told as a number, not as a rate.
+HELD = {"watches", "sockets"}
+# A bound that the attack is to exceed.
+BOUNDS = {"half_open_sockets": ["--max-websockets=50"]}
 _SETTLE_SECONDS = 0.5
 _CALM_SECONDS = 2.0
 _PATIENCE_SECONDS = 10.0
@@ -61,6 +65,7 @@ class Turns:
     cpu: float = 0.0
     seconds: float = 0.0
     attacked_seconds: float = 0.0
+    turns: int = 0
 
 
 class Memory:
@@ -133,6 +138,7 @@ class Stage:
         command = [sys.executable, "-m", "faults.attackers", name, *map(str, self._ports)]
         command += [str(seconds + 1), self._file_id, str(rate)]
         turns.attacked_seconds += seconds + 1
+        turns.turns += 1
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as attack:
             # It takes what the caller leaves.
@@ -172,7 +178,7 @@ def staged(options: list[str], *, envoy: bool) -> Iterator[Stage]:
 def measure(name: str, options: argparse.Namespace) -> None:
     """Put one attack to a server of its own, and print."""
     rates = [RATES[name], FULL] if name in RATES else [FULL]
-    with staged(options.server, envoy=options.envoy) as stage:
+    with staged([*BOUNDS.get(name, []), *options.server], envoy=options.envoy) as stage:
         cancel_for(stage.stub, 2.0, Counter())
         quiet, attacked = Turns(), {rate: Turns() for rate in rates}
         before, peaks = stage.memory.now, dict.fromkeys(rates, 0)
@@ -197,7 +203,8 @@ def _print(name: str, kind: str, turns: Turns, quiet: Turns, more: str = "") -> 
         line += f"  p99 {p99 / quantile(quiet.took, 0.99):5.2f} times"
     line += f"  server at {turns.cpu / turns.seconds:4.0%}"
     for what, count in turns.struck.items():
-        line += f"; {count / turns.attacked_seconds:,.0f} {what}/s"
+        held = what in HELD
+        line += f"; {count / turns.turns:,.0f} {what}" if held else f"; {count / turns.attacked_seconds:,.0f} {what}/s"
     if turns.failed:
         line += f"; FAILED {dict(turns.failed)}"
     if turns.ends:

@@ -182,7 +182,7 @@ async def deaf_watchers(target: Target) -> None:
     block = call_headers("WatchStatus")
     everything = b"\x00" + struct.pack("!I", 2) + b"\x20\x01"
     writers = []
-    for _ in range(20):
+    for connection in range(20):
         reader, writer = await _http2(target)
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         for i in range(1, 40, 2):
@@ -191,7 +191,8 @@ async def deaf_watchers(target: Target) -> None:
         writers.append(writer)
         reader, writer = await asyncio.open_connection("127.0.0.1", target.http_port)
         reader._transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b"GET /api/v1/watch?all=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        accept = b"text/event-stream" if connection % 2 else b"application/x-ndjson"
+        writer.write(b"GET /api/v1/watch?all=true HTTP/1.1\r\nHost: localhost\r\nAccept: " + accept + b"\r\n\r\n")
         target.counts["watches"] += 1
         writers.append(writer)
     await asyncio.sleep(target.left)
