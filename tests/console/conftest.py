@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,44 +11,21 @@ from typing import Self
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page
 
+from support.chromium import launched_chromium
 from support.process import ServerProcess
 
-# No GPU, no QUIC, and none of the services that a browser talks to by itself.
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 LOOP = "session"
 
 StartServer = Callable[..., ServerProcess]
 
 
-def chromium() -> str:
-    """The browser's program; skips without one, except in CI."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is missing: apt-get install chromium")
-        pytest.skip("needs Chromium (apt-get install chromium)")
-    return found
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """One browser for all tests of a worker; every context of it has a profile of its own."""
-    program = chromium()
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+    async with launched_chromium() as launched:
         yield launched
-        await launched.close()
 
 
 class Network:

@@ -285,12 +285,7 @@ async def power_cut(stage: Stage) -> None:
     await stream.send(200 * KIB)
     await stream.hear_durable(200 * KIB)
     await stage.restart(kill=True)
-    found = await stage.caller.get(file_id)
-    assert found is not None
-    again = await stage.open(file_id, size, found["bytes_received"])
-    if again is not None:
-        await again.send(size)
-        await again.commit()
+    await _resume_and_commit(stage, file_id, size)
     await stage.caller.get(file_id)
 
 
@@ -306,15 +301,21 @@ async def torn_tail(stage: Stage) -> None:
         await stream.send(50 * KIB)
         await asyncio.to_thread(_wait_written, stage, before)
         await stage.restart(kill=True)
-        found = await stage.caller.get(file_id)
-        assert found is not None
-        again = await stage.open(file_id, size, found["bytes_received"])
-        if again is not None:
-            await again.send(size)
-            await again.commit()
-        if found["bytes_received"] == 0:
+        if await _resume_and_commit(stage, file_id, size) == 0:
             # Otherwise they were recorded in time.
             return
+
+
+async def _resume_and_commit(stage: Stage, file_id: str, size: int) -> int:
+    """Send what is missing of a file and commit it; returns from which offset on."""
+    found = await stage.caller.get(file_id)
+    assert found is not None
+    offset = int(found["bytes_received"])
+    again = await stage.open(file_id, size, offset)
+    if again is not None:
+        await again.send(size)
+        await again.commit()
+    return offset
 
 
 def _wait_written(stage: Stage, before: int) -> None:

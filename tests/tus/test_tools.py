@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 from tusclient.client import TusClient
 
+from support.chromium import launched_chromium
 from support.process import ServerProcess, StartServer, gone_from_disk
 from tus.client import PATH, Tus, file_id_of, tus_on
 from tus.network import Network
-from tus.tools import FLAGS, NODE, NodeClient, chromium, uppy_page
+from tus.tools import NODE, NodeClient, uppy_page
 
 MIB = 1024 * 1024
 COMPLETED, CANCELLED = "UPLOAD_STATUS_COMPLETED", "UPLOAD_STATUS_CANCELLED"
@@ -112,11 +113,8 @@ async def test_tus_js_client_stops_when_somebody_else_cancels(start_server: Star
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    program = chromium()
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+    async with launched_chromium() as launched:
         yield launched
-        await launched.close()
 
 
 async def begin(page: Page, origin: str, endpoint: str, size: int, **options: Any) -> str:

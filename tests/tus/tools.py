@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -15,30 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
+from support.chromium import missing
 from support.doors import Json
 
 NODE = Path(__file__).parent / "node"
 FIRST_NODE = 20
-# No GPU, no QUIC, and none of the services that a browser talks to by itself.
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-def missing(what: str) -> None:
-    """Skip for want of something; in CI nothing is wanting."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def node() -> str:
@@ -49,15 +29,7 @@ def node() -> str:
         missing(f"needs Node {FIRST_NODE} or newer")
     if not (NODE / "node_modules").exists():
         missing("needs clients of others: npm ci in tests/tus/node")
-    return str(found)
-
-
-def chromium() -> str:
-    """The browser to run."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        missing("needs Chromium (apt-get install chromium)")
-    return str(found)
+    return found
 
 
 class NodeClient:

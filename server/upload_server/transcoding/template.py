@@ -52,11 +52,6 @@ class Template:
     variables: tuple[Variable, ...]
     verb: str
 
-    @property
-    def shape(self) -> tuple[tuple[Segment, ...], str]:
-        """What decides whether two templates match the same paths."""
-        return self.segments, self.verb
-
 
 def parse_template(text: str) -> Template:
     """Parses `text` by the grammar in http.proto's comment."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import sys
@@ -10,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+from benchmarks.grpc_rivals.running import run, serve_until_killed
 from upload.v1 import upload_pb2 as pb
 
 SYNC_BYTES = 8 * 1024 * 1024
@@ -50,10 +50,8 @@ async def serve() -> None:
     )
     generic = grpc.method_handlers_generic_handler("upload.v1.UploadService", {"UploadFile": handler})
     server.add_generic_rpc_handlers((generic,))
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-    await server.start()
-    await server.wait_for_termination()
+    await serve_until_killed(server)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    run(serve)

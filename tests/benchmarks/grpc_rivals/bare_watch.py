@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-import uvloop
 
+from benchmarks.grpc_rivals.running import run, serve_until_killed
 from upload.v1 import upload_pb2 as pb
 
 TOKEN = "x" * 38
@@ -61,13 +59,8 @@ async def serve() -> None:
     )
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"CancelFile": cancel, "WatchStatus": watch}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("upload.v1.UploadService", handlers),))
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-    await server.start()
-    await server.wait_for_termination()
+    await serve_until_killed(server)
 
 
 if __name__ == "__main__":
-    if "batch" in sys.argv:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if "uvloop" in sys.argv else None) as runner:
-        runner.run(serve())
+    run(serve)

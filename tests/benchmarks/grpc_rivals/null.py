@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-
 import grpc
-import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from benchmarks.grpc_rivals.running import run, serve_until_killed
 from upload.v1 import upload_pb2 as pb
 
 SERVICE = "upload.v1.UploadService"
@@ -36,13 +32,8 @@ async def serve() -> None:
     alive = health.aio.HealthServicer()
     await alive.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(alive, server)
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-    await server.start()
-    await server.wait_for_termination()
+    await serve_until_killed(server)
 
 
 if __name__ == "__main__":
-    if "batch" in sys.argv:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if "uvloop" in sys.argv else None) as runner:
-        runner.run(serve())
+    run(serve)
