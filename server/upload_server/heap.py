@@ -52,10 +52,15 @@ class Heap:
         """Look now and then, until cancelled."""
         while self._known:
             await asyncio.sleep(_LOOK_SECONDS)
-            await asyncio.to_thread(self.give_back)
+            # A flood may have left no descriptor to read the process's size with: the next look will do.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.give_back)
 
     def give_back(self) -> bool:
-        """Give back what lies free if it is much, and more than last time; returns whether. Some 10 ms: in a thread."""
+        """Give back what lies free if it is much, and more than last time; returns whether. Some 10 ms: in a thread.
+
+        Raises OSError when the system does not tell how large the process is.
+        """
         if self._info().free < _MAY_LIE_FREE or _resident() < self._resident + _GROWN:
             return False
         self._trim(0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Iterator
 
@@ -52,6 +54,27 @@ def test_what_lies_free_is_given_back_once() -> None:
     assert heap.give_back()
     assert before - resident() > 150 * MIB
     assert not heap.give_back()
+
+
+@pytest.mark.usefixtures("hole")
+async def test_without_a_free_descriptor_it_looks_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop that ends would end the server: it must outlive a flood that took every descriptor."""
+    monkeypatch.setattr("upload_server.heap._LOOK_SECONDS", 0.0)
+    before = resident()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    looking = asyncio.create_task(Heap().run())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            Heap().give_back()
+        ended, _ = await asyncio.wait([looking], timeout=0.2)
+        assert not ended
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    async with asyncio.timeout(10):
+        while before - resident() < 150 * MIB:  # noqa: ASYNC110 - no event from outside
+            await asyncio.sleep(0.01)
+    looking.cancel()
 
 
 def test_little_is_kept(libc: ctypes.CDLL) -> None:
