@@ -94,14 +94,15 @@ def test_a_second_server_on_the_same_directory_is_refused(start_server: StartSer
 
 
 @pytest.mark.parametrize("port", ["grpc", "http"])
-def test_a_port_in_use_is_refused_naming_the_option(start_server: StartServer, tmp_path: Path, port: str) -> None:
+def test_a_port_in_use_is_refused_with_reason_and_option(start_server: StartServer, tmp_path: Path, port: str) -> None:
     first = start_server()
     ports = {"grpc": "0", "http": "0", port: str(getattr(first, f"{port}_port"))}
     second = run_server(
         "--data-dir", str(tmp_path / "other"), "--grpc-port", ports["grpc"], "--http-port", ports["http"]
     )
     assert second.returncode == 1
-    assert f"--{port}-port" in second.stderr
+    why = f"port {ports[port]}: Address already in use; choose another port with --{port}-port"
+    assert f"cannot listen on 127.0.0.1 {why}" in second.stderr
     assert "Traceback" not in second.stderr
 
 

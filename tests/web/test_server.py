@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 
 import httpx
@@ -12,30 +11,13 @@ import pytest
 
 from upload_server.web import protocols
 from upload_server.web.asgi import Receive, Scope, Send, respond
-from upload_server.web.server import HttpServer, PortUnavailable, bind
+from upload_server.web.server import HttpServer, bind
 from web.conftest import Serve
 from web.raw import RawPeer
 
 
 async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
     await respond(send, 200, b'"hello"')
-
-
-def test_a_port_in_use_is_refused_with_a_message_that_helps() -> None:
-    with bind("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(PortUnavailable, match=f"port {port}: .*in use.*--http-port"):
-            bind("127.0.0.1", port)
-
-
-def test_a_host_that_is_not_ours_is_refused() -> None:
-    with pytest.raises(PortUnavailable, match=r"cannot listen on 192\.0\.2\.1"):
-        bind("192.0.2.1", 0)
-
-
-def test_ports_are_never_shared() -> None:
-    with bind("127.0.0.1", 0) as sock:
-        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
 async def test_it_serves_on_ipv6_loopback(serve: Serve) -> None:

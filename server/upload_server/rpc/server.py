@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from upload.v1 import upload_pb2 as pb
 from upload_server.errors import CannotStart, Overloaded
+from upload_server.ports import listen
 from upload_server.rpc.calls import Gate
 from upload_server.rpc.servicer import UploadServicer, watch_bytes
 from upload_server.rpc.time_limit import TimeLimit
@@ -141,7 +142,9 @@ class GrpcServer:
         try:
             self.port = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
-            raise CannotStart(f"cannot bind gRPC to {host}:{port}: choose another port with --grpc-port") from None
+            # grpcio does not say why; the same without it does.
+            listen(host, port, "--grpc-port").close()
+            raise CannotStart(f"gRPC cannot listen on {host} port {port}; choose another with --grpc-port") from None
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 

@@ -14,47 +14,23 @@ from typing import Final
 
 import uvicorn
 
-from upload_server.errors import CannotStart
+from upload_server.ports import listen
 from upload_server.web.asgi import Application
 from upload_server.web.protocols import BoundedHttpProtocol, HonestWebSocketProtocol
 
 # A binary message is at most 1 MiB; the rest is room for a framing that splits differently.
 WS_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
 KEEP_ALIVE_SECONDS: Final = 30
-BACKLOG: Final = 1024
 # A peer that has vanished, or takes nothing for so long, is cut off: TCP alone waits a quarter of an hour.
 VANISHED_SECONDS: Final = 40
 _PROBE_AFTER_SECONDS: Final = 20
 _PROBE_EVERY_SECONDS: Final = 5
 
 
-class PortUnavailable(CannotStart):
-    """The port cannot be bound; the message says which and what to do."""
-
-
-def bind(host: str, port: int, *, option: str = "--http-port") -> socket.socket:
-    """Bind and listen; port 0 takes a free one. Raises ``PortUnavailable``, which names ``option``.
-
-    SO_REUSEPORT stays off: two servers on one port would each get half of the calls. SO_REUSEADDR is on, so that a
-    restart is not refused for a minute because of connections that are being closed.
-    """
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise PortUnavailable(f"cannot listen on {host}: {error.strerror or error}") from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _notice_vanished_peers(sock)
-        sock.setblocking(False)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise PortUnavailable(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another port with {option}"
-        ) from error
+def bind(host: str, port: int) -> socket.socket:
+    """Listen for HTTP; raises ``PortUnavailable``."""
+    sock = listen(host, port, "--http-port")
+    _notice_vanished_peers(sock)
     return sock
 
 
