@@ -200,16 +200,13 @@ class Service:
             await asyncio.sleep(_GAUGE_SECONDS)
 
     def _guarded(self) -> Guard:
-        try:
-            return Guard(
-                self._web,
-                on_loopback=self._config.on_loopback,
-                allowed_origins=self._config.allowed_origins,
-                allowed_hosts=self._config.allowed_hosts,
-                refused=self._metrics.request_refused,
-            )
-        except ValueError as error:
-            raise CannotStart(f"--allowed-origins: {error}") from None
+        return Guard(
+            self._web,
+            on_loopback=self._config.on_loopback,
+            allowed_origins=self._config.allowed_origins,
+            allowed_hosts=self._config.allowed_hosts,
+            refused=self._metrics.request_refused,
+        )
 
     def _servicer(self, door: Source) -> UploadServicer:
         calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)

@@ -10,12 +10,13 @@ import argparse
 import difflib
 import ipaddress
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from upload_server.hosts import Origin, is_host_name, is_loopback_name
 
 MIB = 1024 * 1024
 _DAY = 24 * 3600
@@ -30,8 +31,6 @@ _MAX_SECONDS = 36_500 * _DAY
 _MAX_COUNT = 2**31 - 1
 _MAX_MESSAGE_BYTES = 1024 * MIB
 _MAX_FILE_BYTES = 2**60
-# As a Host header has it, without its port.
-_HOST_NAME = re.compile(r"[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class ConfigError(Exception):
@@ -94,9 +93,21 @@ def parse_hosts(text: str) -> tuple[str, ...]:
     """Return comma-separated Host names; one with a scheme or a port would never match."""
     hosts = parse_list(text)
     for host in hosts:
-        if not _HOST_NAME.fullmatch(host):
+        if not is_host_name(host):
             raise ConfigError(f"{host!r} is not a Host name without scheme and port, such as files.example.com")
     return hosts
+
+
+def parse_origins(text: str) -> tuple[Origin, ...]:
+    """Return comma-separated origins of pages."""
+    return tuple(_parse_origin(word) for word in parse_list(text))
+
+
+def _parse_origin(text: str) -> Origin:
+    try:
+        return Origin.parse(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not an origin (scheme, host, port), such as https://app.example") from None
 
 
 def _parse_int(text: str) -> int:
@@ -156,7 +167,7 @@ class Config:
     max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
     max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
     watch_history: int = _option(10_000, "changes kept for a slow watcher before it reads the database", _parse_int, 1)
-    allowed_origins: tuple[str, ...] = _option((), "comma-separated origins whose pages may call", parse_list)
+    allowed_origins: tuple[Origin, ...] = _option((), "comma-separated origins whose pages may call", parse_origins)
     allowed_hosts: tuple[str, ...] = _option(
         (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_hosts
     )
@@ -196,12 +207,7 @@ class Config:
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the ports."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback_name(self.host)
 
     @property
     def with_reflection(self) -> bool:

@@ -112,6 +112,7 @@ def test_a_port_in_use_is_refused_with_reason_and_option(start_server: StartServ
         (["--idle-timeout", "soon"], {}, "--idle-timeout: 'soon' is not a duration"),
         (["--http-port", "70000"], {}, "--http-port: must be from 0 to 65535"),
         (["--max-message-bytes", "1"], {}, "--max-message-bytes: must be from 1MiB"),
+        (["--allowed-origins", "*"], {}, "--allowed-origins: '*' is not an origin"),
         (["--log-format", "xml"], {}, "--log-format: must be one of"),
         ([], {"UPLOAD_GRPC_PORT": "x"}, "UPLOAD_GRPC_PORT: 'x' is not a whole number"),
         (["--no-such-option", "1"], {}, "--no-such-option"),

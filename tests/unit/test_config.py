@@ -50,6 +50,13 @@ def test_what_bounds_nothing_is_refused(text: str) -> None:
         ("grpc_port", "65536", "must be from 0 to 65535"),
         ("max_calls", "9" * 400, "is not a whole number"),
         ("allowed_hosts", "files.example.com, http://x", "'http://x' is not a Host name without scheme and port"),
+        ("allowed_origins", "https://a.example, *", "'*' is not an origin (scheme, host, port)"),
+        ("allowed_origins", "app.example", "'app.example' is not an origin"),
+        ("allowed_origins", "https://app.example/", "'https://app.example/' is not an origin"),
+        ("allowed_origins", "ftp://app.example", "'ftp://app.example' is not an origin"),
+        ("allowed_origins", "https://a b", "'https://a b' is not an origin"),
+        ("allowed_origins", "https://[::1", "'https://[::1' is not an origin"),
+        ("allowed_origins", "https://a:65536", "'https://a:65536' is not an origin"),
         ("allowed_hosts", "x:8080", "'x:8080' is not a Host name without scheme and port"),
     ],
 )

@@ -30,9 +30,10 @@ ALLOWED: dict[str, set[str]] = {
     "check": CORE | TELEMETRY | {"store", "sink", "audit"},
     "service": CORE | TELEMETRY | {"fields", "tokens", "store", "watch", "ingest", "janitor", "journal"},
     "rpc": CORE | TELEMETRY | {"fields", "ports", "store", "watch", "ingest", "service"},
-    "web": CORE | TELEMETRY | {"fields", "ports", "ingest", "service", "rpc", "transcoding"},
+    "web": CORE | TELEMETRY | {"fields", "hosts", "ports", "ingest", "service", "rpc", "transcoding"},
     "transcoding": set(),
-    "config": set(),
+    "hosts": set(),
+    "config": {"hosts"},
     "arguments": {"config"},
     "heap": set(),
 }

@@ -6,16 +6,13 @@ that the user happens to visit from cancelling uploads of a server on the user's
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 from google.rpc.code_pb2 import Code
 
+from upload_server.hosts import Origin, host_name, is_loopback_name
 from upload_server.web.asgi import (
     Application,
     Headers,
@@ -31,11 +28,6 @@ from upload_server.web.asgi import (
 )
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_SAME_AS: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-_LAST_PORT: Final = 65535
-# Host = uri-host [":" port]; the host is judged afterwards.
-_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::(?P<port>[0-9]{1,5})?)?\Z")
 _ALLOW_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _ALLOW_HEADERS: Final = (
     b"Accept, Authorization, Content-Type, Last-Event-ID, Grpc-Timeout, "
@@ -50,61 +42,14 @@ _EXPOSE_HEADERS: Final = (
 _MAX_AGE: Final = b"600"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host and port of a page, normalised; two pages are same-origin when these are equal."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Origin:
-        """Read an Origin header or a setting; raises ValueError unless it is exactly ``scheme://host[:port]``."""
-        parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or text != f"{parts.scheme}://{parts.netloc}":
-            raise ValueError(f"{text!r} is no origin: scheme://host[:port], with http or https")
-        return cls(parts.scheme, *_split_host(parts.netloc, _default_port(parts)))
-
-    @classmethod
-    def served(cls, scheme: str, host: str) -> Origin:
-        """The origin that a request with this scheme and Host header was sent to; raises ValueError."""
-        return cls(_SAME_AS[scheme], *_split_host(host, _DEFAULT_PORTS[scheme]))
-
-
-def _default_port(parts: SplitResult) -> int:
-    return _DEFAULT_PORTS[parts.scheme]
-
-
-def _split_host(text: str, default_port: int) -> tuple[str, int]:
-    match = _HOST.match(text)
-    if match is None:
-        raise ValueError("malformed host")
-    port = int(match["port"]) if match["port"] else default_port
-    if port > _LAST_PORT:
-        raise ValueError("malformed port")
-    return match["name"].lower(), port
-
-
-# This and the next are asked for every request; a client's Host seldom changes.
+# Asked for every request; a client's Host seldom changes.
 @lru_cache(maxsize=256)
 def _host_name(host: bytes) -> str:
     """The name in a Host header; empty when it is malformed."""
     try:
-        return _split_host(host.decode("ascii"), 0)[0]
+        return host_name(host.decode("ascii"))
     except ValueError:
         return ""
-
-
-@lru_cache(maxsize=256)
-def is_loopback_name(host: str) -> bool:
-    """Whether a host (no port; IPv6 in brackets) can only name this machine: nobody can make DNS say otherwise."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:
@@ -114,14 +59,14 @@ class Guard:
         self,
         app: Application,
         *,
-        allowed_origins: Sequence[str] = (),
+        allowed_origins: Sequence[Origin] = (),
         allowed_hosts: Sequence[str] = (),
         on_loopback: bool = True,
         refused: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """``refused`` hears the reason of each refusal. Raises ValueError for a malformed allowed origin."""
+        """``refused`` hears the reason of each refusal."""
         self._app = app
-        self._allowed = frozenset(Origin.parse(origin) for origin in allowed_origins)
+        self._allowed = frozenset(allowed_origins)
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
         self._on_loopback = on_loopback
         self._refused = refused
