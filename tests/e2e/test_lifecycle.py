@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_a_port_in_use_is_refused_with_reason_and_option(start_server: StartServ
     why = f"port {ports[port]}: Address already in use; choose another port with --{port}-port"
     assert f"cannot listen on 127.0.0.1 {why}" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+NO_PROTECTION = "anybody who reaches this address can upload and cancel: there is no authentication"
+
+
+def test_an_address_that_others_reach_is_warned_of(tmp_path: Path) -> None:
+    """TEST-NET-1 is no address of this machine, so nothing is opened to anybody."""
+    done = run_server("--host", "192.0.2.1", "--data-dir", str(tmp_path), "--log-format", "json")
+    warning, *_, problem = (json.loads(line) for line in done.stderr.splitlines())
+    assert (warning["event"], warning["level"], warning["host"]) == (NO_PROTECTION, "warning", "192.0.2.1")
+    assert problem["problem"].startswith("cannot listen on 192.0.2.1 port 8080: ")
+    assert done.returncode == 1
+
+
+def test_loopback_is_not_warned_of(server: ServerProcess) -> None:
+    assert not [line for line in server.log if line.get("event") == NO_PROTECTION]
 
 
 @pytest.mark.parametrize(
