@@ -15,7 +15,6 @@ from upload_server.errors import (
     ChecksumMismatch,
     FileNotFound,
     FileNotWritable,
-    InvalidField,
     OffsetMismatch,
     SizeExceeded,
     UploadIncomplete,
@@ -110,17 +109,6 @@ async def test_an_announced_digest_is_checked_besides_the_one_at_commit(world: W
     _, upload = await world.sent(data, digest(b"announced"))
     with pytest.raises(ChecksumMismatch):
         await upload.commit(digest(data), CALLER)
-    await upload.close()
-
-
-async def test_a_digest_that_is_none_changes_nothing(world: World) -> None:
-    data = b"the bytes"
-    file_id, upload = await world.sent(data)
-    for nonsense in ("abc", "g" * 64, digest(data) + "\n", "٣" * 64):
-        with pytest.raises(InvalidField):
-            await upload.commit(nonsense, CALLER)
-    assert (await world.row(file_id)).status is FileStatus.UPLOADING
-    assert (await upload.commit(digest(data), CALLER)).status is FileStatus.COMPLETED
     await upload.close()
 
 

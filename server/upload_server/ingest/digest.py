@@ -6,22 +6,12 @@ Must not know about streams or states. Everything here blocks and runs on the in
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 
-from upload_server.errors import FieldViolation, InvalidField
 from upload_server.sink import Chunk, Sink
 
-_HEX = re.compile(r"[0-9a-fA-F]{64}")
 # Read at once; hashing lets other threads run meanwhile.
 _READ_BYTES = 1024 * 1024
-
-
-def normal_sha256(given: str) -> str:
-    """Return a digest given by a caller in lower case, or empty; raises ``InvalidField`` if it is none."""
-    if given and _HEX.fullmatch(given) is None:
-        raise InvalidField([FieldViolation("sha256", "must be 64 hexadecimal digits, or empty")])
-    return given.lower()
 
 
 class Digest:

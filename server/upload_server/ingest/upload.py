@@ -13,7 +13,6 @@ import structlog
 
 from upload_server.domain import Caller, FailureReason, File
 from upload_server.errors import ChecksumMismatch, SizeExceeded, Stopped, UploadIncomplete
-from upload_server.ingest.digest import normal_sha256
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
@@ -93,18 +92,17 @@ class Upload:
         self._stream.withhold(withheld=False)
 
     async def commit(self, sha256: str, caller: Caller) -> File:
-        """Complete the file; returns it.
+        """Complete the file; returns it. ``sha256`` is empty or what its bytes must have, in hex.
 
-        Raises ``InvalidField``, ``UploadIncomplete`` (nothing changed), ``ChecksumMismatch`` (the file is failed), the
+        Raises ``UploadIncomplete`` (nothing changed), ``ChecksumMismatch`` (the file is failed), the
         stop signal's cause (also when a cancel wins at the last moment), ``StorageFailure``, ``DatabaseFailure``,
         ``OutcomeUnknown``. Once the last write has begun it is carried out even if the caller leaves.
         """
-        given = normal_sha256(sha256)
         self._stream.check_open()
         if self._stream.marks.received < self.file.size_bytes:
             raise UploadIncomplete(self.file.file_id, self._stream.marks.received, self.file.size_bytes)
         actual = await self._stream.finalise()
-        wanted = (self._claim.expected_sha256.lower(), given)
+        wanted = (self._claim.expected_sha256.lower(), sha256.lower())
         wrong = next((one for one in wanted if one and one != actual), None)
         work = self._complete(actual, caller) if wrong is None else self._fail(wrong, actual, caller)
         self._finishing = self._parts.tasks.spawn(work)

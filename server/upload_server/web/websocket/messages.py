@@ -127,8 +127,15 @@ def parse_text(text: str) -> Cancel | Commit:
     if kind == "cancel":
         return Cancel(_text_member(message, "reason"))
     if kind == "commit" and message.keys() <= {"type", "sha256"}:
-        return Commit(_text_member(message, "sha256"))
+        return _commit(_text_member(message, "sha256"))
     raise UnexpectedMessage('A text message must be {"type":"cancel","reason":…} or {"type":"commit","sha256":…}')
+
+
+def _commit(sha256: str) -> Commit:
+    rules = Rules()
+    rules.sha256("sha256", sha256)
+    rules.check()
+    return Commit(sha256)
 
 
 def _text_member(message: dict[str, Any], name: str) -> str:
