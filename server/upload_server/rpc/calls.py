@@ -27,6 +27,7 @@ from upload_server.errors import (
     ShuttingDown,
     UploadError,
 )
+from upload_server.refusals import log_refusal
 from upload_server.rpc.errors import to_status
 from upload_server.rpc.time_limit import TimeLimit
 
@@ -185,6 +186,7 @@ class Call:
         status = to_status(error)
         code = _STATUS_CODES[status.code]
         self._finished(code.name)
+        log_refusal(self._method, self._caller.source.value, error)
         details = (("grpc-status-details-bin", status.SerializeToString()),)
         await self._context.abort(code, status.message, details)
 

@@ -29,6 +29,7 @@ from upload_server.errors import (
 )
 from upload_server.fields import MAX_ID_CHARACTERS, Rules
 from upload_server.ingest import Ingest
+from upload_server.refusals import log_refusal
 from upload_server.web.asgi import Receive, Scope, Send
 from upload_server.web.tus import answers
 from upload_server.web.tus.answers import NO_CONTENT, Answer, Refused
@@ -140,7 +141,7 @@ class TusDoor:
         except Refused as refusal:
             return refusal.answer
         except UploadError as error:
-            return answers.refused(error)
+            return _refused(request, error)
         except SenderGone:
             raise
         except Exception:  # noqa: BLE001 - the outermost net of a request
@@ -167,7 +168,7 @@ class TusDoor:
         try:
             answer = await self._transfer(request, file.file_id, 0, body)
         except UploadError as error:
-            answer = answers.refused(error)
+            answer = _refused(request, error)
         except Refused as refusal:
             answer = refusal.answer
         if answer.status != NO_CONTENT:
@@ -273,6 +274,11 @@ def _file_id(scope: Scope) -> str:
     """What follows the door's path, or empty. From the raw path: an escaped slash is part of the id."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return unquote(raw.removeprefix(PATH.encode()).removeprefix(b"/").decode("latin-1"), errors="replace")
+
+
+def _refused(request: Request, error: UploadError) -> Answer:
+    log_refusal(_METHODS[request.method], CALLER.source.value, error)
+    return answers.refused(error)
 
 
 def _request_id(file_id: str) -> str:

@@ -21,7 +21,7 @@ from upload_server.web.websocket import messages
 from upload_server.web.websocket.cancels import CloseCancels, Uploads
 from upload_server.web.websocket.channel import Inbox, Outlet
 from upload_server.web.websocket.messages import Gone, Goodbye
-from upload_server.web.websocket.session import CALLER, Patience, Session
+from upload_server.web.websocket.session import CALLER, Patience, Session, refused
 
 _log = structlog.get_logger("upload_server.web.websocket")
 
@@ -141,7 +141,7 @@ class WebSocketDoor:
                 error.file.cancelled_at, error.file.cancelled_by, error.file.cancel_reason, messages.CANCELLED
             )
         except UploadError as error:
-            goodbye = messages.refused(error)
+            goodbye = refused(error)
         except Exception:  # noqa: BLE001 - the outermost net of a socket
             incident = uuid.uuid4().hex
             _log.exception("websocket.failed", incident=incident, file_id=file_id)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from upload_server.domain import Caller, File, FileStatus, Source
 from upload_server.errors import FileNotCancellable, UploadCancelled, UploadError, UploadIdle
 from upload_server.ingest import Upload
+from upload_server.refusals import log_refusal
 from upload_server.web.websocket import messages
 from upload_server.web.websocket.cancels import Uploads
 from upload_server.web.websocket.channel import Inbox, Incoming, Outlet
@@ -57,7 +58,7 @@ class Session:
             return _cancelled_by_other(error.file)
         except UploadError as error:
             # A page that left after its last byte, whose commit then failed, is one that left.
-            return self._gone or messages.refused(error)
+            return self._gone or refused(error)
         finally:
             await _end(reporting)
 
@@ -174,6 +175,12 @@ class Session:
                 return _cancelled_by_other(error.found)
             raise
         return messages.cancelled(answer.cancelled_at, CALLER.cancelled_by, reason, messages.DONE)
+
+
+def refused(error: UploadError) -> Goodbye:
+    """Log that a socket ends with ``error``, and return what its page is told."""
+    log_refusal("UploadFile", CALLER.source.value, error)
+    return messages.refused(error)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
