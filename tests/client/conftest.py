@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from client.proxy import Proxy, proxy_to
 from client.scripted import Running, start
 from support.process import ServerProcess
+from support.proxy import FaultProxy, fault_proxy
 from upload import AsyncClient, Client
 
 Calls = Callable[..., Awaitable[Any]]
@@ -69,14 +69,14 @@ async def call(kind: str, scripted: Running) -> AsyncIterator[Calls]:
 
 
 @pytest.fixture
-async def proxy(server: ServerProcess) -> AsyncIterator[Proxy]:
+async def proxy(server: ServerProcess) -> AsyncIterator[FaultProxy]:
     """A proxy to the real server, whose connections can be cut."""
-    async with proxy_to(server.grpc_port) as proxy:
+    async with fault_proxy(server.grpc_port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def real(kind: str, proxy: Proxy) -> AsyncIterator[Calls]:
+async def real(kind: str, proxy: FaultProxy) -> AsyncIterator[Calls]:
     """A client of the real server, through the proxy."""
     async with calls(kind, proxy.target) as call:
         yield call

@@ -7,12 +7,13 @@ import hashlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import pytest
 
 from client.conftest import Calls, SourceFile, calls
-from client.proxy import Proxy, proxy_to
 from support.process import ServerProcess, StartServer, gone_from_disk
+from support.proxy import FaultProxy, fault_proxy
 from upload import AsyncClient, Client, FileSpec, TransferProgress, errors
 from upload.v1 import upload_pb2 as pb
 
@@ -32,7 +33,7 @@ async def test_bytes_arrive_whole(real: Calls, size: int) -> None:
     assert (file.size_bytes, file.bytes_received) == (size, size)
 
 
-def disturbed(content: bytes, disturb: Callable[[], None], at: int) -> Iterator[bytes]:
+def disturbed(content: bytes, disturb: Callable[[], object], at: int) -> Iterator[bytes]:
     """The content in pieces of 1 MiB; ``disturb`` is called before the piece at ``at`` MiB."""
     for number, start in enumerate(range(0, len(content), MIB)):
         if number == at:
@@ -40,9 +41,11 @@ def disturbed(content: bytes, disturb: Callable[[], None], at: int) -> Iterator[
         yield content[start : start + MIB]
 
 
-async def test_a_cut_connection_costs_nothing(real: Calls, proxy: Proxy) -> None:
+async def test_a_cut_connection_costs_nothing(real: Calls, proxy: FaultProxy) -> None:
     content = os.urandom(24 * MIB)
-    file = await real("upload", disturbed(content, proxy.cut, at=12), filename="a", size_bytes=len(content))
+    # The blocking client takes its content from a thread.
+    cut = partial(asyncio.get_running_loop().call_soon_threadsafe, proxy.reset_all)
+    file = await real("upload", disturbed(content, cut, at=12), filename="a", size_bytes=len(content))
     assert file.sha256 == hashlib.sha256(content).hexdigest()
     assert proxy.accepted >= 2
 
@@ -50,7 +53,7 @@ async def test_a_cut_connection_costs_nothing(real: Calls, proxy: Proxy) -> None
 async def test_a_killed_server_is_waited_for(kind: str, start_server: StartServer) -> None:
     first = start_server()
     content = os.urandom(24 * MIB)
-    async with proxy_to(first.grpc_port) as proxy, calls(kind, proxy.target) as call:
+    async with fault_proxy(first.grpc_port) as proxy, calls(kind, proxy.target) as call:
 
         def kill_and_start() -> None:
             first.kill()
@@ -82,7 +85,9 @@ async def test_a_cancel_half_way_stops_the_sender_and_takes_the_bytes(real: Call
     await gone_from_disk(server, error.file_id)
 
 
-async def test_a_watch_over_cut_connections_tells_all_once(real: Calls, proxy: Proxy, server: ServerProcess) -> None:
+async def test_a_watch_over_cut_connections_tells_all_once(
+    real: Calls, proxy: FaultProxy, server: ServerProcess
+) -> None:
     async with AsyncClient(server.target) as other:
         file = await other.initiate("a", 3)
         watching = asyncio.ensure_future(real("watch", [file.file_id], until_final=True))
@@ -90,10 +95,10 @@ async def test_a_watch_over_cut_connections_tells_all_once(real: Calls, proxy: P
             if event.HasField("bookmark"):
                 break
         for content in (b"a", b"ab"):
-            proxy.cut()
+            proxy.reset_all()
             with pytest.raises(errors.SourceChanged):
                 await other.upload(iter([content]), size_bytes=3, resume_file_id=file.file_id)
-        proxy.cut()
+        proxy.reset_all()
         await other.cancel(file.file_id)
         events = await asyncio.wait_for(watching, 20)
     files = [event.file for event in events if event.HasField("file")]
@@ -200,7 +205,7 @@ async def test_the_audit_trail_tells_who_did_what(real: Calls) -> None:
     assert events[1].reason == "enough"
 
 
-async def test_a_cancel_has_a_connection_of_its_own(real: Calls, proxy: Proxy) -> None:
+async def test_a_cancel_has_a_connection_of_its_own(real: Calls, proxy: FaultProxy) -> None:
     file = await real("initiate", "a", 3)
     before = proxy.accepted
     await real("get", file.file_id)

@@ -1,4 +1,4 @@
-"""A real Chromium on the page at / of a real server, and a network between them that can be slow, cut or away."""
+"""A real Chromium on the page at / of a real server, and a network between them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Self
 
 import pytest
 import pytest_asyncio
@@ -15,6 +14,7 @@ from playwright.async_api import Browser, BrowserContext, Page
 
 from support.chromium import launched_chromium
 from support.process import ServerProcess
+from support.proxy import FaultProxy, fault_proxy
 
 LOOP = "session"
 
@@ -26,78 +26,6 @@ async def browser() -> AsyncIterator[Browser]:
     """One browser for all tests of a worker; every context of it has a profile of its own."""
     async with launched_chromium() as launched:
         yield launched
-
-
-class Network:
-    """A TCP proxy to a server. Slow when ``bytes_per_second`` is set; ``cut`` breaks what is open without a word."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self.bytes_per_second = 0
-        self.away = False
-        self.port = 0
-        self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def url(self) -> str:
-        """What a page opens instead of the server's own URL."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def cut(self) -> None:
-        """Reset every connection."""
-        for writer in self._open:
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await self._join(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _join(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
-        if self.away:
-            return
-        far, to_far = await asyncio.open_connection("127.0.0.1", self._target)
-        writers = {to_near, to_far}
-        self._open |= writers
-        try:
-            # Either side's end is the other's.
-            async with asyncio.TaskGroup() as group:
-                sending = group.create_task(self._copy(near, to_far, slow=True))
-                group.create_task(self._copy(far, to_near)).add_done_callback(lambda _: sending.cancel())
-        except* OSError:
-            pass
-        finally:
-            self._open -= writers
-            to_far.transport.abort()
-
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, slow: bool = False) -> None:
-        while data := await source.read(64 * 1024):
-            sink.write(data)
-            await sink.drain()
-            if slow and self.bytes_per_second:
-                await asyncio.sleep(len(data) / self.bytes_per_second)
-        if sink.can_write_eof():
-            sink.write_eof()
 
 
 class Visitor:
@@ -189,9 +117,9 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def network(server: ServerProcess) -> AsyncIterator[Network]:
+async def network(server: ServerProcess) -> AsyncIterator[FaultProxy]:
     """A network to the shared server."""
-    async with Network(server.http_port) as opened:
+    async with fault_proxy(server.http_port) as opened:
         yield opened
 
 

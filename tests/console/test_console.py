@@ -12,8 +12,9 @@ import httpx
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from console.conftest import LOOP, Network, OpenPage, Row, StartServer, Visitor, eventually
+from console.conftest import LOOP, OpenPage, Row, StartServer, Visitor, eventually
 from support.process import ServerProcess
+from support.proxy import FaultProxy, fault_proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
 expect.set_options(timeout=20_000)
@@ -58,8 +59,8 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
     open_page: OpenPage, start_server: StartServer, big_file: Path
 ) -> None:
     server = start_server()
-    async with Network(server.http_port) as network:
-        network.bytes_per_second = 80 * MB
+    async with fault_proxy(server.http_port) as network:
+        network.up.throttle = 80 * MB
         visitor = await open_page(network.url)
         await visitor.choose(big_file)
         row = visitor.row("holiday film.mov")
@@ -103,9 +104,9 @@ async def test_what_was_chosen_arrives_and_a_reload_finds_it_again(
 
 
 async def test_a_folder_is_a_batch_that_one_button_cancels(
-    open_page: OpenPage, server: ServerProcess, network: Network, folder: Path
+    open_page: OpenPage, server: ServerProcess, network: FaultProxy, folder: Path
 ) -> None:
-    network.bytes_per_second = 6 * MB
+    network.up.throttle = 6 * MB
     visitor = await open_page(network.url)
     await visitor.choose_folder(folder)
     batch = visitor.row("photos, 12 files")
@@ -127,9 +128,9 @@ async def test_a_folder_is_a_batch_that_one_button_cancels(
 
 @pytest.mark.parametrize("fault", ["refused", "silent"])
 async def test_http_made_to_fail_the_socket_is_closed_and_the_file_cancelled_all_the_same(
-    open_page: OpenPage, server: ServerProcess, network: Network, tmp_path: Path, fault: str
+    open_page: OpenPage, server: ServerProcess, network: FaultProxy, tmp_path: Path, fault: str
 ) -> None:
-    network.bytes_per_second = 5 * MB
+    network.up.throttle = 5 * MB
     path = tmp_path / f"fallback {fault}.bin"
     path.write_bytes(bytes(60 * MB))
     visitor = await open_page(network.url)
@@ -183,8 +184,8 @@ async def test_the_server_restarted_under_the_page(
     server = start_server()
     path = tmp_path / "long.bin"
     path.write_bytes(bytes(40 * MB))
-    async with Network(server.http_port) as network:
-        network.bytes_per_second = 12 * MB
+    async with fault_proxy(server.http_port) as network:
+        network.up.throttle = 12 * MB
         visitor = await open_page(network.url)
         await visitor.choose(path)
         row = visitor.row("long.bin")
@@ -199,17 +200,17 @@ async def test_the_server_restarted_under_the_page(
 
 
 async def test_a_network_lost_for_a_moment_cancels_nothing(
-    open_page: OpenPage, server: ServerProcess, network: Network, tmp_path: Path
+    open_page: OpenPage, server: ServerProcess, network: FaultProxy, tmp_path: Path
 ) -> None:
     path = tmp_path / "through a tunnel.bin"
     path.write_bytes(bytes(30 * MB))
-    network.bytes_per_second = 12 * MB
+    network.up.throttle = 12 * MB
     visitor = await open_page(network.url)
     await visitor.choose(path)
     row = visitor.row(path.name)
     await row.reaches(10)
     network.away = True
-    network.cut()
+    network.reset_all()
     await expect(row.badge).to_have_text("Reconnecting")
     network.away = False
     await expect(row.badge).to_have_text("Completed")
@@ -217,9 +218,9 @@ async def test_a_network_lost_for_a_moment_cancels_nothing(
 
 
 async def test_closing_the_tab_cancels_also_what_waited_for_its_turn(
-    open_page: OpenPage, server: ServerProcess, network: Network, tmp_path: Path
+    open_page: OpenPage, server: ServerProcess, network: FaultProxy, tmp_path: Path
 ) -> None:
-    network.bytes_per_second = 2 * MB
+    network.up.throttle = 2 * MB
     paths = [tmp_path / f"closed {number}.bin" for number in range(8)]
     for path in paths:
         path.write_bytes(bytes(6 * MB))
@@ -236,11 +237,11 @@ async def test_closing_the_tab_cancels_also_what_waited_for_its_turn(
 
 
 async def test_two_pages_one_cancels_and_the_other_sees_by_whom_when_and_why(
-    open_page: OpenPage, server: ServerProcess, network: Network, tmp_path: Path
+    open_page: OpenPage, server: ServerProcess, network: FaultProxy, tmp_path: Path
 ) -> None:
     path = tmp_path / "seen by two.bin"
     path.write_bytes(bytes(60 * MB))
-    network.bytes_per_second = 5 * MB
+    network.up.throttle = 5 * MB
     sender = await open_page(network.url)
     other = await open_page(server.url)
     await sender.choose(path)

@@ -1,5 +1,7 @@
 """A TCP proxy that breaks what passes through it: late, slow, cut after k bytes, half-open, reset, swallowed.
 
+The server behind it can be exchanged for another, or be away.
+
 Faults are set on a direction (``up``: client to server, ``down``: server to client) and hold for connections that are
 open and for those to come; counts of bytes are each connection's own.
 """
@@ -11,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _CHUNK = 64 * 1024
 
@@ -44,13 +46,11 @@ class Link:
     # Bytes that were passed on.
     up: int = 0
     down: int = 0
-    broken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def reset(self) -> None:
         """RST to both."""
         for writer in (self.client, self.server):
             reset(writer)
-        self.broken.set()
 
     def lose_client(self) -> None:
         """RST to the client; the server is not told: half-open."""
@@ -74,12 +74,16 @@ class FaultProxy:
 
     def __init__(self, backend: int) -> None:
         self.backend = backend
+        # Connections to come are reset.
+        self.away = False
         self.port = 0
         self.up = Direction()
         self.down = Direction()
         self.links: set[Link] = set()
         # Connections that were made in all.
         self.accepted = 0
+        # Bytes of clients that were passed on in all.
+        self.sent = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -109,6 +113,9 @@ class FaultProxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.accepted += 1
+        if self.away:
+            reset(writer)
+            return
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.backend)
         except OSError:
@@ -119,10 +126,9 @@ class FaultProxy:
         pumps = [
             asyncio.create_task(self._pump(link, reader, to_server, up=True)),
             asyncio.create_task(self._pump(link, from_server, writer, up=False)),
-            asyncio.create_task(link.broken.wait()),
         ]
         try:
-            await asyncio.wait(pumps[:2])
+            await asyncio.wait(pumps)
         finally:
             self.links.discard(link)
             for pump in pumps:
@@ -150,6 +156,7 @@ class FaultProxy:
                 await writer.drain()
                 if up:
                     link.up += len(data)
+                    self.sent += len(data)
                 else:
                     link.down += len(data)
             if not direction.swallow:
@@ -180,9 +187,10 @@ class FaultProxy:
 
 
 @asynccontextmanager
-async def fault_proxy(backend: int) -> AsyncIterator[FaultProxy]:
-    """Run a proxy in front of ``backend`` on a free port."""
+async def fault_proxy(backend: int, throttle: int = 0) -> AsyncIterator[FaultProxy]:
+    """Run a proxy in front of ``backend`` on a free port; at first clients send at ``throttle`` bytes a second."""
     proxy = FaultProxy(backend)
+    proxy.up.throttle = throttle
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:

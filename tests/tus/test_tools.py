@@ -19,8 +19,8 @@ from tusclient.client import TusClient
 
 from support.chromium import launched_chromium
 from support.process import ServerProcess, StartServer, gone_from_disk
+from support.proxy import fault_proxy
 from tus.client import PATH, Tus, file_id_of, tus_on
-from tus.network import Network
 from tus.tools import NODE, NodeClient, uppy_page
 
 MIB = 1024 * 1024
@@ -52,7 +52,7 @@ async def test_tus_js_client_pauses_and_goes_on_also_when_the_server_was_killed(
 ) -> None:
     server = start_server()
     async with (
-        Network(server.http_port, 12 * MIB) as network,
+        fault_proxy(server.http_port, 12 * MIB) as network,
         NodeClient(f"{network.url}{PATH}", 24 * MIB, pauseAt=8 * MIB, options=options) as client,
     ):
         paused = await client.hear("paused")
@@ -78,7 +78,7 @@ async def test_tus_js_client_pauses_and_goes_on_also_when_the_server_was_killed(
 async def test_tus_js_client_terminates_while_it_sends(start_server: StartServer) -> None:
     server = start_server()
     async with (
-        Network(server.http_port, 4 * MIB) as network,
+        fault_proxy(server.http_port, 4 * MIB) as network,
         NodeClient(f"{network.url}{PATH}", 40 * MIB) as client,
         tus_on(server) as http,
     ):
@@ -95,7 +95,7 @@ async def test_tus_js_client_terminates_while_it_sends(start_server: StartServer
 async def test_tus_js_client_stops_when_somebody_else_cancels(start_server: StartServer) -> None:
     server = start_server()
     async with (
-        Network(server.http_port, 4 * MIB) as network,
+        fault_proxy(server.http_port, 4 * MIB) as network,
         NodeClient(f"{network.url}{PATH}", 40 * MIB) as client,
         tus_on(server) as http,
     ):
@@ -143,7 +143,7 @@ async def test_uppy_pauses_and_goes_on_also_when_the_server_was_killed(
     with uppy_page(tmp_path) as origin:
         server = start_server("--allowed-origins", origin)
         page = await browser.new_page()
-        async with Network(server.http_port, 12 * MIB) as network:
+        async with fault_proxy(server.http_port, 12 * MIB) as network:
             digest = await begin(page, origin, f"{network.url}{PATH}", 24 * MIB, chunkSize=5 * MIB)
             await until_sent(page, 8 * MIB)
             await page.evaluate("uppy.pauseResume(fileId)")
@@ -170,7 +170,7 @@ async def test_uppy_stops_with_a_clear_error_when_uploadctl_cancels(
     with uppy_page(tmp_path) as origin:
         server = start_server("--allowed-origins", origin)
         page = await browser.new_page()
-        async with Network(server.http_port, 4 * MIB) as network, tus_on(server) as http:
+        async with fault_proxy(server.http_port, 4 * MIB) as network, tus_on(server) as http:
             await begin(page, origin, f"{network.url}{PATH}", 80 * MIB)
             await until_sent(page, 4 * MIB)
             file_id = (await only_file(Tus(http)))["file_id"]
@@ -196,7 +196,7 @@ async def test_uppy_removes_a_file_while_it_is_sent(
         page = await browser.new_page()
         statuses: list[tuple[str, int]] = []
         page.on("response", lambda response: statuses.append((response.request.method, response.status)))
-        async with Network(server.http_port, 4 * MIB) as network, tus_on(server) as http:
+        async with fault_proxy(server.http_port, 4 * MIB) as network, tus_on(server) as http:
             await begin(page, origin, f"{network.url}{PATH}", 40 * MIB)
             await until_sent(page, 2 * MIB)
             async with page.expect_response(lambda response: response.request.method == "DELETE"):
@@ -248,7 +248,7 @@ async def test_tuspy_stops_when_its_upload_is_terminated_under_it(
     start_server: StartServer, document: Path, tmp_path: Path
 ) -> None:
     server = start_server()
-    async with Network(server.http_port, 2 * MIB) as network, tus_on(server) as http:
+    async with fault_proxy(server.http_port, 2 * MIB) as network, tus_on(server) as http:
         sending = asyncio.create_task(tuspy(network.url, document, tmp_path / "urls.json"))
         async with asyncio.timeout(30):
             while network.sent < 2 * MIB:  # noqa: ASYNC110 - nobody is told
