@@ -16,7 +16,7 @@ from upload_server.domain import AuditEvent, Caller, CancelledFile, File, FileSt
 from upload_server.errors import DatabaseFailure
 from upload_server.service import Uploads
 from upload_server.web.websocket.cancels import LOST_REASON, CloseCancels
-from web.place import ANYBODY, WAIT, Place
+from web.place import ANYBODY, Place
 from web.raw import RawPeer
 
 
@@ -315,8 +315,7 @@ async def test_a_page_that_comes_back_in_time_is_not_cancelled(place: Place) -> 
     await place.until_closed(file.file_id)
     back = await place.page(file.file_id, f"?offset={(await place.get(file.file_id)).bytes_received}")
     await back.hear("progress")
-    assert place.door.lost_sockets == 0
-    await asyncio.sleep(place.options["grace_seconds"] + 0.2)  # what is tested is that nothing happens
+    await place.grace_over()
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
 
 
@@ -326,8 +325,8 @@ async def test_an_upload_resumed_through_another_door_is_not_cancelled(place: Pl
     peer.reset()
     await place.until_closed(file.file_id)
     upload = await place.ingest.open(file.file_id, 0, Caller(Source.GRPC))
-    await place.until_no_socket()
-    await place.uploads.drain()
+    await place.until_sockets(0)
+    await place.grace_over()
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
     assert upload.stop.cause is None
     await upload.close()
@@ -344,7 +343,8 @@ async def test_a_page_that_says_keep_keeps(place: Place, how: str) -> None:
         await peer.reader.readuntil(b'"bytes_received": 5}')
         peer.reset()
     await place.until_closed(file.file_id)
-    await place.until_no_socket()
+    await place.until_sockets(0)
+    await place.grace_over()
     kept = await place.get(file.file_id)
     assert (kept.status, kept.bytes_received) == (FileStatus.UPLOADING, 5)
     peer.finish()
@@ -594,7 +594,8 @@ async def test_an_idle_page_is_told_and_its_upload_stays(tmp_path: Path) -> None
         page = await place.page(file.file_id)
         await page.send(b"hello")
         assert await page.error() == ("UPLOAD_IDLE", 4400)
-        await place.until_no_socket()
+        await place.until_sockets(0)
+        await place.grace_over()
         kept = await place.get(file.file_id)
         assert (kept.status, kept.bytes_received) == (FileStatus.UPLOADING, 5)
 
@@ -610,10 +611,8 @@ async def test_too_many_sockets_are_1013(tmp_path: Path) -> None:
         assert "retry_delay" in third.heard[-1]["error"]["details"][1]
         await pages[0].say(type="cancel")
         await pages[0].end()
-        async with asyncio.timeout(10):
-            # The place is free once the server is done with the socket, a moment after the page heard it close.
-            while place.door.open_sockets > 1:  # noqa: ASYNC110 - no event from outside
-                await asyncio.sleep(0)
+        # The place is free once the server is done with the socket, a moment after the page heard it close.
+        await place.until_sockets(1)
         again = await place.page(files[2].file_id)
         await again.hear("progress")
 
@@ -669,16 +668,13 @@ async def test_a_drain_forgets_lost_sockets(place: Place) -> None:
     peer = await raw_page(place, lost)
     peer.reset()
     await place.until_closed(lost.file_id)
-    async with asyncio.timeout(WAIT):
-        while not place.door.lost_sockets:  # noqa: ASYNC110 - no event from outside
-            await asyncio.sleep(0.01)
+    await place.until_sockets(0)
     open_still = await place.announce(10)
     second = await raw_page(place, open_still)
     place.door.drain()
-    assert place.door.lost_sockets == 0
     second.reset()
-    await place.until_no_socket()
-    await asyncio.sleep(place.options["grace_seconds"] + 0.2)  # what is tested is that nothing happens
+    await place.until_sockets(0)
+    await place.grace_over()
     for file in (lost, open_still):
         assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
 
@@ -688,7 +684,8 @@ async def test_the_http_servers_own_stop_cancels_nothing(place: Place) -> None:
     page = await place.page(file.file_id)
     await page.hear("progress")
     await place.http.stop()
-    await place.until_no_socket()
+    await place.until_sockets(0)
+    await place.grace_over()
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
 
 
@@ -699,7 +696,7 @@ async def test_sockets_and_calls_are_counted(place: Place) -> None:
     assert place.metrics.registry.get_sample_value("upload_open_websockets") == 1
     await page.send(b"hello")
     await page.end()
-    await place.until_no_socket()
+    await place.until_sockets(0)
     sample = place.metrics.registry.get_sample_value
     assert sample("upload_open_websockets") == 0
     assert sample("upload_calls_total", {"method": "UploadFile", "door": "websocket", "code": "OK"}) == 1

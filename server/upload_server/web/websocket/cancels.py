@@ -51,11 +51,6 @@ class CloseCancels:
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
 
-    @property
-    def waiting(self) -> int:
-        """How many lost sockets wait for their page to come back."""
-        return len(self._waiting)
-
     async def closed(self, file: File, reason: str) -> None:
         """Cancel now; returns when it is done or can no longer be. Goes on if the caller is cancelled."""
         await asyncio.shield(self._start(file, reason.replace("\x00", "")))

@@ -72,16 +72,6 @@ class WebSocketDoor:
         self._none_open.set()
         self._draining = False
 
-    @property
-    def open_sockets(self) -> int:
-        """Sockets that are open, those included that are being refused."""
-        return self._open
-
-    @property
-    def lost_sockets(self) -> int:
-        """Sockets that were lost and whose uploads wait for their page to come back."""
-        return self._cancels.waiting
-
     def drain(self) -> None:
         """Refuse new sockets with ``SHUTTING_DOWN`` and 1012, forget lost ones; those that are open go on."""
         self._draining = True
