@@ -48,8 +48,8 @@ from upload_server.web.websocket import WebSocketDoor
 log = structlog.get_logger(__name__)
 
 _GAUGE_SECONDS = 10.0
-# After the grace is over: time for streams to tell their senders and let go of their files.
-_STOP_SECONDS = 2.0
+# After the grace is over: time for streams to tell their senders and let go of their files, and then for the ports.
+_STOP_SECONDS = 1.0
 # At the end, for the seals of the last audit events.
 _SEAL_SECONDS = 2.0
 # Unsealed audit events are counted up to this.
@@ -148,7 +148,7 @@ class Service:
     async def run(self, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
         """Serve until ``stop`` is set, then drain. ``started`` hears the gRPC and the HTTP port once both are open."""
         config = self._config
-        self._http = HttpServer(self._guarded(), bind(config.host, config.http_port))
+        self._http = HttpServer(self._guarded(), bind(config.host, config.http_port), stop_seconds=_STOP_SECONDS)
         try:
             # Ports first: what cannot be bound is told plainly, not as a group of errors.
             await self._grpc.start(config.host, config.grpc_port)
@@ -182,10 +182,11 @@ class Service:
         self._hub.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_grace):
+                await self._gates.wait_idle()
+                # Those of WebSockets come through no gate.
                 for file_id in self._ingest.open_file_ids():
                     await self._ingest.wait_closed(file_id)
-        await self._websockets.stop()
-        await self._ingest.aclose()
+        await asyncio.gather(self._websockets.stop(_STOP_SECONDS), self._ingest.aclose())
         http.drain()
         await asyncio.gather(self._grpc.stop(_STOP_SECONDS), http.stop())
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeAlias
 
 import grpc
 import httpx
 import pytest
+import websockets
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from support.doors import GrpcDoor, Refusal, refusal_of_http, refusal_of_rpc
+from support.doors import GrpcDoor, HttpDoor, Refusal, refusal_of_http, refusal_of_rpc
 from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer, gone_from_disk
 from upload.v1 import upload_pb2 as pb
@@ -234,6 +238,51 @@ async def test_an_upload_that_ends_within_the_grace_is_completed(start_server: S
             await call.commit()
             assert (await call.hear_until("completed")).completed.status == pb.UPLOAD_STATUS_COMPLETED
         assert await stopping == 0
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+async def test_a_call_that_runs_when_the_drain_begins_has_the_grace(start_server: StartServer, transport: str) -> None:
+    """A cancel waits for the database while the server is told to stop: it is answered, not cut off."""
+    server = start_server("--drain-grace", "20s")
+    async with grpc.aio.insecure_channel(server.target) as channel, httpx.AsyncClient(base_url=server.url) as client:
+        door = GrpcDoor(channel) if transport == "grpc" else HttpDoor(client)
+        file_id = (await door.call("InitiateUpload", filename="a", size_bytes=1))["file"]["file_id"]
+        with contextlib.closing(sqlite3.connect(server.data_dir / "upload.sqlite3", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            cancelling = asyncio.create_task(door.call("CancelFile", file_id=file_id))
+            assert not (await asyncio.wait({cancelling}, timeout=0.5))[0]
+            stopping = asyncio.create_task(asyncio.to_thread(server.terminate))
+            # Longer than what is left to a call once the grace is over.
+            assert not (await asyncio.wait({cancelling, stopping}, timeout=3))[0]
+            other.execute("ROLLBACK")
+        assert (await cancelling)["file_id"] == file_id
+        assert await stopping == 0
+
+
+async def test_what_hangs_does_not_hold_up_the_end(start_server: StartServer) -> None:
+    """A request that never comes whole, and streams over every door that say nothing more."""
+    server = start_server("--drain-grace", "1s")
+    async with grpc.aio.insecure_channel(server.target) as channel, AsyncExitStack() as stack:
+        door = GrpcDoor(channel)
+        made = await door.call("InitiateBatch", files=[{"filename": name, "size_bytes": 9} for name in "abc"])
+        over_grpc, over_websocket, over_tus = made["file_ids"]
+        call = await stack.enter_async_context(UploadCall(stub_on(channel), over_grpc))
+        await call.hear_until("progress")
+        uri = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/{over_websocket}"
+        await (await stack.enter_async_context(websockets.connect(uri))).recv()
+        head = b"Host: localhost\r\nContent-Length: 9\r\n"
+        tus = b"Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\n"
+        for request in (
+            b"POST /api/v1/upload/initiate HTTP/1.1\r\n" + head + b"\r\n{",
+            b"PATCH /api/v1/tus/" + over_tus.encode() + b" HTTP/1.1\r\n" + head + tus + b"\r\nx",
+        ):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+            stack.callback(writer.close)
+            writer.write(request)
+        await asyncio.to_thread(server.wait_log, lambda line: line.get("source") == "tus")
+        began = time.monotonic()
+        assert await asyncio.to_thread(server.terminate) == 0
+        assert time.monotonic() - began < 1 + 2 + 1.5
 
 
 async def heard(call: WatchCall) -> pb.WatchStatusResponse:

@@ -6,6 +6,7 @@ inside that catches too much would go on after having refused.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import time
@@ -59,10 +60,16 @@ class Gates:
         self._limits = limits
         self._running = dict.fromkeys(Gate, 0)
         self._closed = False
+        self._idle = asyncio.Event()
 
     def close(self) -> None:
         """Refuse everything from now on: the server drains."""
         self._closed = True
+        self._note_idle()
+
+    async def wait_idle(self) -> None:
+        """Wait until no call runs any more; once closed."""
+        await self._idle.wait()
 
     def enter(self, gate: Gate) -> None:
         """Count a call in; raises ``ShuttingDown`` or ``Overloaded``."""
@@ -75,6 +82,12 @@ class Gates:
     def leave(self, gate: Gate) -> None:
         """Count a call out."""
         self._running[gate] -= 1
+        if self._closed:
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not any(self._running.values()):
+            self._idle.set()
 
     @contextlib.contextmanager
     def admit(self, kind: str) -> Iterator[None]:
