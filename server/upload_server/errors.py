@@ -165,7 +165,6 @@ class OffsetMismatch(UploadError):
             f"The offset is {offset} but must be {expected}",
             {"file_id": file_id, "offset": str(offset), "expected_offset": str(expected)},
         )
-        self.expected_offset = expected
 
 
 class UploadIncomplete(UploadError):

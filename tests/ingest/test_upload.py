@@ -150,7 +150,7 @@ async def test_refusals_to_open(world: World) -> None:
     for offset in (0, 4, 6):
         with pytest.raises(OffsetMismatch) as raised:
             await world.open(file_id, offset)
-        assert raised.value.expected_offset == 5
+        assert raised.value.metadata["expected_offset"] == "5"
     upload = await world.open(file_id, 5)
     await upload.commit("", CALLER)
     await upload.close()

@@ -60,7 +60,7 @@ async def test_a_claim_needs_the_right_offset_and_a_file_that_is_not_final(store
 
     with pytest.raises(OffsetMismatch) as wrong:
         await store.claim(file.file_id, 1, command())
-    assert wrong.value.expected_offset == 0
+    assert wrong.value.metadata == {"file_id": file.file_id, "offset": "1", "expected_offset": "0"}
     assert await store.get_file(file.file_id, "") == file
     with pytest.raises(FileNotWritable) as final:
         await store.claim(done.file_id, 3, command())
