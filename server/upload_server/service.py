@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from upload_server.domain import (
     AuditEvent,
@@ -24,7 +24,7 @@ from upload_server.domain import (
     FileSpec,
     FileStatus,
 )
-from upload_server.errors import NotFound, NotInState, UploadError, WriterReplaced
+from upload_server.errors import NotFound, NotInState, WriterReplaced
 from upload_server.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
 from upload_server.ingest import Ingest
 from upload_server.janitor import Janitor
@@ -33,6 +33,8 @@ from upload_server.tokens import ResumeToken, decode_page_token, encode_page_tok
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
 T = TypeVar("T")
+# The fields of a request, as JSON holds them.
+Fields: TypeAlias = "str | int | Sequence[Fields]"
 
 
 class CancelObserver(Protocol):
@@ -58,7 +60,7 @@ class AuditPage:
     next_page_token: str
 
 
-def fingerprint(*fields: object) -> bytes:
+def fingerprint(fields: Fields) -> bytes:
     """Digest of a request's fields, by which an equal request is known again."""
     return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).digest()
 
@@ -195,8 +197,8 @@ class Uploads:
             # Marks it as seen: when the caller has left, nobody else asks for it.
             task.exception()
 
-    def _command(self, caller: Caller, method: str, request_id: str, request: object, reason: str = "") -> Command:
-        digest = fingerprint(request) if request_id else b""
+    def _command(self, caller: Caller, method: str, request_id: str, fields: Fields, reason: str = "") -> Command:
+        digest = fingerprint(fields) if request_id else b""
         return Command(caller, method, self._clock(), reason, request_id, digest)
 
     # Reads ---------------------------------------------------------------------------------------------------------
@@ -282,12 +284,9 @@ def _check_targets(targets: Targets, *, until_final: bool) -> None:
     rules.check()
 
 
-def _spec_fields(spec: FileSpec) -> list[object]:
+def _spec_fields(spec: FileSpec) -> Fields:
     return [spec.filename, spec.size_bytes, spec.content_type, spec.sha256.lower()]
 
 
 def _normal(spec: FileSpec) -> FileSpec:
     return replace(spec, sha256=spec.sha256.lower())
-
-
-__all__ = ["AuditPage", "CancelObserver", "FilePage", "UploadError", "Uploads", "fingerprint"]

@@ -15,7 +15,7 @@ from prove.systems import Views, digest
 from prove.views import BatchView, EventView, FileView, micros, of_domain
 from upload_server.domain import Batch, Caller, FailureReason, File, FileSpec, FileStatus, Source
 from upload_server.errors import UploadError
-from upload_server.service import fingerprint
+from upload_server.service import Fields, fingerprint
 from upload_server.store import Command, Targets
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
@@ -58,9 +58,9 @@ class StoreSystem:
     def _at(self, tick: int) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=tick)
 
-    def _command(self, method: str, reason: str = "", request_id: str = "", request: object = None) -> Command:
+    def _command(self, method: str, reason: str = "", request_id: str = "", fields: Fields = ()) -> Command:
         self._ticks += 1
-        digest_of = fingerprint(request) if request_id else b""
+        digest_of = fingerprint(fields) if request_id else b""
         return Command(Caller(Source.GRPC), method, self._at(self._ticks), reason, request_id, digest_of)
 
     async def initiate(self, size: int, request_id: str) -> FileView:
