@@ -161,6 +161,22 @@ async def test_messages_out_of_order_are_refused(stub: Stub) -> None:
         assert (error.code, error.reason) == ("INVALID_ARGUMENT", "UNEXPECTED_MESSAGE"), messages
 
 
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"\x12\x05abc", b"\x0a\x01"])
+@pytest.mark.parametrize("after_data", [False, True])
+async def test_what_is_no_message_is_refused_and_is_no_end_of_the_stream(
+    channel: grpc.aio.Channel, stub: Stub, garbage: bytes, after_data: bool
+) -> None:
+    file_id = await initiate(stub, 10)
+    before = [header(file_id), pb.UploadFileRequest(data=b"x")] if after_data else []
+    messages = [*(message.SerializeToString() for message in before), garbage]
+    call = channel.stream_stream("/upload.v1.UploadService/UploadFile")(iter(messages))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [response async for response in call]
+    error = refusal_of_rpc(caught.value)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "UNEXPECTED_MESSAGE")
+    assert (await get(stub, file_id)).bytes_received == len(before[1:])
+
+
 async def test_bad_fields_of_the_stream_are_named(stub: Stub) -> None:
     file_id = await initiate(stub, 10**7)
     commit = pb.UploadFileRequest(commit=pb.UploadCommit(sha256="zz"))

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain import Caller
 from upload_server.errors import (
@@ -43,7 +45,11 @@ UploadMessage = pb.UploadFileRequest | Data
 
 
 def decode_upload_request(raw: bytes) -> UploadMessage:
-    """Decode an UploadFileRequest; one that holds nothing but ``data`` is not copied into a message first."""
+    """Decode an UploadFileRequest; one that holds nothing but ``data`` is not copied into a message first.
+
+    What cannot be decoded becomes an empty message, which is refused. For an exception grpcio would end the stream, and
+    that is what a sender does who wants to resume later.
+    """
     if raw and raw[0] == _DATA_TAG:
         length, start, shift = 0, 1, 0
         for byte in raw[1:6]:
@@ -53,7 +59,10 @@ def decode_upload_request(raw: bytes) -> UploadMessage:
                 break
         if start + length == len(raw):
             return Data(memoryview(raw)[start:])
-    return pb.UploadFileRequest.FromString(raw)
+    try:
+        return pb.UploadFileRequest.FromString(raw)
+    except DecodeError:
+        return pb.UploadFileRequest()
 
 
 def size_of(message: UploadMessage) -> int:
