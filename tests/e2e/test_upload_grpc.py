@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 import pytest
@@ -17,6 +17,8 @@ from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
+RawMethod: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, bytes]"
 
 MIB = 1024 * 1024
 
@@ -169,7 +171,8 @@ async def test_what_is_no_message_is_refused_and_is_no_end_of_the_stream(
     file_id = await initiate(stub, 10)
     before = [header(file_id), pb.UploadFileRequest(data=b"x")] if after_data else []
     messages = [*(message.SerializeToString() for message in before), garbage]
-    call = channel.stream_stream("/upload.v1.UploadService/UploadFile")(iter(messages))
+    method: RawMethod = channel.stream_stream("/upload.v1.UploadService/UploadFile")
+    call = method(iter(messages))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [response async for response in call]
     error = refusal_of_rpc(caught.value)
