@@ -287,6 +287,11 @@ async def test_no_enums(toy: Toy, text: str) -> None:
     await refused(toy, f'{{"color": {text}}}')
 
 
+async def test_an_unknown_enum_name_is_told_those_that_are_known(toy: Toy) -> None:
+    told = await refused(toy, '{"color": "RED"}')
+    assert told == "invalid field 'color': unknown enum name; expected one of COLOR_UNSPECIFIED, COLOR_RED, COLOR_BLUE"
+
+
 async def test_enum_aliases(toy: Toy) -> None:
     assert (await taken(toy, '{"alias": "ALIAS_SECOND"}')).alias == 1
 

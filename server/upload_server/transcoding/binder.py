@@ -1,6 +1,7 @@
 """Decides which request field a path variable or a query parameter sets, and how text becomes its value.
 
-Must not know routes or bodies: a field path and its text come in, a field is set.
+Must not know routes or bodies: a field path and its text come in, a field is set. A message's methods are called by its
+class: a field may have a method's name, and hides it.
 """
 
 from collections.abc import Callable, Iterable
@@ -69,7 +70,7 @@ class FieldPath:
             for step in self.steps[:-1]:
                 _check_oneof(message, step)
                 message = getattr(message, step.name)
-                message.SetInParent()
+                type(message).SetInParent(message)
             if leaf.oneof:
                 _check_oneof(message, leaf)
             if leaf.set_text is None:
@@ -80,7 +81,7 @@ class FieldPath:
 
 
 def _check_oneof(message: Any, step: FieldStep) -> None:
-    if step.oneof and message.WhichOneof(step.oneof) not in (None, step.name):
+    if step.oneof and type(message).WhichOneof(message, step.oneof) not in (None, step.name):
         raise FieldError(f"another field of oneof {step.oneof!r} is given too")
 
 

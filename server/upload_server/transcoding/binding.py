@@ -80,6 +80,6 @@ class Binding:
                 field.set(message, value)
         except FieldError as error:
             raise FaultError.of_field(error) from None
-        if not message.IsInitialized():
+        if not self.method.request_class.IsInitialized(message):
             raise FaultError.of_field(FieldError("a required field is missing"))
         return message

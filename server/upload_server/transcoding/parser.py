@@ -69,10 +69,12 @@ class JsonParser:
 
     def _message(self, field: FieldDescriptor, descriptor: Descriptor) -> SetField:
         parse, name, extension = self.for_message(descriptor), field.name, field.is_extension
+        # By its class: a field may have a method's name, and hides it.
+        mark_set = GetMessageClass(descriptor).SetInParent
 
         def set_message(message: Message, value: object) -> None:
             child: Message = _extensions(message)[field] if extension else getattr(message, name)
-            child.SetInParent()
+            mark_set(child)
             parse(child, value)
 
         return set_message
@@ -157,17 +159,18 @@ class JsonParser:
         if type(url) is not str:
             raise FieldError('expected the type as "@type"')
         descriptor = self._resolve(url)
-        inner = GetMessageClass(descriptor)()
+        kind = GetMessageClass(descriptor)
+        inner = kind()
         parse = self.for_message(descriptor)
         if descriptor.full_name in wellknown.SPECIAL:
             self._parse_special_any(parse, inner, value)
         else:
             parse(inner, {key: item for key, item in value.items() if key != "@type"})
-        if not inner.IsInitialized():
+        if not kind.IsInitialized(inner):
             raise FieldError("a required field is missing")
-        value_bytes = inner.SerializeToString(deterministic=True)
+        value_bytes = kind.SerializeToString(inner, deterministic=True)
         try:
-            type(inner).FromString(value_bytes)
+            kind.FromString(value_bytes)
         except DecodeError:  # the wire nests less deep than JSON may
             raise FieldError("nested too deep") from None
         message.type_url = url
@@ -267,7 +270,7 @@ def _key(field: FieldDescriptor) -> str | FieldDescriptor:
 
 
 def _extensions(message: Message) -> Any:
-    return message.Extensions
+    return type(message).Extensions.__get__(message)
 
 
 def _entry(field: FieldDescriptor, setter: SetField, other_name: str) -> FieldEntry:

@@ -59,7 +59,7 @@ class JsonPrinter:
             return special
         printer = _ObjectPrinter(self)
         self._printers[name] = printer.to_text  # before its fields: types may hold themselves
-        printer.fields = [self._field(field) for field in descriptor.fields]
+        printer.fields = [self._field(descriptor, field) for field in descriptor.fields]
         printer.extendable = descriptor.is_extendable
         return printer.to_text
 
@@ -104,13 +104,13 @@ class JsonPrinter:
 
         return print_map
 
-    def _field(self, field: FieldDescriptor) -> _Field:
+    def _field(self, descriptor: Descriptor, field: FieldDescriptor) -> _Field:
         name = field.name
         label = encode_basestring(name if self._style.proto_names else field.json_name) + ":"
         value_of = operator.attrgetter(name)
         given: Callable[[Any], bool] | None = None
         if field.has_presence:
-            given = operator.methodcaller("HasField", name)
+            given = has_field(descriptor, name)
         elif self._style.omit_defaults:
             given = lambda message: _is_filled(value_of(message))  # noqa: E731 - one of three
         return given, label, self.for_field(field), value_of
@@ -163,10 +163,16 @@ class _ObjectPrinter:
             if given is None or given(message):
                 parts.append(label + text(value_of(message)))
         if self.extendable:
-            for field, value in message.ListFields():
+            for field, value in type(message).ListFields(message):
                 if field.is_extension:
                     parts.append(f'"[{field.full_name}]":{self._printers.for_field(field)(value)}')
         return "{" + ",".join(parts) + "}"
+
+
+def has_field(descriptor: Descriptor, name: str) -> Callable[[Any], bool]:
+    """Whether a message has a field; asked of its class, since a field may have a method's name, and hides it."""
+    has = GetMessageClass(descriptor).HasField
+    return lambda message: has(message, name)
 
 
 def _is_filled(value: object) -> bool:

@@ -26,7 +26,7 @@ from .errors import FaultError, FaultKind, FieldError, TranscodingConfigError
 from .jsontext import JsonError, parse_json
 from .options import Options
 from .parser import JsonParser
-from .printer import JsonPrinter
+from .printer import JsonPrinter, has_field
 from .router import CollisionError, Router
 from .template import Template, TemplateError, parse_template
 
@@ -269,7 +269,8 @@ class _Compiler:
         if _is_http_body(field):
             return ResponseForm(text, lambda message: getattr(message, name))
         if field.has_presence and not _takes_null(field) and not _always_printable(field):
-            return ResponseForm(lambda message: text(getattr(message, name)) if message.HasField(name) else "null")
+            has = has_field(response, name)
+            return ResponseForm(lambda message: text(getattr(message, name)) if has(message) else "null")
         return ResponseForm(lambda message: text(getattr(message, name)))
 
     def _field(self, descriptor: Descriptor, name: str, part: str) -> FieldDescriptor:

@@ -6,6 +6,7 @@ Must not know messages; JSON values come from jsontext, text from a path or a qu
 import binascii
 import re
 from collections.abc import Callable
+from textwrap import shorten
 from typing import Final
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -28,6 +29,8 @@ _MOST_DIGITS: Final = 20
 """Of any 64-bit integer."""
 _MOST_EXPONENT_DIGITS: Final = 6
 """More is far outside any type, whatever the digits before it."""
+_CHOICES_CHARS: Final = 500
+"""An error lists the names of an enum up to so many."""
 # Half a unit above the largest float32: from here on it would round to infinity.
 _FLOAT32_LIMIT: Final = float.fromhex("0x1.ffffffp+127")
 
@@ -165,18 +168,19 @@ def bytes_from_json(value: object) -> Value:
 
 def _enums(enum: EnumDescriptor) -> tuple[FromJson, FromText]:
     numbers = {value.name: value.number for value in enum.values}
+    choices = shorten(", ".join(numbers), _CHOICES_CHARS, placeholder=" …")
     known = frozenset(numbers.values())
     closed = enum.is_closed
     low, high = _INT_RANGES[F.TYPE_ENUM]
 
     def by_number(number: int) -> int:
         if not low <= number <= high or (closed and number not in known):
-            raise FieldError("unknown enum number")
+            raise FieldError(f"unknown enum number; expected one of {choices}")
         return number
 
     def by_name(name: str) -> int:
         if name not in numbers:
-            raise FieldError("unknown enum name")
+            raise FieldError(f"unknown enum name; expected one of {choices}")
         return numbers[name]
 
     def from_json(value: object) -> Value:
