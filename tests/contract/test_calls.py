@@ -6,9 +6,11 @@ import asyncio
 import uuid
 from typing import Any
 
+import grpc
+import httpx
 import pytest
 
-from support.doors import Door, Json, Refusal
+from support.doors import Door, GrpcDoor, HttpDoor, Json, Refusal
 
 
 def fresh() -> str:
@@ -73,6 +75,7 @@ async def test_cancel_again_is_refused_naming_the_state(door: Door) -> None:
         "cancelled_at": answer["cancelled_at"],
         "cancelled_by": "user",
     }
+    assert again.preconditions == {file["file_id"]: ("STATUS", "is cancelled")}
     assert len(await events(door, file_id=file["file_id"])) == 2
 
 
@@ -83,6 +86,14 @@ async def test_cancel_with_the_same_request_id_repeats_its_answer(door: Door) ->
     other = await refused(door, "CancelFile", file_id=file["file_id"], reason="y", request_id=request_id)
     assert (other.code, other.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
     assert len(await events(door, file_id=file["file_id"])) == 2
+
+
+async def test_an_answer_is_repeated_through_another_door(
+    channel: grpc.aio.Channel, http: httpx.AsyncClient, door: Door
+) -> None:
+    other: Door = HttpDoor(http) if isinstance(door, GrpcDoor) else GrpcDoor(channel)
+    request: Json = {"file_id": (await initiate(door))["file_id"], "reason": "x", "request_id": fresh()}
+    assert await other.call("CancelFile", **request) == await door.call("CancelFile", **request)
 
 
 async def test_a_refused_cancel_keeps_no_answer(door: Door) -> None:
@@ -140,6 +151,7 @@ async def test_a_batch_is_cancelled_with_its_files(door: Door) -> None:
         "BATCH_NOT_CANCELLABLE",
         "cancelled",
     )
+    assert again.preconditions == {batch_id: ("STATUS", "is cancelled")}
 
 
 async def test_a_batch_cancel_repeats_its_answer_by_request_id(door: Door) -> None:

@@ -158,6 +158,30 @@ async def test_all_leaves_out_what_was_final_and_tells_everything_after(door: Gr
             seen.add((message["file"]["file_id"], message["file"]["status"]))
 
 
+async def test_all_resumed_tells_what_became_final_meanwhile(door: GrpcDoor, watching: Any) -> None:
+    open_, missed = await initiate(door), await initiate(door)
+    first = watching(all=True)
+    await first.opening()
+    await first.close()
+    await door.call("CancelFile", file_id=missed)
+    resumed = watching(all=True, resume_token=first.token)
+    told = {m["file"]["file_id"]: m["file"]["status"] for m in await resumed.opening() if "file" in m}
+    assert told[missed] == "UPLOAD_STATUS_CANCELLED"
+    assert open_ not in told
+    assert resumed.heard[-1]["bookmark"] == {"resynced": False}
+
+
+async def test_a_thousand_targets_are_watched(door: GrpcDoor, watching: Any) -> None:
+    made = await batch_of(door, 999)
+    targets = {"file_ids": made["file_ids"], "batch_ids": [made["batch"]["batch_id"]]}
+    watcher = watching(**targets, until_final=True)
+    assert [m["file"]["file_id"] for m in (await watcher.opening())[:-1]] == made["file_ids"]
+    await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
+    await watcher.until("BATCH_STATUS_CANCELLED")
+    assert await watcher.next() is None
+    assert sum(m["file"]["status"] == "UPLOAD_STATUS_CANCELLED" for m in watcher.heard if "file" in m) == 999
+
+
 async def test_progress_is_told_when_asked_for_and_never_after_the_end(
     door: GrpcDoor, stub: Stub, watching: Any
 ) -> None:
@@ -293,15 +317,15 @@ async def test_a_drain_ends_watches_as_unavailable(start_server: StartServer) ->
     server = start_server()
     async with grpc.aio.insecure_channel(server.target) as channel, httpx.AsyncClient(base_url=server.url) as client:
         file_id = await initiate(GrpcDoor(channel))
-        watchers = [Watcher(w(file_ids=[file_id])) for w in (grpc_watch(stub_on(channel)), sse_watch(client))]
+        transports = (grpc_watch(stub_on(channel)), ndjson_watch(client), sse_watch(client))
+        watchers = [Watcher(transport(file_ids=[file_id])) for transport in transports]
         for watcher in watchers:
             await watcher.opening()
         stopping = asyncio.create_task(asyncio.to_thread(server.terminate))
-        with pytest.raises(Refusal) as caught:
-            await watchers[0].next()
-        assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
-        with pytest.raises(AssertionError):
-            await watchers[1].next()
+        for watcher in watchers:
+            with pytest.raises(Refusal) as caught:
+                await watcher.next()
+            assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert await stopping == 0
 
 

@@ -51,6 +51,8 @@ class Refusal(Exception):
     message: str
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
+    # What is not as it would have to be: by its id, the kind of it and how it is.
+    preconditions: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Seconds to wait before a retry; 0 when the answer does not say.
     retry_seconds: float = 0
 
@@ -68,9 +70,10 @@ def refusal(status: status_pb2.Status) -> Refusal:
     """Take a Status apart; it must say its reason, in our domain, and stay small."""
     assert status.ByteSize() < 4096
     error, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    failed = error_details_pb2.PreconditionFailure()
     for detail in status.details:
         # Unpack takes only what it is made for.
-        _ = detail.Unpack(error) or detail.Unpack(bad) or detail.Unpack(retry)
+        assert detail.Unpack(error) or detail.Unpack(bad) or detail.Unpack(retry) or detail.Unpack(failed)
     assert error.domain == "upload.v1"
     return Refusal(
         code=Code.Name(status.code),
@@ -78,6 +81,7 @@ def refusal(status: status_pb2.Status) -> Refusal:
         message=status.message,
         metadata=dict(error.metadata),
         violations={v.field: v.description for v in bad.field_violations},
+        preconditions={v.subject: (v.type, v.description) for v in failed.violations},
         retry_seconds=retry.retry_delay.ToTimedelta().total_seconds(),
     )
 
@@ -93,17 +97,21 @@ def refusal_of_rpc(error: grpc.aio.AioRpcError) -> Refusal:
     return refusal(status)
 
 
-def refusal_of_http(response: httpx.Response) -> Refusal:
-    """Take the Status out of an HTTP answer; the HTTP status must be the one of its code."""
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
+def refusal_of_json(body: Json) -> Refusal:
+    """Take apart a Status in JSON."""
     assert body.keys() == {"code", "message", "details"}
     details = []
     for detail in body["details"]:
         packed = any_pb2.Any()
         ParseDict(detail, packed)
         details.append(packed)
-    found = refusal(status_pb2.Status(code=body["code"], message=body["message"], details=details))
+    return refusal(status_pb2.Status(code=body["code"], message=body["message"], details=details))
+
+
+def refusal_of_http(response: httpx.Response) -> Refusal:
+    """Take the Status out of an HTTP answer; the HTTP status must be the one of its code."""
+    assert response.headers["content-type"] == "application/json"
+    found = refusal_of_json(response.json())
     expected = {405, 413} if response.status_code in {405, 413} else {HTTP_STATUS[found.code]}
     assert response.status_code in expected
     return found

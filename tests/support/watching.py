@@ -12,7 +12,7 @@ import grpc
 import httpx
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from support.doors import Json, refusal_of_http, refusal_of_rpc
+from support.doors import Json, refusal_of_http, refusal_of_json, refusal_of_rpc
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def ndjson_watch(client: httpx.AsyncClient) -> WatchTransport:
                 raise refusal_of_http(response)
             async for line in response.aiter_lines():
                 message = json.loads(line)
+                if message.keys() == {"error"}:
+                    raise refusal_of_json(message["error"])
                 assert message.keys() == {"result"}, message
                 yield message["result"]
 
@@ -76,10 +78,12 @@ def sse_watch(client: httpx.AsyncClient) -> WatchTransport:
                 await response.aread()
                 raise refusal_of_http(response)
             async for event in sse_events(response):
-                if event.get("event") == "end":
-                    assert json.loads(event["data"])["code"] == 0
-                    return
                 message = json.loads(event["data"])
+                if event.get("event") == "end":
+                    if message["code"]:
+                        raise refusal_of_json(message)
+                    assert message == {"code": 0, "message": "", "details": []}
+                    return
                 assert event["id"] == message["resume_token"]
                 yield message
 
