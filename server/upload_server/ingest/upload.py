@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 
@@ -17,7 +17,7 @@ from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
 from upload_server.sink import Chunk
-from upload_server.store import Claim, Command
+from upload_server.store import Claim, Command, Result
 
 log = structlog.get_logger(__name__)
 
@@ -132,30 +132,26 @@ class Upload:
         await self._stream.wait_ended()
 
     async def _complete(self, sha256: str, caller: Caller) -> File:
-        file = self.file
-        command = Command(caller, "UploadFile", self._parts.clock())
-        try:
-            asked_at = time.monotonic()
-            result = await self._parts.store.complete(file.file_id, file.fence, sha256, file.size_bytes, command)
-        except Stopped as cause:
-            self.stop.set(cause)
-            raise
-        self._parts.on_changed(result.audited, time.monotonic() - asked_at)
-        self.file = result.answer
-        self._stream.settle(completed=True)
-        return result.answer
+        file, command = self.file, Command(caller, "UploadFile", self._parts.clock())
+        write = self._parts.store.complete(file.file_id, file.fence, sha256, file.size_bytes, command)
+        return await self._settle(write, completed=True)
 
     async def _fail(self, expected: str, actual: str, caller: Caller) -> File:
         file, failure = self.file, FailureReason.CHECKSUM_MISMATCH
         command = Command(caller, "UploadFile", self._parts.clock(), failure.value)
+        await self._settle(self._parts.store.fail(file.file_id, file.fence, failure, command), completed=False)
+        self._parts.on_owed()
+        raise ChecksumMismatch(file.file_id, expected, actual)
+
+    async def _settle(self, write: Coroutine[object, object, Result[File]], *, completed: bool) -> File:
+        """Carry out the last write of this upload; raises what came before it."""
+        asked_at = time.monotonic()
         try:
-            asked_at = time.monotonic()
-            result = await self._parts.store.fail(file.file_id, file.fence, failure, command)
+            result = await write
         except Stopped as cause:
             self.stop.set(cause)
             raise
         self._parts.on_changed(result.audited, time.monotonic() - asked_at)
         self.file = result.answer
-        self._stream.settle(completed=False)
-        self._parts.on_owed()
-        raise ChecksumMismatch(file.file_id, expected, actual)
+        self._stream.settle(completed=completed)
+        return result.answer

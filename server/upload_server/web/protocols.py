@@ -114,15 +114,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
     """Tells the application how the page went: its close frame's code, 1005 for one without, 1006 when none came."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._heard_at = 0.0
+    # The loop's time at which the page last sent anything.
+    _heard_at = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """uvicorn says 1005 here, which is also what it says of a close frame without a code. The first one counts."""
