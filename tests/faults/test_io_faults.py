@@ -41,6 +41,22 @@ async def initiate(door: Door, size: int = 1000) -> str:
     return str(made["file"]["file_id"])
 
 
+@asynccontextmanager
+async def half_sent(clients: Connections) -> AsyncIterator[tuple[str, UploadCall]]:
+    """A file of 2 MiB and its open stream, whose first half is durable."""
+    file_id = await initiate(clients.doors[0], 2 * MIB)
+    async with UploadCall(clients.stub, file_id) as call:
+        await call.send(bytes(MIB))
+        await call.hear_durable(MIB)
+        yield file_id, call
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> FaultyDisk:
+    """The disk of a server on ``tmp_path / "data"``."""
+    return FaultyDisk(tmp_path / "shim", tmp_path / "data")
+
+
 async def refused(door: Door, method: str, **request: str) -> str:
     try:
         await door.call(method, **request)
@@ -156,15 +172,11 @@ async def test_a_limit_on_the_size_of_files_fails_the_upload_and_not_the_server(
     assert completed.sha256 == hashlib.sha256(bytes(24 * MIB)).hexdigest()
 
 
-async def test_a_sync_that_failed_is_never_believed(tmp_path: Path, start_server: StartServer) -> None:
-    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+async def test_a_sync_that_failed_is_never_believed(disk: FaultyDisk, start_server: StartServer) -> None:
     server = start_server(environment=dict(disk.environment))
     async with connected(server) as clients:
         door = clients.doors[0]
-        file_id = await initiate(door, 2 * MIB)
-        async with UploadCall(clients.stub, file_id) as call:
-            await call.send(bytes(MIB))
-            await call.hear_durable(MIB)
+        async with half_sent(clients) as (file_id, call):
             disk.set(Fault(Mode.FAIL, Calls.SYNC, Files.BYTES, times=1))
             await call.send(bytes(MIB))
             await call.commit()
@@ -180,9 +192,8 @@ async def test_a_sync_that_failed_is_never_believed(tmp_path: Path, start_server
 
 # The log's frames are written, its sync fails, and so does every look at what became of it: nobody knows.
 async def test_a_commit_whose_fate_is_not_known_is_told_so_and_a_retry_tells_the_truth(
-    tmp_path: Path, start_server: StartServer
+    disk: FaultyDisk, start_server: StartServer
 ) -> None:
-    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
     server = start_server(environment=dict(disk.environment))
     async with connected(server) as clients:
         door = clients.doors[0]
@@ -204,9 +215,8 @@ async def test_a_commit_whose_fate_is_not_known_is_told_so_and_a_retry_tells_the
 
 
 async def test_a_cancel_that_the_database_cannot_write_changes_nothing(
-    tmp_path: Path, start_server: StartServer
+    disk: FaultyDisk, start_server: StartServer
 ) -> None:
-    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
     server = start_server(environment=dict(disk.environment))
     async with connected(server) as clients:
         door = clients.doors[0]
@@ -224,15 +234,11 @@ async def test_a_cancel_that_the_database_cannot_write_changes_nothing(
     assert len(events["events"]) == 1
 
 
-async def test_bytes_that_could_not_be_deleted_are_deleted_later(tmp_path: Path, start_server: StartServer) -> None:
-    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
+async def test_bytes_that_could_not_be_deleted_are_deleted_later(disk: FaultyDisk, start_server: StartServer) -> None:
     server = start_server(environment=dict(disk.environment))
     async with connected(server) as clients:
         door = clients.doors[0]
-        file_id = await initiate(door, 2 * MIB)
-        async with UploadCall(clients.stub, file_id) as call:
-            await call.send(bytes(MIB))
-            await call.hear_durable(MIB)
+        async with half_sent(clients) as (file_id, _):
             disk.set(Fault(Mode.FAIL, Calls.UNLINK, Files.BYTES))
             await door.call("CancelFile", file_id=file_id)
         await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "bytes could not be deleted")
