@@ -68,9 +68,8 @@ async def refused(door: Door, method: str, **request: str) -> str:
 # Random traffic through phases of failure -----------------------------------------------------------------------------
 
 
-async def test_a_failing_disk_makes_no_answer_a_lie(tmp_path: Path) -> None:
+async def test_a_failing_disk_makes_no_answer_a_lie(tmp_path: Path, disk: FaultyDisk) -> None:
     choose = random.Random("failing disk")
-    disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
     phases = phases_at_random(disk, choose, 15)
     world = FailingDiskWorld(tmp_path / "data", phases, disk.environment, seed="failing disk")
 

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,21 @@ async def browser() -> AsyncIterator[Browser]:
         yield launched
 
 
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[str]:
+    """Where Uppy's page comes from."""
+    with uppy_page(tmp_path) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """A page of its own for each test."""
+    opened = await browser.new_page()
+    yield opened
+    await opened.close()
+
+
 async def begin(page: Page, origin: str, endpoint: str, size: int, **options: Any) -> str:
     """Open the page and begin an upload; returns the SHA-256 of its bytes."""
     await page.goto(origin)
@@ -138,74 +153,63 @@ async def until_complete(page: Page) -> list[dict[str, Any]]:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_uppy_pauses_and_goes_on_also_when_the_server_was_killed(
-    start_server: StartServer, browser: Browser, tmp_path: Path
+    start_server: StartServer, origin: str, page: Page
 ) -> None:
-    with uppy_page(tmp_path) as origin:
+    server = start_server("--allowed-origins", origin)
+    async with fault_proxy(server.http_port, 12 * MIB) as network:
+        digest = await begin(page, origin, f"{network.url}{PATH}", 24 * MIB, chunkSize=5 * MIB)
+        await until_sent(page, 8 * MIB)
+        await page.evaluate("uppy.pauseResume(fileId)")
+        server.kill()
         server = start_server("--allowed-origins", origin)
-        page = await browser.new_page()
-        async with fault_proxy(server.http_port, 12 * MIB) as network:
-            digest = await begin(page, origin, f"{network.url}{PATH}", 24 * MIB, chunkSize=5 * MIB)
-            await until_sent(page, 8 * MIB)
-            await page.evaluate("uppy.pauseResume(fileId)")
-            server.kill()
-            server = start_server("--allowed-origins", origin)
-            network.backend = server.http_port
-            await page.evaluate("uppy.pauseResume(fileId)")
-            await until_sent(page, 16 * MIB)
-            server.kill()
-            server = start_server("--allowed-origins", origin)
-            network.backend = server.http_port
-            assert (await until_complete(page))[-1] == {"event": "complete", "successful": 1, "failed": 0}
-        async with tus_on(server) as http:
-            file = await only_file(Tus(http))
-            assert (file["status"], file["sha256"], file["filename"]) == (COMPLETED, digest, "from uppy.bin")
-        await page.close()
+        network.backend = server.http_port
+        await page.evaluate("uppy.pauseResume(fileId)")
+        await until_sent(page, 16 * MIB)
+        server.kill()
+        server = start_server("--allowed-origins", origin)
+        network.backend = server.http_port
+        assert (await until_complete(page))[-1] == {"event": "complete", "successful": 1, "failed": 0}
+    async with tus_on(server) as http:
+        file = await only_file(Tus(http))
+        assert (file["status"], file["sha256"], file["filename"]) == (COMPLETED, digest, "from uppy.bin")
 
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_uppy_stops_with_a_clear_error_when_uploadctl_cancels(
-    start_server: StartServer, browser: Browser, tmp_path: Path
+    start_server: StartServer, origin: str, page: Page
 ) -> None:
     """One request carries the whole file: the browser sends it to its end before it listens, unless it is cut off."""
-    with uppy_page(tmp_path) as origin:
-        server = start_server("--allowed-origins", origin)
-        page = await browser.new_page()
-        async with fault_proxy(server.http_port, 4 * MIB) as network, tus_on(server) as http:
-            await begin(page, origin, f"{network.url}{PATH}", 80 * MIB)
-            await until_sent(page, 4 * MIB)
-            file_id = (await only_file(Tus(http)))["file_id"]
-            await uploadctl_cancel(server, file_id)
-            events = await until_complete(page)
-            assert [event["event"] for event in events] == ["error", "complete"]
-            assert (events[0]["status"], events[1]["failed"]) == (410, 1)
-            assert "The upload was cancelled" in events[0]["text"]
-            assert "UPLOAD_CANCELLED" in events[0]["body"]
-            # It was cut off, it has not begun anew, and nothing is left.
-            assert network.sent < 60 * MIB
-            assert (await only_file(Tus(http)))["status"] == CANCELLED
-            await gone_from_disk(server, file_id)
-        await page.close()
+    server = start_server("--allowed-origins", origin)
+    async with fault_proxy(server.http_port, 4 * MIB) as network, tus_on(server) as http:
+        await begin(page, origin, f"{network.url}{PATH}", 80 * MIB)
+        await until_sent(page, 4 * MIB)
+        file_id = (await only_file(Tus(http)))["file_id"]
+        await uploadctl_cancel(server, file_id)
+        events = await until_complete(page)
+        assert [event["event"] for event in events] == ["error", "complete"]
+        assert (events[0]["status"], events[1]["failed"]) == (410, 1)
+        assert "The upload was cancelled" in events[0]["text"]
+        assert "UPLOAD_CANCELLED" in events[0]["body"]
+        # It was cut off, it has not begun anew, and nothing is left.
+        assert network.sent < 60 * MIB
+        assert (await only_file(Tus(http)))["status"] == CANCELLED
+        await gone_from_disk(server, file_id)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_uppy_removes_a_file_while_it_is_sent(
-    start_server: StartServer, browser: Browser, tmp_path: Path
-) -> None:
-    with uppy_page(tmp_path) as origin:
-        server = start_server("--allowed-origins", origin)
-        page = await browser.new_page()
-        statuses: list[tuple[str, int]] = []
-        page.on("response", lambda response: statuses.append((response.request.method, response.status)))
-        async with fault_proxy(server.http_port, 4 * MIB) as network, tus_on(server) as http:
-            await begin(page, origin, f"{network.url}{PATH}", 40 * MIB)
-            await until_sent(page, 2 * MIB)
-            async with page.expect_response(lambda response: response.request.method == "DELETE"):
-                await page.evaluate("uppy.removeFile(fileId)")
-            file = await only_file(Tus(http))
-            assert (file["status"], file["cancelled_by"]) == (CANCELLED, "user")
-            assert [status for method, status in statuses if method == "DELETE"] == [204]
-            assert 423 not in {status for _, status in statuses}
-        await page.close()
+async def test_uppy_removes_a_file_while_it_is_sent(start_server: StartServer, origin: str, page: Page) -> None:
+    server = start_server("--allowed-origins", origin)
+    statuses: list[tuple[str, int]] = []
+    page.on("response", lambda response: statuses.append((response.request.method, response.status)))
+    async with fault_proxy(server.http_port, 4 * MIB) as network, tus_on(server) as http:
+        await begin(page, origin, f"{network.url}{PATH}", 40 * MIB)
+        await until_sent(page, 2 * MIB)
+        async with page.expect_response(lambda response: response.request.method == "DELETE"):
+            await page.evaluate("uppy.removeFile(fileId)")
+        file = await only_file(Tus(http))
+        assert (file["status"], file["cancelled_by"]) == (CANCELLED, "user")
+        assert [status for method, status in statuses if method == "DELETE"] == [204]
+        assert 423 not in {status for _, status in statuses}
 
 
 # tuspy ---------------------------------------------------------------------------------------------------------------
