@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
 import pytest
 
 from support.doors import Door, GrpcDoor, HttpDoor, Json, Refusal
+from upload.v1 import upload_pb2 as pb
+
+if TYPE_CHECKING:
+    from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
 
 
 def fresh() -> str:
@@ -375,3 +379,21 @@ async def test_a_batch_of_ten_thousand_is_made_and_cancelled_in_one_call_each(do
     assert len(set(made["file_ids"])) == 10_000
     answer = await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
     assert answer["cancelled_files_count"] == answer["total_files_in_batch"] == 10_000
+
+
+async def test_the_largest_batch_with_the_longest_fields_fits(door: Door) -> None:
+    """Bounds that hold together: 10,000 files with all that may be said of each stay under 8 MiB."""
+    longest = {"size_bytes": 2**40, "content_type": "x" * 127, "sha256": "ab" * 32}
+    made = await door.call("InitiateBatch", files=[{"filename": f"{i:0255}", **longest} for i in range(10_000)])
+    batch_id = made["batch"]["batch_id"]
+    page = await door.call("ListFiles", batch_id=batch_id, page_size=1000)
+    assert [file["filename"] for file in page["files"]] == [f"{i:0255}" for i in range(1000)]
+    await door.call("CancelBatch", batch_id=batch_id, reason="\U0001f600" * 500)
+    for method in ("ListFiles", "ListAuditEvents"):
+        assert (await door.call(method, batch_id=batch_id, page_size=1000))["next_page_token"]
+
+
+async def test_a_message_over_8_mib_is_refused_by_grpc_itself(stub: Stub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CancelFile(pb.CancelFileRequest(file_id="a", reason="x" * 8 * 1024 * 1024))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -160,6 +160,15 @@ def test_a_data_directory_that_cannot_be_one_is_told_in_one_line(tmp_path: Path,
         assert "Traceback" not in done.stderr
 
 
+def test_migrations_are_applied_once_by_a_command_of_their_own(tmp_path: Path, start_server: StartServer) -> None:
+    directory = tmp_path / "new"
+    for applied in ("0001_initial, 0002_cancellation, 0003_audit_seal", "nothing to do"):
+        done = run_server("migrate", "--data-dir", str(directory), "--log-format", "json")
+        last = json.loads(done.stderr.splitlines()[-1])
+        assert (done.returncode, last["event"], last["applied"]) == (0, "migrated", applied)
+    assert not [line for line in start_server(data_dir=directory).log if str(line["event"]).startswith("up: ")]
+
+
 def test_settings_come_from_the_environment_and_options_win(start_server: StartServer) -> None:
     server = start_server(environment={"UPLOAD_HTTP_PORT": "1", "UPLOAD_MAX_FILE_BYTES": "10", "UPLOAD_HTTP_PROT": "2"})
     assert server.http_port != 1
