@@ -47,7 +47,7 @@ def by_older_program(file: FileFacts) -> bool:
     )
 
 
-def before_audit(trail: Trail[FileFacts] | Trail[BatchFacts]) -> bool:
+def before_audit(trail: Trail[object]) -> bool:
     """Whether the row was there before its first event."""
     return not trail.events or trail.events[0].from_status != ""
 

@@ -5,8 +5,10 @@ Must not know which database or disk it is. What depends on something broken is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from upload_server.audit.verify import verify
 from upload_server.check.findings import Finding, Mend, Report
@@ -20,7 +22,9 @@ from upload_server.check.rows import (
 )
 from upload_server.check.storage import OWED, Storage
 from upload_server.sink import Sink
-from upload_server.store.inspection import Damaged, Inspection, SchemaFault
+from upload_server.store.inspection import Damaged, Inspection, SchemaFault, Trail
+
+R = TypeVar("R")
 
 _OVERDUE = timedelta(minutes=10)
 _UNSEALED = "audit events that are not sealed yet: the service does it, or will after its next start"
@@ -92,18 +96,8 @@ def _trail(inspection: Inspection, report: Report) -> None:
 def _rows(inspection: Inspection, report: Report) -> None:
     """Compare all rows, seen in one moment."""
     _numbers(inspection, report)
-    for file in inspection.file_trails():
-        report.counted["files"] += file.facts is not None
-        report.counted["events"] += len(file.events)
-        if file.facts is not None and before_audit(file):
-            report.notes[BEFORE_AUDIT] += 1
-        report.add_all(list(check_file(file)))
-    for batch in inspection.batch_trails():
-        report.counted["batches"] += batch.facts is not None
-        report.counted["events"] += len(batch.events)
-        if batch.facts is not None and before_audit(batch):
-            report.notes[BEFORE_AUDIT] += 1
-        report.add_all(list(check_batch(batch)))
+    _trails(inspection.file_trails(), "files", check_file, report)
+    _trails(inspection.batch_trails(), "batches", check_batch, report)
     for event_id in inspection.stray_events():
         text = f"event {event_id} is about neither a file nor a batch"
         report.add(Finding("audit.no_row", text, "none of this service's doing", {"event_id": str(event_id)}))
@@ -111,6 +105,17 @@ def _rows(inspection: Inspection, report: Report) -> None:
         report.counted["answers"] += 1
         report.add_all(list(check_answer(answer)))
     _debts(inspection, report)
+
+
+def _trails(
+    trails: Iterable[Trail[R]], rows: str, check_one: Callable[[Trail[R]], Iterator[Finding]], report: Report
+) -> None:
+    for trail in trails:
+        report.counted[rows] += trail.facts is not None
+        report.counted["events"] += len(trail.events)
+        if trail.facts is not None and before_audit(trail):
+            report.notes[BEFORE_AUDIT] += 1
+        report.add_all(list(check_one(trail)))
 
 
 def _numbers(inspection: Inspection, report: Report) -> None:
