@@ -28,10 +28,10 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise PortUnavailable(
-            f"cannot listen on {host}: {error.strerror}; choose another address with --host"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a name that cannot even be asked for.
+        why = error.strerror if isinstance(error, OSError) else "this is no host name"
+        raise PortUnavailable(f"cannot listen on {host}: {why}; choose another address with --host") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setblocking(False)
