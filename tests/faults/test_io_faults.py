@@ -219,18 +219,26 @@ async def test_a_cancel_that_the_database_cannot_write_changes_nothing(
     server = start_server(environment=dict(disk.environment))
     async with connected(server) as clients:
         door = clients.doors[0]
-        file_id = await initiate(door)
-        before = await door.call("GetFile", file_id=file_id)
+        files = [{"filename": name, "size_bytes": 1} for name in "ab"]
+        made = await door.call("InitiateBatch", files=files)
+        file_id, batch_id = made["file_ids"][0], made["batch"]["batch_id"]
         disk.set(Fault(Mode.FAIL, Calls.WRITE, DATABASE, error=errno.ENOSPC))
-        told = [await refused(door, "CancelFile", file_id=file_id) for _ in range(3)]
-        meanwhile = await door.call("GetFile", file_id=file_id)
+        told = [
+            await refused(each, method, **target)
+            for each in clients.doors
+            for method, target in (("CancelFile", {"file_id": file_id}), ("CancelBatch", {"batch_id": batch_id}))
+        ]
+        meanwhile = await door.call("GetBatch", batch_id=batch_id)
+        listed = await door.call("ListFiles", batch_id=batch_id)
         disk.clear()
-        events = await door.call("ListAuditEvents", file_id=file_id)
-        await door.call("CancelFile", file_id=file_id)
+        events = await door.call("ListAuditEvents", batch_id=batch_id)
+        cancelled = await door.call("CancelBatch", batch_id=batch_id)
 
-    assert told == ["DATABASE_FAILURE"] * 3
-    assert meanwhile == before
-    assert len(events["events"]) == 1
+    assert told == ["DATABASE_FAILURE"] * 4
+    assert meanwhile == made["batch"]
+    assert [file["revision"] for file in listed["files"]] == ["1", "1"]
+    assert len(events["events"]) == 3
+    assert cancelled["cancelled_files_count"] == 2
 
 
 async def test_bytes_that_could_not_be_deleted_are_deleted_later(disk: FaultyDisk, start_server: StartServer) -> None:
