@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +19,7 @@ from support.process import ServerProcess, StartServer
 @pytest.fixture
 def failing(start_server: StartServer) -> ServerProcess:
     """A server of this test's own, since it is about to be harmed."""
-    return start_server("--call-timeout", "1s")
+    return start_server("--call-timeout", "1s", "--max-calls", "2")
 
 
 @pytest_asyncio.fixture(params=["grpc", "http"])
@@ -72,3 +73,18 @@ async def test_a_change_that_takes_too_long_is_unknown_and_its_request_id_tells_
     file = await door.call("GetFile", file_id=file_id)
     assert (file["status"], file["cancelled_at"]) == ("UPLOAD_STATUS_CANCELLED", answer["cancelled_at"])
     assert len((await door.call("ListAuditEvents", file_id=file_id))["events"]) == 2
+
+
+async def test_calls_beyond_the_bound_are_told_when_to_come_back(failing: ServerProcess, door: Door) -> None:
+    """Two cancels wait for the database, so a third is one too many; reads are counted apart."""
+    file_id = await initiate(door)
+    with other_program(failing) as other:
+        other.execute("BEGIN IMMEDIATE")
+        cancels = [asyncio.create_task(door.call("CancelFile", file_id=file_id)) for _ in range(3)]
+        done, _ = await asyncio.wait(cancels, return_when=asyncio.FIRST_EXCEPTION)
+        [turned_away] = (task.exception() for task in done)
+        assert (await door.call("GetFile", file_id=file_id))["status"] == "UPLOAD_STATUS_PENDING"
+        others = await asyncio.gather(*(set(cancels) - done), return_exceptions=True)
+    assert isinstance(turned_away, Refusal)
+    assert (turned_away.code, turned_away.reason, turned_away.retry_seconds) == ("RESOURCE_EXHAUSTED", "OVERLOADED", 1)
+    assert [each.reason for each in others if isinstance(each, Refusal)] == ["OUTCOME_UNKNOWN"] * 2
