@@ -166,7 +166,12 @@ class Config:
     max_uploads: int = _option(4000, "open upload streams at once; over it OVERLOADED", _parse_int, 1)
     max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
     max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
-    watch_history: int = _option(10_000, "changes kept for a slow watcher before it reads the database", _parse_int, 1)
+    watch_history: int = _option(
+        10_000,
+        "changes kept for all slow watchers before they read the database; of named ids at most 1,000 each",
+        _parse_int,
+        1,
+    )
     allowed_origins: tuple[Origin, ...] = _option((), "comma-separated origins whose pages may call", parse_origins)
     allowed_hosts: tuple[str, ...] = _option(
         (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_hosts

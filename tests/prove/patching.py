@@ -24,9 +24,10 @@ def change(module: ModuleType, name: str, *edits: tuple[str, str]) -> None:
         source = textwrap.dedent(inspect.getsource(inspect.getattr_static(owner, last)))
     except (AttributeError, TypeError):
         found = inspect.getattr_static(owner, last, None)
-        if not isinstance(found, classmethod | staticmethod):
+        if not isinstance(found, classmethod | staticmethod | property):
             raise MutantRotten(f"{module.__name__}.{name} is gone") from None
-        source = textwrap.dedent(inspect.getsource(found.__func__))
+        function: Any = found.fget if isinstance(found, property) else found.__func__
+        source = textwrap.dedent(inspect.getsource(function))
     for old, new in edits:
         source = _edited(f"{module.__name__}.{name}", source, old, new)
     scope: dict[str, Any] = {}

@@ -16,15 +16,20 @@ from upload_server.errors import UploadError
 from upload_server.store import Change, Store, Targets
 from upload_server.tokens import ResumeToken
 from upload_server.watch.events import Changed, WatchEvent, WatchRequest, key_of
+from upload_server.watch.everything import Everything, Reader
 from upload_server.watch.interests import Interests
+from upload_server.watch.named import Named
 from upload_server.watch.stream import PAGE, Stream
+from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
+# Changes that are kept for one watcher of named ids; who takes less reads them from the store, by their ids.
+_KEPT_BY_NAME = 1000
 # After a failed read the tail waits this long; watchers keep their cursor, so nothing is lost.
 _RETRY_SECONDS = 0.2
-# Changes times watchers that are handed out before other tasks get their turn: some milliseconds.
+# Changes times watchers by name that are handed out before other tasks get their turn: some milliseconds.
 _TURN = 2000
 
 
@@ -59,7 +64,9 @@ class WatchHub:
         self._published = store.last_change
         self._committed = asyncio.Event()
         self._closing = False
+        self._everything = Everything(history)
         self._interests = Interests()
+        self._turns = Turns()
         store.on_commit(self._committed.set)
 
     @property
@@ -115,12 +122,12 @@ class WatchHub:
             await asyncio.sleep(0)
 
     def _publish(self, change: Change) -> int:
-        """Hand a change to whom it concerns; returns to how many."""
-        watchers = self._interests.of(change.record)
-        if watchers:
-            changed = self.changed(change)
-            for watcher in watchers:
-                watcher.offer(changed)
+        """Hand a change to whom it concerns; returns to how many of those who named it."""
+        changed = self.changed(change)
+        self._everything.publish(changed)
+        watchers = self._interests.by_name(change.record)
+        for watcher in watchers:
+            watcher.offer(changed)
         return len(watchers)
 
     # What a stream asks of its hub ------------------------------------------------------------------------------
@@ -131,14 +138,28 @@ class WatchHub:
         if not self._interests.watchers:
             # The tail rests while nobody watches; what was committed meanwhile is the opening read's.
             self._published = max(self._published, self._store.last_change)
-        watcher = Watcher(self._history, wants_progress=request.progress_interval > 0)
-        with self._interests.joined(watcher, request.targets):
+        with self._counted(request.targets, wants_progress=request.progress_interval > 0) as watcher:
             self._observer.watch_opened()
             try:
                 yield watcher
             finally:
-                watcher.silence()
+                watcher.leave()
                 self._observer.watch_closed()
+
+    @contextmanager
+    def _counted(self, targets: Targets, *, wants_progress: bool) -> Iterator[Watcher]:
+        if targets.all:
+            reader = Reader(self._everything, self._turns, wants_progress=wants_progress)
+            with self._interests.everything(reader):
+                yield reader
+        else:
+            named = Named(min(self._history, _KEPT_BY_NAME), self._turns, wants_progress=wants_progress)
+            with self._interests.named(named, targets):
+                yield named
+
+    async def turn(self) -> None:
+        """Wait until a stream may go on: calls come in between."""
+        await self._turns.mine()
 
     def changed(self, change: Change) -> Changed:
         """Return ``change`` with its token."""

@@ -38,6 +38,9 @@ class Hub(Protocol):
     def bookmark_interval(self) -> float:
         """Seconds of silence after which a bookmark is due."""
 
+    async def turn(self) -> None:
+        """Wait until a stream may go on: calls come in between."""
+
     def joined(self, request: WatchRequest) -> AbstractContextManager[Watcher]:
         """Hand changes to a watcher, as long as the block runs."""
 
@@ -96,6 +99,8 @@ class Stream:
                     await watcher.rest(self._due(watcher))
                 else:
                     yield event
+                    if watcher.has_more:
+                        await self._hub.turn()
 
     @property
     def _over(self) -> bool:
@@ -116,7 +121,7 @@ class Stream:
 
     async def _catch_up(self, watcher: Watcher, skip_final_upto: int = 0) -> AsyncGenerator[Changed, None]:
         """Read pages from the cursor on until the store has no more, then be live."""
-        watcher.behind = False
+        watcher.begin_to_catch_up()
         complete = False
         while not complete:
             if self._hub.closing:
@@ -125,11 +130,11 @@ class Stream:
                 self._request.targets, self._owner, self._cursor, PAGE, skip_final_upto
             )
             for change in page.changes:
+                await self._hub.turn()
                 yield self._told(watcher, self._hub.changed(change))
             complete = page.complete
             if complete:
                 self._cursor = page.last_change
-        watcher.drop_upto(self._cursor)
         self._spoke = asyncio.get_running_loop().time()
 
     def _next(self, watcher: Watcher) -> WatchEvent | None:
@@ -141,8 +146,7 @@ class Stream:
         return event
 
     def _next_change(self, watcher: Watcher) -> Changed | None:
-        while watcher.pending:
-            _, changed = watcher.pending.popitem(last=False)
+        while (changed := watcher.take()) is not None:
             # Else a page has covered it meanwhile.
             if changed.change.no > self._cursor:
                 return self._told(watcher, changed)

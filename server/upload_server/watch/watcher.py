@@ -1,4 +1,4 @@
-"""Decides what is kept for one stream between two of its writes: the newest per target, within a bound.
+"""Decides what every watcher has, whatever it watches: its progress, and its rest until there is more to say.
 
 Must not know who hands it over, nor what a stream makes of it.
 """
@@ -6,47 +6,46 @@ Must not know who hands it over, nor what a stream makes of it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from abc import ABC, abstractmethod
 
 from upload_server.watch.events import Changed
+from upload_server.watch.turns import Turns
 
 
-class Watcher:
-    """One stream's place: what it was handed and has not sent yet, newest per target; and its rest until there is more.
+class Watcher(ABC):
+    """One stream's place: which changes it has not sent yet, its progress, and its rest until there is more.
 
-    One change wakes thousands of them in one turn of the loop: nothing here may cost more than it must.
+    One change wakes thousands of them: nothing here may cost more than it must.
     """
 
-    __slots__ = ("_alarm", "_limit", "_resting", "behind", "pending", "progress", "ticked", "wants_progress")
+    __slots__ = ("_alarm", "_resting", "_turns", "progress", "ticked", "wants_progress")
 
-    def __init__(self, limit: int, *, wants_progress: bool) -> None:
+    def __init__(self, turns: Turns, *, wants_progress: bool) -> None:
         self.wants_progress = wants_progress
-        self.behind = True
-        # Oldest first. (Of a dict the first one is not taken out in constant time.)
-        self.pending: OrderedDict[str, Changed] = OrderedDict()
         # Byte counts for the next tick of progress, and those of the last one that are not sent yet.
         self.progress: dict[str, int] = {}
         self.ticked: dict[str, int] = {}
-        self._limit = limit
+        self._turns = turns
         self._resting: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
-    def offer(self, changed: Changed) -> None:
-        """Take a change; an older one of the same target is merged into it. Never waits."""
-        pending, key = self.pending, changed.key
-        if changed.final:
-            self.settle(key)
-        if self.behind:
-            # The page that it reads next holds this change too; kept here, it would be sent before older ones.
-            return
-        pending[key] = changed
-        if len(pending) > 1:
-            # The order stays that of the change numbers.
-            pending.move_to_end(key)
-        if len(pending) > self._limit:
-            pending.clear()
-            self.behind = True
-        self.wake()
+    @property
+    @abstractmethod
+    def behind(self) -> bool:
+        """Whether it has to read what it missed from the store."""
+
+    @abstractmethod
+    def begin_to_catch_up(self) -> None:
+        """From now on changes are kept for it; those before are left to what it reads after this."""
+
+    @property
+    @abstractmethod
+    def has_more(self) -> bool:
+        """Whether ``take`` may have something."""
+
+    @abstractmethod
+    def take(self) -> Changed | None:
+        """Take out the oldest change that is the newest of its target; None: there is none."""
 
     def offer_progress(self, file_id: str, bytes_received: int) -> None:
         """Take the newest byte count; it is sent with the next tick."""
@@ -65,15 +64,11 @@ class Watcher:
         """Have what there is of progress sent; what comes later waits for the next tick."""
         self.ticked, self.progress = self.progress, {}
 
-    def drop_upto(self, no: int) -> None:
-        """Forget what a page read up to ``no`` has covered."""
-        while self.pending and next(iter(self.pending.values())).change.no <= no:
-            self.pending.popitem(last=False)
-
     def wake(self) -> None:
-        """End the rest, if it rests."""
-        if self._resting is not None and not self._resting.done():
-            self._resting.set_result(None)
+        """End the rest, if it rests, when it is its turn."""
+        if self._resting is not None:
+            resting, self._resting = self._resting, None
+            self._turns.give(resting)
 
     async def rest(self, due: float) -> None:
         """Wait to be woken, or for the loop's time ``due``; may end early.
@@ -83,13 +78,16 @@ class Watcher:
         """
         loop = asyncio.get_running_loop()
         if self._alarm is None or self._alarm.when() > due:
-            self.silence()
+            self._silence()
             self._alarm = loop.call_at(due, self._ring)
         self._resting = loop.create_future()
         await self._resting
 
-    def silence(self) -> None:
-        """Take back the alarm."""
+    def leave(self) -> None:
+        """Its stream is over."""
+        self._silence()
+
+    def _silence(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -25,23 +25,26 @@ KEEP_ALIVE_SECONDS: Final = 30
 VANISHED_SECONDS: Final = 40
 _PROBE_AFTER_SECONDS: Final = 20
 _PROBE_EVERY_SECONDS: Final = 5
+_UNSENT_BYTES: Final = 16 * 1024
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Listen for HTTP; raises ``PortUnavailable``."""
     sock = listen(host, port, "--http-port")
-    _notice_vanished_peers(sock)
+    _mind_peers_that_do_not_read(sock)
     return sock
 
 
-def _notice_vanished_peers(sock: socket.socket) -> None:
-    """Set what accepted connections inherit: probes while nothing is sent, a bound for what is sent in vain."""
+def _mind_peers_that_do_not_read(sock: socket.socket) -> None:
+    """Set what accepted connections inherit: probes while nothing is sent, bounds for what is sent in vain."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
         ("TCP_KEEPINTVL", _PROBE_EVERY_SECONDS),
         ("TCP_KEEPCNT", (VANISHED_SECONDS - _PROBE_AFTER_SECONDS) // _PROBE_EVERY_SECONDS),
         ("TCP_USER_TIMEOUT", VANISHED_SECONDS * 1000),
+        # Else the system takes megabytes for a watcher that does not read: work for nothing, and old news when it does.
+        ("TCP_NOTSENT_LOWAT", _UNSENT_BYTES),
     ):
         # Not every system has all of them.
         if hasattr(socket, name):

@@ -6,7 +6,7 @@ from prove.mutants.registry import mutant
 from prove.patching import change
 from upload_server import service
 from upload_server.store.sqlite import cancelling
-from upload_server.watch import hub, watcher
+from upload_server.watch import everything, hub, named
 
 
 @mutant
@@ -33,7 +33,10 @@ def event_lost() -> None:
 @mutant
 def slow_watcher_loses_final_states() -> None:
     """A watcher that is handed more than it takes forgets it, and does not read it again."""
-    change(watcher, "Watcher.offer", ("        self.behind = True\n", ""))
+    change(named, "Named.offer", ("        self._behind = True\n", ""))
+    start = "self._everything.history.start"
+    change(everything, "Reader.behind", (start, "0"))
+    change(everything, "Reader.take", ("while self", f"self._position = max(self._position, {start})\n    while self"))
 
 
 @mutant
