@@ -299,7 +299,9 @@ async def test_a_batch_whose_files_were_all_cancelled_one_by_one_is_cancelled(st
 async def test_all_files_of_a_batch_cancelled_in_one_group_cancel_it_once(store: Store) -> None:
     batch, ids = await batch_of(store, 30)
 
-    await asyncio.gather(*(store.cancel_file(file_id, command()) for file_id in ids))
+    times = [now() + timedelta(seconds=number) for number in range(30)]
+
+    await asyncio.gather(*(store.cancel_file(file_id, command(at=at)) for file_id, at in zip(ids, times, strict=True)))
 
     after = await store.get_batch(batch.batch_id, "")
     assert (after.status, after.cancelled_by, after.cancelled_files_count) == (
@@ -307,6 +309,8 @@ async def test_all_files_of_a_batch_cancelled_in_one_group_cancel_it_once(store:
         "all_files",
         30,
     )
+    # The last file's, also when they are cancelled together.
+    assert after.cancelled_at == after.updated_at == times[-1]
     assert steps([e for e in await audit(store, batch_id=batch.batch_id) if not e.file_id]) == [
         ("", "pending"),
         ("pending", "cancelled"),
