@@ -254,6 +254,30 @@ async def test_a_cancel_stops_a_stream_at_full_speed(stub: Stub, server: ServerP
     await gone_from_disk(server, file_id)
 
 
+async def test_senders_that_heed_stopped_within_a_second_see_its_status(stub: Stub) -> None:
+    """At full speed, and slow to heed: a server that did not read on would have some of them see INTERNAL."""
+
+    async def cancelled_sender() -> grpc.StatusCode:
+        file_id = await initiate(stub, 1024 * MIB)
+        async with UploadCall(stub, file_id) as call:
+            sending = asyncio.create_task(send_for_ever(call))
+            await call.hear_durable(8 * MIB)
+            await stub.CancelFile(pb.CancelFileRequest(file_id=file_id))
+            await call.hear_until("stopped")
+            await asyncio.sleep(0.4)
+            sending.cancel()
+            return await call.call.code()
+
+    codes = await asyncio.gather(*(cancelled_sender() for _ in range(8)))
+    assert codes == [grpc.StatusCode.ABORTED] * 8
+
+
+async def send_for_ever(call: UploadCall) -> None:
+    chunk = bytes(CHUNK)
+    while True:
+        await call.send(chunk)
+
+
 async def test_a_batch_cancel_stops_the_streams_of_its_files(stub: Stub, server: ServerProcess) -> None:
     specs = [pb.FileSpec(filename=f"{i}", size_bytes=10) for i in range(3)]
     made = await stub.InitiateBatch(pb.InitiateBatchRequest(files=specs))
