@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 import pytest_asyncio
 
-from support.doors import Door, GrpcDoor, HttpDoor, Refusal
+from support.doors import Door, GrpcDoor, HttpDoor, Refusal, refusal_of_rpc
 from support.process import ServerProcess, StartServer
 
 
@@ -31,6 +32,20 @@ async def door(request: pytest.FixtureRequest, failing: ServerProcess) -> AsyncI
     else:
         async with httpx.AsyncClient(base_url=failing.url, timeout=20) as client:
             yield HttpDoor(client)
+
+
+GARBAGE = b"\xff\xff\xff"
+
+
+@pytest.mark.parametrize("method", ["CancelFile", "GetFile", "InitiateBatch", "WatchStatus"])
+async def test_what_is_no_message_is_refused(server: ServerProcess, method: str) -> None:
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        # On the wire an answer is a stream of one.
+        call: Any = channel.unary_stream(f"/upload.v1.UploadService/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(GARBAGE).read()
+    refusal = refusal_of_rpc(caught.value)
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "UNEXPECTED_MESSAGE")
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ async def test_a_batch_call_has_one_line_and_at_debug_one_for_each_file(start_se
     assert [line["file_id"] for line in lines] == file_ids[:2]
     assert [line["event_id"] for line in lines] == [str(together["first_event_id"]), str(together["last_event_id"])]
     assert {line["source"] for line in lines} == {"batch_cancel"}
+    assert not [line for line in server.log if "SELECT" in str(line)], "statements of the database"
 
 
 async def test_the_log_of_every_day_has_no_lines_of_a_batchs_files(start_server: StartServer) -> None:

@@ -26,6 +26,7 @@ from upload_server.errors import (
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
+    UnexpectedMessage,
     UploadError,
 )
 from upload_server.refusals import log_refusal
@@ -219,6 +220,13 @@ class HasCalls(Protocol):
 Servicer = TypeVar("Servicer", bound=HasCalls)
 
 
+def understood(request: Request | None) -> Request:
+    """Return the request; raises ``UnexpectedMessage`` for None, which is what a door has of bytes that are none."""
+    if request is None:
+        raise UnexpectedMessage("The request is not a message of its type")
+    return request
+
+
 def unary(
     gate: Gate,
 ) -> Callable[
@@ -235,7 +243,7 @@ def unary(
             calls = servicer.calls
             async with calls.call(handler.__name__, gate, context) as caller:
                 with calls.time_limit.watch():
-                    return await method(servicer, request, caller)
+                    return await method(servicer, understood(request), caller)
 
         return handler
 

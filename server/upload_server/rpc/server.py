@@ -11,13 +11,14 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from upload.v1 import upload_pb2 as pb
 from upload_server.errors import CannotStart, Overloaded
 from upload_server.ports import listen
-from upload_server.rpc.calls import Gate
+from upload_server.rpc.calls import Gate, understood
 from upload_server.rpc.servicer import UploadServicer, watch_bytes
 from upload_server.rpc.time_limit import TimeLimit
 from upload_server.rpc.upload_stream import decode_upload_request
@@ -100,13 +101,25 @@ class Handlers:
         return handler
 
 
+def _decoder(message: Any) -> Callable[[bytes], Any]:
+    """Decode requests; what cannot be decoded is None. Of an exception grpcio would tell the caller the text."""
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return message.FromString(raw)
+        except DecodeError:
+            return None
+
+    return decode
+
+
 def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
     """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
     limit = TimeLimit(_WRITE_SECONDS)
 
-    async def handler(request: pb.WatchStatusRequest, context: Any) -> None:
+    async def handler(request: pb.WatchStatusRequest | None, context: Any) -> None:
         call = servicer.calls.call("WatchStatus", Gate.WATCH, context)
-        async with call as caller, aclosing(servicer.watch(request, caller)) as events:
+        async with call as caller, aclosing(servicer.watch(understood(request), caller)) as events:
             in_time = limit.watch()
             async for event in events:
                 try:
@@ -166,12 +179,12 @@ class GrpcServer:
         request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
         if method.name == "WatchStatus":
             return grpc.unary_stream_rpc_method_handler(
-                self._handlers.unary(_watch_handler(servicer)), request.FromString, None
+                self._handlers.unary(_watch_handler(servicer)), _decoder(request), None
             )
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 self._handlers.stream(serve), decode_upload_request, response.SerializeToString
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._handlers.unary(serve), request.FromString, response.SerializeToString
+            self._handlers.unary(serve), _decoder(request), response.SerializeToString
         )

@@ -118,11 +118,11 @@ def _route_standard_library(target: LogStream, level: int, shared: list[Processo
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "grpc"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "grpc", "peewee"):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-        # Their INFO tells of connections; ours tells of uploads.
+        # They tell of connections and statements; ours tells of uploads.
         library.setLevel(max(level, logging.WARNING))
 
 
