@@ -172,8 +172,8 @@ async def test_others_get_their_turn_while_many_streams_are_woken(store: Store) 
         turns = await turns_until(lambda: all(each.done() for each in listening))
         for events in streams:
             await events.aclose()
-    # 320 streams, at most 32 in a turn; the first ones were awake before we looked.
-    assert turns >= 5
+    # 320 streams, at most 8 in a turn; the first ones were awake before we looked.
+    assert turns >= 30
 
 
 async def test_a_watcher_that_falls_behind_hears_every_end_once_and_in_order(store: Store) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 
 # To write an event costs some 30 µs, and a cancel needs several turns: it must not wait for a thousand events in each.
-_STREAMS = 32
+_STREAMS = 8
 
 
 class Turns:
