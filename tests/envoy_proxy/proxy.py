@@ -102,6 +102,12 @@ class EnvoyProcess:
                 )
         return []
 
+    async def statistic(self, name: str) -> int:
+        """One of Envoy's own counters."""
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{self._admin}/stats", params={"filter": f"^{name}$"})
+        return int(answer.text.split(": ")[1])
+
     async def wait_healthy(self, *nodes: Node) -> None:
         """Wait until exactly these nodes are in."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import struct
 import time
@@ -16,6 +18,7 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from envoy_proxy.proxy import EnvoyProcess, Node
+from faults.frames import ACK, END_HEADERS, HEADERS, RST, SETTINGS, call_headers, frame, greeting
 from support.process import ServerProcess
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
@@ -265,6 +268,25 @@ async def test_grpc_web_goes_through(through: httpx.AsyncClient) -> None:
     flags, size = struct.unpack_from(">BI", answer.content)
     assert (flags, pb.CancelFileResponse.FromString(answer.content[5 : 5 + size]).file_id) == (0, file_id)
     assert b"grpc-status:0" in answer.content[5 + size :]
+
+
+async def test_streams_opened_and_reset_at_once_end_at_envoy(through: httpx.AsyncClient, proxy: EnvoyProcess) -> None:
+    # Envoy is connected to the node; what waits for a connection ends there anyway.
+    assert (await through.get("/api/v1/files")).status_code == 200
+    before = await proxy.statistic("cluster.grpc.upstream_rq_total")
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(greeting() + frame(SETTINGS, ACK, 0))
+    block, reset = call_headers("CancelFile"), struct.pack("!I", 8)
+    for stream in range(1, 2001, 2):
+        writer.write(frame(HEADERS, END_HEADERS, stream, block) + frame(RST, 0, stream, reset))
+    # Envoy hangs up on who does that.
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read(-1)
+    writer.close()
+    # A few at most: the health checks of the meantime are among them.
+    assert await proxy.statistic("cluster.grpc.upstream_rq_total") - before < 50
+    assert (await through.get("/api/v1/files")).status_code == 200
 
 
 async def test_a_websocket_uploads(through: httpx.AsyncClient, proxy: EnvoyProcess) -> None:

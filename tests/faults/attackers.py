@@ -1,7 +1,8 @@
 """``python attackers.py NAME GRPC_PORT HTTP_PORT SECONDS [FILE_ID [RATE]]``: a hostile peer, in a process of its own.
 
-What it sends is made before it begins, so that it is the server that works. It strikes RATE times a second, or as fast
-as it can. Prints a line when it begins, and when its time is up, as JSON, how often it struck and how it was sent away.
+What it sends is made before it begins, so that it is the server that works. It strikes RATE times a second, ten times
+at once, or as fast as it can, a hundred times at once. Prints a line when it begins, and when its time is up, as JSON,
+how often it struck and how it was sent away.
 """
 
 from __future__ import annotations
@@ -38,9 +39,8 @@ from faults.frames import (
     header_block,
 )
 
-_BATCH = 100
-# Batches on one connection; the peer comes back then.
-_BATCHES = 500
+# Strikes on one connection; the peer comes back then.
+_STRIKES = 50_000
 
 
 class Target:
@@ -50,6 +50,8 @@ class Target:
         self.grpc_port = grpc_port
         self.http_port = http_port
         self.file_id = file_id
+        # Strikes that are sent at once.
+        self.batch = 10 if rate else 100
         self.counts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self._rate = rate
@@ -113,11 +115,11 @@ async def _pour(target: Target, batches: list[bytes], name: str) -> None:
     listening = asyncio.create_task(_listen(target, reader))
     try:
         for batch in batches:
-            if target.over or listening.done():
+            if target.over or listening.done() or writer.is_closing():
                 break
             writer.write(batch)
             await writer.drain()
-            await target.struck(name, _BATCH)
+            await target.struck(name, target.batch)
     finally:
         if not target.over:
             # What the server had to say before it hung up.
@@ -131,14 +133,20 @@ def _flood(target: Target, batches: list[bytes], name: str) -> Awaitable[None]:
     return _again_and_again(target, lambda _: _pour(target, batches, name))
 
 
-def _streams(one: Callable[[int], bytes], batches: int = _BATCHES) -> list[bytes]:
+def _streams(target: Target, one: Callable[[int], bytes], strikes: int = _STRIKES) -> list[bytes]:
     """Batches of what is sent on stream after stream."""
-    return [b"".join(one(2 * (first + i) + 1) for i in range(_BATCH)) for first in range(0, batches * _BATCH, _BATCH)]
+    size = target.batch
+    return [b"".join(one(2 * (first + i) + 1) for i in range(size)) for first in range(0, strikes, size)]
+
+
+def _repeated(target: Target, strike: bytes) -> list[bytes]:
+    """Batches of one and the same."""
+    return [strike * target.batch] * (_STRIKES // target.batch)
 
 
 def _resets(target: Target, method: str) -> Awaitable[None]:
     block, reset = call_headers(method), struct.pack("!I", 8)
-    batches = _streams(lambda i: frame(HEADERS, END_HEADERS, i, block) + frame(RST, 0, i, reset))
+    batches = _streams(target, lambda i: frame(HEADERS, END_HEADERS, i, block) + frame(RST, 0, i, reset))
     return _flood(target, batches, "streams reset")
 
 
@@ -154,26 +162,25 @@ async def cancel_reset(target: Target) -> None:
 
 async def ping_flood(target: Target) -> None:
     """Pings that all want an answer."""
-    await _flood(target, [frame(PING, 0, 0, b"8 bytes.") * _BATCH] * _BATCHES, "pings")
+    await _flood(target, _repeated(target, frame(PING, 0, 0, b"8 bytes.")), "pings")
 
 
 async def settings_flood(target: Target) -> None:
     """Settings that all want an answer."""
-    batch = frame(SETTINGS, 0, 0, struct.pack("!HI", 4, 65535)) * _BATCH
-    await _flood(target, [batch] * _BATCHES, "settings")
+    await _flood(target, _repeated(target, frame(SETTINGS, 0, 0, struct.pack("!HI", 4, 65535))), "settings")
 
 
 async def header_flood(target: Target) -> None:
     """A header block that never ends."""
-    batch = frame(CONTINUATION, 0, 1, header_block(("x-flood", "a" * 8000))) * _BATCH
+    first, *others = _repeated(target, frame(CONTINUATION, 0, 1, header_block(("x-flood", "a" * 8000))))
     start = frame(HEADERS, 0, 1, call_headers("GetFile"))
-    await _flood(target, [start + batch, *[batch] * _BATCHES], "headers")
+    await _flood(target, [start + first, *others], "headers")
 
 
 async def huge_metadata(target: Target) -> None:
     """Calls with 12 KiB of metadata each, and with 60."""
     blocks = [call_headers("GetFile", ("x-huge", "a" * size)) for size in (12_000, 60_000)]
-    await _flood(target, _streams(lambda i: call_without_body(i, blocks[i // 2 % 2]), 10), "huge calls")
+    await _flood(target, _streams(target, lambda i: call_without_body(i, blocks[i // 2 % 2]), 1000), "huge calls")
 
 
 async def deaf_watchers(target: Target) -> None:
