@@ -268,6 +268,24 @@ async def test_a_call_that_runs_when_the_drain_begins_has_the_grace(start_server
         assert await stopping == 0
 
 
+async def test_a_watcher_that_does_not_read_does_not_hold_up_the_end(start_server: StartServer) -> None:
+    server = start_server("--drain-grace", "20s")
+    # Else the client takes megabytes ahead.
+    small_window = [("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(server.target, small_window) as channel:
+        stub, door = stub_on(channel), GrpcDoor(channel)
+        deaf, witness = stub.WatchStatus(everything := pb.WatchStatusRequest(all=True)), stub.WatchStatus(everything)
+        for watch in (deaf, witness):
+            assert (await heard(watch)).WhichOneof("event") == "bookmark"
+        # Many times what a peer that does not read is sent ahead.
+        await door.call("InitiateBatch", files=[{"filename": "a" * 200, "size_bytes": 9}] * 2000)
+        for _ in range(2001):
+            await heard(witness)
+        began = time.monotonic()
+        assert await asyncio.to_thread(server.terminate) == 0
+        assert time.monotonic() - began < 10
+
+
 async def test_what_hangs_does_not_hold_up_the_end(start_server: StartServer) -> None:
     """A request that never comes whole, and streams over every door that say nothing more."""
     server = start_server("--drain-grace", "1s")

@@ -69,7 +69,7 @@ class Gates:
         self._note_idle()
 
     async def wait_idle(self) -> None:
-        """Wait until no call runs any more; once closed."""
+        """Wait, once closed, until no call runs any more, but for watches: who does not read does not hear the end."""
         await self._idle.wait()
 
     def enter(self, gate: Gate) -> None:
@@ -87,7 +87,7 @@ class Gates:
             self._note_idle()
 
     def _note_idle(self) -> None:
-        if not any(self._running.values()):
+        if not any(running for gate, running in self._running.items() if gate is not Gate.WATCH):
             self._idle.set()
 
     @contextlib.contextmanager
