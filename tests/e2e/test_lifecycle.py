@@ -297,19 +297,24 @@ async def test_what_hangs_does_not_hold_up_the_end(start_server: StartServer) ->
         await call.hear_until("progress")
         uri = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/{over_websocket}"
         await (await stack.enter_async_context(websockets.connect(uri))).recv()
+        answers: list[asyncio.StreamReader] = []
         head = b"Host: localhost\r\nContent-Length: 9\r\n"
         tus = b"Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\n"
         for request in (
             b"POST /api/v1/upload/initiate HTTP/1.1\r\n" + head + b"\r\n{",
             b"PATCH /api/v1/tus/" + over_tus.encode() + b" HTTP/1.1\r\n" + head + tus + b"\r\nx",
         ):
-            _, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
             stack.callback(writer.close)
             writer.write(request)
+            answers.append(reader)
         await asyncio.to_thread(server.wait_log, lambda line: line.get("source") == "tus")
         began = time.monotonic()
         assert await asyncio.to_thread(server.terminate) == 0
         assert time.monotonic() - began < 1 + 2 + 1.5
+        heads = [await answer.readline() for answer in answers]
+    assert heads == [b"HTTP/1.1 503 Service Unavailable\r\n"] * 2
+    assert not [line for line in server.log if "exception" in line]
 
 
 async def heard(call: WatchCall) -> pb.WatchStatusResponse:

@@ -108,6 +108,12 @@ class WebApp:
 
         try:
             await self._dispatch(scope, receive, noting)
+        except asyncio.CancelledError:
+            if not self._draining:
+                raise
+            # The grace is over, and uvicorn cuts what still runs, such as a request that never came whole.
+            if not status:
+                await respond(noting, 503, status_body(to_status(ShuttingDown())))
         except Exception:
             incident = uuid.uuid4().hex
             self._log.exception("http.failed", incident=incident, method=scope["method"], path=scope["path"])
