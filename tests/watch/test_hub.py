@@ -131,6 +131,24 @@ async def test_resting_watches_keep_nothing_of_what_they_sent(store: Store) -> N
     assert kept < 1000
 
 
+async def test_what_all_have_taken_is_not_kept(store: Store) -> None:
+    request = WatchRequest(EVERYTHING)
+    async with (
+        running(store) as hub,
+        aclosing(hub.watch(request, "")) as events,
+        aclosing(hub.watch(request, "")) as others,
+    ):
+        await opened(events)
+        await opened(others)
+        for _ in range(50):
+            heard = asyncio.gather(anext(events), anext(others))
+            await announce(store)
+            await heard
+        del heard
+        kept = sum(isinstance(each, Changed) for each in gc.get_objects())
+    assert kept < 10
+
+
 async def turns_until(over: Callable[[], bool]) -> int:
     """Count the turns of the event loop that others have."""
     turns = 0

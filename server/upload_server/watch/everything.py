@@ -16,10 +16,14 @@ class Everything:
 
     def __init__(self, limit: int) -> None:
         self.history = History(limit)
+        self.readers = 0
         self.waiting: set[Watcher] = set()
 
     def publish(self, changed: Changed) -> None:
         """Keep a change, and wake whoever waits for one."""
+        if len(self.waiting) == self.readers:
+            # Nobody needs what there was: who waits has taken all of it.
+            self.history.clear()
         self.history.append(changed)
         waiting, self.waiting = self.waiting, set()
         for reader in waiting:
@@ -34,6 +38,7 @@ class Reader(Watcher):
     def __init__(self, everything: Everything, turns: Turns, *, wants_progress: bool) -> None:
         super().__init__(turns, wants_progress=wants_progress)
         self._everything = everything
+        everything.readers += 1
         # A fresh one has missed everything.
         self._position = -1
 
@@ -72,4 +77,5 @@ class Reader(Watcher):
     def leave(self) -> None:
         """Its stream is over: nobody waits."""
         self._everything.waiting.discard(self)
+        self._everything.readers -= 1
         super().leave()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from upload_server.watch.events import Changed
 
-# The oldest ones go by so many at once.
+# The oldest ones go by so many at once, to move the others seldom.
 _FORGOTTEN_AT_ONCE = 256
 
 
@@ -15,8 +15,9 @@ class History:
     """The changes that were handed out last, by position: the first one ever has 0, the next one 1."""
 
     def __init__(self, limit: int) -> None:
-        """``limit``: at least so many changes are kept, and at most a few hundred more."""
+        """``limit``: at least so many changes are kept; never twice as many, nor a few hundred more."""
         self._limit = limit
+        self._full = limit + min(limit, _FORGOTTEN_AT_ONCE)
         self._kept: list[Changed] = []
         self._start = 0
         self._newest: dict[str, int] = {}
@@ -35,8 +36,14 @@ class History:
         """Keep one more."""
         self._newest[changed.key] = self.end
         self._kept.append(changed)
-        if len(self._kept) >= self._limit + _FORGOTTEN_AT_ONCE:
+        if len(self._kept) >= self._full:
             self._forget(len(self._kept) - self._limit)
+
+    def clear(self) -> None:
+        """Keep none of them; positions go on."""
+        self._start = self.end
+        self._kept.clear()
+        self._newest.clear()
 
     def at(self, position: int) -> Changed | None:
         """Return the change at a position that is kept; None if there is a newer one of its target."""
