@@ -1,0 +1,28 @@
+"""What is kept for all who watch everything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from upload_server.domain import Batch, BatchStatus
+from upload_server.store import Change
+from upload_server.watch import Changed
+from upload_server.watch.history import History
+
+
+def changed(number: int) -> Changed:
+    at = datetime.now(UTC)
+    batch = Batch("b", BatchStatus.PENDING, "", 1, 0, 0, 0, at, at, None, "", "", number, number)
+    return Changed(Change(number, batch), "", "b", final=False)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 1000])
+def test_little_more_is_kept_than_was_asked_for(limit: int) -> None:
+    history = History(limit)
+    most = 0
+    for number in range(limit * 3):
+        history.append(changed(number))
+        most = max(most, history.end - history.start)
+    assert limit <= most < min(limit * 2 + 1, limit + 300)
