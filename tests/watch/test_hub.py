@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from upload_server.domain import Caller, File, FileSpec, FileStatus, Source
+from upload_server.errors import ShuttingDown
 from upload_server.store import Command, Store, Targets
 from upload_server.store.open import open_store
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, WatchHub, WatchRequest
@@ -228,6 +229,15 @@ async def test_a_watcher_that_falls_behind_again_while_it_catches_up_hears_of_ev
             # The last of them is being sent while the next ones are handed over.
             heard += await hear_up_to(store.last_change, events)
     assert heard == list(range(heard[0], heard[0] + 12))
+
+
+async def test_a_drain_does_not_wait_for_the_rest_of_a_page(store: Store) -> None:
+    await announce_batch(store, 100)
+    async with running(store) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+        await anext(events)
+        hub.close()
+        with pytest.raises(ShuttingDown):
+            await anext(events)
 
 
 async def test_until_final_ends_after_the_last_end(store: Store) -> None:

@@ -124,13 +124,13 @@ class Stream:
         watcher.begin_to_catch_up()
         complete = False
         while not complete:
-            if self._hub.closing:
-                raise ShuttingDown
             page = await self._hub.store.read_changes(
                 self._request.targets, self._owner, self._cursor, PAGE, skip_final_upto
             )
             for change in page.changes:
                 await self._hub.turn()
+                if self._hub.closing:
+                    raise ShuttingDown
                 yield self._told(watcher, self._hub.changed(change))
             complete = page.complete
             if complete:
