@@ -9,7 +9,9 @@ import pytest
 from upload_server.domain import Batch, BatchStatus
 from upload_server.store import Change
 from upload_server.watch import Changed
+from upload_server.watch.everything import Everything, Reader
 from upload_server.watch.history import History
+from upload_server.watch.turns import Turns
 
 
 def changed(number: int) -> Changed:
@@ -26,3 +28,13 @@ def test_little_more_is_kept_than_was_asked_for(limit: int) -> None:
         history.append(changed(number))
         most = max(most, history.end - history.start)
     assert limit <= most < min(limit * 2 + 1, limit + 300)
+
+
+def test_of_files_without_end_little_progress_is_kept_for_who_never_reads() -> None:
+    everything = Everything(5)
+    reader = Reader(everything, Turns(), wants_progress=True)
+    reader.begin_to_catch_up()
+    for number in range(100):
+        reader.offer_progress(f"file {number}", 1)
+        everything.publish(changed(number))
+    assert 5 <= len(reader.progress) <= 10

@@ -69,6 +69,11 @@ class Reader(Watcher):
                 return changed
         return None
 
+    def offer_progress(self, file_id: str, bytes_received: int) -> None:
+        """Take the newest byte count, unless it would be forgotten: who never reads is told of ever more files."""
+        if not self.behind:
+            super().offer_progress(file_id, bytes_received)
+
     async def rest(self, due: float) -> None:
         """Wait for the next change, or as the others."""
         self._everything.waiting.add(self)
