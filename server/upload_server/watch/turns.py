@@ -32,11 +32,15 @@ class Turns:
     def give(self, waiter: asyncio.Future[None]) -> None:
         """End a stream's rest when it is its turn."""
         if self._left and not self._waiting:
-            self._take()
-            if not waiter.done():
-                waiter.set_result(None)
+            self._go_on(waiter)
         else:
             self._waiting.append(waiter)
+
+    def _go_on(self, waiter: asyncio.Future[None]) -> None:
+        # Its stream may have been left meanwhile.
+        if not waiter.done():
+            self._take()
+            waiter.set_result(None)
 
     def _take(self) -> None:
         self._left -= 1
@@ -48,8 +52,4 @@ class Turns:
         self._counting = False
         self._left = self._streams
         while self._left and self._waiting:
-            waiter = self._waiting.popleft()
-            # Its stream may have been left meanwhile.
-            if not waiter.done():
-                self._take()
-                waiter.set_result(None)
+            self._go_on(self._waiting.popleft())
