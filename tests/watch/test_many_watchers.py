@@ -94,9 +94,9 @@ class Listener:
             include_batch_files=self._random.random() < 0.5,
         )
 
-    async def listen(self, over: asyncio.Event) -> None:
-        """Until everything is over: watch for a while, leave at any moment, resume."""
-        while not over.is_set():
+    async def listen(self, stay: asyncio.Event, over: asyncio.Event) -> None:
+        """Watch for a while, leave at any moment, resume; at last stay until everything is over."""
+        while not stay.is_set():
             visit = asyncio.create_task(self._visit(lambda: False))
             await asyncio.wait([visit], timeout=self._random.expovariate(5))
             visit.cancel()
@@ -104,7 +104,7 @@ class Listener:
             if not visit.cancelled():
                 visit.result()
         async with asyncio.timeout(WAIT):
-            await self._visit(lambda: self._reached() >= self._world.store.last_change)
+            await self._visit(lambda: over.is_set() and self._reached() >= self._world.store.last_change)
         self._check_against(await everything(self._world.store))
 
     def _reached(self) -> int:
@@ -162,9 +162,11 @@ async def test_each_hears_every_end_once_in_order_and_no_progress_after_it(tmp_p
     tail = asyncio.create_task(world.hub.run())
     for _ in range(20):
         await world.initiate()
-    over = asyncio.Event()
-    listening = [asyncio.create_task(Listener(world, random).listen(over)) for _ in range(40)]
-    await asyncio.gather(*(world.work(60) for _ in range(6)))
+    stay, over = asyncio.Event(), asyncio.Event()
+    listening = [asyncio.create_task(Listener(world, random).listen(stay, over)) for _ in range(40)]
+    await asyncio.gather(*(world.work(50) for _ in range(6)))
+    stay.set()
+    await asyncio.gather(*(world.work(20) for _ in range(3)))
     over.set()
     await asyncio.gather(*listening)
     assert world.hub.open_watches == 0
