@@ -2,7 +2,7 @@
 
 Must not know any transport. A watcher is either *behind* (it reads pages of the store from its cursor on; a fresh
 stream starts behind, at 0) or *live* (it takes the changes that the hub's tail read, merged to the newest per target:
-from one history that all share who watch everything, or from what is kept for the ids it named). One that takes less
+from one history that all share who watch everything, or from what is kept for the ids it named). One that lags by more
 than is kept falls behind again: so live, slow and resumed watchers are one case. A few streams go on in each turn of
 the event loop (``turns``), so that calls are answered in between however many watch.
 """
