@@ -114,6 +114,18 @@ async def test_progress_known_before_the_end_is_not_told_after_it(store: Store, 
     assert kinds == [Bookmarked] * len(kinds)
 
 
+async def test_progress_that_comes_late_is_not_told_after_the_end(store: Store) -> None:
+    """Progress and a cancel in one commit: a page can tell the end before the loop hears of either."""
+    file_id = await announce(store)
+    request = WatchRequest(EVERYTHING, progress_interval=0.1)
+    async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, "")) as events:
+        await opened(events)
+        await store.cancel_file(file_id, command("CancelFile"))
+        assert isinstance(await anext(events), Changed)
+        hub.publish_progress(file_id, "", 1)
+        assert isinstance(await anext(events), Bookmarked)
+
+
 async def test_resting_watches_keep_nothing_of_what_they_sent(store: Store) -> None:
     file_ids = await announce_batch(store, 100)
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)))

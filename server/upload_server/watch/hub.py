@@ -6,6 +6,7 @@ Must not know what a stream makes of it.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 # Changes that are kept for one watcher of named ids; who takes less reads them from the store, by their ids.
 _KEPT_BY_NAME = 1000
+# Ends that are kept in mind; progress comes late by one commit at most.
+_ENDED_KEPT = 10_000
 # After a failed read the tail waits this long; watchers keep their cursor, so nothing is lost.
 _RETRY_SECONDS = 0.2
 # Changes times watchers by name that are handed out before other tasks get their turn: some milliseconds.
@@ -67,6 +70,8 @@ class WatchHub:
         self._everything = Everything(history)
         self._interests = Interests()
         self._turns = Turns()
+        # A page may tell an end before the loop hears of its commit, and of progress that was in the same one.
+        self._ended: OrderedDict[str, None] = OrderedDict()
         store.on_commit(self._committed.set)
 
     @property
@@ -93,8 +98,8 @@ class WatchHub:
             watcher.wake()
 
     def publish_progress(self, file_id: str, batch_id: str, bytes_received: int) -> None:
-        """Hand on how far an open upload is; must not be called once its file is final."""
-        if not self._interests.watchers:
+        """Hand on how far an open upload is; nothing if somebody was told the file's end already."""
+        if not self._interests.watchers or file_id in self._ended:
             return
         for watcher in self._interests.of_file(file_id, batch_id):
             if watcher.wants_progress:
@@ -156,6 +161,12 @@ class WatchHub:
             named = Named(min(self._history, _KEPT_BY_NAME), self._turns, wants_progress=wants_progress)
             with self._interests.named(named, targets):
                 yield named
+
+    def told_end(self, key: str) -> None:
+        """Take note that a stream tells the end of ``key``: no progress may come after it."""
+        self._ended[key] = None
+        if len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)
 
     async def turn(self) -> None:
         """Wait until a stream may go on: calls come in between."""

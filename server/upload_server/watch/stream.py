@@ -38,6 +38,9 @@ class Hub(Protocol):
     def bookmark_interval(self) -> float:
         """Seconds of silence after which a bookmark is due."""
 
+    def told_end(self, key: str) -> None:
+        """Take note that a stream tells the end of ``key``: no progress may come after it."""
+
     async def turn(self) -> None:
         """Wait until a stream may go on: calls come in between."""
 
@@ -158,6 +161,8 @@ class Stream:
             self._awaited.discard(changed.key)
             # A page can be ahead of the tail: no progress after the end.
             watcher.settle(changed.key)
+            if watcher.wants_progress:
+                self._hub.told_end(changed.key)
         return changed
 
     def _next_progress(self, watcher: Watcher, now: float) -> Progressed | None:
