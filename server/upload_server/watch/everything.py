@@ -50,9 +50,6 @@ class Reader(Watcher):
     def begin_to_catch_up(self) -> None:
         """Leave to the store what was handed out so far."""
         self._position = self._everything.history.end
-        # Of what has ended meanwhile nothing may be said that a fresh stream's pages, which leave out ends, do not say.
-        self.progress.clear()
-        self.ticked.clear()
 
     @property
     def has_more(self) -> bool:
