@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Made anew when a dependency changes: what the service and its client need, and everything.
 SERVICE := $(VENV)/.service
 STAMP := $(VENV)/.installed
-DEPENDENCIES := pyproject.toml clients/python/pyproject.toml constraints.txt tools/setup.sh
+DEPENDENCIES := pyproject.toml clients/python/pyproject.toml server/transcoder/pyproject.toml constraints.txt tools/setup.sh
 ARGS ?=
 
 .PHONY: help
@@ -54,7 +54,7 @@ soak: setup ## Of that only the soak: cancelled uploads and broken watches by th
 lint: setup ## Check style, types, import directions and protos
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy server/upload_server clients/python/upload tests tools
+	@$(BIN)/mypy server/upload_server server/transcoder/transcoder clients/python/upload tests tools
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/lint_protos.sh
 
 .PHONY: format

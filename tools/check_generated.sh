@@ -2,7 +2,7 @@
 # The generated files are what the generators make of the protos today: fails on any difference or untracked file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-generated=(clients/python/upload/v1 clients/go server/upload_server/web/openapi/openapi.json deploy/upload.binpb)
+generated=(clients/python/upload/v1 clients/go server/upload_server/doors/http/openapi/openapi.json deploy/upload.binpb)
 
 buf generate
 python -m tools.descriptor_set deploy/upload.binpb

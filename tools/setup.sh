@@ -15,7 +15,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 fi
 
 echo "Installing into $venv ($what); this takes a minute the first time." >&2
-arguments=(--constraint constraints.txt --editable "clients/python[cli]" --editable .)
+arguments=(--constraint constraints.txt --editable "clients/python[cli]" --editable server/transcoder --editable .)
 [ "$what" = service ] || arguments+=(--group dev --group bench)
 if command -v uv >/dev/null 2>&1; then
   [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"

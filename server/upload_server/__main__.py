@@ -17,11 +17,11 @@ import structlog
 import uvloop
 
 from upload_server import __version__
-from upload_server.arguments import ExactParser, add_operations
 from upload_server.config import Config, ConfigError, add_options, load, mistyped, option_meant
-from upload_server.errors import CannotStart
-from upload_server.heap import share_one_heap
-from upload_server.telemetry import BackgroundStream, configure_logging
+from upload_server.domain.errors import CannotStart
+from upload_server.process import BackgroundStream, configure_logging
+from upload_server.process.heap import share_one_heap
+from upload_server.upkeep.arguments import ExactParser, add_operations
 
 log = structlog.get_logger("upload_server")
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     if command in _OPERATIONS:
         # Imported late, as below. They say what they find on standard output, and write no log.
-        from upload_server.operations import run  # noqa: PLC0415
+        from upload_server.upkeep.commands import run  # noqa: PLC0415
 
         return run(command, config, options)
     stream = BackgroundStream(sys.stderr)

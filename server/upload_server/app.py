@@ -14,36 +14,36 @@ from pathlib import Path
 
 import structlog
 
+from transcoder import build_app
 from upload_server import __version__
-from upload_server.audit.sealer import Sealer
-from upload_server.check.orphans import OrphanCount
 from upload_server.config import Config
-from upload_server.domain import Source
-from upload_server.errors import CannotStart, UploadError
-from upload_server.heap import Heap
+from upload_server.domain.errors import CannotStart, UploadError
+from upload_server.domain.states import Source
+from upload_server.doors.calls import Calls, Gate, Gates
+from upload_server.doors.http.app import WebApp
+from upload_server.doors.http.asgi import Application
+from upload_server.doors.http.faults import fault_details
+from upload_server.doors.http.guard import Guard
+from upload_server.doors.http.pages import default_pages
+from upload_server.doors.http.server import HttpServer, bind
+from upload_server.doors.rpc.server import SERVICE, GrpcServer
+from upload_server.doors.rpc.servicer import UploadServicer
+from upload_server.doors.tus import TusDoor
+from upload_server.doors.websocket import WebSocketDoor
 from upload_server.ingest import Ingest
-from upload_server.janitor import Janitor
-from upload_server.journal import Journal
-from upload_server.rpc.calls import Calls, Gate, Gates
-from upload_server.rpc.server import SERVICE, GrpcServer
-from upload_server.rpc.servicer import UploadServicer
+from upload_server.process import Metrics
+from upload_server.process.heap import Heap
 from upload_server.service import Uploads
 from upload_server.sink.disk import DiskSink
-from upload_server.store import Store
 from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.options import StoreOptions
-from upload_server.telemetry import Metrics
-from upload_server.transcoding import build_app
+from upload_server.store.protocol import Store
+from upload_server.upkeep.janitor import Janitor
+from upload_server.upkeep.journal import Journal
+from upload_server.upkeep.orphans import OrphanCount
+from upload_server.upkeep.sealer import Sealer
 from upload_server.watch import WatchHub
-from upload_server.web.app import WebApp
-from upload_server.web.asgi import Application
-from upload_server.web.faults import fault_details
-from upload_server.web.guard import Guard
-from upload_server.web.pages import default_pages
-from upload_server.web.server import HttpServer, bind
-from upload_server.web.tus import TusDoor
-from upload_server.web.websocket import WebSocketDoor
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from upload_server.hosts import Origin, is_host_name, is_loopback_name
+from upload_server.process.hosts import Origin, is_host_name, is_loopback_name
 
 MIB = 1024 * 1024
 _DAY = 24 * 3600

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
-from upload_server.domain import (
+from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
+from upload_server.domain.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
+from upload_server.domain.states import (
     AuditEvent,
     Batch,
     Caller,
@@ -24,12 +26,10 @@ from upload_server.domain import (
     FileSpec,
     FileStatus,
 )
-from upload_server.errors import NotFound, NotInState, WriterReplaced
-from upload_server.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
+from upload_server.domain.tokens import ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Ingest
-from upload_server.janitor import Janitor
-from upload_server.store import Audited, Command, Result, Store, Targets
-from upload_server.tokens import ResumeToken, decode_page_token, encode_page_token
+from upload_server.store.protocol import Audited, Command, Result, Store, Targets
+from upload_server.upkeep.janitor import Janitor
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
 T = TypeVar("T")

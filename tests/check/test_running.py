@@ -18,14 +18,14 @@ from support.doors import Refusal
 from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer
 from upload.v1 import upload_pb2 as pb
-from upload_server.check.findings import Finding, Mend, Report
-from upload_server.check.mend import mend
-from upload_server.check.rows import check_debt
-from upload_server.check.storage import Storage
 from upload_server.sink.disk import DiskSink
 from upload_server.store.inspection import Debt
 from upload_server.store.sqlite.inspecting import SqliteInspection
 from upload_server.store.sqlite.mending import SqliteMending
+from upload_server.upkeep.check.findings import Finding, Mend, Report
+from upload_server.upkeep.check.mend import mend
+from upload_server.upkeep.check.rows import check_debt
+from upload_server.upkeep.check.storage import Storage
 
 ORPHANS = "upload_orphan_bytes "
 

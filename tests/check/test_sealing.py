@@ -22,15 +22,15 @@ from check.installation import NOBODY, Installation
 from support.grpc_upload import stub_on
 from support.process import ServerProcess, StartServer
 from upload.v1 import upload_pb2 as pb
-from upload_server.audit.chain import form_of, link, origin
-from upload_server.audit.sealer import Pace, Sealer
-from upload_server.domain import AuditEvent, Caller, FileSpec, Source
-from upload_server.errors import DatabaseFailure
-from upload_server.store import Command, Seal, Store
+from upload_server.domain.chain import Seal, form_of, link, origin
+from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.states import AuditEvent, Caller, FileSpec, Source
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Command, Store
 from upload_server.store.sqlite import SqliteStore
 from upload_server.store.sqlite.schema import prepare
+from upload_server.upkeep.sealer import Pace, Sealer
 
 QUICK = Pace(chunk=7, linger=0.0, rest_share=0.0, retry=0.01, retry_damaged=0.01)
 EVENT = AuditEvent(

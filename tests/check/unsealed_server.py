@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.process import ServerProcess
 from upload_server.__main__ import main
-from upload_server.audit import sealer
+from upload_server.upkeep import sealer
 
 
 class Unsealed(ServerProcess):

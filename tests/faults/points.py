@@ -64,8 +64,8 @@ FUNCTIONS: Mapping[str, Point] = {
 # Hit while it starts or stops; a test has to stop the server for the second kind.
 AT_START: Mapping[str, Point] = {
     "open-database": Point(f"{_SQLITE}.committer", "Committer._open"),
-    "sweep": Point("upload_server.janitor", "Janitor.sweep_orphans"),
-    "first-deletions": Point("upload_server.janitor", "Janitor.delete_owed"),
+    "sweep": Point("upload_server.upkeep.janitor", "Janitor.sweep_orphans"),
+    "first-deletions": Point("upload_server.upkeep.janitor", "Janitor.delete_owed"),
 }
 AT_STOP: Mapping[str, Point] = {
     "drain": Point("upload_server.app", "Service._drain"),

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ingest.world import CALLER, KIB, MIB, open_world, send
-from upload_server.domain import FileStatus
+from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits
-from upload_server.janitor import Janitor
+from upload_server.upkeep.janitor import Janitor
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64 * MIB

@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from ingest.world import CALLER, KIB, MIB, World, open_world, send
-from upload_server.domain import FileStatus
-from upload_server.errors import DatabaseFailure, StorageFailure
+from upload_server.domain.errors import DatabaseFailure, StorageFailure
+from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
 
 SOON = 0.02

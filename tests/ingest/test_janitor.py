@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from ingest.world import CALLER, KIB, World, open_world, send
-from upload_server.domain import FileStatus
-from upload_server.errors import DatabaseFailure
-from upload_server.janitor import Janitor
-from upload_server.store import OwedDeletion
+from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.states import FileStatus
+from upload_server.store.protocol import OwedDeletion
+from upload_server.upkeep.janitor import Janitor
 
 HOUR = 3600.0
 DAY = 24 * HOUR

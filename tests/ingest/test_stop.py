@@ -13,14 +13,14 @@ import pytest
 
 from ingest.world import CALLER, KIB, MIB, World, open_world, send
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain import FileStatus
-from upload_server.errors import FileNotCancellable, ShuttingDown, UploadCancelled, UploadIdle
+from upload_server.domain.errors import FileNotCancellable, ShuttingDown, UploadCancelled, UploadIdle
+from upload_server.domain.states import FileStatus
+from upload_server.doors.rpc.inbox import Inbox
+from upload_server.doors.rpc.upload_stream import Data, UploadMessage, UploadStream, size_of
 from upload_server.ingest import Limits, Upload
-from upload_server.janitor import Janitor
-from upload_server.rpc.inbox import Inbox
-from upload_server.rpc.upload_stream import Data, UploadMessage, UploadStream, size_of
+from upload_server.process import Metrics
 from upload_server.service import Uploads
-from upload_server.telemetry import Metrics
+from upload_server.upkeep.janitor import Janitor
 from upload_server.watch import WatchHub
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ingest.world import CALLER, KIB, MIB, World, open_world, send
-from upload_server.domain import FileStatus
-from upload_server.errors import StorageFailure, WriterReplaced
+from upload_server.domain.errors import StorageFailure, WriterReplaced
+from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
 
 FAR = Limits(lag_bytes=64 * KIB, hop_bytes=64 * KIB)

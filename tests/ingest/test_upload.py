@@ -10,8 +10,7 @@ import uuid
 import pytest
 
 from ingest.world import CALLER, KIB, MIB, World, send
-from upload_server.domain import FileStatus
-from upload_server.errors import (
+from upload_server.domain.errors import (
     ChecksumMismatch,
     FileNotFound,
     FileNotWritable,
@@ -19,6 +18,7 @@ from upload_server.errors import (
     SizeExceeded,
     UploadIncomplete,
 )
+from upload_server.domain.states import FileStatus
 
 
 def digest(data: bytes) -> str:

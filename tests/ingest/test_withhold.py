@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ingest.world import CALLER, KIB, MIB, World
-from upload_server.domain import FileStatus
+from upload_server.domain.states import FileStatus
 
 
 async def test_withheld_bytes_leave_no_trace_when_the_stream_is_closed(world: World) -> None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from upload_server.domain import Caller, CancelledFile, File, FileSpec, Source
+from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.threads import Threads
-from upload_server.sink import Chunk, SinkFile
 from upload_server.sink.disk import DiskSink
-from upload_server.store import Audited, Claim, Command, OwedDeletion, Result
+from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Audited, Claim, Command, OwedDeletion, Result
 from upload_server.store.sqlite import SqliteStore
 
 CALLER = Caller(Source.GRPC)

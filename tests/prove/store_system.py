@@ -13,11 +13,11 @@ from pathlib import Path
 from prove.model import Refused
 from prove.systems import Views, digest
 from prove.views import BatchView, EventView, FileView, micros, of_domain
-from upload_server.domain import Batch, Caller, FailureReason, File, FileSpec, FileStatus, Source
-from upload_server.errors import UploadError
+from upload_server.domain.errors import UploadError
+from upload_server.domain.states import Batch, Caller, FailureReason, File, FileSpec, FileStatus, Source
 from upload_server.service import Fields, fingerprint
-from upload_server.store import Command, Targets
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Command, Targets
 from upload_server.store.sqlite import SqliteStore
 
 

@@ -17,7 +17,7 @@ from prove.history import Recorder
 from prove.server_system import as_json
 from support.doors import Json
 from upload.v1 import upload_pb2 as pb
-from upload_server.tokens import ResumeToken
+from upload_server.domain.tokens import ResumeToken
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from upload_server.web.server import bind
+from upload_server.doors.http.server import bind
 
 # What was accepted for a connection and has not been sent yet (linux/sockios.h).
 SIOCOUTQNSD = 0x894B

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from upload_server.web.server import VANISHED_SECONDS, bind
+from upload_server.doors.http.server import VANISHED_SECONDS, bind
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such bound")

@@ -11,9 +11,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.text_format import Parse
 
+from transcoder import TranscodingConfigError, build_app
 from transcoding import toy_pb2
 from transcoding.asgi_client import request
-from upload_server.transcoding import TranscodingConfigError, build_app
 
 DEPENDENCIES = (
     "google/protobuf/descriptor.proto",

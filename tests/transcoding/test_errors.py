@@ -10,10 +10,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
+from transcoder import Fault, FaultKind
 from transcoding.asgi_client import Answer, request
 from transcoding.toy_pb2 import Child
 from transcoding.toy_service import Toy, make_toy
-from upload_server.transcoding import Fault, FaultKind
 
 STATUSES = {
     1: 499,
@@ -90,7 +90,7 @@ async def test_details_that_are_no_status_do_not_hide_the_error(toy: Toy) -> Non
 
 
 def _outcome(details: Sequence[Any]) -> Any:
-    from upload_server.transcoding.status import Outcome  # noqa: PLC0415
+    from transcoder.status import Outcome  # noqa: PLC0415
 
     return Outcome(grpc.StatusCode.FAILED_PRECONDITION, "m", details)
 

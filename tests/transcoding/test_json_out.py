@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.struct_pb2 import Value
+from transcoder.printer import JsonPrinter, PrintStyle
 
 from transcoding import toy_legacy_pb2
 from transcoding.toy_pb2 import Child, Everything
-from upload_server.transcoding.printer import JsonPrinter, PrintStyle
 
 POOL = descriptor_pool.Default()
 

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
+from transcoder import HttpContext
 from transcoding.asgi_client import Exchange, request
 from transcoding.toy_service import Toy, make_toy
-from upload_server.transcoding import HttpContext
 
 
 async def context_of(toy: Toy, headers: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from google.api.http_pb2 import HttpRule
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2
 from google.protobuf.message import Message
 
+from transcoder import build_app
 from transcoding.asgi_client import request
-from upload_server.transcoding import build_app
 
 METHODS = sorted({"Extensions", *(name for name in dir(Message) if not name.startswith("_"))})
 LABEL = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL

@@ -10,12 +10,12 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transcoder.jsontext import parse_json
+from transcoder.parser import JsonParser, map_entry
+from transcoder.printer import JsonPrinter, PrintStyle
 
 from transcoding import toy_edition_pb2, toy_legacy_pb2
 from transcoding.toy_pb2 import Everything
-from upload_server.transcoding.jsontext import parse_json
-from upload_server.transcoding.parser import JsonParser, map_entry
-from upload_server.transcoding.printer import JsonPrinter, PrintStyle
 
 POOL = descriptor_pool.Default()
 PRINTER = JsonPrinter(POOL, PrintStyle())

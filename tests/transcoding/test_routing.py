@@ -1,11 +1,11 @@
 """Which method a request reaches, and what its path variables hold."""
 
 import pytest
+from transcoder.router import CollisionError, Router
+from transcoder.template import TemplateError, parse_template
 
 from transcoding.asgi_client import request
 from transcoding.toy_service import Toy
-from upload_server.transcoding.router import CollisionError, Router
-from upload_server.transcoding.template import TemplateError, parse_template
 
 
 def router_of(*routes: str) -> Router[str]:

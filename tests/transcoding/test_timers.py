@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-
-from upload_server.transcoding.timers import Limit, Timers
+from transcoder.timers import Limit, Timers
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.005, 0.03])

@@ -14,8 +14,8 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from google.rpc.status_pb2 import Status
 
+from transcoder import HttpContext, Transcoder, build_app
 from transcoding import toy_edition_pb2, toy_legacy_pb2, toy_pb2
-from upload_server.transcoding import HttpContext, Transcoder, build_app
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 

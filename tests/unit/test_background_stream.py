@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
-from upload_server.telemetry import BackgroundStream
+from upload_server.process import BackgroundStream
 
 
 class SlowStream(io.StringIO):

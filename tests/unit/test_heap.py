@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from upload_server.heap import Heap
+from upload_server.process.heap import Heap
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 
@@ -59,7 +59,7 @@ def test_what_lies_free_is_given_back_once() -> None:
 @pytest.mark.usefixtures("hole")
 async def test_without_a_free_descriptor_it_looks_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop that ends would end the server: it must outlive a flood that took every descriptor."""
-    monkeypatch.setattr("upload_server.heap._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("upload_server.process.heap._LOOK_SECONDS", 0.0)
     before = resident()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     looking = asyncio.create_task(Heap().run())

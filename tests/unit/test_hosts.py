@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from upload_server.hosts import Origin, is_loopback_name
+from upload_server.process.hosts import Origin, is_loopback_name
 
 
 def test_origins_are_compared_by_scheme_host_and_port() -> None:

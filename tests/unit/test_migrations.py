@@ -13,10 +13,10 @@ import pytest
 from peewee import BigIntegerField, CharField, DateTimeField, IntegerField, Model, SqliteDatabase
 from playhouse.migrations import MigrationError
 
-from upload_server.domain import Batch, BatchStatus, Caller, File, FileStatus, Source
-from upload_server.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
-from upload_server.store import Change, Command, Store, Targets
+from upload_server.domain.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
+from upload_server.domain.states import Batch, BatchStatus, Caller, File, FileStatus, Source
 from upload_server.store.open import migrate_store, open_store
+from upload_server.store.protocol import Change, Command, Store, Targets
 from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
 
 INITIAL = "0001_initial"

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from upload_server.ports import PortUnavailable, listen
+from upload_server.process.ports import PortUnavailable, listen
 
 
 def test_a_port_in_use_names_the_option_that_chose_it() -> None:

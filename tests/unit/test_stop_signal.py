@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from upload_server.domain import File, FileStatus
-from upload_server.errors import ShuttingDown, UploadCancelled, UploadIdle, WriterReplaced
+from upload_server.domain.errors import ShuttingDown, UploadCancelled, UploadIdle, WriterReplaced
+from upload_server.domain.states import File, FileStatus
 from upload_server.ingest import StopSignal
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)

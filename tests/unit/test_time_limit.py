@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from upload_server.rpc.time_limit import TimeLimit
+from upload_server.doors.time_limit import TimeLimit
 
 
 async def limited(limit: TimeLimit, seconds: float) -> str:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from upload_server.domain import Batch, BatchStatus
-from upload_server.store import Change
+from upload_server.domain.states import Batch, BatchStatus
+from upload_server.store.protocol import Change
 from upload_server.watch import Changed
 from upload_server.watch.everything import Everything, Reader
 from upload_server.watch.history import History

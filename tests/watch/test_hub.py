@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from upload_server.domain import Caller, File, FileSpec, FileStatus, Source
-from upload_server.errors import ShuttingDown
-from upload_server.store import Command, Store, Targets
+from upload_server.domain.errors import ShuttingDown
+from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.store.open import open_store
+from upload_server.store.protocol import Command, Store, Targets
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, WatchHub, WatchRequest
 
 Events = AsyncGenerator[WatchEvent, None]

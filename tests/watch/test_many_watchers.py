@@ -12,10 +12,10 @@ from random import Random
 import pytest
 
 from contract.store.kit import EVERYTHING, batch_of, command, everything, now, pending
-from upload_server.errors import UploadError
-from upload_server.store import Change, Store, Targets
+from upload_server.domain.errors import UploadError
+from upload_server.domain.tokens import ResumeToken
 from upload_server.store.open import open_store
-from upload_server.tokens import ResumeToken
+from upload_server.store.protocol import Change, Store, Targets
 from upload_server.watch import Changed, Progressed, WatchEvent, WatchHub, WatchRequest
 from upload_server.watch.events import key_of
 

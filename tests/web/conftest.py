@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 import pytest
 import uvloop
 
-from upload_server.web.asgi import Application
-from upload_server.web.server import HttpServer, bind
+from upload_server.doors.http.asgi import Application
+from upload_server.doors.http.server import HttpServer, bind
 
 Serve = Callable[..., Awaitable[HttpServer]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

@@ -13,21 +13,21 @@ from typing import Any
 
 import websockets
 
-from upload_server.domain import Caller, File, FileSpec, FileStatus, Source
+from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
+from upload_server.doors.http.app import WebApp
+from upload_server.doors.http.asgi import Receive, Scope, Send, respond
+from upload_server.doors.http.guard import Guard
+from upload_server.doors.http.pages import default_pages
+from upload_server.doors.http.server import HttpServer, bind
+from upload_server.doors.websocket import WebSocketDoor
 from upload_server.ingest import Ingest
-from upload_server.janitor import Janitor
+from upload_server.process import Metrics
 from upload_server.service import Uploads
 from upload_server.sink.disk import DiskSink
-from upload_server.store import Store, Targets
 from upload_server.store.open import open_store
-from upload_server.telemetry import Metrics
+from upload_server.store.protocol import Store, Targets
+from upload_server.upkeep.janitor import Janitor
 from upload_server.watch import WatchHub
-from upload_server.web.app import WebApp
-from upload_server.web.asgi import Receive, Scope, Send, respond
-from upload_server.web.guard import Guard
-from upload_server.web.pages import default_pages
-from upload_server.web.server import HttpServer, bind
-from upload_server.web.websocket import WebSocketDoor
 
 WAIT = 10.0
 ANYBODY = Caller(Source.HTTP)

@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
-from upload_server.errors import DatabaseFailure
-from upload_server.telemetry import Metrics
-from upload_server.web.app import WebApp
-from upload_server.web.asgi import Receive, Scope, Send, respond
-from upload_server.web.pages import default_pages
+from upload_server.domain.errors import DatabaseFailure
+from upload_server.doors.http.app import WebApp
+from upload_server.doors.http.asgi import Receive, Scope, Send, respond
+from upload_server.doors.http.pages import default_pages
+from upload_server.process import Metrics
 from web.conftest import Serve
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import websockets
 
-from upload_server.web.asgi import Receive, Scope, Send
-from upload_server.web.server import HttpServer
+from upload_server.doors.http.asgi import Receive, Scope, Send
+from upload_server.doors.http.server import HttpServer
 from web.conftest import Serve
 from web.raw import RawPeer
 

@@ -10,9 +10,9 @@ import websockets
 from google.protobuf.json_format import ParseDict
 from google.rpc.status_pb2 import Status
 
-from upload_server.hosts import Origin
-from upload_server.web.asgi import Receive, Scope, Send, respond
-from upload_server.web.guard import Guard
+from upload_server.doors.http.asgi import Receive, Scope, Send, respond
+from upload_server.doors.http.guard import Guard
+from upload_server.process.hosts import Origin
 from web.conftest import Serve
 from web.raw import RawPeer
 

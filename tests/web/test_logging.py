@@ -16,8 +16,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upload_server.telemetry import configure_logging
-from upload_server.telemetry.logging import MAX_TEXT, MAX_TRACEBACK, safe_text
+from upload_server.process import configure_logging
+from upload_server.process.logging import MAX_TEXT, MAX_TRACEBACK, safe_text
 
 HOSTILE = [
     "a\n2024-01-01T00:00:00Z INFO     file.changed file_id=forged",

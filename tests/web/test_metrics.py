@@ -6,7 +6,7 @@ import time
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from upload_server.telemetry import Metrics
+from upload_server.process import Metrics
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:

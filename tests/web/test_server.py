@@ -9,9 +9,9 @@ import time
 import httpx
 import pytest
 
-from upload_server.web import protocols
-from upload_server.web.asgi import Receive, Scope, Send, respond
-from upload_server.web.server import HttpServer, bind
+from upload_server.doors.http import protocols
+from upload_server.doors.http.asgi import Receive, Scope, Send, respond
+from upload_server.doors.http.server import HttpServer, bind
 from web.conftest import Serve
 from web.raw import RawPeer
 

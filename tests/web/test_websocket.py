@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from upload_server.domain import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
-from upload_server.errors import DatabaseFailure
+from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
+from upload_server.doors.websocket.cancels import LOST_REASON, CloseCancels
 from upload_server.service import Uploads
-from upload_server.web.websocket.cancels import LOST_REASON, CloseCancels
 from web.place import ANYBODY, Place
 from web.raw import RawPeer
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 from google.rpc.code_pb2 import Code
+from transcoder.status import HTTP_STATUS
 
-from upload_server import errors
-from upload_server.rpc.errors import code_of
-from upload_server.transcoding import Fault, FaultKind
-from upload_server.transcoding.status import HTTP_STATUS
+from transcoder import Fault, FaultKind
+from upload_server.domain import errors
+from upload_server.doors.errors import code_of
 
 Json = dict[str, Any]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from upload_server import errors
-from upload_server.domain import Batch, BatchStatus, File, FileStatus
-from upload_server.rpc.convert import batch_to_proto, file_to_proto
-from upload_server.rpc.errors import to_status
-from upload_server.web.asgi import to_json
+from upload_server.domain import errors
+from upload_server.domain.states import Batch, BatchStatus, File, FileStatus
+from upload_server.doors.convert import batch_to_proto, file_to_proto
+from upload_server.doors.errors import to_status
+from upload_server.doors.http.asgi import to_json
 
 Json = dict[str, Any]
 

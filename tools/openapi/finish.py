@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from tools.openapi import extra
 from tools.openapi.errors import reasons_in, responses, share
 from tools.openapi.examples import ANSWERS, BATCH_ID, ERRORS, FILE_ID, REQUESTS, TOKEN
-from upload_server import fields
+from upload_server.domain import fields
 
 Json = dict[str, Any]
 

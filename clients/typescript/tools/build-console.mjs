@@ -7,7 +7,7 @@ import { build } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 process.chdir(root);
-const home = "../../server/upload_server/web/console";
+const home = "../../server/upload_server/doors/http/console";
 const checking = process.argv.includes("--check");
 const out = checking ? mkdtempSync(join(tmpdir(), "console-")) : home;
 mkdirSync(out, { recursive: true });

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from upload_server.sink import Chunk, Sink
+from upload_server.sink.protocol import Chunk, Sink
 
 # Read at once; hashing lets other threads run meanwhile.
 _READ_BYTES = 1024 * 1024

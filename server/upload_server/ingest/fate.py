@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from upload_server.errors import StorageFailure, UploadError
+from upload_server.domain.errors import StorageFailure, UploadError
 from upload_server.ingest.signal import StopSignal
 
 log = structlog.get_logger(__name__)

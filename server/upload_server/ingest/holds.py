@@ -10,7 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from upload_server.domain import File
+from upload_server.domain.states import File
 
 
 class Holds:

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from upload_server.ingest.holds import Holds
 from upload_server.ingest.threads import Threads
-from upload_server.sink import Sink
-from upload_server.store import Audited, Store
+from upload_server.sink.protocol import Sink
+from upload_server.store.protocol import Audited, Store
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -16,16 +16,16 @@ from datetime import datetime
 
 import structlog
 
-from upload_server.domain import Caller, File, FileStatus, Source
-from upload_server.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
+from upload_server.domain.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
+from upload_server.domain.states import Caller, File, FileStatus, Source
 from upload_server.ingest.holds import Holds
 from upload_server.ingest.parts import IngestObserver, Limits, Memory, NoObserver, Parts, Tasks
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
 from upload_server.ingest.threads import Threads
 from upload_server.ingest.upload import Upload
-from upload_server.sink import Sink, SinkFile
-from upload_server.store import Audited, Command, Store
+from upload_server.sink.protocol import Sink, SinkFile
+from upload_server.store.protocol import Audited, Command, Store
 
 log = structlog.get_logger(__name__)
 

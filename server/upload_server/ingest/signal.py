@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from upload_server.errors import Stopped, UploadCancelled, WriterReplaced
+from upload_server.domain.errors import Stopped, UploadCancelled, WriterReplaced
 
 
 class StopSignal:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from upload_server.domain import File
-from upload_server.errors import UploadCancelled
+from upload_server.domain.errors import UploadCancelled
+from upload_server.domain.states import File
 from upload_server.ingest.digest import Digest
 from upload_server.ingest.fate import Fate, Marks
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.syncer import Syncer
-from upload_server.sink import Chunk, SinkFile
+from upload_server.sink.protocol import Chunk, SinkFile
 
 log = structlog.get_logger(__name__)
 

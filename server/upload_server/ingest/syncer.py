@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 
-from upload_server.domain import File, FileStatus
-from upload_server.errors import FileNotWritable, UploadCancelled, WriterReplaced
+from upload_server.domain.errors import FileNotWritable, UploadCancelled, WriterReplaced
+from upload_server.domain.states import File, FileStatus
 from upload_server.ingest.fate import Fate, Marks
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
-from upload_server.sink import SinkFile
+from upload_server.sink.protocol import SinkFile
 
 
 class Syncer:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Coroutine
 
 import structlog
 
-from upload_server.domain import Caller, FailureReason, File
-from upload_server.errors import ChecksumMismatch, SizeExceeded, Stopped, UploadIncomplete
+from upload_server.domain.errors import ChecksumMismatch, SizeExceeded, Stopped, UploadIncomplete
+from upload_server.domain.states import Caller, FailureReason, File
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
-from upload_server.sink import Chunk
-from upload_server.store import Claim, Command, Result
+from upload_server.sink.protocol import Chunk
+from upload_server.store.protocol import Claim, Command, Result
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from upload_server.sink import Chunk, SinkFile
+from upload_server.sink.protocol import Chunk, SinkFile
 
 # Ids are UUIDv4 text of ours. Whatever else comes here could be a path, so it is refused.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

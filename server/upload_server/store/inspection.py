@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from upload_server.domain import AuditEvent
-from upload_server.store import Seal
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import AuditEvent
 
 
 class Damaged(Exception):

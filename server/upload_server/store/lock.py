@@ -9,7 +9,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from upload_server.errors import CannotStart
+from upload_server.domain.errors import CannotStart
 
 
 class AlreadyInUse(CannotStart):

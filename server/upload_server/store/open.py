@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from upload_server.errors import CannotStart
-from upload_server.store import Store
+from upload_server.domain.errors import CannotStart
 from upload_server.store.lock import lock_database
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Store
 from upload_server.store.sqlite import SqliteStore
 from upload_server.store.sqlite.schema import prepare, said_of
 

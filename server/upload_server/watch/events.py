@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from upload_server.domain import Batch, File
-from upload_server.store import Change, Targets
-from upload_server.tokens import ResumeToken
+from upload_server.domain.states import Batch, File
+from upload_server.domain.tokens import ResumeToken
+from upload_server.store.protocol import Change, Targets
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import structlog
 
-from upload_server.errors import UploadError
-from upload_server.store import Change, Store, Targets
-from upload_server.tokens import ResumeToken
+from upload_server.domain.errors import UploadError
+from upload_server.domain.tokens import ResumeToken
+from upload_server.store.protocol import Change, Store, Targets
 from upload_server.watch.events import Changed, WatchEvent, WatchRequest, key_of
 from upload_server.watch.everything import Everything, Reader
 from upload_server.watch.interests import Interests

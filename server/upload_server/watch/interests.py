@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 
-from upload_server.domain import Batch, File
-from upload_server.store import Targets
+from upload_server.domain.states import Batch, File
+from upload_server.store.protocol import Targets
 from upload_server.watch.named import Named
 from upload_server.watch.watcher import Watcher
 

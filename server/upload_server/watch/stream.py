@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from upload_server.errors import ShuttingDown
-from upload_server.store import Change, Changes, Store
+from upload_server.domain.errors import ShuttingDown
+from upload_server.store.protocol import Change, Changes, Store
 from upload_server.watch.events import Bookmarked, Changed, Progressed, WatchEvent, WatchRequest, key_of
 from upload_server.watch.watcher import Watcher
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from upload_server.sink import Sink
 from upload_server.sink.disk import DiskSink
+from upload_server.sink.protocol import Sink
 
 
 @pytest.fixture(params=["disk"])

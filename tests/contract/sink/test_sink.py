@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from upload_server.sink import Sink
+from upload_server.sink.protocol import Sink
 
 KIB = 1024
 

@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 
 from contract.store.kit import Backend
-from upload_server.store import Store
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Store
 
 
 class SqliteBackend:

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from upload_server.domain import Caller, FileSpec, Source
-from upload_server.errors import UploadError
-from upload_server.store import Command, Store
+from upload_server.domain.errors import UploadError
+from upload_server.domain.states import Caller, FileSpec, Source
 from upload_server.store.open import open_store
+from upload_server.store.protocol import Command, Store
 
 
 def say(**fields: Any) -> None:

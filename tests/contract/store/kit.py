@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from upload_server.domain import (
+from upload_server.domain.states import (
     NEXT_BATCH,
     NEXT_FILE,
     AuditEvent,
@@ -22,8 +22,8 @@ from upload_server.domain import (
     Source,
     roll_up,
 )
-from upload_server.store import Change, Command, Store, Targets
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Change, Command, Store, Targets
 
 EVERYTHING = Targets(all=True)
 

@@ -21,8 +21,7 @@ from contract.store.kit import (
     steps,
     uploading,
 )
-from upload_server.domain import BatchStatus, FailureReason, File, FileStatus, Source
-from upload_server.errors import (
+from upload_server.domain.errors import (
     BatchNotCancellable,
     BatchNotFound,
     FileNotCancellable,
@@ -31,7 +30,8 @@ from upload_server.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.store import Store
+from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
+from upload_server.store.protocol import Store
 
 
 @pytest.mark.parametrize("make", [pending, uploading])

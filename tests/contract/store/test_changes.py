@@ -20,9 +20,9 @@ from contract.store.kit import (
     pending,
     uploading,
 )
-from upload_server.domain import Batch, File
-from upload_server.errors import BatchNotFound, FileNotFound, UploadError
-from upload_server.store import Change, Changes, Store, Targets
+from upload_server.domain.errors import BatchNotFound, FileNotFound, UploadError
+from upload_server.domain.states import Batch, File
+from upload_server.store.protocol import Change, Changes, Store, Targets
 
 
 def id_of(record: File | Batch) -> str:

@@ -14,9 +14,9 @@ from contract.store.kit import (
     now,
     pending,
 )
-from upload_server.domain import Batch, BatchStatus, File, FileSpec, FileStatus
-from upload_server.errors import RequestIdReused
-from upload_server.store import Store
+from upload_server.domain.errors import RequestIdReused
+from upload_server.domain.states import Batch, BatchStatus, File, FileSpec, FileStatus
+from upload_server.store.protocol import Store
 
 
 async def test_a_new_file_is_pending_numbered_and_audited(store: Store) -> None:

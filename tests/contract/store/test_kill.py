@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.store.kit import assert_history_holds, command
-from upload_server.domain import BatchStatus, FileStatus
-from upload_server.store import Store
+from upload_server.domain.states import BatchStatus, FileStatus
 from upload_server.store.open import open_store
+from upload_server.store.protocol import Store
 
 DRIVER = Path(__file__).with_name("driver.py")
 ROUNDS = 6

@@ -21,12 +21,12 @@ from contract.store.kit import (
     pending,
     uploading,
 )
-from upload_server.domain import FileSpec, FileStatus
-from upload_server.errors import CannotStart, DatabaseFailure, Overloaded, ShuttingDown
-from upload_server.store import Store
+from upload_server.domain.errors import CannotStart, DatabaseFailure, Overloaded, ShuttingDown
+from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.store.lock import AlreadyInUse
 from upload_server.store.open import UnusableDatabaseUrl, migrate_store, open_store
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Store
 
 
 async def test_everything_is_there_after_a_restart(backend: Backend) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from contract.store.kit import assert_history_holds, batch_of, command, new_id, now, uploading
-from upload_server.domain import BatchStatus, FailureReason, FileStatus
-from upload_server.errors import (
+from upload_server.domain.errors import (
     BatchNotCancellable,
     DatabaseFailure,
     FileNotCancellable,
@@ -19,7 +18,8 @@ from upload_server.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.store import Result, Store
+from upload_server.domain.states import BatchStatus, FailureReason, FileStatus
+from upload_server.store.protocol import Result, Store
 
 ROUNDS = 300
 

@@ -18,9 +18,9 @@ from contract.store.kit import (
     steps,
     uploading,
 )
-from upload_server.domain import File, FileSpec, FileStatus
-from upload_server.errors import BatchNotFound, FileNotFound
-from upload_server.store import Store
+from upload_server.domain.errors import BatchNotFound, FileNotFound
+from upload_server.domain.states import File, FileSpec, FileStatus
+from upload_server.store.protocol import Store
 
 
 async def listed(

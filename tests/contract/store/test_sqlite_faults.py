@@ -28,13 +28,8 @@ from contract.store.kit import (
     pending,
     uploading,
 )
-from upload_server.domain import FileSpec, FileStatus
-from upload_server.errors import (
-    DatabaseFailure,
-    FileNotCancellable,
-    OutcomeUnknown,
-    UploadError,
-)
+from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, OutcomeUnknown, UploadError
+from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
 from upload_server.store.sqlite.cancelling import CancelFile

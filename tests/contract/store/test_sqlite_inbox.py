@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from upload_server.errors import Overloaded, ShuttingDown
+from upload_server.domain.errors import Overloaded, ShuttingDown
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite.inbox import Inbox
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from contract.store.kit import now
-from upload_server.domain import FileStatus
-from upload_server.store import Targets
+from upload_server.domain.states import FileStatus
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Targets
 from upload_server.store.sqlite import changes, queries, statements
 from upload_server.store.sqlite.connection import Connection, connect
 from upload_server.store.sqlite.schema import prepare

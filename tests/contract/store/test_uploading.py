@@ -20,8 +20,7 @@ from contract.store.kit import (
     steps,
     uploading,
 )
-from upload_server.domain import BatchStatus, FailureReason, File, FileStatus, Source
-from upload_server.errors import (
+from upload_server.domain.errors import (
     FileNotFound,
     FileNotWritable,
     OffsetMismatch,
@@ -29,7 +28,8 @@ from upload_server.errors import (
     UploadIncomplete,
     WriterReplaced,
 )
-from upload_server.store import Store
+from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
+from upload_server.store.protocol import Store
 
 
 async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:

@@ -10,11 +10,12 @@ import structlog
 
 from prove.mutants.registry import mutant
 from prove.patching import MutantRotten, change
-from upload_server import janitor
 from upload_server.ingest import syncer
-from upload_server.sink import Chunk, SinkFile, disk
+from upload_server.sink import disk
+from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.sqlite import cancelling, committer
 from upload_server.store.sqlite.writes import Write
+from upload_server.upkeep import janitor
 
 log = structlog.get_logger(__name__)
 

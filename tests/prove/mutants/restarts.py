@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prove.mutants.registry import mutant
 from prove.patching import change
-from upload_server import janitor
 from upload_server.sink import disk
 from upload_server.store.sqlite import answers, store
+from upload_server.upkeep import janitor
 
 
 @mutant

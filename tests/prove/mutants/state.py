@@ -6,10 +6,10 @@ from prove.mutants import nets
 from prove.mutants.registry import mutant
 from prove.patching import change, change_text
 from upload_server import service
+from upload_server.doors.rpc import upload_stream
+from upload_server.doors.websocket import cancels
 from upload_server.ingest import upload
-from upload_server.rpc import upload_stream
 from upload_server.store.sqlite import answers, cancelling, committer, queries, statements, uploading, writer
-from upload_server.web.websocket import cancels
 
 _CANCEL = "    result = await self._counted("
 

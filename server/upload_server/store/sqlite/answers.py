@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from upload_server.errors import RequestIdReused
-from upload_server.store import Command
+from upload_server.domain.errors import RequestIdReused
+from upload_server.store.protocol import Command
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.rows import time_text, to_json
 from upload_server.store.sqlite.transaction import Transaction

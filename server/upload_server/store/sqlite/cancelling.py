@@ -10,15 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from upload_server.domain import (
-    AuditEvent,
-    Batch,
-    CancelledBatch,
-    CancelledFile,
-    FileStatus,
-    Source,
-)
-from upload_server.errors import (
+from upload_server.domain.errors import (
     BatchNotCancellable,
     BatchNotFound,
     FileNotCancellable,
@@ -26,7 +18,8 @@ from upload_server.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.store import Audited, Command, Result
+from upload_server.domain.states import AuditEvent, Batch, CancelledBatch, CancelledFile, FileStatus, Source
+from upload_server.store.protocol import Audited, Command, Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.answers import Answers
 from upload_server.store.sqlite.files import Who, read_files

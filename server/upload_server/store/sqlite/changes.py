@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from upload_server.domain import Batch, File
-from upload_server.errors import BatchNotFound, FileNotFound
-from upload_server.store import Change, Changes, Targets
+from upload_server.domain.errors import BatchNotFound, FileNotFound
+from upload_server.domain.states import Batch, File
+from upload_server.store.protocol import Change, Changes, Targets
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.queries import read_last_change
 from upload_server.store.sqlite.rows import BATCH_COLUMNS, FILE_COLUMNS, Row, batch_of, file_of, to_json

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from upload_server.errors import DatabaseFailure, OutcomeUnknown
+from upload_server.domain.errors import DatabaseFailure, OutcomeUnknown
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import (
     DATABASE_ERRORS,

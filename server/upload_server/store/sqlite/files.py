@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from upload_server.domain import NEXT_FILE, AuditEvent, Caller, File, FileStatus
-from upload_server.errors import FileNotFound
-from upload_server.store import Audited, Command
+from upload_server.domain.errors import FileNotFound
+from upload_server.domain.states import NEXT_FILE, AuditEvent, Caller, File, FileStatus
+from upload_server.store.protocol import Audited, Command
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text, to_json
 from upload_server.store.sqlite.trail import Entry, Move, follow_up, write_entries

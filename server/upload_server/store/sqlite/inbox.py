@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
-from upload_server.errors import Overloaded, ShuttingDown
+from upload_server.domain.errors import Overloaded, ShuttingDown
 from upload_server.store.options import StoreOptions
 
 

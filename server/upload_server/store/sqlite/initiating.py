@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from upload_server.domain import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus
-from upload_server.store import Audited, Command, Result
+from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus
+from upload_server.store.protocol import Audited, Command, Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.answers import Answers
 from upload_server.store.sqlite.files import Who, read_file

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from upload_server.domain import AuditEvent
-from upload_server.store import Seal
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import AuditEvent
 from upload_server.store.inspection import (
     AnswerFacts,
     AuditLink,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from upload_server.domain import ALL_FILES, Batch, BatchStatus, FileStatus, roll_up
+from upload_server.domain.states import ALL_FILES, Batch, BatchStatus, FileStatus, roll_up
 from upload_server.store.inspection import Damaged, SchemaFault
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import statements

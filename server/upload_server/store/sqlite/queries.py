@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from upload_server.domain import AuditEvent, Batch, File, FileStatus
-from upload_server.errors import BatchNotFound, FileNotFound
-from upload_server.store import OwedDeletion, Page
+from upload_server.domain.errors import BatchNotFound, FileNotFound
+from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
+from upload_server.store.protocol import OwedDeletion, Page
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
     BATCH_COLUMNS,

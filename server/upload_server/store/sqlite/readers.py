@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from upload_server.errors import DatabaseFailure, Overloaded, ShuttingDown
+from upload_server.domain.errors import DatabaseFailure, Overloaded, ShuttingDown
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite.connection import DATABASE_ERRORS, Connection
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from upload_server.domain import AuditEvent, Batch, BatchStatus, File, FileStatus
+from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileStatus
 
 Row = tuple[Any, ...]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from peewee import SqliteDatabase
 from playhouse.migrations import MigrationError, Runner
 
-from upload_server.errors import CannotStart
+from upload_server.domain.errors import CannotStart
 from upload_server.store.inspection import SchemaFault
 from upload_server.store.sqlite.connection import DATABASE_ERRORS
 

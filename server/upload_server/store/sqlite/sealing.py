@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from upload_server.store import Seal, Unsealed
+from upload_server.domain.chain import Seal
+from upload_server.store.protocol import Unsealed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import EVENT_COLUMNS, Row, event_of, to_json
 from upload_server.store.sqlite.transaction import Transaction

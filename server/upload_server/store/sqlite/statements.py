@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from upload_server.domain import NEXT_BATCH, BatchStatus, FileStatus, Source, sources_of
+from upload_server.domain.states import NEXT_BATCH, BatchStatus, FileStatus, Source, sources_of
 from upload_server.store.sqlite.rows import BATCH_ROW_COLUMNS, FILE_ROW_COLUMNS
 
 

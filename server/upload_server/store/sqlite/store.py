@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from upload_server.domain import (
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import (
     AuditEvent,
     Batch,
     CancelledBatch,
@@ -22,9 +23,9 @@ from upload_server.domain import (
     FileSpec,
     FileStatus,
 )
-from upload_server.store import Changes, Claim, Command, OwedDeletion, Page, Result, Seal, Targets, Unsealed
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Changes, Claim, Command, OwedDeletion, Page, Result, Targets, Unsealed
 from upload_server.store.sqlite import changes, queries, sealing
 from upload_server.store.sqlite.cancelling import CancelBatch, CancelFile
 from upload_server.store.sqlite.committer import Committer

@@ -9,16 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from upload_server.domain import (
-    ALL_FILES,
-    SYSTEM,
-    AuditEvent,
-    Batch,
-    BatchStatus,
-    FileStatus,
-    Source,
-    roll_up,
-)
+from upload_server.domain.states import ALL_FILES, SYSTEM, AuditEvent, Batch, BatchStatus, FileStatus, Source, roll_up
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.rows import BatchRow, batch_row_of, time_text, to_json
 from upload_server.store.sqlite.transaction import Transaction

@@ -9,22 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from upload_server.domain import (
-    SYSTEM,
-    BatchStatus,
-    FailureReason,
-    File,
-    FileStatus,
-    Source,
-)
-from upload_server.errors import (
+from upload_server.domain.errors import (
     FileNotWritable,
     OffsetMismatch,
     UploadCancelled,
     UploadIncomplete,
     WriterReplaced,
 )
-from upload_server.store import Audited, Claim, Command, Result
+from upload_server.domain.states import SYSTEM, BatchStatus, FailureReason, File, FileStatus, Source
+from upload_server.store.protocol import Audited, Claim, Command, Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.files import (
     Who,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from upload_server.errors import UploadError
+from upload_server.domain.errors import UploadError
 from upload_server.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")

@@ -1,0 +1,289 @@
+"""Names what can go wrong, with the facts a caller needs: one class per reason of the contract.
+
+Must not know how an error is said: no gRPC code, no HTTP status, no protobuf.
+
+UploadError
+├── NotFound: FileNotFound, BatchNotFound
+├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable
+├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown
+├── OffsetMismatch, UploadIncomplete, SizeExceeded, ChecksumMismatch
+├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded
+└── DatabaseFailure, StorageFailure, OutcomeUnknown, InternalError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from upload_server.domain.states import Batch, File
+
+
+class UploadError(Exception):
+    """Base of everything a caller is told; ``str()`` is the message, safe to send."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.metadata: dict[str, str] = dict(metadata or {})
+
+
+class CannotStart(Exception):
+    """The process cannot start or a command cannot run; the message says why and what to do. No caller sees it."""
+
+
+class NotFound(UploadError):
+    """Nothing of that id, or not the caller's to see: the two cannot be told apart."""
+
+
+class FileNotFound(NotFound):
+    """No such file."""
+
+    reason = "FILE_NOT_FOUND"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__("No file has this id", {"file_id": file_id})
+
+
+class BatchNotFound(NotFound):
+    """No such batch."""
+
+    reason = "BATCH_NOT_FOUND"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__("No batch has this id", {"batch_id": batch_id})
+
+
+def timestamp_text(moment: datetime) -> str:
+    """RFC 3339 in UTC with ``Z`` and as many of six digits as needed, as ProtoJSON prints it (3 or 6)."""
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    if moment.microsecond:
+        digits = f"{moment.microsecond:06d}"
+        text += "." + (digits[:3] if digits.endswith("000") else digits)
+    return text + "Z"
+
+
+def state_metadata(found: File | Batch) -> dict[str, str]:
+    """The state found, as metadata: what a caller needs to understand the refusal."""
+    metadata = {"status": found.status.value, "revision": str(found.revision)}
+    if isinstance(found, File):
+        metadata["file_id"] = found.file_id
+    else:
+        metadata["batch_id"] = found.batch_id
+    if found.cancelled_at is not None:
+        metadata["cancelled_at"] = timestamp_text(found.cancelled_at)
+        metadata["cancelled_by"] = found.cancelled_by
+    return metadata
+
+
+class NotInState(UploadError):
+    """What was asked is not possible in the state found; nothing was changed."""
+
+    def __init__(self, message: str, found: File | Batch) -> None:
+        super().__init__(message, state_metadata(found))
+        self.found = found
+
+
+class FileNotCancellable(NotInState):
+    """The file is final."""
+
+    reason = "FILE_NOT_CANCELLABLE"
+
+    def __init__(self, file: File) -> None:
+        super().__init__(f"The file is {file.status.value} and can no longer be cancelled", file)
+
+
+class BatchNotCancellable(NotInState):
+    """The batch is final."""
+
+    reason = "BATCH_NOT_CANCELLABLE"
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(f"The batch is {batch.status.value} and can no longer be cancelled", batch)
+
+
+class FileNotWritable(NotInState):
+    """An upload was opened on a final file."""
+
+    reason = "FILE_NOT_WRITABLE"
+
+    def __init__(self, file: File) -> None:
+        super().__init__(f"The file is {file.status.value} and takes no more bytes", file)
+
+
+class Stopped(UploadError):
+    """The stream has to end, whatever its sender does; carried by a StopSignal."""
+
+
+class UploadCancelled(Stopped):
+    """The file was cancelled under the stream."""
+
+    reason = "UPLOAD_CANCELLED"
+
+    def __init__(self, file: File) -> None:
+        super().__init__("The upload was cancelled", state_metadata(file))
+        self.file = file
+
+
+class WriterReplaced(Stopped):
+    """A newer stream took the file over."""
+
+    reason = "WRITER_REPLACED"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__("A newer stream took this file over", {"file_id": file_id})
+
+
+class UploadIdle(Stopped):
+    """No byte came for too long; the file stays resumable."""
+
+    reason = "UPLOAD_IDLE"
+
+    def __init__(self, file_id: str, seconds: float) -> None:
+        super().__init__(f"No byte came for {seconds:g} s; the upload can be resumed", {"file_id": file_id})
+
+
+class ShuttingDown(Stopped):
+    """The server is draining."""
+
+    reason = "SHUTTING_DOWN"
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; try again on another node or later")
+
+
+class OffsetMismatch(UploadError):
+    """The stream's offset is not where the file's durable bytes end."""
+
+    reason = "OFFSET_MISMATCH"
+
+    def __init__(self, file_id: str, offset: int, expected: int) -> None:
+        super().__init__(
+            f"The offset is {offset} but must be {expected}",
+            {"file_id": file_id, "offset": str(offset), "expected_offset": str(expected)},
+        )
+
+
+class UploadIncomplete(UploadError):
+    """A commit came before all bytes."""
+
+    reason = "UPLOAD_INCOMPLETE"
+
+    def __init__(self, file_id: str, received: int, size: int) -> None:
+        super().__init__(
+            f"Only {received} of {size} bytes were received; the upload can be resumed",
+            {"file_id": file_id, "bytes_received": str(received), "size_bytes": str(size)},
+        )
+
+
+class SizeExceeded(UploadError):
+    """A message would pass the announced size; it was dropped whole."""
+
+    reason = "SIZE_EXCEEDED"
+
+    def __init__(self, file_id: str, received: int, size: int) -> None:
+        super().__init__(
+            f"The file was announced with {size} bytes; a message that passes them was dropped",
+            {"file_id": file_id, "bytes_received": str(received), "size_bytes": str(size)},
+        )
+
+
+class ChecksumMismatch(UploadError):
+    """The bytes are not those that were announced; the file is failed."""
+
+    reason = "CHECKSUM_MISMATCH"
+
+    def __init__(self, file_id: str, expected: str, actual: str) -> None:
+        super().__init__(
+            "The SHA-256 of the received bytes is not the one given; the file is failed",
+            {"file_id": file_id, "expected_sha256": expected, "actual_sha256": actual},
+        )
+
+
+class UnexpectedMessage(UploadError):
+    """A message out of order, or one that is none."""
+
+    reason = "UNEXPECTED_MESSAGE"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that breaks one rule; ``field`` is a path such as ``files[3].filename``."""
+
+    field: str
+    description: str
+
+
+class InvalidField(UploadError):
+    """The request breaks the rules of some fields; nothing was changed."""
+
+    reason = "INVALID_FIELD"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        first = violations[0]
+        super().__init__(f"{first.field}: {first.description}", {"field": first.field})
+        self.violations = tuple(violations)
+
+
+class RequestIdReused(UploadError):
+    """The request id came before with another request."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__("This request_id came before with another request", {"request_id": request_id})
+
+
+class BodyTooLarge(UploadError):
+    """An HTTP body over the limit."""
+
+    reason = "BODY_TOO_LARGE"
+
+
+class Overloaded(UploadError):
+    """No room for this kind of call right now."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DatabaseFailure(UploadError):
+    """The database could not commit; nothing was changed."""
+
+    reason = "DATABASE_FAILURE"
+
+    def __init__(self) -> None:
+        super().__init__("The database could not take the change; nothing was changed")
+
+
+class StorageFailure(UploadError):
+    """The byte store could not take or give bytes; nothing was changed."""
+
+    reason = "STORAGE_FAILURE"
+
+    def __init__(self) -> None:
+        super().__init__("The storage could not take the bytes; what was durable before stays")
+
+
+class OutcomeUnknown(UploadError):
+    """Whether the change was committed cannot be told now."""
+
+    reason = "OUTCOME_UNKNOWN"
+
+    def __init__(self) -> None:
+        super().__init__("It is not known whether the change was made; ask again with the same request_id")
+
+
+class InternalError(UploadError):
+    """Anything else; the log has the same incident id."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, incident: str) -> None:
+        super().__init__("Internal error", {"incident": incident})

@@ -1,0 +1,115 @@
+"""Decides what callers may put into the fields of a request: one rule per field, each with its bound.
+
+Must not know what is done with them. Rules collect violations, so that a caller hears of all at once.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from upload_server.domain.errors import FieldViolation, InvalidField
+from upload_server.domain.states import FileSpec
+
+MAX_FILENAME_BYTES = 255
+MAX_CONTENT_TYPE_BYTES = 127
+MAX_ID_CHARACTERS = 128
+MAX_REASON_CHARACTERS = 500
+MAX_BATCH_FILES = 10_000
+MAX_PAGE_SIZE = 1000
+DEFAULT_PAGE_SIZE = 50
+MAX_WATCH_TARGETS = 1000
+MIN_PROGRESS_SECONDS = 0.1
+# Violations beyond these are counted, not listed: an error has to stay small.
+_MAX_LISTED = 8
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class Rules:
+    """Collects the violations of one request; ``check`` raises them together."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+
+    def refuse(self, field: str, description: str) -> None:
+        """Note that ``field`` breaks a rule."""
+        if len(self._violations) < _MAX_LISTED:
+            self._violations.append(FieldViolation(field, description))
+
+    def check(self) -> None:
+        """Raise ``InvalidField`` if any rule was broken."""
+        if self._violations:
+            raise InvalidField(self._violations)
+
+    def identifier(self, field: str, value: str) -> None:
+        """An id that must be there; what it names is looked up, not judged."""
+        if not value:
+            self.refuse(field, "must not be empty")
+        self.optional_identifier(field, value)
+
+    def optional_identifier(self, field: str, value: str) -> None:
+        """An id that may be empty."""
+        if len(value) > MAX_ID_CHARACTERS:
+            self.refuse(field, f"must be at most {MAX_ID_CHARACTERS} characters")
+
+    def request_id(self, value: str) -> None:
+        """The caller's own id of a request, or empty."""
+        self.optional_identifier("request_id", value)
+        if "\x00" in value:
+            self.refuse("request_id", "must not contain NUL")
+
+    def reason(self, value: str) -> None:
+        """The words of someone who cancels."""
+        if len(value) > MAX_REASON_CHARACTERS:
+            self.refuse("reason", f"must be at most {MAX_REASON_CHARACTERS} characters")
+        elif "\x00" in value:
+            self.refuse("reason", "must not contain NUL")
+
+    def sha256(self, field: str, value: str) -> None:
+        """A SHA-256 in hex, or empty."""
+        if value and not _SHA256.fullmatch(value):
+            self.refuse(field, "must be 64 hexadecimal digits, or empty")
+
+    def spec(self, spec: FileSpec, max_file_bytes: int, prefix: str = "") -> None:
+        """What is announced of one file; ``prefix`` is where it stands in the request."""
+        self.filename(f"{prefix}filename", spec.filename)
+        if not 0 <= spec.size_bytes <= max_file_bytes:
+            self.refuse(f"{prefix}size_bytes", f"must be from 0 to {max_file_bytes}")
+        self.content_type(f"{prefix}content_type", spec.content_type)
+        self.sha256(f"{prefix}sha256", spec.sha256)
+
+    def filename(self, field: str, value: str) -> None:
+        """A relative name: data, never a path of ours."""
+        problem = _filename_problem(value)
+        if problem:
+            self.refuse(field, problem)
+
+    def content_type(self, field: str, value: str) -> None:
+        """A media type, not parsed: printable ASCII or nothing."""
+        if len(value.encode()) > MAX_CONTENT_TYPE_BYTES:
+            self.refuse(field, f"must be at most {MAX_CONTENT_TYPE_BYTES} bytes")
+        elif not (value.isascii() and value.isprintable()):
+            self.refuse(field, "must be printable ASCII")
+
+    def page_size(self, value: int) -> int:
+        """Return how many rows a page holds."""
+        if not 0 <= value <= MAX_PAGE_SIZE:
+            self.refuse("page_size", f"must be from 0 to {MAX_PAGE_SIZE}")
+        return value or DEFAULT_PAGE_SIZE
+
+
+def _filename_problem(value: str) -> str | None:
+    """Return the rule that ``value`` breaks, or None."""
+    segments = value.split("/")
+    rules: Sequence[tuple[bool, str]] = (
+        (not value, "must not be empty"),
+        (len(value.encode()) > MAX_FILENAME_BYTES, f"must be at most {MAX_FILENAME_BYTES} bytes of UTF-8"),
+        (any(unicodedata.category(c) == "Cc" for c in value), "must not contain control characters"),
+        ("\\" in value, "must not contain a backslash"),
+        (value.startswith("/"), "must not start with '/'"),
+        (any(s in {"", ".", ".."} for s in segments), "must not have an empty, '.' or '..' segment"),
+        (not unicodedata.is_normalized("NFC", value), "must be in Unicode Normalization Form C (NFC)"),
+    )
+    return next((rule for broken, rule in rules if broken), None)

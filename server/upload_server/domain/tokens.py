@@ -1,0 +1,68 @@
+"""Decides how cursors look to callers: opaque text that says of itself whether it is whole.
+
+Must not know what the cursor points into.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import zlib
+from dataclasses import dataclass
+from uuid import UUID
+
+from upload_server.domain.errors import FieldViolation, InvalidField
+
+_RESUME = struct.Struct(">16sQ")
+_PAGE = struct.Struct(">IQ")
+_CHECK = struct.Struct(">I")
+
+
+def _seal(kind: bytes, body: bytes) -> str:
+    return base64.urlsafe_b64encode(body + _CHECK.pack(zlib.crc32(kind + body))).rstrip(b"=").decode()
+
+
+def _unseal(field: str, kind: bytes, text: str, size: int) -> bytes:
+    """Return the body of a token, or raise ``InvalidField``: an accident, not an attack, is what the sum finds."""
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raw = b""
+    body = raw[: -_CHECK.size]
+    if len(body) != size or _seal(kind, body) != text:
+        raise InvalidField([FieldViolation(field, "is not a token of this service")])
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeToken:
+    """Where a watch goes on: after change ``no`` of the store ``store_id``."""
+
+    store_id: str
+    no: int
+
+    def encode(self) -> str:
+        """Return the token's text."""
+        return _seal(b"resume", _RESUME.pack(UUID(self.store_id).bytes, self.no))
+
+    @classmethod
+    def decode(cls, text: str) -> ResumeToken:
+        """Read a token; raises ``InvalidField`` for ``resume_token``."""
+        store, no = _RESUME.unpack(_unseal("resume_token", b"resume", text, _RESUME.size))
+        return cls(str(UUID(bytes=store)), no)
+
+
+def encode_page_token(cursor: int, query: str) -> str:
+    """Return the token of the page after ``cursor`` of ``query``, or the empty text when there is none."""
+    return _seal(b"page", _PAGE.pack(zlib.crc32(query.encode()), cursor)) if cursor else ""
+
+
+def decode_page_token(text: str, query: str) -> int:
+    """Return the cursor of a page token (0 for an empty one); it belongs to one query. Raises ``InvalidField``."""
+    if not text:
+        return 0
+    made_for, cursor = _PAGE.unpack(_unseal("page_token", b"page", text, _PAGE.size))
+    if made_for != zlib.crc32(query.encode()):
+        raise InvalidField([FieldViolation("page_token", "belongs to a query with other filters")])
+    return int(cursor)

@@ -1,0 +1,1 @@
+"""The ways in: gRPC, HTTP, tus and WebSocket, and what they share."""

@@ -1,0 +1,151 @@
+"""Decides how the domain's values look as messages of upload.v1.
+
+Must not know where the values come from or which transport carries the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from upload.v1 import upload_pb2 as pb
+from upload_server.domain.states import (
+    AuditEvent,
+    Batch,
+    BatchStatus,
+    CancelledBatch,
+    CancelledFile,
+    File,
+    FileSpec,
+    FileStatus,
+)
+
+_FILE_STATUS: Mapping[FileStatus, pb.UploadStatus] = {
+    FileStatus.PENDING: pb.UPLOAD_STATUS_PENDING,
+    FileStatus.UPLOADING: pb.UPLOAD_STATUS_UPLOADING,
+    FileStatus.COMPLETED: pb.UPLOAD_STATUS_COMPLETED,
+    FileStatus.FAILED: pb.UPLOAD_STATUS_FAILED,
+    FileStatus.CANCELLED: pb.UPLOAD_STATUS_CANCELLED,
+}
+_BATCH_STATUS: Mapping[BatchStatus, pb.BatchStatus] = {
+    BatchStatus.PENDING: pb.BATCH_STATUS_PENDING,
+    BatchStatus.PROCESSING: pb.BATCH_STATUS_PROCESSING,
+    BatchStatus.COMPLETED: pb.BATCH_STATUS_COMPLETED,
+    BatchStatus.FAILED: pb.BATCH_STATUS_FAILED,
+    BatchStatus.CANCELLED: pb.BATCH_STATUS_CANCELLED,
+}
+_STATUS_OF_PROTO = {number: status for status, number in _FILE_STATUS.items()}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Exact conversion: integers only, so that an answer repeats byte for byte."""
+    micros = (moment - _EPOCH) // _MICROSECOND
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def _optional(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else timestamp(moment)
+
+
+def status_from_proto(status: pb.UploadStatus) -> FileStatus | None:
+    """Return the status a filter names, or None for unspecified; KeyError if it names none."""
+    return None if status == pb.UPLOAD_STATUS_UNSPECIFIED else _STATUS_OF_PROTO[status]
+
+
+def file_to_proto(file: File) -> pb.File:
+    """Return ``file`` as its message."""
+    return pb.File(
+        file_id=file.file_id,
+        filename=file.filename,
+        content_type=file.content_type,
+        size_bytes=file.size_bytes,
+        bytes_received=file.bytes_received,
+        status=_FILE_STATUS[file.status],
+        batch_id=file.batch_id,
+        owner=file.owner,
+        sha256=file.sha256,
+        created_at=timestamp(file.created_at),
+        updated_at=timestamp(file.updated_at),
+        completed_at=_optional(file.completed_at),
+        cancelled_at=_optional(file.cancelled_at),
+        cancelled_by=file.cancelled_by,
+        cancel_reason=file.cancel_reason,
+        failure_reason=file.failure_reason,
+        revision=file.revision,
+    )
+
+
+def batch_to_proto(batch: Batch) -> pb.Batch:
+    """Return ``batch`` as its message."""
+    return pb.Batch(
+        batch_id=batch.batch_id,
+        status=_BATCH_STATUS[batch.status],
+        owner=batch.owner,
+        total_files=batch.total_files,
+        completed_files=batch.completed_files,
+        failed_files=batch.failed_files,
+        cancelled_files_count=batch.cancelled_files_count,
+        created_at=timestamp(batch.created_at),
+        updated_at=timestamp(batch.updated_at),
+        cancelled_at=_optional(batch.cancelled_at),
+        cancelled_by=batch.cancelled_by,
+        cancel_reason=batch.cancel_reason,
+        revision=batch.revision,
+    )
+
+
+def audit_event_to_proto(event: AuditEvent) -> pb.AuditEvent:
+    """Return ``event`` as its message."""
+    return pb.AuditEvent(
+        event_id=str(event.event_id),
+        file_id=event.file_id,
+        batch_id=event.batch_id,
+        from_status=event.from_status,
+        to_status=event.to_status,
+        actor=event.actor,
+        source=event.source,
+        reason=event.reason,
+        request_id=event.request_id,
+        occurred_at=timestamp(event.occurred_at),
+    )
+
+
+def cancelled_file_to_proto(answer: CancelledFile) -> pb.CancelFileResponse:
+    """Return the answer of a file's cancel."""
+    return pb.CancelFileResponse(
+        message="Upload cancelled successfully",
+        file_id=answer.file_id,
+        filename=answer.filename,
+        cancelled_at=timestamp(answer.cancelled_at),
+    )
+
+
+def cancelled_batch_to_proto(answer: CancelledBatch) -> pb.CancelBatchResponse:
+    """Return the answer of a batch's cancel."""
+    return pb.CancelBatchResponse(
+        message="Batch upload cancelled successfully",
+        batch_id=answer.batch_id,
+        cancelled_files_count=answer.cancelled_files_count,
+        total_files_in_batch=answer.total_files_in_batch,
+        cancelled_at=timestamp(answer.cancelled_at),
+    )
+
+
+def stopped_to_proto(file: File) -> pb.UploadStopped:
+    """Return what a sender hears of its file's cancel."""
+    return pb.UploadStopped(
+        status=_FILE_STATUS[file.status],
+        cancelled_at=_optional(file.cancelled_at),
+        cancelled_by=file.cancelled_by,
+        cancel_reason=file.cancel_reason,
+    )
+
+
+def file_spec(message: pb.FileSpec | pb.InitiateUploadRequest) -> FileSpec:
+    """Return what is announced, as given: the service checks it."""
+    return FileSpec(message.filename, message.size_bytes, message.content_type, message.sha256)

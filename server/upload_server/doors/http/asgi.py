@@ -1,0 +1,75 @@
+"""Decides how a whole answer goes out over ASGI, and how the HTTP port's own refusals look as a Status.
+
+Must not know what is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message as ProtoMessage
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from upload_server.doors.errors import DOMAIN, pack
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON: Final = b"application/json"
+
+
+def headers_of(scope: Scope, name: bytes) -> list[bytes]:
+    """Every value of a header, in order; ``name`` in lower case."""
+    return [value for key, value in scope["headers"] if key == name]
+
+
+def to_json(message: ProtoMessage) -> dict[str, Any]:
+    """A message in ProtoJSON with snake_case names and its defaults written out."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def status_of(code: Code, reason: str, message: str, **metadata: str) -> Status:
+    """Make the Status of a refusal that only the HTTP port knows; all others come from the table of errors."""
+    return Status(
+        code=code, message=message, details=pack([ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)])
+    )
+
+
+def status_body(status: Status) -> bytes:
+    """A Status as an HTTP body."""
+    return json.dumps(to_json(status)).encode()
+
+
+async def respond(
+    send: Send, status: int, body: bytes, content_type: bytes = JSON, extra: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send one whole answer of an HTTP request."""
+    await send({"type": "http.response.start", "status": status, "headers": whole(body, content_type, extra)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuse_handshake(send: Send, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer a WebSocket handshake with a plain HTTP answer: no socket comes to be."""
+    headers = whole(body, JSON, extra)
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+def whole(body: bytes, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Headers of an answer that is complete, and that no cache may keep nor browser guess about."""
+    return [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *extra,
+    ]

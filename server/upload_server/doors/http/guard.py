@@ -1,0 +1,196 @@
+"""Decides which requests may come in at all, by their Origin and Host headers; runs before anything else.
+
+Must not know paths or what is behind them. There is no authentication yet, so these checks are what keeps a web page
+that the user happens to visit from cancelling uploads of a server on the user's own machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final
+
+from google.rpc.code_pb2 import Code
+
+from upload_server.doors.http.asgi import (
+    Application,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    refuse_handshake,
+    respond,
+    status_body,
+    status_of,
+)
+from upload_server.process.hosts import Origin, host_name, is_loopback_name
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_ALLOW_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+_ALLOW_HEADERS: Final = (
+    b"Accept, Authorization, Content-Type, Last-Event-ID, Grpc-Timeout, "
+    b"Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Concat, Upload-Defer-Length, "
+    b"Upload-Checksum, X-HTTP-Method-Override, X-Request-ID"
+)
+_EXPOSE_HEADERS: Final = (
+    b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
+    b"Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires"
+)
+# Seconds a browser may remember a preflight's answer.
+_MAX_AGE: Final = b"600"
+
+
+# Asked for every request; a client's Host seldom changes.
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> str:
+    """The name in a Host header; empty when it is malformed."""
+    try:
+        return host_name(host.decode("ascii"))
+    except ValueError:
+        return ""
+
+
+class Guard:
+    """ASGI middleware: refuses foreign pages and, on a loopback bind, foreign Host names; CORS for allowed origins."""
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        allowed_origins: Sequence[Origin] = (),
+        allowed_hosts: Sequence[str] = (),
+        on_loopback: bool = True,
+        refused: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        """``refused`` hears the reason of each refusal."""
+        self._app = app
+        self._allowed = frozenset(allowed_origins)
+        self._hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._on_loopback = on_loopback
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it here."""
+        hosts, origins = _hosts_and_origins(scope)
+        if not self._host_fits(hosts):
+            await self._refuse(scope, receive, send, _HOST_REFUSED, "HOST_NOT_ALLOWED")
+            return
+        if not origins:
+            await self._app(scope, receive, self._varying(send))
+            return
+        if self._is_allowed(origins):
+            await self._serve_allowed(scope, receive, send, origins[0])
+        elif _is_safe(scope) or _is_same_origin(scope, hosts, origins):
+            await self._app(scope, receive, self._varying(send))
+        else:
+            await self._refuse(scope, receive, send, _ORIGIN_REFUSED, "ORIGIN_NOT_ALLOWED")
+
+    def _host_fits(self, hosts: list[bytes]) -> bool:
+        """On loopback a name of somebody else's means that DNS was made to point here (rebinding)."""
+        if len(hosts) > 1:
+            return False
+        if not self._on_loopback:
+            return True
+        name = _host_name(hosts[0]) if hosts else ""
+        return is_loopback_name(name) or name in self._hosts
+
+    def _is_allowed(self, origins: list[bytes]) -> bool:
+        if not self._allowed:
+            return False
+        origin = _parse_single(origins)
+        return origin is not None and origin in self._allowed
+
+    async def _serve_allowed(self, scope: Scope, receive: Receive, send: Send, origin: bytes) -> None:
+        """CORS: the page may read the answer; its preflights are answered here."""
+        cors = [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSE_HEADERS)]
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(scope):
+            await _answer_preflight(send, origin)
+            return
+        await self._app(scope, receive, _with_headers(send, [*cors, _VARY]))
+
+    def _varying(self, send: Send) -> Send:
+        return _with_headers(send, [_VARY]) if self._allowed else send
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, body: bytes, reason: str) -> None:
+        self._refused(reason)
+        if scope["type"] == "websocket":
+            await receive()  # websocket.connect
+            await refuse_handshake(send, 403, body)
+        else:
+            await respond(send, 403, body)
+
+
+def _refusal(reason: str, message: str) -> bytes:
+    return status_body(status_of(Code.PERMISSION_DENIED, reason, message))
+
+
+_VARY: Final = (b"vary", b"Origin")
+_ORIGIN_REFUSED: Final = _refusal(
+    "ORIGIN_NOT_ALLOWED",
+    "Pages of this origin may not do this; the server's --allowed-origins names those that may",
+)
+_HOST_REFUSED: Final = _refusal(
+    "HOST_NOT_ALLOWED",
+    "The Host header must name this machine (localhost, 127.0.0.1 or [::1]) while the server is bound to loopback",
+)
+
+
+def _hosts_and_origins(scope: Scope) -> tuple[list[bytes], list[bytes]]:
+    hosts: list[bytes] = []
+    origins: list[bytes] = []
+    for key, value in scope["headers"]:
+        if key == b"host":
+            hosts.append(value)
+        elif key == b"origin":
+            origins.append(value)
+    return hosts, origins
+
+
+def _parse_single(origins: list[bytes]) -> Origin | None:
+    try:
+        (text,) = origins
+        return Origin.parse(text.decode("ascii"))
+    except ValueError:
+        return None
+
+
+def _is_safe(scope: Scope) -> bool:
+    """Whether the request changes nothing; a WebSocket handshake is not safe: browsers let any page open one."""
+    return scope["type"] == "http" and scope["method"] in _SAFE_METHODS
+
+
+def _is_same_origin(scope: Scope, hosts: list[bytes], origins: list[bytes]) -> bool:
+    origin = _parse_single(origins)
+    if origin is None or not hosts:
+        return False
+    try:
+        return origin == Origin.served(scope["scheme"], hosts[0].decode("ascii"))
+    except (KeyError, ValueError):
+        return False
+
+
+def _is_preflight(scope: Scope) -> bool:
+    return bool(headers_of(scope, b"access-control-request-method"))
+
+
+async def _answer_preflight(send: Send, origin: bytes) -> None:
+    headers: Headers = [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-methods", _ALLOW_METHODS),
+        (b"access-control-allow-headers", _ALLOW_HEADERS),
+        (b"access-control-max-age", _MAX_AGE),
+        _VARY,
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _with_headers(send: Send, extra: Headers) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,131 @@
+"""Decides how the HTTP port lives inside our process: bind, serve, drain, stop, without uvicorn's hand on the signals.
+
+Must not know what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+
+from upload_server.doors.http.asgi import Application
+from upload_server.doors.http.protocols import BoundedHttpProtocol, HonestWebSocketProtocol
+from upload_server.process.ports import listen
+
+# A binary message is at most 1 MiB; the rest is room for a framing that splits differently.
+WS_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
+KEEP_ALIVE_SECONDS: Final = 30
+# A peer that has vanished, or takes nothing for so long, is cut off: TCP alone waits a quarter of an hour.
+VANISHED_SECONDS: Final = 40
+_PROBE_AFTER_SECONDS: Final = 20
+_PROBE_EVERY_SECONDS: Final = 5
+_UNSENT_BYTES: Final = 16 * 1024
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Listen for HTTP; raises ``PortUnavailable``."""
+    sock = listen(host, port, "--http-port")
+    _mind_peers_that_do_not_read(sock)
+    return sock
+
+
+def _mind_peers_that_do_not_read(sock: socket.socket) -> None:
+    """Set what accepted connections inherit: probes while nothing is sent, bounds for what is sent in vain."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
+        ("TCP_KEEPINTVL", _PROBE_EVERY_SECONDS),
+        ("TCP_KEEPCNT", (VANISHED_SECONDS - _PROBE_AFTER_SECONDS) // _PROBE_EVERY_SECONDS),
+        ("TCP_USER_TIMEOUT", VANISHED_SECONDS * 1000),
+        # Else the system takes megabytes for a watcher that does not read: work for nothing, and old news when it does.
+        ("TCP_NOTSENT_LOWAT", _UNSENT_BYTES),
+    ):
+        # Not every system has all of them.
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class _Embedded(uvicorn.Server):
+    """uvicorn without its signal handlers (they would end the process before our stores are closed)."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class HttpServer:
+    """Serves an ASGI application on a bound socket, inside the running event loop."""
+
+    def __init__(
+        self,
+        app: Application,
+        sock: socket.socket,
+        *,
+        ping_interval_seconds: float = 20.0,
+        ping_timeout_seconds: float = 20.0,
+        stop_seconds: float = 5.0,
+    ) -> None:
+        """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them."""
+        self._sock = sock
+        self.port: int = sock.getsockname()[1]
+        self._config = uvicorn.Config(
+            app,
+            loop="none",
+            http=BoundedHttpProtocol,
+            ws=HonestWebSocketProtocol,
+            ws_max_size=WS_MAX_BYTES,
+            ws_per_message_deflate=False,
+            ws_ping_interval=ping_interval_seconds,
+            ws_ping_timeout=ping_timeout_seconds,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            interface="asgi3",
+            # Forwarded headers are claims of the caller; nothing here depends on them.
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, math.ceil(stop_seconds)),
+        )
+        self._server = _Embedded(self._config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to accept; returns when connections are served."""
+        self._serving = asyncio.create_task(self._server.serve([self._sock]), name="http-server")
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if self._serving.done():
+            await self._serving  # raises what went wrong
+
+    def drain(self) -> None:
+        """Close idle connections, and busy ones after their answer; new ones are still served, and refused politely."""
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, BoundedHttpProtocol):
+                connection.shutdown()
+
+    async def stop(self) -> None:
+        """Accept no more, wait a bounded time for what runs, cut the rest. Safe to call twice."""
+        if self._serving is None:
+            self._sock.close()
+            return
+        self._server.should_exit = True
+        await asyncio.wait({self._serving})
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        self._serving.result()

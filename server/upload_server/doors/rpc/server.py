@@ -1,0 +1,190 @@
+"""Decides how the gRPC port is set up: options, handlers, health, reflection, and how it drains.
+
+Must not know what the calls do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from upload.v1 import upload_pb2 as pb
+from upload_server.domain.errors import CannotStart, Overloaded
+from upload_server.doors.calls import Gate, understood
+from upload_server.doors.rpc.servicer import UploadServicer, watch_bytes
+from upload_server.doors.rpc.upload_stream import decode_upload_request
+from upload_server.doors.time_limit import TimeLimit
+from upload_server.process.ports import listen
+
+SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
+_MAX_METADATA_BYTES = 8192
+# A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
+_WRITE_SECONDS = 60.0
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # A second process on the same port would silently take half of the calls.
+        ("grpc.so_reuseport", 0),
+        # Watches must not use up the places that a cancel on the same connection needs.
+        ("grpc.max_concurrent_streams", 2000),
+        # Calls of one method that wait for our loop: more than one connection can have, or its streams, opened and
+        # reset at once, would have everybody else's calls refused.
+        ("grpc.server.max_pending_requests", 4000),
+        ("grpc.server.max_pending_requests_hard_limit", 8000),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # A dead peer is noticed within some 30 s; without the ping timeout it takes a minute more.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Who pings too often is answered, not thrown out: while a connection is being closed, each further ping costs
+        # grpcio more than the one before it, and a flood of them stalled every cancel for 75 ms.
+        ("grpc.http2.max_ping_strikes", 0),
+        # Headers of a call. By default those of 8 to 16 KiB are refused by chance, and the rest become Python objects.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.max_connection_idle_ms", 900_000),
+        # Else every stream's window grows to megabytes: a thousand uploads took 1.6 GiB, now they wait their turn.
+        ("grpc.http2.bdp_probe", 0),
+    ]
+
+
+class Handlers:
+    """Counts handlers in and out: grpcio's own stop returns before their clean-up has ended."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count one handler."""
+        self._running += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._none.set()
+
+    async def wait_none(self) -> None:
+        """Wait until none is running."""
+        await self._none.wait()
+
+    def unary(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Count the calls of a unary handler."""
+
+        async def handler(request: Any, context: Any) -> Any:
+            with self.running():
+                return await method(request, context)
+
+        return handler
+
+    def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
+        """Count the calls of a streaming handler."""
+
+        async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
+            with self.running():
+                async for response in method(request, context):
+                    yield response
+
+        return handler
+
+
+def _decoder(message: Any) -> Callable[[bytes], Any]:
+    """Decode requests; what cannot be decoded is None. Of an exception grpcio would tell the caller the text."""
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return message.FromString(raw)
+        except DecodeError:
+            return None
+
+    return decode
+
+
+def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
+    """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
+    limit = TimeLimit(_WRITE_SECONDS)
+
+    async def handler(request: pb.WatchStatusRequest | None, context: Any) -> None:
+        call = servicer.calls.call("WatchStatus", Gate.WATCH, context)
+        async with call as caller, aclosing(servicer.watch(understood(request), caller)) as events:
+            in_time = limit.watch()
+            async for event in events:
+                try:
+                    with in_time:
+                        await context.write(watch_bytes(event))
+                except TimeoutError:
+                    # A stream whose write was cut off cannot go on; the token makes that harmless.
+                    raise Overloaded(f"The watcher took nothing for {_WRITE_SECONDS:g} s", 1.0) from None
+
+    return handler
+
+
+class GrpcServer:
+    """The gRPC port: UploadService, health and, where wanted, reflection."""
+
+    def __init__(self, servicer: UploadServicer, *, max_message_bytes: int, reflection_on: bool) -> None:
+        self._handlers = Handlers()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_options(max_message_bytes))
+        # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
+        # every call of everybody else, also those that their callers had long reset.
+        self._server.add_registered_method_handlers(
+            SERVICE.full_name, {method.name: self._handler(method, servicer) for method in SERVICE.methods}
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflection_on:
+            names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind and serve; raises ``CannotStart``."""
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            # grpcio does not say why; the same without it does.
+            listen(host, port, "--grpc-port").close()
+            raise CannotStart(f"gRPC cannot listen on {host} port {port}; choose another with --grpc-port") from None
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING, to whoever asks or watches."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give running ones ``grace`` seconds, and wait until the last handler has cleaned up."""
+        await self._server.stop(grace)
+        await self._handlers.wait_none()
+
+    async def _set_health(self, status: int) -> None:
+        for name in (health.OVERALL_HEALTH, SERVICE.full_name):
+            await self._health.set(name, status)
+
+    def _handler(self, method: Any, servicer: UploadServicer) -> grpc.RpcMethodHandler[Any, Any]:
+        serve = getattr(servicer, method.name)
+        request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
+        if method.name == "WatchStatus":
+            return grpc.unary_stream_rpc_method_handler(
+                self._handlers.unary(_watch_handler(servicer)), _decoder(request), None
+            )
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._handlers.stream(serve), decode_upload_request, response.SerializeToString
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._handlers.unary(serve), _decoder(request), response.SerializeToString
+        )

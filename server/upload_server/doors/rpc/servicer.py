@@ -1,0 +1,159 @@
+"""Decides which use case each RPC is: convert, call, convert. The same for every door.
+
+Must not know how errors, limits and metrics are handled (``calls``) nor how anything is done (``service``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from upload.v1 import upload_pb2 as pb
+from upload_server.domain.errors import FieldViolation, InvalidField
+from upload_server.domain.states import Batch, Caller, File, FileStatus
+from upload_server.doors import convert
+from upload_server.doors.calls import Calls, Context, Gate, StreamContext, unary
+from upload_server.doors.rpc.inbox import Inbox
+from upload_server.doors.rpc.upload_stream import UploadMessage, UploadStream, size_of
+from upload_server.ingest import Ingest
+from upload_server.service import Uploads
+from upload_server.store.protocol import Targets
+from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent
+
+
+class UploadServicer:
+    """upload.v1.UploadService, behind one door."""
+
+    def __init__(self, uploads: Uploads, ingest: Ingest, calls: Calls, *, idle_timeout: float) -> None:
+        self.calls = calls
+        self._uploads = uploads
+        self._ingest = ingest
+        self._idle_timeout = idle_timeout
+
+    @unary(Gate.CHANGE)
+    async def InitiateUpload(self, request: pb.InitiateUploadRequest, caller: Caller) -> pb.InitiateUploadResponse:
+        """Announce one file."""
+        spec = convert.file_spec(request)
+        file = await self._uploads.initiate_upload(spec, request.request_id, caller)
+        return pb.InitiateUploadResponse(file=convert.file_to_proto(file))
+
+    @unary(Gate.CHANGE)
+    async def InitiateBatch(self, request: pb.InitiateBatchRequest, caller: Caller) -> pb.InitiateBatchResponse:
+        """Announce files that belong together."""
+        specs = [convert.file_spec(spec) for spec in request.files]
+        batch, file_ids = await self._uploads.initiate_batch(specs, request.request_id, caller)
+        return pb.InitiateBatchResponse(batch=convert.batch_to_proto(batch), file_ids=file_ids)
+
+    @unary(Gate.READ)
+    async def GetFile(self, request: pb.GetFileRequest, caller: Caller) -> pb.File:
+        """Return one file."""
+        return convert.file_to_proto(await self._uploads.get_file(request.file_id, caller))
+
+    @unary(Gate.READ)
+    async def ListFiles(self, request: pb.ListFilesRequest, caller: Caller) -> pb.ListFilesResponse:
+        """Return a page of files."""
+        page = await self._uploads.list_files(
+            _status_filter(request.status), request.batch_id, request.page_size, request.page_token, caller
+        )
+        files = [convert.file_to_proto(file) for file in page.files]
+        return pb.ListFilesResponse(files=files, next_page_token=page.next_page_token)
+
+    @unary(Gate.READ)
+    async def GetBatch(self, request: pb.GetBatchRequest, caller: Caller) -> pb.Batch:
+        """Return one batch."""
+        return convert.batch_to_proto(await self._uploads.get_batch(request.batch_id, caller))
+
+    @unary(Gate.CANCEL)
+    async def CancelFile(self, request: pb.CancelFileRequest, caller: Caller) -> pb.CancelFileResponse:
+        """Cancel a file."""
+        answer = await self._uploads.cancel_file(request.file_id, request.reason, request.request_id, caller)
+        return convert.cancelled_file_to_proto(answer)
+
+    @unary(Gate.CANCEL)
+    async def CancelBatch(self, request: pb.CancelBatchRequest, caller: Caller) -> pb.CancelBatchResponse:
+        """Cancel a batch and its files."""
+        answer = await self._uploads.cancel_batch(request.batch_id, request.reason, request.request_id, caller)
+        return convert.cancelled_batch_to_proto(answer)
+
+    @unary(Gate.READ)
+    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, caller: Caller) -> pb.ListAuditEventsResponse:
+        """Return a page of the audit trail."""
+        page = await self._uploads.list_audit_events(
+            request.file_id, request.batch_id, request.page_size, request.page_token, caller
+        )
+        events = [convert.audit_event_to_proto(event) for event in page.events]
+        return pb.ListAuditEventsResponse(events=events, next_page_token=page.next_page_token)
+
+    async def UploadFile(
+        self,
+        requests: AsyncIterator[UploadMessage],  # noqa: ARG002 - read by the context, see Inbox
+        context: StreamContext,
+    ) -> AsyncIterator[pb.UploadFileResponse]:
+        """Take the bytes of one file."""
+        inbox = Inbox(context.read, self._ingest.memory, size_of)
+        call = self.calls.call("UploadFile", Gate.UPLOAD, context, inbox.discard)
+        async with inbox, call as caller:
+            stream = UploadStream(self._ingest, inbox, caller, idle_timeout=self._idle_timeout)
+            async for response in stream.responses():
+                yield response
+
+    async def WatchStatus(
+        self, request: pb.WatchStatusRequest, context: Context
+    ) -> AsyncIterator[pb.WatchStatusResponse]:
+        """Stream the changes of what is watched."""
+        call = self.calls.call("WatchStatus", Gate.WATCH, context)
+        async with call as caller, aclosing(self.watch(request, caller)) as events:
+            async for event in events:
+                yield watch_response(event)
+
+    def watch(self, request: pb.WatchStatusRequest, caller: Caller) -> AsyncGenerator[WatchEvent, None]:
+        """Return the events of a watch, not yet converted."""
+        targets = Targets(
+            file_ids=frozenset(request.file_ids),
+            batch_ids=frozenset(request.batch_ids),
+            include_batch_files=request.include_batch_files,
+            all=request.all,
+        )
+        interval = request.progress_interval
+        seconds = interval.seconds + interval.nanos / 1e9
+        return self._uploads.watch(targets, request.resume_token, seconds, caller, until_final=request.until_final)
+
+
+def watch_response(event: WatchEvent) -> pb.WatchStatusResponse:
+    """Return ``event`` as its message; a change is converted once, however many watch it."""
+    match event:
+        case Changed(change=change, token=token):
+            message = event.wire.get("message")
+            if not isinstance(message, pb.WatchStatusResponse):
+                message = _changed(change.record, token)
+                event.wire["message"] = message
+            return message
+        case Progressed(file_id=file_id, bytes_received=bytes_received, token=token):
+            progress = pb.Progress(file_id=file_id, bytes_received=bytes_received)
+            return pb.WatchStatusResponse(progress=progress, resume_token=token)
+        case Bookmarked(token=token, resynced=resynced):
+            return pb.WatchStatusResponse(bookmark=pb.Bookmark(resynced=resynced), resume_token=token)
+
+
+def watch_bytes(event: WatchEvent) -> bytes:
+    """Return ``event`` serialised; a change is serialised once, however many watch it."""
+    if not isinstance(event, Changed):
+        return watch_response(event).SerializeToString()
+    serialised = event.wire.get("bytes")
+    if not isinstance(serialised, bytes):
+        serialised = watch_response(event).SerializeToString()
+        event.wire["bytes"] = serialised
+    return serialised
+
+
+def _changed(record: File | Batch, token: str) -> pb.WatchStatusResponse:
+    if isinstance(record, File):
+        return pb.WatchStatusResponse(file=convert.file_to_proto(record), resume_token=token)
+    return pb.WatchStatusResponse(batch=convert.batch_to_proto(record), resume_token=token)
+
+
+def _status_filter(status: pb.UploadStatus) -> FileStatus | None:
+    try:
+        return convert.status_from_proto(status)
+    except KeyError:
+        raise InvalidField([FieldViolation("status", "is no UploadStatus")]) from None

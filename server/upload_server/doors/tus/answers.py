@@ -1,0 +1,127 @@
+"""Decides how the outcome of a tus request is said: HTTP status, headers, and a Status as the body of every error.
+
+Must not know how it came about. The statuses are chosen for what existing clients do with them: 409 has them ask for
+the offset and go on, any other 4xx has them stop, and 5xx has them try again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
+from transcoder.status import HTTP_STATUS
+
+from upload_server.domain.errors import (
+    FileNotWritable,
+    NotInState,
+    OffsetMismatch,
+    Overloaded,
+    UploadCancelled,
+    UploadError,
+    WriterReplaced,
+)
+from upload_server.domain.states import File, FileStatus
+from upload_server.doors.errors import to_status
+from upload_server.doors.http.asgi import JSON, Headers, status_body, status_of, whole
+from upload_server.doors.tus.protocol import VERSION
+
+NO_CONTENT: Final = 204
+# A number of tus's own.
+CHECKSUM_MISMATCH: Final = 460
+_GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; ``outcome`` is the gRPC code's name, for the metrics."""
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    outcome: str = "OK"
+
+    def all_headers(self) -> Headers:
+        """Headers as they go out; an answer without content says nothing about content."""
+        tus = [(b"tus-resumable", VERSION), *self.headers]
+        if self.status == NO_CONTENT:
+            return [(b"cache-control", b"no-store"), *tus]
+        return whole(self.body, JSON, tus)
+
+
+class Refused(Exception):
+    """What only this door refuses."""
+
+    def __init__(self, http_status: int, status: Status, extra: Headers | None = None) -> None:
+        super().__init__(status.message)
+        self.answer = _error(http_status, status, extra or [])
+
+
+def version_not_spoken() -> Refused:
+    """The client speaks another version, or does not say which."""
+    status = status_of(Code.FAILED_PRECONDITION, "TUS_VERSION_NOT_SUPPORTED", "Tus-Resumable must be 1.0.0")
+    return Refused(412, status, [(b"tus-version", VERSION)])
+
+
+def method_not_allowed(method: str, allowed: str) -> Refused:
+    """This path takes other methods."""
+    text = f"This path takes {allowed}, not {method[:32]}"
+    status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", text)
+    return Refused(405, status, [(b"allow", allowed.encode())])
+
+
+def not_bytes() -> Refused:
+    """The body is not declared to be what tus sends."""
+    text = "Content-Type must be application/offset+octet-stream"
+    return Refused(415, status_of(Code.INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", text))
+
+
+def too_long(size: int, max_file_bytes: int) -> Refused:
+    """The file would be longer than any may be."""
+    text = f"Upload-Length is {size} but may be at most {max_file_bytes}"
+    return Refused(413, status_of(Code.INVALID_ARGUMENT, "INVALID_FIELD", text, field="Upload-Length"))
+
+
+def chunk_mismatch(file_id: str, durable: int) -> Refused:
+    """The bytes are not those that the client has sent; they are dropped."""
+    text = "The bytes do not have the checksum given; they were dropped and can be sent again"
+    status = status_of(Code.ABORTED, "CHUNK_CHECKSUM_MISMATCH", text, file_id=file_id, expected_offset=str(durable))
+    return Refused(CHECKSUM_MISMATCH, status)
+
+
+def refused(error: UploadError) -> Answer:
+    """An error that every door knows."""
+    extra: Headers = []
+    if isinstance(error, Overloaded):
+        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after_seconds))))
+    status = to_status(error)
+    return _error(_http_status(error, status), status, extra)
+
+
+def _error(http_status: int, status: Status, extra: Headers) -> Answer:
+    return Answer(http_status, extra, status_body(status), Code.Name(status.code))
+
+
+def _http_status(error: UploadError, status: Status) -> int:
+    match error:
+        case UploadCancelled():
+            return 410
+        case WriterReplaced():
+            # Not 409: two pages with one upload would take it from each other for ever.
+            return 403
+        case OffsetMismatch():
+            return 409
+        case NotInState(found=File() as found):
+            return _final_status(error, found)
+    return HTTP_STATUS[_GRPC_CODES[status.code]]
+
+
+def _final_status(error: NotInState, found: File) -> int:
+    """What is final takes no bytes: a cancelled or failed file is gone, a completed one has all of them."""
+    if found.status is FileStatus.CANCELLED:
+        return 410
+    if not isinstance(error, FileNotWritable):
+        return 400
+    return 409 if found.status is FileStatus.COMPLETED else 410

@@ -1,0 +1,51 @@
+"""Decides how a port is taken, and what an operator is told when it cannot be.
+
+Must not know what is served on it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from upload_server.domain.errors import CannotStart
+
+BACKLOG: Final = 1024
+
+
+class PortUnavailable(CannotStart):
+    """The port cannot be listened on; the message says which, why and what to do."""
+
+
+def listen(host: str, port: int, option: str) -> socket.socket:
+    """Bind and listen; port 0 takes a free one. Raises ``PortUnavailable``; ``option`` is where the port was chosen.
+
+    SO_REUSEPORT stays off: two servers on one port would each get half of the calls. SO_REUSEADDR is on, so that a
+    restart is not refused for a minute because of connections that are being closed.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a name that cannot even be asked for.
+        why = error.strerror if isinstance(error, OSError) else "this is no host name"
+        raise PortUnavailable(f"cannot listen on {host}: {why}; choose another address with --host") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise PortUnavailable(
+            f"cannot listen on {host} port {port}: {error.strerror}; {_remedy(error, option)}"
+        ) from error
+    return sock
+
+
+def _remedy(error: OSError, option: str) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "choose an address of this machine with --host"
+    return f"choose another port with {option}"

@@ -1,0 +1,242 @@
+"""Decides what the service can ask of its database: the Store protocol and the values it speaks in.
+
+Must not know which database it is. Each method is one transaction; an answer comes after its commit.
+Store methods raise the domain's errors, and ``DatabaseFailure`` or ``OutcomeUnknown`` when the database fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import (
+    AuditEvent,
+    Batch,
+    Caller,
+    CancelledBatch,
+    CancelledFile,
+    FailureReason,
+    File,
+    FileSpec,
+    FileStatus,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Who wants a change, when and why: what every write carries into the audit trail.
+
+    ``request_id`` (optional) makes the write repeatable within (principal, ``method``); ``fingerprint`` is a digest of
+    the request's other fields: the same id with another fingerprint is refused with ``RequestIdReused``.
+    """
+
+    caller: Caller
+    method: str
+    at: datetime
+    reason: str = ""
+    request_id: str = ""
+    fingerprint: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What a write left in the audit trail, for the log: single events, and for mass changes a range."""
+
+    events: tuple[AuditEvent, ...] = ()
+    # First and last event_id and number of the files of a batch call; they are not in `events`.
+    files: int = 0
+    first_event_id: int = 0
+    last_event_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[T]):
+    """The answer of a write. ``replayed``: an earlier call's answer, by its request id; nothing changed."""
+
+    answer: T
+    audited: Audited = field(default_factory=Audited)
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write a file, valid as long as the row carries ``file.fence``."""
+
+    file: File
+    # Announced SHA-256 in hex, or empty.
+    expected_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row in its newest state, in the order of ``no``: the number of its last change."""
+
+    no: int
+    record: File | Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a watcher watches: named files and batches (and those batches' files), or all."""
+
+    file_ids: frozenset[str] = frozenset()
+    batch_ids: frozenset[str] = frozenset()
+    include_batch_files: bool = False
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A page of changes in ascending order. ``complete``: nothing else had changed up to ``last_change``."""
+
+    changes: tuple[Change, ...]
+    complete: bool
+    # The store's last change number in the snapshot that was read.
+    last_change: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Rows after a cursor; ``next_cursor`` is 0 on the last page."""
+
+    rows: tuple[T, ...]
+    next_cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwedDeletion:
+    """Bytes that are to be deleted; ``row`` settles it."""
+
+    row: int
+    file_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """The newest seal, None before the first, and the oldest events that have none, in order."""
+
+    head: Seal | None
+    events: tuple[AuditEvent, ...]
+
+
+class Store(Protocol):
+    """Rows of files, batches, audit and stored answers, and the numbers that order their changes."""
+
+    @property
+    def store_id(self) -> str:
+        """Identity of this store, part of every resume token; made once, with the store."""
+
+    @property
+    def last_change(self) -> int:
+        """Number of the last change known to be committed (may lag behind other nodes)."""
+
+    def on_commit(self, notify: Callable[[], None]) -> None:
+        """Have ``notify`` called on the event loop after commits that changed a watched row (never before)."""
+
+    # Lifecycle ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Finish what is queued, checkpoint, and close every connection."""
+
+    async def ping(self) -> None:
+        """Read and write-lock check for readiness; raises ``DatabaseFailure``."""
+
+    # Writes ------------------------------------------------------------------------------------------------------
+
+    async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
+        """Insert a pending file; a replay gives the file of the first call in its current state."""
+
+    async def initiate_batch(
+        self, specs: Sequence[FileSpec], batch_id: str, file_ids: Sequence[str], command: Command
+    ) -> Result[tuple[Batch, tuple[str, ...]]]:
+        """Insert a pending batch and its files; a replay gives the first call's ids with the current state."""
+
+    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
+        """Cancel a file that is not final; raises ``FileNotFound``, ``FileNotCancellable``, ``RequestIdReused``.
+
+        With ``fence``: only while the row still carries it, else ``WriterReplaced``.
+        """
+
+    async def cancel_batch(self, batch_id: str, command: Command) -> Result[CancelledBatch]:
+        """Cancel a batch and its files that are not final; raises ``BatchNotFound``, ``BatchNotCancellable``."""
+
+    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
+        """Raise the fence and make the file uploading (and its batch processing).
+
+        Raises ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch`` (nothing changed, no fence raised).
+        """
+
+    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
+        """Record durable bytes; False when the fence is no longer the row's or the file is no longer uploading."""
+
+    async def complete(
+        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
+    ) -> Result[File]:
+        """Make an uploading file completed; raises ``UploadCancelled``, ``WriterReplaced`` or ``FileNotWritable``."""
+
+    async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
+        """Make an uploading file failed, its bytes owed deletion; raises as ``complete``."""
+
+    async def expire(
+        self, idle_since: datetime, open_files: Sequence[str], limit: int, command: Command
+    ) -> Result[tuple[File, ...]]:
+        """Fail files without a byte since ``idle_since`` that have no open stream; one call takes at most ``limit``."""
+
+    async def settle_deletions(self, rows: Sequence[int]) -> None:
+        """Forget deletions that were carried out."""
+
+    async def forget_answers(self, before: datetime, limit: int) -> int:
+        """Delete stored answers older than ``before``, at most ``limit``; returns how many."""
+
+    async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
+        """Add seals to the audit chain, if its newest still is ``head``; else False. No change: nobody is notified."""
+
+    # Reads -------------------------------------------------------------------------------------------------------
+
+    async def get_file(self, file_id: str, owner: str) -> File:
+        """Read one file; raises ``FileNotFound``."""
+
+    async def get_batch(self, batch_id: str, owner: str) -> Batch:
+        """Read one batch; raises ``BatchNotFound``."""
+
+    async def list_files(
+        self, owner: str, status: FileStatus | None, batch_id: str, cursor: int, limit: int
+    ) -> Page[File]:
+        """Read files in order of creation, after ``cursor``."""
+
+    async def list_audit_events(
+        self, owner: str, file_id: str, batch_id: str, cursor: int, limit: int
+    ) -> Page[AuditEvent]:
+        """Read audit events in order, after ``cursor``; a batch's include those of its files."""
+
+    async def check_targets(self, targets: Targets, owner: str) -> Changes:
+        """Read the named targets' current rows (not the files of batches), in order; raises NotFound for the first
+        unknown id."""
+
+    async def read_changes(
+        self, targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0
+    ) -> Changes:
+        """Read the targets' rows that changed after ``after``, oldest change first, from one snapshot.
+
+        Rows that are final and whose last change is at or below ``skip_final_upto`` are left out.
+        """
+
+    async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
+        """Read the oldest deletions owed."""
+
+    async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
+        """Read the status of files; unknown ids are missing from the answer."""
+
+    async def count_files(self) -> dict[FileStatus, int]:
+        """Count files by status, for the metrics."""
+
+    async def read_unsealed(self, limit: int) -> Unsealed:
+        """Read the newest seal of the audit chain and, in order, at most ``limit`` events behind it."""
+
+    async def count_unsealed_events(self, limit: int) -> int:
+        """Count the audit events that are not sealed yet, up to ``limit``."""

@@ -1,0 +1,176 @@
+"""Decides what is wrong with the bytes that lie in the storage, by the rows: missing, short, left over.
+
+Must not know what a disk is. While a service runs everything moves: what looks wrong is looked at again before it is
+told, and rows are read before the bytes they speak of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from upload_server.sink.protocol import Sink
+from upload_server.store.inspection import FileFacts, Inspection
+from upload_server.upkeep.check.findings import Finding, Mend, Report
+from upload_server.upkeep.check.rows import by_older_program
+
+T = TypeVar("T")
+
+_PAGE = 500
+_CHUNK = 1024 * 1024
+# Suspicions kept to be looked at again; what is beyond is told at once.
+_MAX_SUSPECTS = 10_000
+_LOOKS = 3
+
+OWED = "files whose bytes are owed deletion: the service is at it, or does it after its next start"
+OLDER_BYTES = "completed files of an older program whose bytes are not kept here"
+
+_LOST = "the bytes are lost here: restore them from a backup, or tell the owner"
+_UNKNOWN = (
+    "is this the right database, or an older backup of it? They may be the only copy of something; if not, delete them"
+    " by `--repair --delete-unknown`"
+)
+
+# Looks at a file's row and bytes.
+Judge = Callable[[FileFacts | None, str], Finding | None]
+
+
+class Storage:
+    """Compares bytes with rows."""
+
+    def __init__(self, inspection: Inspection, sink: Sink, report: Report, pause: float) -> None:
+        """``pause`` is how many seconds to wait before what looks wrong is looked at again, while a service runs."""
+        self._inspection = inspection
+        self._sink = sink
+        self._report = report
+        self._pause = pause
+        self._suspects: list[tuple[str, Judge]] = []
+
+    def check(self, *, hashes: bool) -> None:
+        """Look at every file's bytes, and at everything that lies in the storage."""
+        for page in self._files():
+            for file in page:
+                self._first_look(file, file.file_id, self._of_row)
+                if hashes:
+                    self._hash(file)
+        for ids in _pages(self._sink.file_ids()):
+            self._report.counted["stored"] += len(ids)
+            self._inspection.refresh()
+            rows = self._inspection.files_named(ids)
+            for file_id in ids:
+                self._first_look(rows.get(file_id), file_id, self._of_bytes)
+        self._look_again()
+
+    def _files(self) -> Iterator[Sequence[FileFacts]]:
+        last = 0
+        while True:
+            self._inspection.refresh()
+            page = self._inspection.files_after(last, _PAGE)
+            if not page:
+                return
+            yield page
+            last = page[-1].row
+
+    def _first_look(self, file: FileFacts | None, file_id: str, judge: Judge) -> None:
+        finding = judge(file, file_id)
+        if finding is None:
+            return
+        if self._report.running and len(self._suspects) < _MAX_SUSPECTS:
+            self._suspects.append((file_id, judge))
+        else:
+            self._report.add(finding)
+
+    def _look_again(self) -> None:
+        """Tell what still is wrong, seen from a new snapshot each time."""
+        left, found = self._suspects, list[Finding]()
+        for _ in range(_LOOKS):
+            if not left:
+                return
+            time.sleep(self._pause)
+            looked = list(self._looked_at(left))
+            left = [(suspect, judge) for suspect, judge, _ in looked]
+            found = [finding for _, _, finding in looked]
+        self._report.add_all(found)
+
+    def _looked_at(self, suspects: Sequence[tuple[str, Judge]]) -> Iterator[tuple[str, Judge, Finding]]:
+        for page in _pages(iter(suspects)):
+            self._inspection.refresh()
+            rows = self._inspection.files_named([file_id for file_id, _ in page])
+            for file_id, judge in page:
+                finding = judge(rows.get(file_id), file_id)
+                if finding is not None:
+                    yield file_id, judge, finding
+
+    def _size(self, file_id: str) -> int | OSError:
+        try:
+            return self._sink.size(file_id)
+        except OSError as error:
+            return error
+
+    def _of_row(self, file: FileFacts | None, file_id: str) -> Finding | None:
+        """Whether the bytes that a row speaks of are there."""
+        if file is None or file.status not in ("completed", "uploading"):
+            return None
+        wanted = file.size_bytes if file.status == "completed" else file.bytes_received
+        lie = self._size(file_id)
+        ids = {"file_id": file_id}
+        if isinstance(lie, OSError):
+            text = f"the bytes of file {file_id} cannot be looked at: {lie.strerror}"
+            return Finding("bytes.unreadable", text, "look at the storage", ids)
+        if lie == 0 and wanted > 0:
+            if file.status == "completed" and by_older_program(file):
+                self._report.notes[OLDER_BYTES] += 1
+                return None
+            text = f"the {wanted} bytes of file {file_id} ({file.status}) are missing"
+            return Finding("bytes.missing", text, _LOST, ids)
+        if lie < wanted:
+            text = f"file {file_id} ({file.status}) has {lie} bytes of the {wanted} that are recorded"
+            return Finding("bytes.short", text, _LOST, ids)
+        if file.status == "completed" and lie > wanted:
+            text = f"file {file_id} is completed with {wanted} bytes, but {lie} lie there"
+            return Finding("bytes.long", text, "somebody wrote to it: compare by --hash", ids)
+        return None
+
+    def _of_bytes(self, file: FileFacts | None, file_id: str) -> Finding | None:
+        """Whether bytes that lie there may lie there."""
+        ids, lie = {"file_id": file_id}, self._size(file_id)
+        size = "bytes" if isinstance(lie, OSError) else f"{lie} bytes"
+        if file is None:
+            text = f"{size} lie in the storage under {file_id}, and no row knows them"
+            return Finding("bytes.unknown", text, _UNKNOWN, ids, Mend.DELETE_UNKNOWN)
+        if file.status in ("cancelled", "failed"):
+            if file.owed:
+                return None
+            text = f"{size} of file {file_id} are left over: it is {file.status}"
+            return Finding("bytes.orphan", text, "`--repair` deletes them", ids, Mend.DELETE_BYTES)
+        if file.status == "pending" and not isinstance(lie, OSError):
+            text = f"{size} lie there for file {file_id}, to which nobody has sent"
+            return Finding("bytes.early", text, "none of this service's doing; the first sender overwrites them", ids)
+        return None
+
+    def _hash(self, file: FileFacts) -> None:
+        """Hash what a completed file keeps; it does not change any more."""
+        if file.status != "completed" or not file.sha256 or self._size(file.file_id) != file.size_bytes:
+            return
+        digest = hashlib.sha256()
+        ids = {"file_id": file.file_id}
+        try:
+            if file.size_bytes:
+                for piece in self._sink.read(file.file_id, file.size_bytes, _CHUNK):
+                    digest.update(piece)
+        except OSError as error:
+            text = f"the bytes of file {file.file_id} cannot be read: {error.strerror}"
+            self._report.add(Finding("bytes.unreadable", text, "look at the storage", ids))
+            return
+        self._report.counted["hashed"] += 1
+        if digest.hexdigest() != file.sha256:
+            text = f"the bytes of file {file.file_id} are not what was uploaded: their SHA-256 is another one"
+            self._report.add(Finding("bytes.hash", text, _LOST, ids))
+
+
+def _pages(things: Iterator[T]) -> Iterator[list[T]]:
+    while page := list(itertools.islice(things, _PAGE)):
+        yield page

@@ -1,0 +1,162 @@
+"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`.
+
+Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
+wrong, 2 it could not be looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from upload_server.config import Config
+from upload_server.domain.errors import CannotStart
+from upload_server.sink.disk import DiskSink
+from upload_server.store.inspection import Damaged
+from upload_server.store.lock import holder_of, lock_database, lock_directory
+from upload_server.store.open import sqlite_path
+from upload_server.store.sqlite.inspecting import SqliteInspection
+from upload_server.store.sqlite.mending import SqliteMending
+from upload_server.upkeep.audit.export import lines
+from upload_server.upkeep.audit.verify import Expected, Verdict, verify
+from upload_server.upkeep.check.findings import Report
+from upload_server.upkeep.check.mend import mend
+from upload_server.upkeep.check.output import as_json, as_lines
+from upload_server.upkeep.check.run import CheckOptions, check
+
+EXIT_FINE = 0
+EXIT_WRONG = 1
+EXIT_UNUSABLE = 2
+
+
+class NothingThere(CannotStart):
+    """There is no installation where one was looked for."""
+
+
+def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
+    """Run a command; returns its exit code. What cannot be looked at is said on standard error."""
+    try:
+        if command == "check":
+            return _check(config, options)
+        if options["audit_command"] == "verify":
+            return _verify(config, options)
+        return _export(config, options)
+    except BrokenPipeError:
+        # Whoever read our output has left: there is nobody to tell, and nothing more to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNUSABLE
+    except (CannotStart, Damaged, OSError) as error:
+        sys.stderr.write(f"upload-server: {error}\n")
+        return EXIT_UNUSABLE
+
+
+def _path(config: Config) -> Path:
+    path = sqlite_path(config.url)
+    if not path.is_file():
+        raise NothingThere(f"there is no database at {path}; --data-dir names the installation")
+    return path
+
+
+@contextlib.contextmanager
+def _inspection(path: Path) -> Iterator[SqliteInspection]:
+    opened = SqliteInspection(path)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _check(config: Config, options: Mapping[str, Any]) -> int:
+    path = _path(config)
+    sink = DiskSink(config.data_dir / "bytes")
+    repair = options["repair"]
+    if options["delete_unknown"] and not repair:
+        sys.stderr.write("upload-server: --delete-unknown needs --repair\n")
+        return EXIT_UNUSABLE
+    with contextlib.ExitStack() as held:
+        if repair:
+            # Nobody may work on what is mended: both locks, as the service takes them.
+            for lock in (lock_directory(config.data_dir), lock_database(path)):
+                held.callback(lock.release)
+        running = not repair and bool(holder_of(path))
+        inspection = held.enter_context(_inspection(path))
+        report = check(inspection, sink, CheckOptions(running, options["hashes"]))
+        if repair:
+            mending = SqliteMending(path)
+            try:
+                mend(report, inspection, mending, sink, delete_unknown=options["delete_unknown"])
+            finally:
+                # First the reader: the log can then be brought into the file.
+                inspection.close()
+                mending.close()
+    _show_report(report, json_wanted=options["json"])
+    return EXIT_WRONG if report.open_findings else EXIT_FINE
+
+
+def _show_report(report: Report, *, json_wanted: bool) -> None:
+    for line in [as_json(report)] if json_wanted else as_lines(report):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _verify(config: Config, options: Mapping[str, Any]) -> int:
+    expected = Expected(dict(options["anchor"] or ()), options["expect_head"] or "")
+    with _inspection(_path(config)) as inspection:
+        verdict = verify(inspection, expected)
+    if options["json"]:
+        sys.stdout.write(json.dumps(_verdict_fields(verdict)) + "\n")
+    else:
+        for line in _verdict_lines(verdict):
+            sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return EXIT_WRONG if verdict.broken else EXIT_FINE
+
+
+def _verdict_lines(verdict: Verdict) -> Iterator[str]:
+    if verdict.broken is not None:
+        yield f"BROKEN {verdict.broken.what}: {verdict.broken.text}"
+        if verdict.head is not None:
+            yield f"up to there {verdict.sealed} events are as they were sealed, the last is {verdict.head.event_id}"
+        return
+    yield f"{verdict.sealed} events are as they were sealed"
+    if verdict.unsealed:
+        ends = f"{verdict.first_unsealed} to {verdict.last_unsealed}"
+        yield f"{verdict.unsealed} events are not sealed yet ({ends}): nothing can be said of them"
+    if verdict.head is not None:
+        yield f"keep elsewhere: --anchor {_anchor(verdict)}"
+
+
+def _anchor(verdict: Verdict) -> str:
+    return f"{verdict.head.event_id}:{verdict.head.hash.hex()}" if verdict.head else ""
+
+
+def _verdict_fields(verdict: Verdict) -> dict[str, object]:
+    broken = verdict.broken
+    return {
+        "ok": broken is None,
+        "sealed": verdict.sealed,
+        "unsealed": verdict.unsealed,
+        "first_unsealed": str(verdict.first_unsealed or ""),
+        "last_unsealed": str(verdict.last_unsealed or ""),
+        "anchor": _anchor(verdict),
+        "broken": broken and {"event_id": str(broken.event_id), "what": broken.what.value, "text": broken.text},
+    }
+
+
+def _export(config: Config, options: Mapping[str, Any]) -> int:
+    with contextlib.ExitStack() as held:
+        inspection = held.enter_context(_inspection(_path(config)))
+        target: BinaryIO = sys.stdout.buffer
+        if options["output"]:
+            # Names of people and files are in it.
+            descriptor = os.open(options["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            target = held.enter_context(os.fdopen(descriptor, "wb"))
+        for line in lines(inspection, options["after"]):
+            target.write(line)
+        target.flush()
+    return EXIT_FINE

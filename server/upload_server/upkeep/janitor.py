@@ -1,0 +1,302 @@
+"""Decides when bytes nobody may have any more are deleted, and when uploads nobody sends to are given up.
+
+Must not know who cancelled, nor through which door. Rows decide what is deleted, never what lies in a folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Protocol, TypeVar, TypeVarTuple
+
+import structlog
+
+from upload_server.domain.states import Caller, FailureReason, FileStatus, Source
+from upload_server.sink.protocol import Sink
+from upload_server.store.protocol import Audited, Command, OwedDeletion, Store
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# Rows taken at once: of deletions owed, of files that expire, of answers to forget, of files that lie in the sink.
+_PAGE = 500
+# Files deleted by one hop to a thread: they share their syncs, and are settled together.
+_DELETED_AT_ONCE = 100
+# Deletions put aside at most; with more than that the disk is broken, and a round ends.
+_MAX_ASIDE = 10_000
+# A deletion waits so long for a stream that still holds the file, and then for its next turn.
+_OPEN_SECONDS = 1.0
+# What bytes may be deleted for; whatever else a deletion is owed for is a fault of ours that must cost no bytes.
+_DELETABLE = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
+
+
+class OpenUploads(Protocol):
+    """Who knows which files streams of this node can still touch."""
+
+    def is_open(self, file_id: str) -> bool:
+        """Whether a stream can still touch the file's bytes."""
+
+    def open_file_ids(self) -> Sequence[str]:
+        """Ids of the files of which that holds."""
+
+    async def wait_closed(self, file_id: str) -> None:
+        """Wait until it does not hold for this file."""
+
+
+class JanitorObserver(Protocol):
+    """Who counts what the janitor does; called on the event loop, must not block or raise."""
+
+    def reclaimed(self, count: int) -> None:
+        """So many bytes were deleted."""
+
+
+class _NoObserver:
+    def reclaimed(self, count: int) -> None:
+        """Ignore."""
+
+
+def _no_changes(audited: Audited, seconds: float) -> None:
+    """Tell nobody."""
+
+
+class Janitor:
+    """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` until ``stop``.
+
+    Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often.
+    ``on_changed`` hears what an expiry left in the audit trail and how long it took.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        uploads: OpenUploads,
+        *,
+        clock: Callable[[], datetime],
+        upload_ttl: float,
+        request_ttl: float,
+        interval: float = 30.0,
+        on_changed: Callable[[Audited, float], None] = _no_changes,
+        observer: JanitorObserver | None = None,
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._uploads = uploads
+        self._clock = clock
+        self._upload_ttl = timedelta(seconds=upload_ttl)
+        self._request_ttl = timedelta(seconds=request_ttl)
+        self._interval = interval
+        self._on_changed = on_changed
+        self._observer = observer or _NoObserver()
+        self._nudged = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._first_deletions = asyncio.Event()
+        # Deletions that have to wait, by row: when (loop time) they are tried again.
+        self._aside: dict[int, float] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def nudge(self) -> None:
+        """Say that deletions may be owed; they are carried out soon."""
+        self._nudged.set()
+
+    def stop(self) -> None:
+        """Have ``run`` return after what it is at; what is still owed is done after the next start."""
+        self._stopping.set()
+        self._nudged.set()
+        self._first_deletions.set()
+
+    async def run(self) -> None:
+        """Keep house until stopped. An error of one step is logged; the step has its turn again in the next round."""
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="janitor")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._deletions())
+                group.create_task(self._rounds())
+                group.create_task(self._sweep())
+        finally:
+            # Nothing runs there now, unless this task was cancelled: then what is under way must not hold up the loop.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _deletions(self) -> None:
+        while not self._stopping.is_set():
+            self._nudged.clear()
+            await self._step("deletion", self.delete_owed())
+            self._first_deletions.set()
+            await _wait(self._nudged, self._seconds_to_next_deletion())
+
+    async def _rounds(self) -> None:
+        while not self._stopping.is_set():
+            await self._step("expiry", self.expire())
+            await self._step("forgetting of answers", self.forget_answers())
+            await _wait(self._stopping, self._interval)
+
+    async def _sweep(self) -> None:
+        # What is owed goes first: it is what somebody waits for, and then it is no orphan.
+        await self._first_deletions.wait()
+        await self._step("orphan sweep", self.sweep_orphans())
+
+    async def _step(self, name: str, work: Coroutine[object, object, object]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("janitor step failed", step=name)
+
+    # Deletions owed ------------------------------------------------------------------------------------------------
+
+    async def delete_owed(self) -> int:
+        """Delete what is owed now, as far as it can be; returns how many deletions were settled."""
+        settled = 0
+        while not self._stopping.is_set() and len(self._aside) < _MAX_ASIDE:
+            self._forget_aside()
+            owed = await self._store.owed_deletions(_PAGE + len(self._aside))
+            due = [one for one in owed if one.row not in self._aside]
+            if not due:
+                break
+            for first in range(0, len(due), _DELETED_AT_ONCE):
+                settled += await self._delete(due[first : first + _DELETED_AT_ONCE])
+        return settled
+
+    async def _delete(self, due: Sequence[OwedDeletion]) -> int:
+        deletable = await self._deletable(due)
+        if not deletable:
+            return 0
+        outcomes = await self._hop(self._sink.delete_all, [one.file_id for one in deletable])
+        done = [one.row for one in deletable if isinstance(outcomes[one.file_id], int)]
+        # Only now: a crash in between finds the row again, and nothing to delete.
+        await self._store.settle_deletions(done)
+        for one in deletable:
+            outcome = outcomes[one.file_id]
+            if isinstance(outcome, OSError):
+                self._put_aside(one, self._interval)
+                log.error("bytes could not be deleted", file_id=one.file_id, errno=outcome.errno, error=repr(outcome))
+        self._report(sum(outcome for outcome in outcomes.values() if isinstance(outcome, int)), len(done))
+        return len(done)
+
+    async def _deletable(self, due: Sequence[OwedDeletion]) -> list[OwedDeletion]:
+        """Those whose row allows it and whose file no stream holds; the others are put aside."""
+        statuses = await self._store.status_of([one.file_id for one in due])
+        allowed = []
+        for one in due:
+            status = statuses.get(one.file_id)
+            if status is not None and status not in _DELETABLE:
+                self._put_aside(one, self._interval)
+                log.error("a deletion is owed for a file that may keep its bytes", file_id=one.file_id, status=status)
+            else:
+                allowed.append(one)
+        await self._wait_closed([one.file_id for one in allowed if self._uploads.is_open(one.file_id)])
+        for one in allowed:
+            if self._uploads.is_open(one.file_id):
+                self._put_aside(one, _OPEN_SECONDS)
+        return [one for one in allowed if one.row not in self._aside]
+
+    async def _wait_closed(self, file_ids: Sequence[str]) -> None:
+        """Wait for streams that were just told to stop: it takes them one hop to a thread."""
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                for file_id in file_ids:
+                    await self._uploads.wait_closed(file_id)
+        except TimeoutError:
+            log.warning("cancelled files are still held by their streams", files=len(file_ids))
+
+    def _put_aside(self, one: OwedDeletion, seconds: float) -> None:
+        self._aside[one.row] = asyncio.get_running_loop().time() + seconds
+
+    def _forget_aside(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._aside = {row: until for row, until in self._aside.items() if until > now}
+
+    def _seconds_to_next_deletion(self) -> float:
+        if not self._aside:
+            return self._interval
+        # At least a moment: a deletion that waits must not make this loop spin.
+        wait = min(self._aside.values()) - asyncio.get_running_loop().time()
+        return min(max(wait, 0.05), self._interval)
+
+    def _report(self, freed: int, files: int) -> None:
+        if files:
+            self._observer.reclaimed(freed)
+            log.info("bytes deleted", files=files, bytes=freed)
+
+    # Expiry and answers --------------------------------------------------------------------------------------------
+
+    async def expire(self) -> int:
+        """Fail files nobody has sent to for ``upload_ttl``; returns how many."""
+        expired = 0
+        while not self._stopping.is_set():
+            now = self._clock()
+            loop = asyncio.get_running_loop()
+            asked_at = loop.time()
+            command = Command(Caller(Source.EXPIRY), "Expire", now, FailureReason.EXPIRED.value)
+            open_files = self._uploads.open_file_ids()
+            result = await self._store.expire(now - self._upload_ttl, open_files, _PAGE, command)
+            self._on_changed(result.audited, loop.time() - asked_at)
+            expired += len(result.answer)
+            if result.answer:
+                self.nudge()
+            if len(result.answer) < _PAGE:
+                break
+        return expired
+
+    async def forget_answers(self) -> int:
+        """Forget stored answers older than ``request_ttl``; returns how many."""
+        forgotten = 0
+        while not self._stopping.is_set():
+            count = await self._store.forget_answers(self._clock() - self._request_ttl, _PAGE)
+            forgotten += count
+            if count < _PAGE:
+                break
+        return forgotten
+
+    # Orphans -------------------------------------------------------------------------------------------------------
+
+    async def sweep_orphans(self) -> int:
+        """Delete what lies in the sink for files that are cancelled or failed, as their rows say; returns how many.
+
+        Bytes without a row are left alone and logged. No crash of ours makes them: a row is there before its first byte
+        and is never deleted. They mean that the database is an older backup, or not this folder's at all, and then they
+        may be the only copy of a completed file.
+        """
+        deleted, unknown = 0, 0
+        lying = self._sink.file_ids()
+        while not self._stopping.is_set() and (page := await self._hop(_take, lying)):
+            statuses = await self._store.status_of(page)
+            unknown += sum(file_id not in statuses for file_id in page)
+            orphans = [
+                file_id
+                for file_id in page
+                if statuses.get(file_id) in _DELETABLE and not self._uploads.is_open(file_id)
+            ]
+            for first in range(0, len(orphans), _DELETED_AT_ONCE):
+                deleted += await self._delete_orphans(orphans[first : first + _DELETED_AT_ONCE])
+        if unknown:
+            log.warning("bytes without a row are left alone: is this the right database?", files=unknown)
+        return deleted
+
+    async def _delete_orphans(self, orphans: Sequence[str]) -> int:
+        outcomes = await self._hop(self._sink.delete_all, orphans)
+        for file_id, outcome in outcomes.items():
+            if isinstance(outcome, OSError):
+                log.error("an orphan could not be deleted", file_id=file_id, errno=outcome.errno, error=repr(outcome))
+        freed = [outcome for outcome in outcomes.values() if isinstance(outcome, int)]
+        self._report(sum(freed), len(freed))
+        return len(freed)
+
+    async def _hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+
+def _take(lying: Iterator[str]) -> list[str]:
+    return list(islice(lying, _PAGE))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,84 @@
+"""Decides how much lies in the storage that no upload may keep: counted now and then, a bounded piece at a time.
+
+Must not delete anything: the janitor does. Whatever is counted here for long is what the janitor cannot or must not
+delete: the disk refuses, or no row knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Protocol
+
+import structlog
+
+from upload_server.domain.errors import UploadError
+from upload_server.domain.states import FileStatus
+from upload_server.sink.protocol import Sink
+from upload_server.store.protocol import Store
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 500
+_ORPHANED = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
+
+
+class OpenUploads(Protocol):
+    """Who knows which files streams of this node can still touch."""
+
+    def is_open(self, file_id: str) -> bool:
+        """Whether a stream can still touch the file's bytes."""
+
+
+class OrphanObserver(Protocol):
+    """Who shows the number; called on the event loop."""
+
+    def set_orphan_bytes(self, count: int) -> None:
+        """So many bytes lie there for nobody."""
+
+
+class OrphanCount:
+    """Walks through the storage in rounds and tells what it found after each. Times are seconds."""
+
+    def __init__(
+        self, store: Store, sink: Sink, uploads: OpenUploads, observer: OrphanObserver, interval: float = 30.0
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._uploads = uploads
+        self._observer = observer
+        self._interval = interval
+        # A round through a large storage is spread out: 500 files, then a moment for others.
+        self._breath = interval / 300
+
+    async def run(self) -> None:
+        """Count until cancelled; an error is logged, and the next round tries again."""
+        while True:
+            try:
+                self._observer.set_orphan_bytes(await self.count())
+            except (UploadError, OSError) as error:
+                log.warning("metrics.orphans_not_counted", error=repr(error))
+            await asyncio.sleep(self._interval)
+
+    async def count(self) -> int:
+        """Go through the storage once; returns the bytes of cancelled and failed files, and of none."""
+        found = 0
+        lying = self._sink.file_ids()
+        while page := await asyncio.to_thread(_take, lying):
+            statuses = await self._store.status_of(page)
+            orphans = [
+                file_id
+                for file_id in page
+                if statuses.get(file_id, FileStatus.FAILED) in _ORPHANED and not self._uploads.is_open(file_id)
+            ]
+            found += await asyncio.to_thread(self._sizes, orphans)
+            await asyncio.sleep(self._breath)
+        return found
+
+    def _sizes(self, file_ids: Sequence[str]) -> int:
+        return sum(self._sink.size(file_id) for file_id in file_ids)
+
+
+def _take(lying: Iterator[str]) -> list[str]:
+    return list(islice(lying, _PAGE))
