@@ -40,21 +40,22 @@ test: setup ## Run the tests (one: make test ARGS="-k cancel")
 
 .PHONY: prove
 prove: setup ## Run all that the promises are proved by, print figures (ARGS="--minutes 30 --seed 7"; docs/reliability.md)
-	@cd tests && exec ../$(BIN)/python -m prove $(ARGS)
+	@cd tests && exec ../$(BIN)/python -m robustness.prove $(ARGS)
 
 .PHONY: crash
 crash: setup ## Of that only the crashes: killed by the hundred under traffic (ARGS="--minutes 10")
-	@cd tests && exec ../$(BIN)/python -m prove --only crashes $(ARGS)
+	@cd tests && exec ../$(BIN)/python -m robustness.prove --only crashes $(ARGS)
 
 .PHONY: soak
 soak: setup ## Of that only the soak: cancelled uploads and broken watches by the thousand (ARGS="--minutes 60")
-	@cd tests && exec ../$(BIN)/python -m prove --only soak $(ARGS)
+	@cd tests && exec ../$(BIN)/python -m robustness.prove --only soak $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check style, types, import directions and protos
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy server/upload_server server/transcoder/transcoder clients/python/upload tests tools
+	@$(BIN)/mypy server/transcoder/tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/lint_protos.sh
 
 .PHONY: format

@@ -18,8 +18,8 @@ from pathlib import Path
 import grpc
 
 from benchmarks.grpc_cancel import build_loadgen, initiate, load
-from check.unsealed_server import Unsealed
 from support.process import ServerProcess
+from unit.upkeep.unsealed_server import Unsealed
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
 

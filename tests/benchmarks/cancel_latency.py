@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.grpc_cancel import build_loadgen
 from benchmarks.sizes import MIB, quantile
-from prove.servers import starter
+from robustness.prove.servers import starter
 from support.grpc_upload import CHUNK
 from support.process import LogLine, ServerProcess
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import grpc
 
 from benchmarks.sizes import quantile
-from envoy_proxy.proxy import EnvoyProcess, Node
-from faults.attackers import ATTACKS
+from e2e.envoy.proxy import EnvoyProcess, Node
+from robustness.faults.attackers import ATTACKS
 from support.process import ServerProcess
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
@@ -135,7 +135,7 @@ class Stage:
 
     def attacked_turn(self, turns: Turns, seconds: float, name: str, rate: int) -> None:
         """The same beside an attack, which lasts a little longer."""
-        command = [sys.executable, "-m", "faults.attackers", name, *map(str, self._ports)]
+        command = [sys.executable, "-m", "robustness.faults.attackers", name, *map(str, self._ports)]
         command += [str(seconds + 1), self._file_id, str(rate)]
         turns.attacked_seconds += seconds + 1
         turns.turns += 1

@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 from google.rpc.code_pb2 import Code
-from transcoder.status import HTTP_STATUS
 
 from transcoder import Fault, FaultKind
+from transcoder.status import HTTP_STATUS
 from upload_server.domain import errors
 from upload_server.doors.errors import code_of
 

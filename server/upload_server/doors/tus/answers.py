@@ -12,8 +12,8 @@ from typing import Final
 import grpc
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
-from transcoder.status import HTTP_STATUS
 
+from transcoder.status import HTTP_STATUS
 from upload_server.domain.errors import (
     FileNotWritable,
     NotInState,

@@ -1,0 +1,239 @@
+"""Both clients against the real service: upload, resume, cancel, watch, and connections cut in between."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+
+import pytest
+
+from clients.python.conftest import Calls, SourceFile, calls
+from support.process import ServerProcess, StartServer, gone_from_disk
+from support.proxy import FaultProxy, fault_proxy
+from upload import AsyncClient, Client, FileSpec, TransferProgress, errors
+from upload.v1 import upload_pb2 as pb
+
+MIB = 1024 * 1024
+
+
+async def test_a_file_arrives_whole(real: Calls, source: SourceFile) -> None:
+    file = await real("upload", source.path)
+    assert (file.status, file.sha256, file.filename) == (pb.UPLOAD_STATUS_COMPLETED, source.sha256, "report.pdf")
+    assert await real("get", file.file_id) == file
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, MIB + 1])
+async def test_bytes_arrive_whole(real: Calls, size: int) -> None:
+    content = os.urandom(size)
+    file = await real("upload", content, filename="a/b.bin", sha256=hashlib.sha256(content).hexdigest())
+    assert (file.size_bytes, file.bytes_received) == (size, size)
+
+
+def disturbed(content: bytes, disturb: Callable[[], object], at: int) -> Iterator[bytes]:
+    """The content in pieces of 1 MiB; ``disturb`` is called before the piece at ``at`` MiB."""
+    for number, start in enumerate(range(0, len(content), MIB)):
+        if number == at:
+            disturb()
+        yield content[start : start + MIB]
+
+
+async def test_a_cut_connection_costs_nothing(real: Calls, proxy: FaultProxy) -> None:
+    content = os.urandom(24 * MIB)
+    # The blocking client takes its content from a thread.
+    cut = partial(asyncio.get_running_loop().call_soon_threadsafe, proxy.reset_all)
+    file = await real("upload", disturbed(content, cut, at=12), filename="a", size_bytes=len(content))
+    assert file.sha256 == hashlib.sha256(content).hexdigest()
+    assert proxy.accepted >= 2
+
+
+async def test_a_killed_server_is_waited_for(kind: str, start_server: StartServer) -> None:
+    first = start_server()
+    content = os.urandom(24 * MIB)
+    async with fault_proxy(first.grpc_port) as proxy, calls(kind, proxy.target) as call:
+
+        def kill_and_start() -> None:
+            first.kill()
+            proxy.backend = start_server().grpc_port
+
+        seen: list[TransferProgress] = []
+        items = disturbed(content, kill_and_start, at=20)
+        file = await call("upload", items, filename="a", size_bytes=len(content), on_progress=seen.append)
+    assert file.sha256 == hashlib.sha256(content).hexdigest()
+    durable = [progress.bytes_received for progress in seen]
+    assert durable == sorted(durable)
+
+
+async def test_a_cancel_half_way_stops_the_sender_and_takes_the_bytes(real: Calls, server: ServerProcess) -> None:
+    seen: list[TransferProgress] = []
+
+    def cancel() -> None:
+        with Client(server.target) as other:
+            other.cancel(seen[0].file_id, reason="wrong version")
+
+    items = disturbed(bytes(64 * MIB), cancel, at=20)
+    with pytest.raises(errors.UploadCancelled) as caught:
+        await real("upload", items, filename="a", size_bytes=64 * MIB, on_progress=seen.append)
+    error = caught.value
+    assert (error.cancelled_by, error.cancel_reason) == ("user", "wrong version")
+    assert error.cancelled_at is not None
+    file = await real("get", error.file_id)
+    assert file.status == pb.UPLOAD_STATUS_CANCELLED
+    await gone_from_disk(server, error.file_id)
+
+
+async def test_a_watch_over_cut_connections_tells_all_once(
+    real: Calls, proxy: FaultProxy, server: ServerProcess
+) -> None:
+    async with AsyncClient(server.target) as other:
+        file = await other.initiate("a", 3)
+        watching = asyncio.ensure_future(real("watch", [file.file_id], until_final=True))
+        async for event in other.watch([file.file_id]):
+            if event.HasField("bookmark"):
+                break
+        for content in (b"a", b"ab"):
+            proxy.reset_all()
+            with pytest.raises(errors.SourceChanged):
+                await other.upload(iter([content]), size_bytes=3, resume_file_id=file.file_id)
+        proxy.reset_all()
+        await other.cancel(file.file_id)
+        events = await asyncio.wait_for(watching, 20)
+    files = [event.file for event in events if event.HasField("file")]
+    revisions = [file.revision for file in files]
+    assert revisions == sorted(set(revisions))
+    assert files[-1].status == pb.UPLOAD_STATUS_CANCELLED
+
+
+async def test_cancelling_twice_is_done_both_times(real: Calls) -> None:
+    file = await real("initiate", "a", 3)
+    first = await real("cancel", file.file_id, reason="enough", request_id="r-" + file.file_id)
+    again = await real("cancel", file.file_id, reason="enough", request_id="r-" + file.file_id)
+    other = await real("cancel", file.file_id)
+    assert first == again
+    assert (other.already, other.cancelled_by, other.cancel_reason) == (True, "user", "enough")
+    assert other.cancelled_at == first.cancelled_at
+
+
+async def test_a_batch_is_cancelled_with_its_files(real: Calls) -> None:
+    specs = [FileSpec(filename=f"{number}.txt", size_bytes=3) for number in range(3)]
+    answer = await real("initiate_batch", specs)
+    await real("upload", b"abc", resume_file_id=answer.file_ids[0])
+    outcome = await real("cancel_batch", answer.batch.batch_id, reason="enough")
+    assert (outcome.cancelled_files_count, outcome.total_files_in_batch) == (2, 3)
+    again = await real("cancel_batch", answer.batch.batch_id)
+    assert (again.already, again.cancelled_by, again.cancel_reason) == (True, "user", "enough")
+    files = await real("list_files", batch_id=answer.batch.batch_id, page_size=2)
+    assert [file.file_id for file in files] == list(answer.file_ids)
+    assert len(await real("list_files", batch_id=answer.batch.batch_id, status="cancelled")) == 2
+    with pytest.raises(errors.UploadCancelled) as caught:
+        await real("upload", b"abc", resume_file_id=answer.file_ids[1])
+    assert caught.value.cancelled_by == "batch_cancel"
+
+
+async def test_what_is_completed_or_unknown_cannot_be_cancelled(real: Calls) -> None:
+    file = await real("upload", b"abc", filename="a")
+    with pytest.raises(errors.FileNotCancellable, match="completed") as caught:
+        await real("cancel", file.file_id)
+    assert (caught.value.status, caught.value.file_id) == ("completed", file.file_id)
+    with pytest.raises(errors.FileNotFound):
+        await real("cancel", "nobody")
+    with pytest.raises(errors.BatchNotFound):
+        await real("cancel_batch", "nobody")
+    with pytest.raises(errors.FileNotFound):
+        await real("watch", ["nobody"])
+    with pytest.raises(errors.InvalidField, match="filename"):
+        await real("initiate", "../a", 3)
+
+
+async def test_a_wrong_checksum_fails_the_file(real: Calls) -> None:
+    with pytest.raises(errors.ChecksumMismatch) as caught:
+        await real("upload", b"abc", filename="a", sha256="0" * 64)
+    assert (await real("get", caught.value.file_id)).status == pb.UPLOAD_STATUS_FAILED
+
+
+async def test_a_newer_sender_takes_over_and_the_older_gives_in(real: Calls, server: ServerProcess) -> None:
+    seen: list[TransferProgress] = []
+    content = bytes(64 * MIB)
+
+    def take_over() -> None:
+        with Client(server.target) as other:
+            other.upload(content, resume_file_id=seen[0].file_id)
+
+    items = disturbed(content, take_over, at=20)
+    with pytest.raises(errors.WriterReplaced):
+        await real("upload", items, filename="a", size_bytes=len(content), on_progress=seen.append)
+    assert (await real("get", seen[0].file_id)).status == pb.UPLOAD_STATUS_COMPLETED
+
+
+async def test_of_two_senders_at_full_speed_the_older_gives_in(real: Calls, server: ServerProcess) -> None:
+    size = 100 * 1024**3
+    sending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def progressed(progress: TransferProgress) -> None:
+        if progress.bytes_received:
+            loop.call_soon_threadsafe(sending.set)
+
+    def zeros() -> Iterator[bytes]:
+        return itertools.repeat(bytes(MIB))
+
+    file = await real("initiate", "a", size)
+    older = asyncio.ensure_future(
+        real("upload", zeros(), size_bytes=size, resume_file_id=file.file_id, on_progress=progressed, checksum=False)
+    )
+    await asyncio.wait_for(sending.wait(), 20)
+    async with AsyncClient(server.target) as other:
+        newer = asyncio.ensure_future(
+            other.upload(zeros(), size_bytes=size, resume_file_id=file.file_id, checksum=False)
+        )
+        await asyncio.wait({older, newer}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        await other.cancel(file.file_id)
+        with pytest.raises(errors.WriterReplaced):
+            await older
+        with pytest.raises(errors.UploadCancelled):
+            await newer
+
+
+async def test_the_audit_trail_tells_who_did_what(real: Calls) -> None:
+    file = await real("initiate", "a", 3)
+    await real("cancel", file.file_id, reason="enough")
+    events = await real("audit", file_id=file.file_id, page_size=1)
+    assert [(event.from_status, event.to_status) for event in events] == [("", "pending"), ("pending", "cancelled")]
+    assert events[1].reason == "enough"
+
+
+async def test_a_cancel_has_a_connection_of_its_own(real: Calls, proxy: FaultProxy) -> None:
+    file = await real("initiate", "a", 3)
+    before = proxy.accepted
+    await real("get", file.file_id)
+    assert proxy.accepted == before
+    await real("cancel", file.file_id)
+    assert proxy.accepted == before + 1
+
+
+async def test_an_abandoned_upload_can_be_resumed(server: ServerProcess) -> None:
+    content = os.urandom(24 * MIB)
+    begun = asyncio.Event()
+
+    def progressed(progress: TransferProgress) -> None:
+        if progress.bytes_received:
+            begun.set()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield content[: 16 * MIB]
+        await asyncio.Event().wait()
+
+    async with AsyncClient(server.target) as client:
+        file = await client.initiate("a", len(content))
+        task = asyncio.create_task(
+            client.upload(endless(), size_bytes=len(content), resume_file_id=file.file_id, on_progress=progressed)
+        )
+        await asyncio.wait_for(begun.wait(), 20)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (await client.get(file.file_id)).status == pb.UPLOAD_STATUS_UPLOADING
+        file = await client.upload(content, resume_file_id=file.file_id)
+    assert file.sha256 == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,16 @@
+"""The crash suite can fail: bugs that need a crash to show are seen after a few of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robustness.faults.catches import CRASH_CATCHES, crash_escapes
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize("bug", CRASH_CATCHES)
+async def test_a_bug_is_caught_by_crashes(tmp_path: Path, bug: str) -> None:
+    assert not await crash_escapes(bug, tmp_path)

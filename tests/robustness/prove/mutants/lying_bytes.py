@@ -1,0 +1,96 @@
+"""Bugs in what lies on disk; and a disk without mercy, which is no bug."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from robustness.prove.mutants.registry import mutant
+from robustness.prove.patching import MutantRotten, change
+from upload_server.ingest import syncer
+from upload_server.sink import disk
+from upload_server.sink.protocol import Chunk, SinkFile
+from upload_server.store.sqlite import cancelling, committer
+from upload_server.store.sqlite.writes import Write
+from upload_server.upkeep import janitor
+
+log = structlog.get_logger(__name__)
+
+
+@mutant
+def clean_up_by_folder() -> None:
+    """The sweep deletes whatever lies there and is not open."""
+    change(janitor, "Janitor.sweep_orphans", ("if statuses.get(file_id) in _DELETABLE and not", "if not"))
+
+
+@mutant
+def deletion_forgotten() -> None:
+    """A cancel does not note that bytes are to be deleted."""
+    owe = "    transaction.write(statements.OWE_DELETIONS, first=first, last=last)\n"
+    change(cancelling, "_cancel_audited", (owe, ""))
+
+
+@mutant
+def progress_before_sync() -> None:
+    """Bytes are called durable before they are synced."""
+    change(syncer, "Syncer._sync", ("await self._parts.wait(self._sink_file.sync)", "pass"))
+
+
+@mutant
+def volatile_disk() -> None:
+    """No bug: what was not synced is lost when its file is closed or the process dies, as with the power."""
+    if not all(hasattr(disk.DiskFile, name) for name in ("append", "sync", "close")):
+        raise MutantRotten("DiskFile has other methods")
+    append, sync, close = disk.DiskFile.append, disk.DiskFile.sync, disk.DiskFile.close
+    waiting: dict[int, list[bytes]] = {}
+
+    def late_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
+        waiting.setdefault(id(self), []).extend(bytes(chunk) for chunk in chunks)
+
+    def late_sync(self: disk.DiskFile) -> None:
+        append(self, waiting.pop(id(self), []))
+        sync(self)
+
+    def merciless_close(self: disk.DiskFile) -> None:
+        waiting.pop(id(self), None)
+        close(self)
+
+    disk.DiskFile.close = merciless_close  # type: ignore[method-assign]
+    disk.DiskFile.append = late_append  # type: ignore[method-assign]
+    disk.DiskFile.sync = late_sync  # type: ignore[method-assign]
+
+
+@mutant
+def late_bytes_told() -> None:
+    """No bug: when a cancel was committed goes to the log, and what is written of its file later, for the benchmark."""
+    if not hasattr(committer.Committer, "run") or not hasattr(disk.DiskFile, "append"):
+        raise MutantRotten("Committer.run or DiskFile.append is gone")
+    run, opened, append = committer.Committer.run, disk.DiskSink.open, disk.DiskFile.append
+    committed: dict[str, float] = {}
+
+    def timed_run(self: committer.Committer, group: Sequence[Write[Any]]) -> committer.Committed:
+        done = run(self, group)
+        for each in group:
+            if isinstance(each, cancelling.CancelFile):
+                committed[each.file_id] = time.time()
+                log.info("committed", file_id=each.file_id, at=int(time.time() * 1e6))
+        return done
+
+    def named_open(self: disk.DiskSink, file_id: str, offset: int) -> SinkFile:
+        file = opened(self, file_id, offset)
+        vars(file)["file_id"] = file_id
+        return file
+
+    def timed_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
+        append(self, chunks)
+        file_id = vars(self)["file_id"]
+        after = time.time() - committed.get(file_id, float("inf"))
+        if after > 0:
+            log.info("late bytes", file_id=file_id, bytes=sum(map(len, chunks)), milliseconds=after * 1000)
+
+    committer.Committer.run = timed_run  # type: ignore[method-assign]
+    disk.DiskSink.open = named_open  # type: ignore[method-assign]
+    disk.DiskFile.append = timed_append  # type: ignore[method-assign]

@@ -1,0 +1,42 @@
+"""Nets under a bug, removed where it has to get past them to show: the service catches most bugs twice."""
+
+from __future__ import annotations
+
+from robustness.prove.patching import MutantRotten, change
+from upload_server import service
+from upload_server.ingest import registry
+from upload_server.store.sqlite import files, schema
+
+_TRIGGERS = ("file_final_stays", "batch_final_stays")
+
+
+def no_triggers() -> None:
+    """Final rows can be written to."""
+    text = "".join(path.read_text() for path in schema.MIGRATIONS.glob("*.py"))
+    if "{table}_final_stays" not in text:
+        raise MutantRotten("the triggers have other names")
+    drops = "".join(f'\n        database.execute_sql("DROP TRIGGER IF EXISTS {name}")' for name in _TRIGGERS)
+    change(schema, "prepare", ("runner.up(target)", "runner.up(target)" + drops))
+
+
+def any_move() -> None:
+    """Any status may follow any."""
+    change(files, "moved", ("if status not in NEXT_FILE[file.status]:", "if False:"))
+
+
+def deaf_to_cancels() -> None:
+    """Open streams are not told of cancels."""
+    change(service, "Uploads._cancel_file", ("self._ingest.stop_file(", "(lambda *told: None)("))
+    change(
+        registry, "_tell", ("if slot.current is not None:", "if False:"), ("if slot.opening is not None:", "if False:")
+    )
+
+
+def deaf_to_replacement() -> None:
+    """A stream is neither told that another took its file nor waited for."""
+    change(
+        registry,
+        "Ingest._claim",
+        ("slot.current.stop.set(WriterReplaced(file_id))", "pass"),
+        ("await self._wait_released(slot.current, file_id)", "pass"),
+    )

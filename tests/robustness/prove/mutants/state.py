@@ -1,0 +1,155 @@
+"""Bugs in what may follow what: cancels, streams, expiry, stored answers."""
+
+from __future__ import annotations
+
+from robustness.prove.mutants import nets
+from robustness.prove.mutants.registry import mutant
+from robustness.prove.patching import change, change_text
+from upload_server import service
+from upload_server.doors.rpc import upload_stream
+from upload_server.doors.websocket import cancels
+from upload_server.ingest import upload
+from upload_server.store.sqlite import answers, cancelling, committer, queries, statements, uploading, writer
+
+_CANCEL = "    result = await self._counted("
+
+
+def _recorded_whatever_was_found() -> None:
+    was_found = "(write.file_id, write.fence) in recorded for write in writes"
+    change(uploading, "RecordProgress.run_all", (was_found, "True for write in writes"))
+
+
+@mutant
+def cancel_ignores_status() -> None:
+    """The status condition is dropped in the cancel of a file."""
+    change(cancelling, "_Group.decide", ("if not found.may_cancel or found.file_id in self._won:", "if False:"))
+    change_text(statements, "CANCEL_FILES", ("file.status IN ('pending', 'uploading')", "1"))
+    nets.no_triggers()
+
+
+@mutant
+def complete_ignores_status() -> None:
+    """The status condition is dropped in complete, and the fence with it."""
+    change(
+        uploading,
+        "_writable",
+        ("if found.file.status is FileStatus.CANCELLED:", "if False:"),
+        ("if found.file.fence != fence:", "if False:"),
+        ("if found.file.status is not FileStatus.UPLOADING:", "if False:"),
+    )
+    nets.any_move()
+    nets.no_triggers()
+    nets.deaf_to_cancels()
+
+
+@mutant
+def triggers_absent() -> None:
+    """The triggers that keep final states final are not there."""
+    nets.no_triggers()
+
+
+@mutant
+def fence_ignored_in_complete() -> None:
+    """A stream that was replaced may still complete the file."""
+    change(uploading, "_writable", ("if found.file.fence != fence:", "if False:"))
+    nets.deaf_to_replacement()
+
+
+@mutant
+def fence_ignored_in_progress() -> None:
+    """A stream that was replaced may still record bytes."""
+    change_text(
+        statements,
+        "RECORD_PROGRESS",
+        ("file.fence = p.fence", "1"),
+    )
+    _recorded_whatever_was_found()
+    nets.deaf_to_replacement()
+
+
+@mutant
+def progress_after_cancel() -> None:
+    """Bytes are recorded for a file that is cancelled."""
+    change_text(
+        statements,
+        "RECORD_PROGRESS",
+        ("file.fence = p.fence", "1"),
+        ("file.status = 'uploading'", "1"),
+    )
+    _recorded_whatever_was_found()
+    nets.deaf_to_cancels()
+
+
+@mutant
+def sender_never_told() -> None:
+    """The open stream of a cancelled file is not told."""
+    nets.deaf_to_cancels()
+
+
+@mutant
+def sender_told_before_commit() -> None:
+    """The open stream is told that its file is cancelled before it is."""
+    early = (
+        "    self._ingest.stop_file(file_id, command.at, command.caller.cancelled_by, command.reason)\n"
+        "    await asyncio.sleep(0.5)\n"
+    )
+    change(service, "Uploads._cancel_file", (_CANCEL, early + _CANCEL))
+
+
+@mutant
+def answer_before_commit() -> None:
+    """Callers get their answer while the commit is still under way."""
+    commit = "self._commit(connection, transaction)"
+    change(committer, "Committer._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
+    tell = "self._tell(self._deliver, group, done)"
+    late = (
+        "; __import__('time').sleep(0.2)"
+        "; late, self._committer.late = getattr(self._committer, 'late', None), None"
+        "; late and late()"
+    )
+    change(writer, "Writer._main", (tell, tell + late))
+
+
+@mutant
+def end_of_stream_finishes() -> None:
+    """The end of a stream is taken for its commit."""
+    end = "    await upload.close()\n    if upload.durable"
+    commit = "    if upload.received == upload.file.size_bytes:\n        await upload.commit('', self._caller)\n"
+    change(upload_stream, "UploadStream._course", (end, commit + end))
+
+
+@mutant
+def offset_not_checked() -> None:
+    """A stream may open anywhere in a file."""
+    change(uploading, "ClaimFile.run", ("if self.offset != file.bytes_received:", "if False:"))
+
+
+@mutant
+def checksum_not_compared() -> None:
+    """The digest that the sender gives is not looked at."""
+    change(upload, "Upload.commit", ("if one and one != actual)", "if False)"))
+
+
+@mutant
+def expiry_ignores_age() -> None:
+    """Everything that no stream is open on expires."""
+    change(queries, "idle_rows", ("f.active_at < :idle_since", "(f.active_at < :idle_since OR 1)"))
+    change_text(statements, "READ_EXPIRED", ("f.active_at < :idle_since", "1"))
+
+
+@mutant
+def lost_socket_ignores_fence() -> None:
+    """A socket that was lost cancels its file although another stream has taken it over."""
+    change(cancels, "CloseCancels._cancel", ("_CALLER, file.fence)", "_CALLER, None)"))
+
+
+@mutant
+def request_id_forgotten() -> None:
+    """Answers are not kept."""
+    change(answers, "Answers.write", ("if self._new:", "if False:"))
+
+
+@mutant
+def fingerprint_ignored() -> None:
+    """Another request under a known id gets the first one's answer."""
+    change(answers, "Answers.replay", ("if fingerprint != command.fingerprint.hex():", "if False:"))

@@ -1,0 +1,58 @@
+"""Bugs in who hears of what, and when."""
+
+from __future__ import annotations
+
+from robustness.prove.mutants.registry import mutant
+from robustness.prove.patching import change
+from upload_server import service
+from upload_server.store.sqlite import cancelling
+from upload_server.watch import everything, hub, named
+
+
+@mutant
+def watcher_told_before_commit() -> None:
+    """Watchers hear of a cancel before it is committed."""
+    cancel = "    result = await self._counted("
+    early = (
+        "    import upload_server.store.protocol as stores\n"
+        "    file = await self._store.get_file(file_id, '')\n"
+        "    early = replace(file, status=FileStatus.CANCELLED, revision=file.revision + 1)\n"
+        "    self._hub._publish(stores.Change(self._store.last_change + 1, early))\n"
+        "    await asyncio.sleep(0.1)\n"
+    )
+    change(service, "Uploads._cancel_file", (cancel, early + cancel))
+
+
+@mutant
+def event_lost() -> None:
+    """The tail passes over the final states of files."""
+    passing = "hasattr(change.record, 'file_id') and change.record.status.final or self._publish(change)"
+    change(hub, "WatchHub._tail", ("self._publish(change)", passing))
+
+
+@mutant
+def slow_watcher_loses_final_states() -> None:
+    """A watcher that is handed more than it takes forgets it, and does not read it again."""
+    change(named, "Named.offer", ("        self._behind = True\n", ""))
+    start = "self._everything.history.start"
+    change(everything, "Reader.behind", (start, "0"))
+    change(everything, "Reader.take", ("while self", f"self._position = max(self._position, {start})\n    while self"))
+
+
+@mutant
+def resume_token_too_low() -> None:
+    """A token is one behind: what was sent comes again."""
+    change(hub, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, max(0, no - 1))"))
+
+
+@mutant
+def resume_token_too_high() -> None:
+    """A token is one ahead: a change is passed over after a break."""
+    change(hub, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, no + 1)"))
+
+
+@mutant
+def batch_numbered_before_its_files() -> None:
+    """Watchers hear of a cancelled batch before its files."""
+    number, first = "    change_no = transaction.number()\n", "    first = transaction.last_change + 1\n"
+    change(cancelling, "CancelBatch.run", (number, ""), (first, number + first))

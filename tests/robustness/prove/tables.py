@@ -1,0 +1,119 @@
+"""How a server has left its rows and bytes, read behind its back once everything has come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from robustness.prove.clients import content_of
+from robustness.prove.history import Recorder
+from robustness.prove.views import BatchView, EventView, FileView, of_json
+
+# How often everything may change once more when all looked quiet.
+_ROUNDS = 5
+
+_FILES = """
+    SELECT file_id, size_bytes, bytes_received, status, coalesce(batch_id, '') AS batch_id, sha256, created_at,
+           updated_at, completed_at, cancelled_at, cancelled_by, cancel_reason, failure_reason, revision, change_no
+    FROM file"""
+_EVENTS = """
+    SELECT a.change_no AS event_id, coalesce(f.file_id, '') AS file_id,
+           coalesce(b.batch_id, f.batch_id, '') AS batch_id, a.from_status, a.to_status, a.actor, a.source, a.reason,
+           a.request_id, a.occurred_at
+    FROM audit_event AS a LEFT JOIN file AS f ON f.id = a.file_row LEFT JOIN batch AS b ON b.id = a.batch_row
+    ORDER BY a.change_no"""
+
+
+def read_tables(data_dir: Path) -> tuple[dict[str, Any], bool]:
+    """Read everything, as a history's ``tables`` line, and whether nothing was written meanwhile.
+
+    Rows and audit are of one moment; bytes are looked at after it, so they belong to the rows only if all stood still.
+    """
+    with closing(sqlite3.connect(f"file:{data_dir / 'upload.sqlite3'}?mode=ro", uri=True)) as database:
+        database.row_factory = sqlite3.Row
+        version = _version(database)
+        tables = _rows(database)
+        tables["disk"] = dict(_disk(data_dir / "bytes", {row["file_id"]: row for row in tables["files"]}))
+        return tables, _version(database) == version
+
+
+def _version(database: sqlite3.Connection) -> int:
+    """A number that changes with each commit of others."""
+    return int(database.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _rows(database: sqlite3.Connection) -> dict[str, Any]:
+    # One snapshot for all of them.
+    database.execute("BEGIN")
+    try:
+        files = [dict(row) for row in database.execute(_FILES)]
+        batches = [dict(row) for row in database.execute("SELECT * FROM batch")]
+        events = [dict(row) for row in database.execute(_EVENTS)]
+        owed = [
+            row[0]
+            for row in database.execute("SELECT f.file_id FROM owed_deletion AS o JOIN file AS f ON f.id = o.file_row")
+        ]
+    finally:
+        database.execute("ROLLBACK")
+    return {
+        "files": [vars(of_json(FileView, row)) for row in files],
+        "batches": [vars(of_json(BatchView, row)) for row in batches],
+        "events": [vars(of_json(EventView, row)) for row in events],
+        "change_no": {row["file_id"]: row["change_no"] for row in files}
+        | {row["batch_id"]: row["change_no"] for row in batches},
+        "owed": owed,
+    }
+
+
+def _disk(folder: Path, rows: dict[str, dict[str, Any]]) -> Iterable[tuple[str, tuple[int, str, bool]]]:
+    for path in folder.glob("*/*"):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            # Deleted since the folder was read.
+            continue
+        row = rows.get(path.name, {"bytes_received": 0, "size_bytes": 0})
+        sent = content_of(path.name, row["size_bytes"])[: row["bytes_received"]]
+        yield path.name, (len(data), hashlib.sha256(data).hexdigest(), data.startswith(sent))
+
+
+def at_rest(data_dir: Path, seconds: float) -> dict[str, Any]:
+    """Read once no deletion is owed any more; after ``seconds`` as it is. A disk tells nobody when it changes."""
+    deadline = time.monotonic() + seconds
+    while True:
+        tables, stood_still = read_tables(data_dir)
+        gone = {row["file_id"] for row in tables["files"] if row["status"] in {"cancelled", "failed"}}
+        if stood_still and not tables["owed"] and not gone & tables["disk"].keys():
+            return tables
+        if time.monotonic() > deadline:
+            return tables
+        time.sleep(0.05)
+
+
+async def all_heard(
+    recorder: Recorder, data_dir: Path, seconds: float, listen: Callable[[], Awaitable[None]]
+) -> dict[str, Any]:
+    """Have watchers catch up (``listen``) and read everything; again if something changed in between.
+
+    A page that left, a call nobody waits for, an expiry: each may change a row when all looks quiet. What ``probe``
+    watches heard of the rows before is forgotten then; the last of a few rounds counts.
+    """
+    newest = _newest(await asyncio.to_thread(at_rest, data_dir, seconds))
+    for _ in range(_ROUNDS):
+        await listen()
+        tables = await asyncio.to_thread(at_rest, data_dir, seconds)
+        before, newest = newest, _newest(tables)
+        if newest == before:
+            break
+        recorder.forget("probe")
+    return tables
+
+
+def _newest(tables: dict[str, Any]) -> int:
+    return max(tables["change_no"].values(), default=0)

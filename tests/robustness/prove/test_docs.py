@@ -1,0 +1,32 @@
+"""docs/reliability.md names what there is: every mutant with who catches it, every checker, every profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robustness.faults.catches import CRASH_CATCHES
+from robustness.prove.catches import CATCHES
+from robustness.prove.checkers import CHECKERS
+from robustness.prove.mutants import meaning
+from robustness.prove.parts import PARTS
+from robustness.prove.profiles import PROFILES
+
+DOCS = (Path(__file__).parents[3] / "docs" / "reliability.md").read_text()
+
+
+def test_every_mutant_is_in_the_table() -> None:
+    for name, catch in CATCHES.items():
+        row = f"| `{name}` | {meaning(name)} | `{catch.scenario}`"
+        assert row in DOCS
+        assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]
+
+
+def test_every_mutant_of_crashes_is_in_the_table() -> None:
+    for name, catch in CRASH_CATCHES.items():
+        row = f"| `{name}` | {meaning(name)} | `{catch.point.partition(':')[0]}`"
+        assert row in DOCS
+        assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]
+
+
+def test_every_checker_profile_and_part_is_named() -> None:
+    assert [name for name in (*CHECKERS, *PROFILES, *PARTS) if f"`{name}`" not in DOCS] == []

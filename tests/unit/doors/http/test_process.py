@@ -1,0 +1,67 @@
+"""The WebSocket door of a real server process, over a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+import httpx
+import websockets
+
+from support.process import ServerProcess, StartServer
+from unit.doors.place import Json, Page
+
+
+def announce(server: ServerProcess, size: int) -> str:
+    answer = httpx.post(f"{server.url}/api/v1/upload/initiate", json={"filename": "a.bin", "size_bytes": str(size)})
+    return str(answer.json()["file"]["file_id"])
+
+
+def get(server: ServerProcess, file_id: str) -> Json:
+    answer: Json = httpx.get(f"{server.url}/api/v1/files/{file_id}").json()
+    return answer
+
+
+async def page_of(server: ServerProcess, file_id: str, query: str = "") -> Page:
+    uri = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/{file_id}{query}"
+    return Page(await websockets.connect(uri))
+
+
+async def test_an_upload_goes_on_over_a_restart(start_server: StartServer) -> None:
+    data = os.urandom(3_000_000)
+    server = start_server("--drain-grace", "0.2", "--websocket-grace", "0")
+    file_id = announce(server, len(data))
+    page = await page_of(server, file_id)
+    await page.send(data[:1_000_000])
+    await page.send(data[1_000_000:1_500_000])
+    await page.hear("progress")
+    began = time.monotonic()
+    server.popen.terminate()
+    assert await page.error() == ("SHUTTING_DOWN", 1012)
+    assert server.terminate() == 0
+    assert time.monotonic() - began < 5
+
+    server = start_server("--websocket-grace", "0")
+    found = get(server, file_id)
+    assert (found["status"], found["bytes_received"]) == ("UPLOAD_STATUS_UPLOADING", "1500000")
+    page = await page_of(server, file_id, "?offset=1500000")
+    await page.send(data[1_500_000:2_500_000])
+    await page.send(data[2_500_000:])
+    last, code = await page.end()
+    assert (last["type"], code) == ("success", 1000)
+    assert last["file"]["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+async def test_a_killed_server_cancels_nothing(start_server: StartServer) -> None:
+    server = start_server("--websocket-grace", "0")
+    file_id = announce(server, 10)
+    page = await page_of(server, file_id)
+    await page.send(b"hello")
+    await page.hear("progress")
+    server.kill()
+    server = start_server("--websocket-grace", "0")
+    assert get(server, file_id)["status"] == "UPLOAD_STATUS_UPLOADING"
+    page = await page_of(server, file_id, f"?offset={get(server, file_id)['bytes_received']}")
+    await page.hear("progress")
+    await page.close()

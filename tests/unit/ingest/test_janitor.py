@@ -1,0 +1,408 @@
+"""Bytes owed deletion go, and only those; stalled uploads fail; whatever breaks, the next round goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from unit.ingest.world import CALLER, KIB, World, open_world, send
+from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.states import FileStatus
+from upload_server.store.protocol import OwedDeletion
+from upload_server.upkeep.janitor import Janitor
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+def janitor_of(world: World, interval: float = HOUR) -> Janitor:
+    return Janitor(
+        world.store,
+        world.sink,
+        world.ingest,
+        clock=world.now,
+        upload_ttl=DAY,
+        request_ttl=7 * DAY,
+        interval=interval,
+        on_changed=lambda audited, _: world.changes.append(audited),
+        observer=world.observed,
+    )
+
+
+@asynccontextmanager
+async def running(janitor: Janitor) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(janitor.run())
+        try:
+            yield
+        finally:
+            janitor.stop()
+
+
+async def stored(world: World, size: int = 1000) -> str:
+    """An uploading file with all its bytes durable and no stream open."""
+    file_id, upload = await world.sent(b"x" * size)
+    await upload.close()
+    return file_id
+
+
+async def completed(world: World, data: bytes = b"keep me") -> str:
+    file_id, upload = await world.sent(data)
+    await upload.commit("", CALLER)
+    await upload.close()
+    return file_id
+
+
+def freed(world: World) -> asyncio.Event:
+    event = asyncio.Event()
+    world.observed.on_freed = event.set
+    return event
+
+
+async def test_the_bytes_of_a_cancelled_file_go_and_no_others(world: World) -> None:
+    keep, resumable, gone = await completed(world), await stored(world), await stored(world, 5000)
+    await world.cancel(gone)
+    assert await janitor_of(world).delete_owed() == 1
+    assert set(world.sink.file_ids()) == {keep, resumable}
+    assert await world.owed_deletions() == []
+    assert world.observed.freed == 5000
+
+
+async def test_a_nudge_has_them_deleted_soon(world: World) -> None:
+    janitor = janitor_of(world)
+    event = freed(world)
+    async with running(janitor):
+        for _ in range(3):
+            event.clear()
+            file_id = await stored(world)
+            await world.cancel(file_id)
+            janitor.nudge()
+            await event.wait()
+            assert world.sink.size(file_id) == 0
+    assert await world.owed_deletions() == []
+
+
+async def test_without_a_nudge_they_go_at_the_next_interval(world: World) -> None:
+    event = freed(world)
+    async with running(janitor_of(world, interval=0.05)):
+        await world.cancel(await stored(world))
+        await event.wait()
+
+
+async def test_bytes_are_deleted_only_after_their_stream_let_go(world: World) -> None:
+    file_id = await world.initiate(10 * KIB)
+    upload = await world.open(file_id)
+    world.sink.appending.close()
+    await upload.write(b"x" * 10 * KIB)
+    await world.sink.appending.somebody_waits()
+    await world.cancel(file_id)
+    janitor = janitor_of(world)
+    event = freed(world)
+    async with running(janitor):
+        janitor.nudge()
+        await asyncio.sleep(0.1)
+        assert [owed.file_id for owed in await world.owed_deletions()] == [file_id]
+        # The hop under way writes now: were the file unlinked before, it would still be; were it settled, for ever.
+        world.sink.appending.open()
+        await event.wait()
+    assert list(world.sink.file_ids()) == []
+    assert world.observed.freed == 10 * KIB
+    await upload.close()
+
+
+async def test_a_stream_that_is_just_letting_go_is_waited_for(world: World) -> None:
+    file_id = await world.initiate(10)
+    upload = await world.open(file_id)
+    world.sink.appending.close()
+    await upload.write(b"x" * 10)
+    await world.sink.appending.somebody_waits()
+    await world.cancel(file_id)
+    deleting = asyncio.create_task(janitor_of(world).delete_owed())
+    await asyncio.wait([deleting], timeout=0.1)
+    world.sink.appending.open()
+    assert await deleting == 1
+    assert list(world.sink.file_ids()) == []
+    await upload.close()
+
+
+async def test_a_stream_that_does_not_let_go_holds_up_no_other_deletion(world: World) -> None:
+    file_id = await world.initiate(10)
+    upload = await world.open(file_id)
+    world.sink.appending.close()
+    await upload.write(b"x")
+    await world.sink.appending.somebody_waits()
+    await world.cancel(file_id)
+    # A second file: its bytes came before the disk hung.
+    other = await world.initiate(10)
+    await asyncio.to_thread(_put, world, other)
+    await world.store.claim(other, 0, world.command())
+    await world.cancel(other)
+    assert await janitor_of(world).delete_owed() == 1
+    assert [owed.file_id for owed in await world.owed_deletions()] == [file_id]
+    world.sink.appending.open()
+    await upload.close()
+    assert await janitor_of(world).delete_owed() == 1
+
+
+def _put(world: World, *file_ids: str) -> None:
+    for file_id in file_ids:
+        world.sink.open(file_id, 0).close()
+
+
+async def test_what_a_dead_process_owed_is_deleted_after_the_start(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node") as world:
+        file_id = await stored(world)
+        await world.cancel(file_id)
+    async with open_world(tmp_path / "node") as world:
+        assert world.sink.size(file_id) == 1000
+        event = freed(world)
+        async with running(janitor_of(world)):
+            await event.wait()
+        assert list(world.sink.file_ids()) == []
+        assert await world.owed_deletions() == []
+
+
+async def test_a_deletion_that_died_before_it_was_settled_is_done_again(world: World) -> None:
+    file_id = await stored(world)
+    await world.cancel(file_id)
+    world.sink.delete(file_id)
+    assert await janitor_of(world).delete_owed() == 1
+    assert await world.owed_deletions() == []
+
+
+async def test_the_bytes_of_a_failed_file_go(world: World) -> None:
+    file_id, upload = await world.sent(b"bytes")
+    with pytest.raises(Exception, match="SHA-256"):
+        await upload.commit("0" * 64, CALLER)
+    await upload.close()
+    await janitor_of(world).delete_owed()
+    assert world.sink.size(file_id) == 0
+    assert list(world.sink.file_ids()) == []
+
+
+async def test_what_cannot_be_deleted_stays_owed_and_the_others_go(world: World) -> None:
+    stuck, other = await stored(world), await stored(world)
+    path = world.sink.root / stuck[:2] / stuck
+    # A folder in its place: unlink fails, whoever runs the test.
+    path.unlink()
+    path.mkdir()
+    for file_id in (stuck, other):
+        await world.cancel(file_id)
+    settled = world.store.settled
+    async with running(janitor_of(world, interval=0.1)):
+        await settled.wait()
+        assert not (world.sink.root / other[:2] / other).exists()
+        assert [owed.file_id for owed in await world.owed_deletions()] == [stuck]
+        settled.clear()
+        path.rmdir()
+        path.write_bytes(b"x" * 77)
+        await settled.wait()
+    assert world.observed.freed == 1077
+    assert await world.owed_deletions() == []
+
+
+async def test_more_deletions_than_one_page(world: World) -> None:
+    batch_id, ids = await world.initiate_batch([10] * 1200)
+    for file_id in ids:
+        await world.store.claim(file_id, 0, world.command("UploadFile"))
+    await asyncio.to_thread(_put, world, *ids)
+    await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    assert await janitor_of(world).delete_owed() == 1200
+    assert list(world.sink.file_ids()) == []
+
+
+async def test_a_deletion_owed_by_mistake_costs_no_completed_file_its_bytes(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node") as world:
+        file_id = await completed(world)
+
+        def owe() -> None:
+            with sqlite3.connect(tmp_path / "node" / "store.db") as database:
+                database.execute(
+                    "INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = ?", (file_id,)
+                )
+            database.close()
+
+        await asyncio.to_thread(owe)
+        assert await janitor_of(world).delete_owed() == 0
+        assert world.sink.content(file_id) == b"keep me"
+
+
+# Expiry and answers --------------------------------------------------------------------------------------------------
+
+
+async def test_uploads_nobody_sends_to_expire_and_their_bytes_go(world: World) -> None:
+    stalled, pending, done = await stored(world), await world.initiate(10), await completed(world)
+    world.later(DAY - 60)
+    janitor = janitor_of(world)
+    assert await janitor.expire() == 0
+    world.later(120)
+    assert await janitor.expire() == 2
+    for file_id in (stalled, pending):
+        row = await world.row(file_id)
+        assert (row.status, row.failure_reason) == (FileStatus.FAILED, "expired")
+    assert (await world.row(done)).status is FileStatus.COMPLETED
+    page = await world.store.list_audit_events("", stalled, "", 0, 100)
+    last = page.rows[-1]
+    assert (last.actor, last.source, last.to_status, last.reason) == ("system", "expiry", "failed", "expired")
+    assert last in world.changes[-1].events
+    assert await janitor.delete_owed() == 1
+    assert list(world.sink.file_ids()) == [done]
+
+
+async def test_an_upload_with_an_open_stream_never_expires(world: World) -> None:
+    file_id, upload = await world.sent(b"bytes")
+    world.later(10 * DAY)
+    janitor = janitor_of(world)
+    assert await janitor.expire() == 0
+    assert (await upload.commit("", CALLER)).status is FileStatus.COMPLETED
+    await upload.close()
+    assert (await world.row(file_id)).status is FileStatus.COMPLETED
+
+
+async def test_expiry_by_itself(world: World) -> None:
+    await stored(world)
+    event = freed(world)
+    world.later(2 * DAY)
+    async with running(janitor_of(world)):
+        await event.wait()
+    assert list(world.sink.file_ids()) == []
+
+
+async def test_more_expire_than_one_page(world: World) -> None:
+    await world.initiate_batch([10] * 1100)
+    world.later(2 * DAY)
+    assert await janitor_of(world).expire() == 1100
+
+
+async def test_answers_are_forgotten_when_they_are_old(world: World) -> None:
+    for number in range(3):
+        file_id = await world.initiate(10)
+        await world.store.cancel_file(file_id, world.command("CancelFile", f"request {number}"))
+    janitor = janitor_of(world)
+    world.later(7 * DAY - 60)
+    assert await janitor.forget_answers() == 0
+    world.later(120)
+    assert await janitor.forget_answers() == 3
+
+
+# Orphans -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_sweep_goes_by_the_rows(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node") as world:
+        done, resumable, gone = await completed(world), await stored(world), await stored(world)
+        await world.cancel(gone)
+        # As if settled by one whose unlink never reached the disk.
+        await world.store.settle_deletions([owed.row for owed in await world.owed_deletions()])
+        unknown = str(uuid.uuid4())
+        await asyncio.to_thread(_put, world, unknown)
+        held, upload = await world.sent(b"bytes")
+        assert await janitor_of(world).sweep_orphans() == 1
+        assert set(world.sink.file_ids()) == {done, resumable, unknown, held}
+        await upload.close()
+
+
+async def test_the_sweep_goes_through_more_than_one_page(world: World) -> None:
+    batch_id, ids = await world.initiate_batch([10] * 700)
+    await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    await asyncio.to_thread(_put, world, *ids)
+    assert await janitor_of(world).sweep_orphans() == 700
+    assert list(world.sink.file_ids()) == []
+
+
+async def test_the_sweep_runs_once_at_the_start(world: World) -> None:
+    batch_id, (file_id,) = await world.initiate_batch([10])
+    await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    await asyncio.to_thread(_put, world, file_id)
+    event = freed(world)
+    async with running(janitor_of(world)):
+        await event.wait()
+    assert list(world.sink.file_ids()) == []
+
+
+# Life ----------------------------------------------------------------------------------------------------------------
+
+
+class ShakyStore:
+    """The real store; one method fails a few times before it works."""
+
+    def __init__(self, world: World, failures: int) -> None:
+        self._world = world
+        self.failures = failures
+        self.asked = 0
+
+    async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise DatabaseFailure if self.asked % 2 else RuntimeError("a fault of ours")
+        return await self._world.store.owed_deletions(limit)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._world.store, name)
+
+
+async def test_a_step_that_fails_has_its_turn_again(world: World) -> None:
+    await world.cancel(await stored(world))
+    janitor = janitor_of(world, interval=0.02)
+    shaky = ShakyStore(world, failures=3)
+    janitor._store = shaky  # type: ignore[assignment]
+    async with running(janitor):
+        await world.store.settled.wait()
+    assert shaky.asked >= 4
+
+
+async def test_a_step_that_keeps_failing_does_not_spin(world: World) -> None:
+    janitor = janitor_of(world, interval=0.05)
+    shaky = ShakyStore(world, failures=10**9)
+    janitor._store = shaky  # type: ignore[assignment]
+    async with running(janitor):
+        await asyncio.sleep(0.5)
+    assert 2 <= shaky.asked <= 12
+
+
+async def test_it_stops_when_told_even_under_load(world: World) -> None:
+    janitor = janitor_of(world)
+    async with running(janitor):
+        for _ in range(20):
+            await world.cancel(await stored(world, 10))
+            janitor.nudge()
+    # What was left is owed still; the next start finds it.
+    left = len(list(world.sink.file_ids()))
+    assert await janitor_of(world).delete_owed() == left == world.observed.freed // 10 - (20 - left)
+
+
+async def test_cancelling_its_task_ends_it(world: World) -> None:
+    task = asyncio.create_task(janitor_of(world).run())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_cancelled_under_way_at_full_speed_nothing_is_left(world: World) -> None:
+    """Streams, cancels and the janitor at once."""
+    janitor = janitor_of(world)
+    ids = [await world.initiate(8 * 1024 * KIB) for _ in range(12)]
+
+    async def one(number: int, file_id: str) -> None:
+        upload = await world.open(file_id)
+        sending = asyncio.create_task(send(upload, os.urandom(8 * 1024 * KIB)))
+        await asyncio.sleep(0.01 * number)
+        await world.cancel(file_id)
+        janitor.nudge()
+        await asyncio.wait([sending])
+        assert sending.exception() is not None or upload.received == 8 * 1024 * KIB
+        await upload.close()
+
+    async with running(janitor):
+        await asyncio.gather(*(one(number, file_id) for number, file_id in enumerate(ids)))
+    await janitor_of(world).delete_owed()
+    assert list(world.sink.file_ids()) == []
+    assert await world.owed_deletions() == []

@@ -1,0 +1,435 @@
+"""`check` and `check --repair` on a stopped installation: every kind of damage is found, told and, if safe, mended."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.process import ServerProcess
+from unit.upkeep.installation import DATA, NOBODY, Installation
+from upload_server.store.sqlite.schema import prepare
+
+STRANGER = str(uuid.UUID(int=7, version=4))
+
+
+def test_a_healthy_installation_is_fine(place: Installation) -> None:
+    ran = place.run_program("check", "--hash")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[-1] == "nothing wrong"
+    assert "3 hashed" in ran.out
+    report = place.run("check", "--json").json
+    assert report["ok"] is True
+    assert report["running"] is False
+    assert report["checked"]["files"] == 11
+    assert report["checked"]["batches"] == 3
+    assert report["checked"]["stored"] == 4
+    assert report["audit_anchor"] == place.run("audit", "verify", "--json").json["anchor"]
+
+
+def test_nothing_is_changed_by_looking(place: Installation) -> None:
+    before = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+
+    place.run("check", "--hash")
+
+    assert {path: path.read_bytes() for path in before} == before
+
+
+Damage = Callable[[Installation], None]
+
+
+def sql(statement: str, **ids: str) -> Damage:
+    """Run a statement by hand; ``:name`` in it is the id of that name."""
+
+    def damage(place: Installation) -> None:
+        with place.by_hand() as hand:
+            known = {name: getattr(place.ids, name) for name in place.ids.__dataclass_fields__}
+            changed = hand.execute(statement, known | ids)
+            assert changed.rowcount != 0
+
+    return damage
+
+
+def bare_sql(statement: str) -> Damage:
+    """Run a statement on the schema."""
+
+    def damage(place: Installation) -> None:
+        with closing(sqlite3.connect(place.database)) as connection:
+            connection.execute(statement)
+
+    return damage
+
+
+def put(name: str, data: bytes) -> Damage:
+    """Write bytes where those of a file lie."""
+
+    def damage(place: Installation) -> None:
+        path = place.bytes_of(getattr(place.ids, name, name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+    return damage
+
+
+def lose(name: str) -> Damage:
+    """Delete a file's bytes."""
+    return lambda place: place.bytes_of(getattr(place.ids, name)).unlink()
+
+
+# What was done by hand, what is found, and what of it is left after --repair.
+DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
+    "a cancelled file made completed": (
+        sql("UPDATE file SET status = 'completed', sha256 = 'x' WHERE file_id = :cancelled"),
+        ["answer.untrue", "bytes.missing", "file.audit", "file.row"],
+        ["answer.untrue", "bytes.missing", "file.audit", "file.row"],
+    ),
+    "a cancelled file made pending": (
+        sql("UPDATE file SET status = 'pending' WHERE file_id = :cancelled"),
+        ["answer.untrue", "file.audit"],
+        ["answer.untrue", "file.audit"],
+    ),
+    "another canceller": (
+        sql("UPDATE file SET cancelled_by = 'user:mallory' WHERE file_id = :cancelled"),
+        ["file.audit"],
+        ["file.audit"],
+    ),
+    "another time of the cancel": (
+        sql("UPDATE file SET cancelled_at = '2020-01-01 00:00:00.000000' WHERE file_id = :cancelled"),
+        ["answer.untrue", "file.audit"],
+        ["answer.untrue", "file.audit"],
+    ),
+    "another revision": (
+        sql("UPDATE file SET revision = 9 WHERE file_id = :completed"),
+        ["file.audit"],
+        ["file.audit"],
+    ),
+    "another change number": (
+        sql("UPDATE file SET change_no = -1 WHERE file_id = :completed"),
+        ["file.audit"],
+        ["file.audit"],
+    ),
+    "a word that is no state": (
+        sql("UPDATE file SET status = 'lost' WHERE file_id = :pending"),
+        ["file.status"],
+        ["file.status"],
+    ),
+    "more bytes than announced": (
+        sql("UPDATE file SET bytes_received = size_bytes + 1 WHERE file_id = :pending"),
+        ["file.row"],
+        ["file.row"],
+    ),
+    "a pending file in a cancelled batch": (
+        sql(
+            "UPDATE file SET status = 'pending', sha256 = '', cancelled_at = NULL WHERE id ="
+            " (SELECT min(f.id) FROM file AS f WHERE f.batch_id = :batch_cancelled)"
+        ),
+        ["batch.counters", "file.audit", "file.row"],
+        ["file.audit", "file.row"],
+    ),
+    "a batch that counts wrong": (
+        sql("UPDATE batch SET completed_files = 7 WHERE batch_id = :batch_open"),
+        ["batch.counters"],
+        [],
+    ),
+    "a batch taken back from its end": (
+        sql(
+            "UPDATE batch SET status = 'processing', completed_files = 0,"
+            " revision = revision + 1 WHERE batch_id = :batch_completed"
+        ),
+        ["batch.audit", "batch.counters", "batch.derived"],
+        # Its trail says that it had come to its end.
+        ["batch.audit", "batch.counters", "batch.derived"],
+    ),
+    "a completed batch made failed": (
+        sql("UPDATE batch SET status = 'failed' WHERE batch_id = :batch_completed"),
+        ["batch.audit", "batch.derived"],
+        ["batch.audit", "batch.derived"],
+    ),
+    "a file taken out of its batch": (
+        sql("UPDATE file SET batch_row = NULL, batch_id = NULL WHERE file_id = :in_batch"),
+        ["batch.counters", "batch.files"],
+        ["batch.files"],
+    ),
+    "a deleted event": (
+        sql(
+            "DELETE FROM audit_event WHERE to_status = 'uploading' AND file_row ="
+            " (SELECT id FROM file WHERE file_id = :completed)"
+        ),
+        ["audit.chain", "audit.gap", "file.audit"],
+        ["audit.chain", "audit.gap", "file.audit"],
+    ),
+    "an illegal move": (
+        sql(
+            "INSERT INTO audit_event SELECT last_change, (SELECT id FROM file WHERE file_id = :cancelled), NULL,"
+            " 'cancelled', 'completed', 'user', 'grpc', '', '', '2026-01-01 00:00:00.000000' FROM store_info"
+            " WHERE NOT EXISTS (SELECT 1 FROM audit_event WHERE change_no = last_change)"
+            " UNION ALL SELECT last_change + 1, (SELECT id FROM file WHERE file_id = :cancelled), NULL,"
+            " 'cancelled', 'completed', 'user', 'grpc', '', '', '2026-01-01 00:00:00.000000' FROM store_info"
+        ),
+        ["audit.move", "file.audit", "store.counter"],
+        ["audit.move", "file.audit"],
+    ),
+    "events of a file that is gone": (
+        sql("DELETE FROM file WHERE file_id = :pending"),
+        ["answer.nothing", "audit.chain", "audit.no_row"],
+        ["answer.nothing", "audit.chain", "audit.no_row"],
+    ),
+    "an event of nothing": (
+        sql("INSERT INTO audit_event SELECT 1000000, NULL, NULL, '', 'pending', 'user', 'grpc', '', '', 'x'"),
+        ["audit.no_row", "store.counter"],
+        ["audit.no_row"],
+    ),
+    "an answer that cannot be read": (
+        sql("UPDATE stored_answer SET answer = '{' WHERE request_id = 'cancel it'"),
+        ["answer.form"],
+        ["answer.form"],
+    ),
+    "a deletion owed for nothing": (sql("INSERT INTO owed_deletion (file_row) VALUES (999)"), ["debt.nothing"], []),
+    "a deletion owed for a completed file": (
+        sql("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = :completed"),
+        ["debt.wrong"],
+        [],
+    ),
+    "a counter that was set back": (sql("UPDATE store_info SET last_change = 3"), ["store.counter"], []),
+    "a lost identity": (sql("DELETE FROM store_info"), ["audit.chain", "store.identity"], []),
+    "a missing trigger": (bare_sql("DROP TRIGGER file_final_stays"), ["schema"], []),
+    "a missing index": (bare_sql("DROP INDEX file_open"), ["schema"], []),
+    "a trigger of somebody's own": (
+        bare_sql("CREATE TRIGGER mine AFTER INSERT ON file BEGIN SELECT 1; END"),
+        ["schema"],
+        ["schema"],
+    ),
+    # With its two triggers.
+    "a missing table": (bare_sql("DROP TABLE audit_seal"), ["schema"] * 3, ["schema"] * 3),
+    "lost bytes": (lose("completed"), ["bytes.missing"], ["bytes.missing"]),
+    "lost bytes of an open upload": (lose("uploading"), ["bytes.missing"], ["bytes.missing"]),
+    "too few bytes": (put("completed", DATA[:10]), ["bytes.short"], ["bytes.short"]),
+    "too few bytes of an open upload": (put("uploading", DATA[:10]), ["bytes.short"], ["bytes.short"]),
+    "too many bytes": (put("completed", DATA + b"!"), ["bytes.long"], ["bytes.long"]),
+    "bytes of a pending file": (put("pending", b"x"), ["bytes.early"], ["bytes.early"]),
+    "bytes left of a cancelled file": (put("cancelled", b"left"), ["bytes.orphan"], []),
+    "nothing left of a failed file but its name": (put("failed", b""), ["bytes.orphan"], []),
+    "bytes without a row": (put(STRANGER, b"whose?"), ["bytes.unknown"], ["bytes.unknown"]),
+    "other bytes": (put("completed", b"?" * len(DATA)), ["bytes.hash"], ["bytes.hash"]),
+}
+FIXED = "a lost identity"
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name != FIXED])
+def test_damage_is_found_and_mended_when_that_is_safe(place: Installation, name: str) -> None:
+    damage, expected, left = DAMAGES[name]
+    damage(place)
+
+    found = place.run("check", "--json", "--hash")
+    repaired = place.run("check", "--json", "--hash", "--repair")
+    again = place.run("check", "--json", "--hash")
+
+    assert (found.code, found.kinds) == (1, expected)
+    assert (repaired.code, repaired.kinds) == (int(bool(left)), left)
+    assert (again.code, again.kinds) == (int(bool(left)), left)
+
+
+def test_a_store_without_its_identity_is_told(place: Installation) -> None:
+    DAMAGES[FIXED][0](place)
+
+    assert place.run("check", "--json").kinds == ["audit.chain", "store.identity"]
+
+
+def test_a_finding_says_what_it_is_about_and_what_to_do(place: Installation) -> None:
+    put("cancelled", b"left")(place)
+    file_id = place.ids.cancelled
+
+    lines = place.run("check").out.splitlines()
+
+    text = f"WRONG bytes.orphan: 4 bytes of file {file_id} are left over: it is cancelled -- `--repair` deletes them"
+    assert text in lines
+    assert lines[-1] == "1 wrong"
+    finding = place.run("check", "--json").json["findings"][0]
+    assert finding["ids"] == {"file_id": file_id}
+    lines = place.run("check", "--repair").out.splitlines()
+    assert any(line.startswith("MENDED bytes.orphan: ") for line in lines)
+    assert lines[-1] == "nothing wrong, 1 mended"
+    assert not place.bytes_of(file_id).exists()
+
+
+def test_what_a_database_holds_cannot_forge_a_line(place: Installation) -> None:
+    sql("UPDATE file SET status = 'x' || char(10) || 'nothing wrong' || char(27) WHERE file_id = :pending")(place)
+
+    lines = place.run("check").out.splitlines()
+
+    assert len([line for line in lines if line.endswith("nothing wrong")]) == 0
+    assert "\x1b" not in "".join(lines)
+
+
+def test_bytes_without_a_row_go_only_when_it_is_said(place: Installation) -> None:
+    put(STRANGER, b"whose?")(place)
+
+    kept = place.run("check", "--json", "--repair")
+    assert kept.kinds == ["bytes.unknown"]
+    assert place.bytes_of(STRANGER).exists()
+    gone = place.run("check", "--json", "--repair", "--delete-unknown")
+
+    assert (gone.code, gone.kinds) == (0, [])
+    assert not place.bytes_of(STRANGER).exists()
+    assert place.bytes_of(place.ids.completed).read_bytes() == DATA
+
+
+def test_what_is_owed_deletion_is_no_finding(place: Installation) -> None:
+    put("cancelled", b"left")(place)
+    sql("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = :cancelled")(place)
+
+    ran = place.run("check", "--json", "--repair")
+
+    assert (ran.code, ran.json["findings"]) == (0, [])
+    assert [note["count"] for note in ran.json["notes"] if "owed deletion" in note["text"]] == [1]
+    assert place.bytes_of(place.ids.cancelled).exists()
+
+
+def test_deleting_needs_repair(place: Installation) -> None:
+    ran = place.run("check", "--delete-unknown")
+
+    assert (ran.code, ran.out) == (2, "")
+
+
+def test_a_mended_batch_is_audited_and_watched(place: Installation) -> None:
+    """A batch that was never told that its last file is final: the roll-up is made up for, as a change like any."""
+    batch_id = place.ids.batch_open
+    with place.by_hand() as hand:
+        hand.execute("UPDATE batch SET total_files = 1 WHERE batch_id = ?", (batch_id,))
+        hand.execute(
+            "UPDATE file SET batch_id = NULL, batch_row = NULL WHERE batch_id = ? AND status = 'pending'", (batch_id,)
+        )
+    before = place.rows("SELECT max(change_no) FROM batch")[0][0]
+
+    ran = place.run("check", "--json", "--repair")
+
+    assert ran.kinds == []
+    row = place.rows("SELECT id, status, revision, change_no FROM batch WHERE batch_id = ?", batch_id)[0]
+    assert row[1] == "completed"
+    assert row[3] > before
+    event = place.rows(
+        "SELECT batch_row, from_status, to_status, actor, source FROM audit_event ORDER BY change_no DESC LIMIT 1"
+    )[0]
+    assert event == (row[0], "processing", "completed", "system", "roll_up")
+    assert place.run("check", "--json").kinds == []
+
+
+def test_a_mended_trigger_guards_again(place: Installation) -> None:
+    with closing(sqlite3.connect(place.database)) as connection:
+        connection.execute("DROP TRIGGER file_final_stays")
+        connection.execute("CREATE TRIGGER file_final_stays AFTER INSERT ON batch BEGIN SELECT 1; END")
+        connection.commit()
+    assert place.run("check", "--json").kinds == ["schema"]
+
+    assert place.run("check", "--json", "--repair").code == 0
+
+    with (
+        closing(sqlite3.connect(place.database)) as connection,
+        pytest.raises(sqlite3.IntegrityError, match="file is final"),
+    ):
+        connection.execute("UPDATE file SET status = 'pending' WHERE status = 'completed'")
+
+
+def test_a_damaged_page_is_a_finding(place: Installation) -> None:
+    with place.database.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * 4096 * 2)
+
+    ran = place.run("check", "--json")
+
+    assert ran.code == 1
+    assert ran.kinds[0].startswith("database.")
+
+
+def test_rows_of_the_program_before_cancellation_are_no_findings(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    database = folder / "upload.sqlite3"
+    prepare(database, "0001_initial")
+    insert = "INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, created_at, updated_at)"
+    with closing(sqlite3.connect(database)) as connection:
+
+        def add(file_id: str, status: str, batch_id: str | None = None) -> None:
+            connection.execute(
+                f"{insert} VALUES (?, 'a', 'b', 7, ?, ?, '2024-01-01', '2024-01-01')",
+                (file_id, status, batch_id),
+            )
+
+        for status in ("pending", "uploading", "completed", "failed"):
+            add(f"old-{status}", status)
+        add("in-batch", "completed", "batch")
+        add("of-none", "pending", "no such batch")
+        for batch_id, total in (("batch", 1), ("empty", 0), ("missing", 3)):
+            connection.execute(
+                "INSERT INTO batch (batch_id, total_files, created_at) VALUES (?, ?, '2024-01-01')", (batch_id, total)
+            )
+        connection.commit()
+        prepare(database)
+        # And it goes on beside us.
+        add("new-one", "pending")
+        connection.execute("UPDATE file SET status = 'completed' WHERE file_id = 'new-one'")
+        connection.commit()
+    place = Installation(folder, NOBODY)
+
+    ran = place.run("check", "--json")
+
+    assert (ran.code, ran.json["findings"]) == (0, [])
+    assert any(note["text"].startswith("rows from before the audit began") for note in ran.json["notes"])
+    assert place.run("audit", "verify").code == 0
+
+
+def test_an_older_schema_is_told_and_its_start_mends_it(place: Installation, tmp_path: Path) -> None:
+    folder = tmp_path / "older"
+    folder.mkdir()
+    prepare(folder / "upload.sqlite3", "0002_cancellation")
+    older = Installation(folder, place.ids)
+
+    found = older.run("check", "--json")
+    assert found.code == 1
+    assert {"table audit_seal of the schema is missing", "step 0003_audit_seal of the schema is missing"} <= {
+        finding["text"] for finding in found.json["findings"]
+    }
+    assert older.run("migrate").code == 0
+
+    assert older.run("check", "--json").code == 0
+
+
+def test_where_nothing_is_there_is_nothing_to_say(tmp_path: Path) -> None:
+    ran = Installation(tmp_path, NOBODY).run_program("check")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no database at" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_copy_can_be_checked(place: Installation) -> None:
+    for path in [*place.folder.rglob("*"), place.folder]:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    try:
+        ran = place.run_program("check", "--hash")
+    finally:
+        for path in [place.folder, *place.folder.rglob("*")]:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "nothing wrong")
+
+
+async def test_a_mended_installation_serves(place: Installation) -> None:
+    for name in ("a batch that counts wrong", "a missing index", "a counter that was set back"):
+        DAMAGES[name][0](place)
+    put("cancelled", b"left")(place)
+    shutil.rmtree(place.folder / "bytes" / place.ids.failed[:2], ignore_errors=True)
+    assert place.run("check", "--repair").code == 0
+
+    with ServerProcess(place.folder) as server:
+        assert server.terminate() == 0
+
+    assert place.run("check", "--json").code == 0
+    assert hashlib.sha256(place.bytes_of(place.ids.completed).read_bytes()).digest() == hashlib.sha256(DATA).digest()
