@@ -1,4 +1,6 @@
-"""Measures the ingest against a plain loop that writes, hashes and syncs alike: ``python tests/unit/ingest/throughput.py``.
+"""Measures the ingest against a plain loop that writes, hashes and syncs alike.
+
+``python tests/unit/ingest/throughput.py`` runs it.
 
 Quote ratios of one run only: absolute figures move with the machine.
 """

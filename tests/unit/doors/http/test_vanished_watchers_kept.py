@@ -1,4 +1,4 @@
-"""Found by black holes (``tests/robustness/faults/test_black_holes.py``): a watch over HTTP whose peer had vanished was kept for a
+"""Found by ``tests/robustness/faults/test_black_holes.py``: a watch over HTTP whose peer had vanished was kept for a
 quarter of an hour, since nothing bounded what TCP sends in vain."""
 
 from __future__ import annotations
