@@ -50,6 +50,9 @@ class _Lock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
+    def locked(self) -> bool:
+        return self._lock.locked()
+
     async def __aenter__(self) -> None:
         self._lock.acquire()
 

@@ -65,7 +65,7 @@ class Stream:
         return self.completed is not None or self.stopped is not None or self.problem is not None
 
     def hear(self, response: pb.UploadFileResponse) -> None:
-        """Take an answer; ``stopped`` ends the sending at once, so that the server's status can be heard too."""
+        """Take an answer; ``stopped`` ends the sending at once."""
         if self._opened is not None:
             self._opened.set()
         match response.WhichOneof("message"):
@@ -191,6 +191,9 @@ class Sending:
             async with aclosing(self._transport.upload(stream.requests())) as responses:
                 async for response in responses:
                     stream.hear(response)
+                    if stream.stopped is not None:
+                        # Not waiting for the status: a source that blocks could hold it up for minutes.
+                        break
                     if response.HasField("progress"):
                         self._durable(file, response.progress.bytes_received, stream.position)
         except errors.UploadServiceError:

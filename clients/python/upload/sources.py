@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
@@ -172,6 +173,7 @@ class Feed:
         self._lock = transport.lock()
         self._digest = hashlib.sha256() if checksum else None
         self._hashed = 0
+        self._closed = False
 
     @property
     def size(self) -> int:
@@ -180,21 +182,21 @@ class Feed:
 
     async def block(self, offset: int) -> bytes:
         """Return the next bytes at ``offset``; raises ``SourceChanged`` when the source ends too early."""
-        async with self._lock:
+        async with self._reading():
             return await self._block(offset)
 
     async def skip_to(self, offset: int) -> None:
         """Hash (and, of an iterator, skip) what the server has already."""
         if self._digest is None and not isinstance(self._source, IteratorSource):
             return
-        async with self._lock:
+        async with self._reading():
             while self._hashed < offset:
                 await self._block(self._hashed)
                 self._source.forget(min(self._hashed, offset))
 
     async def finish(self) -> str:
         """Return the SHA-256 of all bytes in hex, or nothing when none was asked for; raises ``SourceChanged``."""
-        async with self._lock:
+        async with self._reading():
             await self._source.verify()
             return self._digest.hexdigest() if self._digest else ""
 
@@ -203,8 +205,28 @@ class Feed:
         self._source.forget(offset)
 
     async def close(self) -> None:
-        """Let go of the source."""
+        """Let go of the source, without waiting for a read.
+
+        A pipe or a camera may block for minutes, and its sender must hear of a cancel before that: a read that is under
+        way then lets go of the source when it ends.
+        """
+        self._closed = True
+        if not self._lock.locked():
+            async with self._lock:
+                await self._source.close()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
         async with self._lock:
+            if self._closed:
+                raise SourceChanged("The source is closed")
+            try:
+                yield
+            finally:
+                await self._close_if_asked()
+
+    async def _close_if_asked(self) -> None:
+        if self._closed:
             await self._source.close()
 
     async def _block(self, offset: int) -> bytes:

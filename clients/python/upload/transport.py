@@ -53,6 +53,13 @@ CANCEL_FILE: Method[pb.CancelFileRequest, pb.CancelFileResponse] = Method("Cance
 CANCEL_BATCH: Method[pb.CancelBatchRequest, pb.CancelBatchResponse] = Method("CancelBatch", Lane.CANCEL)
 
 
+class Lock(AbstractAsyncContextManager[Any], Protocol):
+    """Lets one in at a time."""
+
+    def locked(self) -> bool:
+        """Whether somebody is in."""
+
+
 class Signal(Protocol):
     """Something that happens once."""
 
@@ -81,7 +88,7 @@ class Transport(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
-    def lock(self) -> AbstractAsyncContextManager[Any]:
+    def lock(self) -> Lock:
         """Return a new lock."""
 
     def signal(self) -> Signal:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
@@ -65,6 +66,46 @@ async def test_a_killed_server_is_waited_for(kind: str, start_server: StartServe
     assert file.sha256 == hashlib.sha256(content).hexdigest()
     durable = [progress.bytes_received for progress in seen]
     assert durable == sorted(durable)
+
+
+async def cancelled_while_blocked(
+    upload: Calls, server: ServerProcess, content: Iterator[bytes] | AsyncIterator[bytes], blocked: threading.Event
+) -> None:
+    """Cancel an upload whose source blocks; its sender hears of it although nobody releases the source."""
+    ids: list[str] = []
+    arguments = {"filename": "a", "size_bytes": 2 * MIB, "on_progress": lambda progress: ids.append(progress.file_id)}
+    uploading = asyncio.ensure_future(upload("upload", content, **arguments))
+    await asyncio.to_thread(blocked.wait)
+    async with AsyncClient(server.target) as other:
+        await other.cancel(ids[0], reason="enough")
+    with pytest.raises(errors.UploadCancelled, match="enough"):
+        await asyncio.wait_for(uploading, 10)
+
+
+async def test_a_sender_whose_iterator_blocks_hears_of_the_cancel(real: Calls, server: ServerProcess) -> None:
+    blocked, released = threading.Event(), threading.Event()
+
+    def source() -> Iterator[bytes]:
+        yield bytes(MIB)
+        blocked.set()
+        released.wait()
+
+    try:
+        await cancelled_while_blocked(real, server, source(), blocked)
+    finally:
+        released.set()
+
+
+async def test_a_sender_whose_async_iterator_blocks_hears_of_the_cancel(server: ServerProcess) -> None:
+    blocked = threading.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield bytes(MIB)
+        blocked.set()
+        await asyncio.Event().wait()
+
+    async with calls("asyncio", server.target) as call:
+        await cancelled_while_blocked(call, server, source(), blocked)
 
 
 async def test_a_cancel_half_way_stops_the_sender_and_takes_the_bytes(real: Calls, server: ServerProcess) -> None:
@@ -165,7 +206,9 @@ async def test_a_newer_sender_takes_over_and_the_older_gives_in(real: Calls, ser
     items = disturbed(content, take_over, at=20)
     with pytest.raises(errors.WriterReplaced):
         await real("upload", items, filename="a", size_bytes=len(content), on_progress=seen.append)
-    assert (await real("get", seen[0].file_id)).status == pb.UPLOAD_STATUS_COMPLETED
+    # The older sender gives in at once; the newer one sends in the older one's source, and goes on.
+    final = (await real("watch", [seen[0].file_id], until_final=True))[-1]
+    assert final.file.status == pb.UPLOAD_STATUS_COMPLETED
 
 
 async def test_of_two_senders_at_full_speed_the_older_gives_in(real: Calls, server: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import pty
@@ -184,6 +185,57 @@ async def test_ctrl_c_cancels_on_the_server(server: ServerProcess, client: Async
     await gone_from_disk(server, file_id)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_other_ends_of_a_program_cancel_as_ctrl_c_does(
+    server: ServerProcess, client: AsyncClient, huge: Path, number: signal.Signals, code: int
+) -> None:
+    with started(server, "upload", str(huge), "--json") as process:
+        file_id = await id_of_started(process)
+        await under_way(client, file_id)
+        process.send_signal(number)
+        end = await ended(process)
+    assert end.code == code
+    assert (await client.get(file_id)).status == pb.UPLOAD_STATUS_CANCELLED
+    await gone_from_disk(server, file_id)
+
+
+async def test_a_closed_terminal_cancels_although_nobody_reads(
+    server: ServerProcess, client: AsyncClient, huge: Path
+) -> None:
+    main, terminal = pty.openpty()
+    # `setsid --ctty` makes the terminal its own: closing the other end then sends SIGHUP, as a closed window does.
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", "--wait", UPLOADCTL, "upload", str(huge), "--json"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(server),
+    )
+    os.close(terminal)
+    line = b""
+    while not line.endswith(b"\n"):
+        line += await asyncio.to_thread(os.read, main, 1)
+    file_id = json.loads(line)["file_id"]
+    await under_way(client, file_id)
+    os.close(main)
+    async for event in client.watch([file_id], until_final=True):
+        seen = event
+    assert seen.file.status == pb.UPLOAD_STATUS_CANCELLED
+    assert await asyncio.wait_for(process.wait(), SECONDS) == 129
+
+
+async def test_keep_says_how_to_resume_after_sigterm(server: ServerProcess, client: AsyncClient, huge: Path) -> None:
+    with started(server, "upload", str(huge), "--keep", "--json") as process:
+        file_id = await id_of_started(process)
+        await under_way(client, file_id)
+        process.send_signal(signal.SIGTERM)
+        end = await ended(process)
+    assert end.code == 143
+    assert [note["event"] for note in end.notes] == ["resumable"]
+    assert (await client.get(file_id)).status == pb.UPLOAD_STATUS_UPLOADING
+    await client.cancel(file_id)
+
+
 async def test_ctrl_c_cancels_a_batch(server: ServerProcess, client: AsyncClient, huge: Path, small: Path) -> None:
     with started(server, "upload", str(huge), str(small), "--jobs", "1", "--json") as process:
         file_id = await id_of_started(process)
@@ -224,6 +276,35 @@ async def test_a_batch_is_resumed_without_what_is_completed(
     assert resumed.code == 0
     assert [line.get("filename") for line in resumed.lines] == ["empty", "sub/b.txt", None]
     assert resumed.lines[-1]["status"] == "completed"
+
+
+async def test_a_resumed_batch_never_mixes_two_sources(
+    server: ServerProcess, client: AsyncClient, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x").write_text(folder)
+    given = [str(tmp_path / folder / "x") for folder in ("a", "b")]
+    names = [f"{folder}/x" for folder in ("a", "b")]
+    answer = await client.initiate_batch(pb.FileSpec(filename=name, size_bytes=1) for name in names)
+    batch = ("--resume-batch", answer.batch.batch_id, "--no-checksum", "--json")
+    resumed = await uploadctl(server, "upload", *given[::-1], *batch)
+    assert resumed.code == 0, resumed.err
+    for file_id, content in zip(answer.file_ids, (b"a", b"b"), strict=True):
+        assert (await client.get(file_id)).sha256 == hashlib.sha256(content).hexdigest()
+
+
+async def test_a_batch_of_equal_names_is_not_resumed_by_name(
+    server: ServerProcess, client: AsyncClient, small: Path
+) -> None:
+    spec = pb.FileSpec(filename=small.name, size_bytes=len("hello"))
+    answer = await client.initiate_batch([spec, spec])
+    refused = await uploadctl(server, "upload", str(small.parent), "--resume-batch", answer.batch.batch_id)
+    assert refused.code == 6
+    assert f"{small}: several files of the batch are called {small.name}" in refused.err
+    assert {file.status async for file in client.list_files(batch_id=answer.batch.batch_id)} == {
+        pb.UPLOAD_STATUS_PENDING
+    }
 
 
 async def test_the_second_ctrl_c_leaves_without_claiming_anything(start_server: StartServer, huge: Path) -> None:

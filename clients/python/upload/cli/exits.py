@@ -19,8 +19,10 @@ class Exit(IntEnum):
     CANCELLED = 5
     FAILED = 6
     UNREACHABLE = 7
+    HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
+    TERMINATED = 143
 
 
 EXIT_CODES = """\
@@ -33,7 +35,8 @@ exit codes:
   5    the upload was cancelled
   6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired
   7    the server cannot be reached, is overloaded, or did not answer in time
-  130  interrupted by Ctrl-C; what became of the upload is said on stderr
+  129, 130, 143
+       ended by SIGHUP, Ctrl-C or SIGTERM; what became of the upload is said on stderr
 """
 
 _BY_CLASS: tuple[tuple[type[Exception], Exit], ...] = (
@@ -65,7 +68,9 @@ _SEVERITY = (
     Exit.SERVER_ERROR,
     Exit.UNREACHABLE,
     Exit.FAILED,
+    Exit.HUNG_UP,
     Exit.INTERRUPTED,
+    Exit.TERMINATED,
 )
 
 

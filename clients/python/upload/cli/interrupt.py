@@ -1,4 +1,8 @@
-"""Decides what Ctrl-C does while an upload runs: the first asks to stop, the second leaves at once."""
+"""Decides what Ctrl-C, SIGTERM and SIGHUP do while an upload runs: the first asks to stop, the second leaves at once.
+
+CI jobs, containers and closed terminals end a program by SIGTERM or SIGHUP: an upload left open there would keep its
+bytes on the server for a day.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,59 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from upload.cli.exits import Exit
+
+_SIGNALS = {
+    signal.SIGINT: Exit.INTERRUPTED,
+    signal.SIGTERM: Exit.TERMINATED,
+    signal.SIGHUP: Exit.HUNG_UP,
+}
+
 
 class Interrupt:
-    """Set by the first Ctrl-C; the second one cancels ``main``, so that nothing can hold the user."""
+    """Set by the first signal; the second one cancels ``main``, so that nothing can hold the user."""
 
     def __init__(self, main: asyncio.Task[object]) -> None:
         self._main = main
         self._asked = asyncio.Event()
+        # The exit code that names the first signal.
+        self.exit = Exit.INTERRUPTED
 
     @property
     def asked(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Whether a signal came."""
         return self._asked.is_set()
 
     async def wait(self) -> None:
-        """Wait for Ctrl-C."""
+        """Wait for a signal."""
         await self._asked.wait()
 
-    def press(self) -> None:
-        """Take one Ctrl-C."""
+    def take(self, code: Exit) -> None:
+        """Take one signal; ``code`` is the exit code that names it."""
         if self._asked.is_set():
             self._main.cancel()
-        self._asked.set()
+        else:
+            self.exit = code
+            self._asked.set()
 
 
 @contextmanager
 def on_interrupt() -> Iterator[Interrupt]:
-    """Take Ctrl-C for the current task until the block ends."""
+    """Take the signals for the current task until the block ends.
+
+    A signal that the program was started to ignore stays ignored: Ctrl-C in the background of a script, SIGHUP under
+    ``nohup``.
+    """
     main = asyncio.current_task()
     if main is None:
         raise RuntimeError("on_interrupt needs a running task")
     interrupt = Interrupt(main)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # Started in the background of a script: Ctrl-C is meant for others, as for any program there.
-        yield interrupt
-        return
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, interrupt.press)
+    taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in taken:
+        loop.add_signal_handler(number, interrupt.take, _SIGNALS[number])
     try:
         yield interrupt
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in taken:
+            loop.remove_signal_handler(number)

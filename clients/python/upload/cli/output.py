@@ -6,6 +6,7 @@ JSON has the contract's field names and lower-case state words; numbers are numb
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -148,9 +149,16 @@ class Output:
     def note(self, event: str, text: str, **values: object) -> None:
         """Say beside the results what happens."""
         line = json.dumps({"event": event, "message": text, **values}) if self.json_lines else printable(text)
-        print(line, file=self._err, flush=True)
+        self._say(line)
 
     def error(self, error: Exception) -> None:
         """Say in one sentence what went wrong."""
         line = json.dumps({"error": error_json(error)}) if self.json_lines else printable(sentence(error))
-        print(line if self.json_lines else f"uploadctl: {line}", file=self._err, flush=True)
+        self._say(line if self.json_lines else f"uploadctl: {line}")
+
+    def _say(self, line: str) -> None:
+        try:
+            print(line, file=self._err, flush=True)
+        except OSError:
+            # The terminal was closed, or the reader of the pipe has left: a cancel must reach the server all the same.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._err.fileno())

@@ -44,7 +44,9 @@ def plan(paths: Sequence[Path], name: str = "") -> Plan:
     """Return the files to send: one file alone, or a batch of several files and of what lies in folders.
 
     A file in a folder is called by its path within the folder, with the folder's name before it when several paths were
-    given. Raises ``OSError`` when a path cannot be read.
+    given. Files whose names would be equal are called by as much more of their paths as tells them apart: two files of
+    a batch with one name could not be told apart when the batch is resumed. Raises ``OSError`` when a path cannot be
+    read.
     """
     if len(paths) == 1 and not paths[0].is_dir():
         return Plan((_item(paths[0], name or paths[0].name),), batch=False)
@@ -59,7 +61,37 @@ def plan(paths: Sequence[Path], name: str = "") -> Plan:
             raise PlanError(f"More than {MAX_BATCH_FILES} files: send them as several batches")
     if not items:
         raise PlanError(f"No files in {paths[0]}: there is nothing to upload")
-    return Plan(tuple(items), batch=True)
+    return Plan(_told_apart(items), batch=True)
+
+
+def _told_apart(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the items with names that differ, longer ones where they did not; raises ``PlanError`` for twins."""
+    named = list(items)
+    while twins := _twins(named):
+        for places in twins:
+            for place in places:
+                item = named[place]
+                longer = _name_with(item.path, item.name.count("/") + 2)
+                if longer == item.name:
+                    paths = " and ".join(str(named[twin].path) for twin in places[:2])
+                    raise PlanError(f"{paths} would have one name on the server: send them one by one")
+                named[place] = Item(item.path, longer, item.size_bytes)
+    return tuple(named)
+
+
+def _twins(items: Sequence[Item]) -> list[list[int]]:
+    """Return the places of the items that share their name with others, by name."""
+    places: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item.name, []).append(place)
+    return [shared for shared in places.values() if len(shared) > 1]
+
+
+def _name_with(path: Path, segments: int) -> str:
+    """Return the last segments of a path; all of them when there are fewer."""
+    # Not `resolve`: it would follow links, and call a file by another name than it was given.
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100
+    return unicodedata.normalize("NFC", "/".join(absolute.parts[1:][-segments:]))
 
 
 def _item(path: Path, name: str) -> Item:

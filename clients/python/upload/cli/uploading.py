@@ -1,4 +1,4 @@
-"""``uploadctl upload``: sends a file or a batch, and sees to it that Ctrl-C cancels on the server."""
+"""``uploadctl upload``: sends a file or a batch; Ctrl-C, SIGTERM and SIGHUP cancel it on the server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> E
         except asyncio.CancelledError:
             look = job.look if job else "uploadctl list"
             output.note("left", f"Left without an answer; what became of it: {look}", command=look)
-            return Exit.INTERRUPTED
+            return interrupt.exit
 
 
 @dataclass(slots=True)
@@ -79,13 +79,25 @@ async def _announce(client: AsyncClient, arguments: Arguments, planned: Plan) ->
 
 
 async def _found_again(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
-    """Match the paths with the files of a batch announced before, by name; leave out what is completed."""
+    """Match the paths with the files of a batch announced before, by name; leave out what is completed.
+
+    A name that several files of the batch carry is refused: bytes of one source could end up in another's file.
+    """
     batch_id = arguments.resume_batch
     await client.get_batch(batch_id)
-    known = {file.filename: file async for file in client.list_files(batch_id=batch_id, page_size=1000)}
-    strangers = [item.name for item in planned.items if item.name not in known]
-    if strangers:
-        raise PlanError(f"{strangers[0]} is not among the batch's files: a batch takes no further ones")
+    known: dict[str, pb.File] = {}
+    twins: set[str] = set()
+    async for file in client.list_files(batch_id=batch_id, page_size=1000):
+        if file.filename in known:
+            twins.add(file.filename)
+        known[file.filename] = file
+    for item in planned.items:
+        if item.name not in known:
+            raise PlanError(f"{item.name} is not among the batch's files: a batch takes no further ones")
+        if item.name in twins:
+            raise PlanError(
+                f"{item.path}: several files of the batch are called {item.name}; send each by its id: --resume FILE_ID"
+            )
     open_items = [item for item in planned.items if known[item.name].status != pb.UPLOAD_STATUS_COMPLETED]
     ids = tuple(known[item.name].file_id for item in open_items)
     return Job(tuple(open_items), ids, arguments.paths, batch_id)
@@ -109,14 +121,14 @@ class _Run:
         self._resumable = False
 
     async def finish(self, interrupt: Interrupt) -> Exit:
-        """Send everything, or deal with Ctrl-C."""
+        """Send everything, or deal with a signal to stop."""
         sending = asyncio.create_task(self._send_all())
         asked = asyncio.create_task(interrupt.wait())
         try:
             await asyncio.wait({sending, asked}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done() or not interrupt.asked:
                 return await self._sum_up(await sending)
-            return await self._stop(sending)
+            return await self._stop(sending, interrupt.exit)
         finally:
             for task in (sending, asked):
                 task.cancel()
@@ -187,27 +199,27 @@ class _Run:
             self._output.result(as_json(batch), "batch  " + batch_line(batch))
         return code
 
-    async def _stop(self, sending: asyncio.Task[Exit]) -> Exit:
-        """Deal with Ctrl-C: leave everything resumable, or cancel on the server and say what came of it."""
+    async def _stop(self, sending: asyncio.Task[Exit], asked: Exit) -> Exit:
+        """Leave everything resumable, or cancel on the server and say what came of it; ``asked`` names the signal."""
         job = self._job
         if self._arguments.keep:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             self._say_how_to_resume()
-            return Exit.INTERRUPTED
+            return asked
         self._output.note("cancelling", "Cancelling on the server (Ctrl-C again leaves without waiting) ...")
         code = await (self._cancel_batch() if job.batch_id else self._cancel_file(job.ids[0], "interrupted"))
         await asyncio.wait({sending}, timeout=_STOP_SECONDS)
-        return code
+        return code or asked
 
     async def _cancel_file(self, file_id: str, reason: str) -> Exit:
-        """Cancel a file and say truthfully what came of it."""
+        """Cancel a file and say truthfully what came of it; returns OK once it is cancelled."""
         try:
             outcome = await self._client.cancel(file_id, reason=reason)
         except errors.UploadServiceError as error:
             return self._not_cancelled(error, f"uploadctl cancel {file_id}")
         self._output.note("cancelled", cancelled_text(outcome), file_id=file_id)
-        return Exit.INTERRUPTED
+        return Exit.OK
 
     async def _cancel_batch(self) -> Exit:
         batch_id = self._job.batch_id
@@ -216,7 +228,7 @@ class _Run:
         except errors.UploadServiceError as error:
             return self._not_cancelled(error, f"uploadctl cancel-batch {batch_id}")
         self._output.note("cancelled", cancelled_batch_text(outcome), batch_id=batch_id)
-        return Exit.INTERRUPTED
+        return Exit.OK
 
     def _not_cancelled(self, error: errors.UploadServiceError, command: str) -> Exit:
         self._output.error(error)
