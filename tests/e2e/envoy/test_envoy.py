@@ -239,9 +239,16 @@ async def test_pages_of_other_origins_make_no_changes(through: httpx.AsyncClient
 
 
 async def test_a_nodes_own_pages_stay_its_own(through: httpx.AsyncClient) -> None:
-    for path in ("/metrics", "/healthz", "/readyz"):
-        assert (await through.get(path)).status_code == 404
+    for path in ("/metrics", "/healthz", "/readyz", "/%6detrics", "/%72eadyz", "/healt%68z", "/metrics?a=%6d"):
+        assert (await through.get(path)).status_code == 404, path
     assert (await through.get("/openapi.json")).json()["openapi"].startswith("3.1")
+
+
+async def test_no_foreign_name_leads_to_the_nodes(through: httpx.AsyncClient, proxy: EnvoyProcess) -> None:
+    for host in ("evil.example", f"evil.example:{proxy.port}"):
+        assert (await through.get("/api/v1/files", headers={"host": host})).status_code == 404
+    for host in ("localhost", f"localhost:{proxy.port}", f"[::1]:{proxy.port}"):
+        assert (await through.get("/api/v1/files", headers={"host": host})).status_code == 200, host
 
 
 async def test_grpc_goes_through(through: httpx.AsyncClient, proxy: EnvoyProcess) -> None:
