@@ -162,7 +162,7 @@ def test_a_data_directory_that_cannot_be_one_is_told_in_one_line(tmp_path: Path,
 
 def test_migrations_are_applied_once_by_a_command_of_their_own(tmp_path: Path, start_server: StartServer) -> None:
     directory = tmp_path / "new"
-    for applied in ("0001_initial, 0002_cancellation, 0003_audit_seal", "nothing to do"):
+    for applied in ("0001_initial, 0002_cancellation, 0003_audit_seal, 0004_one_program", "nothing to do"):
         done = run_server("migrate", "--data-dir", str(directory), "--log-format", "json")
         last = json.loads(done.stderr.splitlines()[-1])
         assert (done.returncode, last["event"], last["applied"]) == (0, "migrated", applied)

@@ -60,14 +60,13 @@ class BatchFacts:
     cancelled_by: str
     revision: int
     change_no: int
-    # Files by what their rows say, and those that an older program brought where they are.
+    # Files by what their rows say.
     files: int
     pending: int
     uploading: int
     completed: int
     failed: int
     cancelled: int
-    by_older_program: int
 
 
 @dataclass(frozen=True, slots=True)

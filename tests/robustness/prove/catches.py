@@ -27,7 +27,7 @@ class Catch:
 CATCHES = {
     "cancel_ignores_status": Catch("finish_then_cancel", "linear"),
     "complete_ignores_status": Catch("cancel_under_a_stream", "linear"),
-    "triggers_absent": Catch("older_program", "finality"),
+    "triggers_absent": Catch("other_program", "finality"),
     "fence_ignored_in_complete": Catch("take_over", "linear"),
     "fence_ignored_in_progress": Catch("take_over", "disk"),
     "progress_after_cancel": Catch("cancel_under_a_stream", "finality"),

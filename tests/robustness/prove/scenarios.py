@@ -326,7 +326,7 @@ def _wait_written(stage: Stage, before: int) -> None:
 
 
 @scenario()
-async def older_program(stage: Stage) -> None:
+async def other_program(stage: Stage) -> None:
     """Another program writes to final rows behind the server's back."""
     done, gone = await stage.file(10), await stage.file(10)
     await stage.upload(done, 10)

@@ -1,4 +1,4 @@
-"""The schema's steps: a database of the program before cancellation is taken over, and that program goes on working."""
+"""The schema's steps: a database of the program before cancellation is taken over with all its rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
 
 INITIAL = "0001_initial"
 STEPS = sorted(path.stem for path in MIGRATIONS.glob("[0-9]*.py"))
-TRIGGERS = {
-    "file_final_stays",
-    "batch_final_stays",
-    "file_inserted_by_older_program",
-    "file_updated_by_older_program",
-    "batch_inserted_by_older_program",
+ADDING = STEPS[1:3]
+ONE_PROGRAM = "0004_one_program"
+FINAL_STAYS = {"file_final_stays", "batch_final_stays"}
+AUDIT_STAYS = {
+    "audit_event_update_refused",
+    "audit_event_delete_refused",
+    "audit_seal_update_refused",
+    "audit_seal_delete_refused",
 }
 DAY = datetime(2024, 1, 1, 12, 0, 0, 250_000)  # noqa: DTZ001 - the old program wrote times without a zone
 
@@ -77,13 +79,6 @@ class OldProgram:
 
     def insert_batch(self, batch_id: str, total_files: int) -> None:
         self.batch.create(batch_id=batch_id, total_files=total_files, created_at=DAY)
-
-    def update(self, file_id: str, status: str) -> None:
-        """As the old program did: read the row, save all of it."""
-        row = self.file.get(self.file.file_id == file_id)
-        row.status = status
-        row.updated_at = DAY + timedelta(hours=2)
-        row.save()
 
 
 @pytest.fixture
@@ -180,8 +175,8 @@ def test_the_first_step_is_the_schema_before_cancellation(path: Path) -> None:
     assert names(path, "table") == {"file", "batch", "schema_migration"}
 
 
-@pytest.mark.parametrize("step", STEPS[1:])
-def test_a_step_only_adds_and_the_triggers_are_there_after_it(path: Path, step: str) -> None:
+@pytest.mark.parametrize("step", ADDING)
+def test_a_step_only_adds_and_final_states_are_guarded_after_it(path: Path, step: str) -> None:
     before = STEPS[STEPS.index(step) - 1]
     prepare(path, before)
     had = {table: columns(path, table) for table in names(path, "table")}
@@ -190,11 +185,20 @@ def test_a_step_only_adds_and_the_triggers_are_there_after_it(path: Path, step: 
 
     for table, old_columns in had.items():
         assert columns(path, table)[: len(old_columns)] == old_columns
-        # An older program's INSERT knows none of the new columns.
-        assert all(
-            not notnull or default is not None for *_, notnull, default, _ in columns(path, table)[len(old_columns) :]
-        )
-    assert names(path, "trigger") >= TRIGGERS
+    assert names(path, "trigger") >= FINAL_STAYS
+
+
+def test_the_step_to_one_program_takes_only_what_followed_an_older_one(path: Path) -> None:
+    prepare(path, ADDING[-1])
+    tables = {table: columns(path, table) for table in names(path, "table")}
+    indexes, triggers = names(path, "index"), names(path, "trigger")
+
+    assert prepare(path, ONE_PROGRAM) == [ONE_PROGRAM]
+
+    assert {table: columns(path, table) for table in names(path, "table")} == tables
+    assert indexes - names(path, "index") == {"file_without_batch"}
+    assert names(path, "trigger") == FINAL_STAYS | AUDIT_STAYS
+    assert len(triggers - names(path, "trigger")) == 3
 
 
 @pytest.mark.usefixtures("old")
@@ -248,83 +252,17 @@ async def test_rows_of_the_old_program_can_be_cancelled_and_final_ones_cannot(pa
         await store.close()
 
 
-async def test_the_old_programs_statements_work_and_are_watched(old: OldProgram, path: Path) -> None:
+@pytest.mark.usefixtures("old")
+async def test_no_file_of_a_final_batch_is_started(path: Path) -> None:
     store = await opened(path)
     try:
-        cursor = store.last_change
-        with old.database.connection_context():
-            old.insert_file("new-alone")
-            old.insert_batch("late", 2)
-            old.insert_file("late-0", batch_id="late")
-            old.insert_file("late-1", batch_id="late")
-            old.insert_file("early-0", batch_id="early")
-            old.insert_batch("early", 1)
-            old.update("alone-pending", "uploading")
-            assert [row.status for row in old.file.select().where(old.file.file_id == "alone-pending")] == ["uploading"]
-            assert old.file.select().count() == 21
-        seen = await watched(store, cursor)
-        assert seen.keys() == {"new-alone", "late", "late-0", "late-1", "early-0", "early", "alone-pending"}
-        assert (seen["alone-pending"].status, seen["alone-pending"].revision) == ("uploading", 2)
-        assert seen["new-alone"].revision == 1
-        batch_files = Targets(frozenset(), frozenset({"early", "late"}), include_batch_files=True)
-        found = await store.read_changes(batch_files, "", 0, 10)
-        assert {key_of(change) for change in found.changes} == {"late", "late-0", "late-1", "early", "early-0"}
-        # The store's own numbers go on after the old program's.
-        await store.cancel_file("new-alone", command())
-        assert (await store.get_file("new-alone", "")).change_no == cursor + 8 == store.last_change
-    finally:
-        await store.close()
-
-
-async def test_batches_follow_what_the_old_program_does_to_their_files(old: OldProgram, path: Path) -> None:
-    store = await opened(path)
-    try:
-        cursor = store.last_change
-        with old.database.connection_context():
-            old.update("new-0", "uploading")
-            assert (await store.get_batch("new", "")).status is BatchStatus.PROCESSING
-            old.update("new-0", "completed")
-            assert (await store.get_batch("new", "")).completed_files == 1
-            old.update("new-1", "uploading")
-            old.update("new-1", "failed")
-        batch = await store.get_batch("new", "")
-        assert (batch.status, batch.completed_files, batch.failed_files) == (BatchStatus.FAILED, 1, 1)
-        done = await store.get_file("new-0", "")
-        assert (done.revision, done.bytes_received, done.completed_at) == (3, 7, done.updated_at)
-        seen = await watched(store, cursor)
-        assert seen == {"new": batch, "new-0": done, "new-1": await store.get_file("new-1", "")}
-        assert batch.change_no > seen["new-1"].change_no
-        assert (await store.claim("half-1", 0, command())).answer.file.status is FileStatus.UPLOADING
-    finally:
-        await store.close()
-
-
-async def test_no_file_of_a_final_batch_is_started(old: OldProgram, path: Path) -> None:
-    store = await opened(path)
-    try:
-        with old.database.connection_context():
-            # More files than the batch was announced with, which only the old program lets happen.
-            old.insert_batch("short", 1)
-            old.insert_file("short-0", batch_id="short")
-            old.insert_file("short-1", batch_id="short")
-            old.update("short-0", "completed")
-        assert (await store.get_batch("short", "")).status is BatchStatus.COMPLETED
+        # No write of this program leaves an open file in a final batch.
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE batch SET status = 'completed' WHERE batch_id = 'half'")
+            connection.commit()
 
         with pytest.raises(FileNotWritable):
-            await store.claim("short-1", 0, command())
-    finally:
-        await store.close()
-
-
-@pytest.mark.parametrize("status", ["pending", "uploading", "completed"])
-async def test_the_old_program_cannot_undo_a_cancel(old: OldProgram, path: Path, status: str) -> None:
-    store = await opened(path)
-    try:
-        await store.cancel_file("alone-uploading", command())
-        before = await store.get_file("alone-uploading", "")
-        with old.database.connection_context(), pytest.raises(Exception, match="file is final"):
-            old.update("alone-uploading", status)
-        assert await store.get_file("alone-uploading", "") == before
+            await store.claim("half-1", 0, command())
     finally:
         await store.close()
 

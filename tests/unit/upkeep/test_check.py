@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from support.process import ServerProcess
 from unit.upkeep.installation import DATA, NOBODY, Installation
+from upload_server.domain.states import Caller, Source
+from upload_server.store.open import open_store
+from upload_server.store.protocol import Command
 from upload_server.store.sqlite.schema import prepare
 
 STRANGER = str(uuid.UUID(int=7, version=4))
@@ -348,6 +353,18 @@ def test_a_damaged_page_is_a_finding(place: Installation) -> None:
     assert ran.kinds[0].startswith("database.")
 
 
+async def _go_on(url: str) -> None:
+    """Upgrade rows from before cancellation and change them as callers would."""
+    store = await open_store(url)
+    try:
+        command = Command(Caller(Source.GRPC), "CancelFile", datetime.now(UTC))
+        await store.cancel_file("old-uploading", command)
+        await store.claim("old-pending", 0, command)
+        await store.cancel_batch("missing", command)
+    finally:
+        await store.close()
+
+
 def test_rows_of_the_program_before_cancellation_are_no_findings(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -371,11 +388,7 @@ def test_rows_of_the_program_before_cancellation_are_no_findings(tmp_path: Path)
                 "INSERT INTO batch (batch_id, total_files, created_at) VALUES (?, ?, '2024-01-01')", (batch_id, total)
             )
         connection.commit()
-        prepare(database)
-        # And it goes on beside us.
-        add("new-one", "pending")
-        connection.execute("UPDATE file SET status = 'completed' WHERE file_id = 'new-one'")
-        connection.commit()
+    asyncio.run(_go_on(f"sqlite:///{database}"))
     place = Installation(folder, NOBODY)
 
     ran = place.run("check", "--json")

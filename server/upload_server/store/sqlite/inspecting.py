@@ -33,26 +33,21 @@ from upload_server.store.sqlite.schema import differences
 R = TypeVar("R", FileFacts, BatchFacts)
 Row = tuple[Any, ...]
 
-# What an older program has written lacks what this one always writes.
-_BY_OLDER_PROGRAM = (
-    "(status = 'completed' AND sha256 = '' OR status = 'failed' AND failure_reason = ''"
-    " OR status = 'uploading' AND fence = 0)"
-)
 _FILES = """
     SELECT f.id, f.file_id, f.status, coalesce(f.batch_id, ''), f.batch_row, f.size_bytes, f.bytes_received, f.sha256,
            f.updated_at, f.completed_at, f.cancelled_at, f.cancelled_by, f.cancel_reason, f.failure_reason, f.revision,
            f.change_no, f.fence, coalesce(b.status, ''),
            o.id IS NOT NULL
     FROM {source} LEFT JOIN batch AS b ON b.id = f.batch_row LEFT JOIN owed_deletion AS o ON o.file_row = f.id"""
-_BATCHES = f"""
+_BATCHES = """
     SELECT b.id, b.batch_id, b.status, b.total_files, b.completed_files, b.failed_files, b.cancelled_files_count,
            b.updated_at, b.cancelled_at, b.cancelled_by, b.revision, b.change_no,
            coalesce(c.files, 0), coalesce(c.pending, 0), coalesce(c.uploading, 0), coalesce(c.completed, 0),
-           coalesce(c.failed, 0), coalesce(c.cancelled, 0), coalesce(c.older, 0)
+           coalesce(c.failed, 0), coalesce(c.cancelled, 0)
     FROM batch AS b LEFT JOIN (
         SELECT batch_row, count(*) AS files, sum(status = 'pending') AS pending, sum(status = 'uploading') AS uploading,
                sum(status = 'completed') AS completed, sum(status = 'failed') AS failed,
-               sum(status = 'cancelled') AS cancelled, sum({_BY_OLDER_PROGRAM}) AS older
+               sum(status = 'cancelled') AS cancelled
         FROM file WHERE batch_row IS NOT NULL GROUP BY batch_row) AS c ON c.batch_row = b.id
     ORDER BY b.id"""
 _EVENTS = """

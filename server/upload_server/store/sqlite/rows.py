@@ -76,7 +76,7 @@ def time_text(moment: datetime) -> str:
 
 
 def time_of(text: str) -> datetime:
-    """Read what ``time_text`` or an older program wrote: with ``T``, without microseconds, with an offset."""
+    """Read what ``time_text`` wrote, and times from before it: with ``T``, without microseconds, with an offset."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 

@@ -1,6 +1,6 @@
 """Decides what is wrong with a row by its audit trail, and with a batch by its files. Pure.
 
-Must not know where rows come from. Rows that an older program wrote have no trail, or a part of one: that is noted.
+Must not know where rows come from. Rows from before the audit began have no trail, or no first part of one: a note.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from upload_server.domain.states import ALL_FILES, NEXT_BATCH, NEXT_FILE, BatchS
 from upload_server.store.inspection import AnswerFacts, BatchFacts, Debt, EventFacts, FileFacts, Trail
 from upload_server.upkeep.check.findings import Finding, Mend
 
-BEFORE_AUDIT = "rows from before the audit began, or by an older program, have no events of their own"
+BEFORE_AUDIT = "rows from before the audit began have no events of their own"
 
 _FILE_MOVES: Mapping[str, frozenset[str]] = {
     "": frozenset({FileStatus.PENDING.value}),
@@ -28,15 +28,6 @@ _OPEN_FILE = frozenset(status.value for status in FileStatus if not status.final
 
 _KEEP_COPY = "keep a copy of the data directory, then compare with a backup; `upload-server audit verify` tells more"
 _BY_HAND = "nothing mends it by itself: restore a backup, or keep it and know of it"
-
-
-def by_older_program(file: FileFacts) -> bool:
-    """Whether an older program brought the file where it is: it lacks what this one always writes."""
-    return (
-        (file.status == "completed" and not file.sha256)
-        or (file.status == "failed" and not file.failure_reason)
-        or (file.status == "uploading" and file.fence == 0)
-    )
 
 
 def before_audit(trail: Trail[object]) -> bool:
@@ -85,8 +76,6 @@ def _legal(
 
 
 def _against_trail(file: FileFacts, events: Sequence[EventFacts]) -> Iterator[str]:
-    if by_older_program(file):
-        return
     if not events:
         if file.status == "cancelled" or file.sha256 or file.failure_reason:
             yield f"is {file.status}, and no audit event says so"
@@ -141,7 +130,7 @@ def check_batch(trail: Trail[BatchFacts]) -> Iterator[Finding]:
 
 
 def _batch_trail(batch: BatchFacts, events: Sequence[EventFacts]) -> Iterator[Finding]:
-    if not events or batch.by_older_program:
+    if not events:
         return
     ids, last = {"batch_id": batch.batch_id}, events[-1]
     if last.to_status != batch.status:
@@ -160,7 +149,7 @@ def _counters(batch: BatchFacts, ids: Mapping[str, str], *, legacy: bool) -> Ite
         text = f"{name} counts {_words(kept)}; its files are {_words(counted)}"
         yield Finding("batch.counters", text, "`--repair` counts anew", ids, Mend.RECOUNT, batch.row)
     if batch.files != batch.total_files:
-        # An older program may have announced files that it never inserted.
+        # Before cancellation existed a batch could be announced without its files.
         if not legacy:
             text = f"{name} has {batch.files} files, {batch.total_files} were announced"
             yield Finding("batch.files", text, _BY_HAND, ids)

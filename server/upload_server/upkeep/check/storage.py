@@ -15,7 +15,6 @@ from typing import TypeVar
 from upload_server.sink.protocol import Sink
 from upload_server.store.inspection import FileFacts, Inspection
 from upload_server.upkeep.check.findings import Finding, Mend, Report
-from upload_server.upkeep.check.rows import by_older_program
 
 T = TypeVar("T")
 
@@ -26,7 +25,7 @@ _MAX_SUSPECTS = 10_000
 _LOOKS = 3
 
 OWED = "files whose bytes are owed deletion: the service is at it, or does it after its next start"
-OLDER_BYTES = "completed files of an older program whose bytes are not kept here"
+NEVER_KEPT = "files completed before bytes were kept here: they have no SHA-256"
 
 _LOST = "the bytes are lost here: restore them from a backup, or tell the owner"
 _UNKNOWN = (
@@ -121,8 +120,8 @@ class Storage:
             text = f"the bytes of file {file_id} cannot be looked at: {lie.strerror}"
             return Finding("bytes.unreadable", text, "look at the storage", ids)
         if lie == 0 and wanted > 0:
-            if file.status == "completed" and by_older_program(file):
-                self._report.notes[OLDER_BYTES] += 1
+            if file.status == "completed" and not file.sha256:
+                self._report.notes[NEVER_KEPT] += 1
                 return None
             text = f"the {wanted} bytes of file {file_id} ({file.status}) are missing"
             return Finding("bytes.missing", text, _LOST, ids)
