@@ -206,7 +206,7 @@ class Service:
             on_loopback=self._config.on_loopback,
             allowed_origins=self._config.allowed_origins,
             allowed_hosts=self._config.allowed_hosts,
-            refused=self._metrics.request_refused,
+            observer=self._metrics,
         )
 
     def _servicer(self, door: Source) -> UploadServicer:

@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -35,13 +36,6 @@ from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 T = TypeVar("T")
 # The fields of a request, as JSON holds them.
 Fields: TypeAlias = "str | int | Sequence[Fields]"
-
-
-class CancelObserver(Protocol):
-    """Hears how cancels end, for the metrics."""
-
-    def cancel_finished(self, source: str, outcome: str) -> None:
-        """Count a cancel; ``outcome`` is ``cancelled``, ``too_late``, ``unknown`` or ``error``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class Uploads:
         new_id: Callable[[], str],
         max_file_bytes: int,
         on_changed: Callable[[Audited, float], None],
-        observer: CancelObserver,
+        observer: Observer,
     ) -> None:
         """``on_changed`` hears what each write left in the audit trail and how many seconds it took."""
         self._store = store

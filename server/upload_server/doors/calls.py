@@ -28,6 +28,7 @@ from upload_server.domain.errors import (
     UnexpectedMessage,
     UploadError,
 )
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, Source
 from upload_server.doors.errors import to_status
 from upload_server.doors.refusals import log_refusal
@@ -115,17 +116,10 @@ class StreamContext(Context, Protocol):
         """Return the next message, or grpc.aio.EOF."""
 
 
-class CallObserver(Protocol):
-    """Hears how calls end, for the metrics."""
-
-    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """Count a call; ``code`` is the gRPC code's name."""
-
-
 class Calls:
     """What every call through one door shares."""
 
-    def __init__(self, door: Source, gates: Gates, observer: CallObserver, *, timeout: float) -> None:
+    def __init__(self, door: Source, gates: Gates, observer: Observer, *, timeout: float) -> None:
         self.time_limit = TimeLimit(timeout)
         self._door = door
         self._gates = gates
@@ -152,7 +146,7 @@ class Call:
         context: Context,
         caller: Caller,
         gates: Gates,
-        observer: CallObserver,
+        observer: Observer,
         before_refusal: Pause | None,
     ) -> None:
         self._method = method

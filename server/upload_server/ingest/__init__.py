@@ -3,9 +3,9 @@
 Must not know through which door they come. One ingest, many doors.
 """
 
-from upload_server.ingest.parts import IngestObserver, Limits, Memory, NoObserver
+from upload_server.ingest.parts import Limits, Memory
 from upload_server.ingest.registry import Ingest
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.upload import Upload
 
-__all__ = ["Ingest", "IngestObserver", "Limits", "Memory", "NoObserver", "StopSignal", "Upload"]
+__all__ = ["Ingest", "Limits", "Memory", "StopSignal", "Upload"]

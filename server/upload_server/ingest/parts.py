@@ -1,4 +1,4 @@
-"""Decides what all streams of one ingest share: limits, threads, tasks, and the observer's protocol.
+"""Decides what all streams of one ingest share: limits, threads, tasks, memory.
 
 Must not know what a stream does with them.
 """
@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
+from upload_server.domain.observer import Observer
 from upload_server.ingest.holds import Holds
 from upload_server.ingest.threads import Threads
 from upload_server.sink.protocol import Sink
@@ -24,38 +25,6 @@ KIB = 1024
 MIB = 1024 * KIB
 # A message of a usual size, for which a stream waits when memory is short.
 _READ_BYTES = 256 * KIB
-
-
-class IngestObserver(Protocol):
-    """Who counts what the ingest does; called on the event loop, must not block or raise."""
-
-    def upload_opened(self) -> None:
-        """One more stream is open."""
-
-    def upload_closed(self) -> None:
-        """One stream less is open."""
-
-    def bytes_taken(self, count: int) -> None:
-        """So many bytes were written."""
-
-    def stopped(self, seconds: float) -> None:
-        """A cancelled stream wrote its last byte so long after its signal was set; 0 if nothing came after it."""
-
-
-class NoObserver:
-    """Counts nothing."""
-
-    def upload_opened(self) -> None:
-        """Ignore."""
-
-    def upload_closed(self) -> None:
-        """Ignore."""
-
-    def bytes_taken(self, count: int) -> None:
-        """Ignore."""
-
-    def stopped(self, seconds: float) -> None:
-        """Ignore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +119,7 @@ class Parts:
     clock: Callable[[], datetime]
     threads: Threads
     limits: Limits
-    observer: IngestObserver
+    observer: Observer
     # file_id, batch_id, durable bytes.
     on_progress: Callable[[str, str, int], None]
     # Bytes became owed deletion.

@@ -17,9 +17,10 @@ from datetime import datetime
 import structlog
 
 from upload_server.domain.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, File, FileStatus, Source
 from upload_server.ingest.holds import Holds
-from upload_server.ingest.parts import IngestObserver, Limits, Memory, NoObserver, Parts, Tasks
+from upload_server.ingest.parts import Limits, Memory, Parts, Tasks
 from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.stream import Stream
 from upload_server.ingest.threads import Threads
@@ -117,7 +118,7 @@ class Ingest:
         on_progress: Callable[[str, str, int], None] = _no_progress,
         on_owed: Callable[[], None] = _nothing_owed,
         on_changed: Callable[[Audited, float], None] = _no_changes,
-        observer: IngestObserver | None = None,
+        observer: Observer,
     ) -> None:
         self._parts = Parts(
             store=store,
@@ -125,7 +126,7 @@ class Ingest:
             clock=clock,
             threads=threads or Threads(),
             limits=limits or Limits(),
-            observer=observer or NoObserver(),
+            observer=observer,
             on_progress=on_progress,
             on_owed=on_owed,
             on_changed=on_changed,

@@ -233,7 +233,7 @@ class Stream:
             # What had to be durable was synced before: closing can only tell of what was given up.
             log.warning("upload file did not close cleanly", file_id=self._file.file_id, error=repr(error))
         if isinstance(self._stop.cause, UploadCancelled):
-            self._parts.observer.stopped(max(0.0, self._last_write - self._stop.set_at))
+            self._parts.observer.stream_stopped(max(0.0, self._last_write - self._stop.set_at))
         self._ended = True
         self._fate.changed()
         self._fate.news()

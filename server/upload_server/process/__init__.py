@@ -1,6 +1,6 @@
 """Decides what is logged and measured, and in which shape.
 
-Must not know the domain: words and numbers come in, lines and series go out.
+Must not know what an upload is: words and numbers come in, lines and series go out.
 """
 
 from upload_server.process.log_stream import BackgroundStream

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.process_collector import ProcessCollector
 
+from upload_server.domain.observer import Observer
+
 # Seconds. A durable cancel takes under a millisecond; a call is cut at 30 s, a stream may last hours.
 _CALL_SECONDS: Final = (
     0.001,
@@ -38,7 +40,7 @@ _STOP_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 _LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class Metrics:
+class Metrics(Observer):
     """The service's series on a registry of their own; ``render`` is what ``/metrics`` answers."""
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -137,11 +139,11 @@ class Metrics:
         """Add bytes that were taken from a sender."""
         self._taken.inc(count)
 
-    def stopped(self, seconds: float) -> None:
+    def stream_stopped(self, seconds: float) -> None:
         """Record how long after a committed cancel the last byte of that file was taken."""
         self._cancel_to_last_byte.observe(seconds)
 
-    def reclaimed(self, count: int) -> None:
+    def bytes_reclaimed(self, count: int) -> None:
         """Add bytes that were deleted from the storage."""
         self._reclaimed.inc(count)
 
@@ -181,7 +183,7 @@ class Metrics:
             self._files.labels(status).set(count)
         self._statuses.update(counts)
 
-    def set_orphan_bytes(self, count: int) -> None:
+    def orphans_counted(self, count: int) -> None:
         """Set how many bytes lie in the storage that no upload may keep."""
         self._orphans.set(count)
 

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 import structlog
 
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, FailureReason, FileStatus, Source
 from upload_server.sink.protocol import Sink
 from upload_server.store.protocol import Audited, Command, OwedDeletion, Store
@@ -48,18 +49,6 @@ class OpenUploads(Protocol):
         """Wait until it does not hold for this file."""
 
 
-class JanitorObserver(Protocol):
-    """Who counts what the janitor does; called on the event loop, must not block or raise."""
-
-    def reclaimed(self, count: int) -> None:
-        """So many bytes were deleted."""
-
-
-class _NoObserver:
-    def reclaimed(self, count: int) -> None:
-        """Ignore."""
-
-
 def _no_changes(audited: Audited, seconds: float) -> None:
     """Tell nobody."""
 
@@ -82,7 +71,7 @@ class Janitor:
         request_ttl: float,
         interval: float = 30.0,
         on_changed: Callable[[Audited, float], None] = _no_changes,
-        observer: JanitorObserver | None = None,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._sink = sink
@@ -92,7 +81,7 @@ class Janitor:
         self._request_ttl = timedelta(seconds=request_ttl)
         self._interval = interval
         self._on_changed = on_changed
-        self._observer = observer or _NoObserver()
+        self._observer = observer
         self._nudged = asyncio.Event()
         self._stopping = asyncio.Event()
         self._first_deletions = asyncio.Event()
@@ -219,7 +208,7 @@ class Janitor:
 
     def _report(self, freed: int, files: int) -> None:
         if files:
-            self._observer.reclaimed(freed)
+            self._observer.bytes_reclaimed(freed)
             log.info("bytes deleted", files=files, bytes=freed)
 
     # Expiry and answers --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from upload_server.domain.errors import UploadError
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import FileStatus
 from upload_server.sink.protocol import Sink
 from upload_server.store.protocol import Store
@@ -31,18 +32,11 @@ class OpenUploads(Protocol):
         """Whether a stream can still touch the file's bytes."""
 
 
-class OrphanObserver(Protocol):
-    """Who shows the number; called on the event loop."""
-
-    def set_orphan_bytes(self, count: int) -> None:
-        """So many bytes lie there for nobody."""
-
-
 class OrphanCount:
     """Walks through the storage in rounds and tells what it found after each. Times are seconds."""
 
     def __init__(
-        self, store: Store, sink: Sink, uploads: OpenUploads, observer: OrphanObserver, interval: float = 30.0
+        self, store: Store, sink: Sink, uploads: OpenUploads, observer: Observer, interval: float = 30.0
     ) -> None:
         self._store = store
         self._sink = sink
@@ -56,7 +50,7 @@ class OrphanCount:
         """Count until cancelled; an error is logged, and the next round tries again."""
         while True:
             try:
-                self._observer.set_orphan_bytes(await self.count())
+                self._observer.orphans_counted(await self.count())
             except (UploadError, OSError) as error:
                 log.warning("metrics.orphans_not_counted", error=repr(error))
             await asyncio.sleep(self._interval)

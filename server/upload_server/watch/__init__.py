@@ -8,6 +8,6 @@ the event loop (``turns``), so that calls are answered in between however many w
 """
 
 from upload_server.watch.events import Bookmarked, Changed, Progressed, WatchEvent, WatchRequest
-from upload_server.watch.hub import WatchHub, WatchObserver
+from upload_server.watch.hub import WatchHub
 
-__all__ = ["Bookmarked", "Changed", "Progressed", "WatchEvent", "WatchHub", "WatchObserver", "WatchRequest"]
+__all__ = ["Bookmarked", "Changed", "Progressed", "WatchEvent", "WatchHub", "WatchRequest"]

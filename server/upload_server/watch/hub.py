@@ -9,11 +9,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import structlog
 
 from upload_server.domain.errors import UploadError
+from upload_server.domain.observer import Observer
 from upload_server.domain.tokens import ResumeToken
 from upload_server.store.protocol import Change, Store, Targets
 from upload_server.watch.events import Changed, WatchEvent, WatchRequest, key_of
@@ -36,31 +36,11 @@ _RETRY_SECONDS = 0.2
 _TURN = 2000
 
 
-class WatchObserver(Protocol):
-    """Who counts watches; called on the event loop, must not block or raise."""
-
-    def watch_opened(self) -> None:
-        """One more watch is open."""
-
-    def watch_closed(self) -> None:
-        """One watch less is open."""
-
-
-class _NoObserver:
-    def watch_opened(self) -> None:
-        """Ignore."""
-
-    def watch_closed(self) -> None:
-        """Ignore."""
-
-
 class WatchHub:
     """Hands every committed change to the watchers of its target."""
 
-    def __init__(
-        self, store: Store, *, history: int, bookmark_interval: float, observer: WatchObserver | None = None
-    ) -> None:
-        self._observer = observer or _NoObserver()
+    def __init__(self, store: Store, *, history: int, bookmark_interval: float, observer: Observer) -> None:
+        self._observer = observer
         self._store = store
         self._history = history
         self._bookmark_interval = bookmark_interval

@@ -46,9 +46,11 @@ class Place:
         self.store = store
         self.sink = DiskSink(folder / "bytes")
         self.metrics = Metrics()
-        self.hub = WatchHub(store, history=100, bookmark_interval=15)
+        self.hub = WatchHub(store, history=100, bookmark_interval=15, observer=self.metrics)
         self.ingest = Ingest(store, self.sink, clock=clock, on_owed=self._nudge, observer=self.metrics)
-        self.janitor = Janitor(store, self.sink, self.ingest, clock=clock, upload_ttl=3600, request_ttl=3600)
+        self.janitor = Janitor(
+            store, self.sink, self.ingest, clock=clock, upload_ttl=3600, request_ttl=3600, observer=self.metrics
+        )
         self.uploads = Uploads(
             store,
             self.ingest,

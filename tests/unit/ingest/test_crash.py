@@ -85,7 +85,15 @@ async def test_a_cancel_whose_process_died_is_carried_out_by_the_next(tmp_path: 
     async with open_world(tmp_path / "node") as world:
         await world.cancel(file_id)
     async with open_world(tmp_path / "node") as world:
-        janitor = Janitor(world.store, world.sink, world.ingest, clock=world.now, upload_ttl=1e6, request_ttl=1e6)
+        janitor = Janitor(
+            world.store,
+            world.sink,
+            world.ingest,
+            clock=world.now,
+            upload_ttl=1e6,
+            request_ttl=1e6,
+            observer=world.observed,
+        )
         assert await janitor.delete_owed() == 1
         assert list(world.sink.file_ids()) == []
         assert (await world.row(file_id)).status is FileStatus.CANCELLED

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.threads import Threads
@@ -145,7 +146,7 @@ class GatedStore(SqliteStore):
 
 
 @dataclass
-class Observed:
+class Observed(Observer):
     """What the observer heard."""
 
     opened: int = 0
@@ -166,10 +167,10 @@ class Observed:
         self.taken += count
         self.took.set()
 
-    def stopped(self, seconds: float) -> None:
+    def stream_stopped(self, seconds: float) -> None:
         self.stops.append(seconds)
 
-    def reclaimed(self, count: int) -> None:
+    def bytes_reclaimed(self, count: int) -> None:
         self.freed += count
         self.on_freed()
 

@@ -31,10 +31,10 @@ def test_bytes_cancels_and_refusals_add_up() -> None:
     metrics = Metrics()
     for _ in range(2):
         metrics.bytes_taken(1000)
-        metrics.reclaimed(300)
+        metrics.bytes_reclaimed(300)
         metrics.cancel_finished("websocket_close", "cancelled")
         metrics.request_refused("ORIGIN_NOT_ALLOWED")
-        metrics.stopped(0.002)
+        metrics.stream_stopped(0.002)
     assert value(metrics, "upload_taken_bytes_total") == 2000
     assert value(metrics, "upload_reclaimed_bytes_total") == 600
     assert value(metrics, "upload_cancels_total", source="websocket_close", outcome="cancelled") == 2

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from upload_server.domain.errors import ShuttingDown
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Command, Store, Targets
@@ -51,7 +52,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def running(store: Store, *, history: int = 1000, bookmark_interval: float = 15) -> AsyncIterator[WatchHub]:
     """A hub that hands out what is committed."""
-    hub = WatchHub(store, history=history, bookmark_interval=bookmark_interval)
+    hub = WatchHub(store, history=history, bookmark_interval=bookmark_interval, observer=Observer())
     tail = asyncio.create_task(hub.run())
     try:
         async with asyncio.timeout(WAIT):

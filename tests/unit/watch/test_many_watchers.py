@@ -13,6 +13,7 @@ import pytest
 
 from contract.store.kit import EVERYTHING, batch_of, command, everything, now, pending
 from upload_server.domain.errors import UploadError
+from upload_server.domain.observer import Observer
 from upload_server.domain.tokens import ResumeToken
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Change, Store, Targets
@@ -28,7 +29,8 @@ class World:
     def __init__(self, store: Store, random: Random) -> None:
         self.store = store
         self._random = random
-        self.hub = WatchHub(store, history=random.randint(1, 5), bookmark_interval=random.choice([0.02, 0.2]))
+        history, bookmark_interval = random.randint(1, 5), random.choice([0.02, 0.2])
+        self.hub = WatchHub(store, history=history, bookmark_interval=bookmark_interval, observer=Observer())
         self.files: dict[str, str] = {}
         self.batches: list[str] = []
 

@@ -6,12 +6,13 @@ that the user happens to visit from cancelling uploads of a server on the user's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from google.rpc.code_pb2 import Code
 
+from upload_server.domain.observer import Observer
 from upload_server.doors.http.asgi import (
     Application,
     Headers,
@@ -62,14 +63,13 @@ class Guard:
         allowed_origins: Sequence[Origin] = (),
         allowed_hosts: Sequence[str] = (),
         on_loopback: bool = True,
-        refused: Callable[[str], None] = lambda _reason: None,
+        observer: Observer | None = None,
     ) -> None:
-        """``refused`` hears the reason of each refusal."""
         self._app = app
         self._allowed = frozenset(allowed_origins)
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
         self._on_loopback = on_loopback
-        self._refused = refused
+        self._observer = observer or Observer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it here."""
@@ -114,7 +114,7 @@ class Guard:
         return _with_headers(send, [_VARY]) if self._allowed else send
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, body: bytes, reason: str) -> None:
-        self._refused(reason)
+        self._observer.request_refused(reason)
         if scope["type"] == "websocket":
             await receive()  # websocket.connect
             await refuse_handshake(send, 403, body)

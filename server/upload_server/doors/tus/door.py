@@ -27,6 +27,7 @@ from upload_server.domain.errors import (
     UploadError,
 )
 from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
+from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, FileStatus
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.refusals import log_refusal
@@ -67,13 +68,6 @@ class Uploads(Protocol):
 
     async def get_file(self, file_id: str, caller: Caller) -> File:
         """Read one file."""
-
-
-class Observer(Protocol):
-    """Hears how calls end, for the metrics."""
-
-    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """A call has ended; ``code`` is the gRPC code's name."""
 
 
 class TusDoor:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from upload_server.domain.errors import InternalError, Overloaded, ShuttingDown, UploadCancelled, UploadError
 from upload_server.domain.fields import Rules
+from upload_server.domain.observer import Observer
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import CloseCancels, Uploads
@@ -30,19 +31,6 @@ RETRY_AFTER_SECONDS: Final = 5.0
 _WAITING_PER_SOCKET: Final = 4
 
 
-class SocketObserver(Protocol):
-    """Hears of sockets, for the metrics."""
-
-    def websocket_opened(self) -> None:
-        """One more is open."""
-
-    def websocket_closed(self) -> None:
-        """One less is open."""
-
-    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """A call has ended; ``code`` is the gRPC code's name."""
-
-
 class WebSocketDoor:
     """Serves WebSockets that carry uploads. Call ``drain`` and ``stop`` before the HTTP server is stopped."""
 
@@ -54,7 +42,7 @@ class WebSocketDoor:
         grace_seconds: float,
         idle_seconds: float,
         max_sockets: int,
-        observer: SocketObserver,
+        observer: Observer,
         commit_seconds: float = 0.25,
     ) -> None:
         """``commit_seconds`` is how long after the last byte a commit, maybe with a digest, is waited for."""

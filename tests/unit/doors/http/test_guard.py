@@ -12,6 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from unit.doors.conftest import Serve
 from unit.doors.raw import RawPeer
+from upload_server.domain.observer import Observer
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.guard import Guard
 from upload_server.process.hosts import Origin
@@ -36,6 +37,16 @@ class Target:
 @pytest.fixture
 def target() -> Target:
     return Target()
+
+
+class Refusals(Observer):
+    """The reasons that the guard gave."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def request_refused(self, reason: str) -> None:
+        self.reasons.append(reason)
 
 
 def reason_of(answer: httpx.Response) -> str:
@@ -65,8 +76,8 @@ FOREIGN = [
 async def test_a_change_asked_for_by_a_foreign_page_is_403_before_anything_runs(
     serve: Serve, target: Target, origin: str, method: str
 ) -> None:
-    refused: list[str] = []
-    server = await serve(Guard(target, refused=refused.append))
+    refusals = Refusals()
+    server = await serve(Guard(target, observer=refusals))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         if method == "INVENTED":
             # The parser knows no such verb: it does not even come to the guard.
@@ -75,7 +86,7 @@ async def test_a_change_asked_for_by_a_foreign_page_is_403_before_anything_runs(
         else:
             answer = await client.request(method, "/", headers={"Origin": origin.format(port=server.port)})
             assert (answer.status_code, reason_of(answer)) == (403, "ORIGIN_NOT_ALLOWED")
-            assert refused == ["ORIGIN_NOT_ALLOWED"]
+            assert refusals.reasons == ["ORIGIN_NOT_ALLOWED"]
             assert "access-control-allow-origin" not in answer.headers
     assert target.ran == 0
 

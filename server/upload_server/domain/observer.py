@@ -1,0 +1,55 @@
+"""Decides what can be counted about the service: one base for every part that reports, and for every counter.
+
+Must not know what is done with the numbers. Here, at the bottom, since parts of every layer report.
+"""
+
+from __future__ import annotations
+
+
+class Observer:
+    """Counts nothing; a counter overrides what it counts. Called on the event loop: must not block or raise."""
+
+    # Calls -------------------------------------------------------------------------------------------------------
+
+    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
+        """One call of ``method`` through ``door`` (a Source) ended with gRPC ``code`` after ``seconds``."""
+
+    def cancel_finished(self, source: str, outcome: str) -> None:
+        """One cancel ended: ``cancelled``, ``too_late`` (it was final), ``unknown`` (no such id) or ``error``."""
+
+    def request_refused(self, reason: str) -> None:
+        """The HTTP port refused one request for its Origin or Host."""
+
+    # Streams -----------------------------------------------------------------------------------------------------
+
+    def upload_opened(self) -> None:
+        """One more upload stream is open."""
+
+    def upload_closed(self) -> None:
+        """One upload stream less is open."""
+
+    def watch_opened(self) -> None:
+        """One more watch is open."""
+
+    def watch_closed(self) -> None:
+        """One watch less is open."""
+
+    def websocket_opened(self) -> None:
+        """One more WebSocket is open."""
+
+    def websocket_closed(self) -> None:
+        """One WebSocket less is open."""
+
+    # Bytes -------------------------------------------------------------------------------------------------------
+
+    def bytes_taken(self, count: int) -> None:
+        """An upload stream wrote so many bytes to the sink."""
+
+    def stream_stopped(self, seconds: float) -> None:
+        """A cancelled stream wrote its last byte so long after it was told; 0 if it wrote none after that."""
+
+    def bytes_reclaimed(self, count: int) -> None:
+        """The janitor deleted so many bytes."""
+
+    def orphans_counted(self, count: int) -> None:
+        """So many bytes lie in the sink that no upload may keep."""
