@@ -22,7 +22,7 @@ PIECE = bytes(range(256)) * 256
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from ingest.world import KIB, open_world
+from unit.ingest.world import KIB, open_world
 from upload_server.ingest import Limits
 
 async def main(folder, size):

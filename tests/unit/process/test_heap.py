@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -77,6 +78,7 @@ async def test_without_a_free_descriptor_it_looks_again_later(monkeypatch: pytes
     looking.cancel()
 
 
-def test_little_is_kept(libc: ctypes.CDLL) -> None:
-    libc.malloc_trim(0)
-    assert not Heap().give_back()
+def test_little_is_kept() -> None:
+    # In a process of its own: what other tests have left free here counts too.
+    code = "from upload_server.process.heap import Heap; print(Heap().give_back())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
