@@ -143,7 +143,7 @@ class Uploads:
     async def _cancel_file(self, file_id: str, command: Command, fence: int | None) -> CancelledFile:
         result = await self._counted(self._store.cancel_file(file_id, command, fence), command)
         if not result.replayed:
-            self._ingest.stop_file(file_id, result.answer.cancelled_at, command.caller.cancelled_by, command.reason)
+            self._ingest.stop(result.audited.events[0])
             # A file that nobody ever sent to owes no bytes.
             if any(event.from_status == FileStatus.UPLOADING for event in result.audited.events):
                 self._janitor.nudge()
@@ -152,7 +152,7 @@ class Uploads:
     async def _cancel_batch(self, batch_id: str, command: Command) -> CancelledBatch:
         result = await self._counted(self._store.cancel_batch(batch_id, command), command)
         if not result.replayed:
-            self._ingest.stop_batch(batch_id, result.answer.cancelled_at, command.reason)
+            self._ingest.stop(result.audited.events[0])
             self._janitor.nudge()
         return result.answer
 

@@ -115,7 +115,7 @@ class FileNotWritable(NotInState):
 
 
 class Stopped(UploadError):
-    """The stream has to end, whatever its sender does; carried by a StopSignal."""
+    """The stream has to end, whatever its sender does; carried by its Ending."""
 
 
 class UploadCancelled(Stopped):

@@ -6,7 +6,7 @@ Must not know how anything is stored, sent or shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -92,6 +92,8 @@ class Source(StrEnum):
     ROLL_UP = "roll_up"
 
 
+# Cancels that a file names by their source: a page that closed its WebSocket did not ask, nor did a batch's cancel.
+NAMED_BY_SOURCE = (Source.WEBSOCKET_CLOSE, Source.BATCH_CANCEL)
 # `cancelled_by` of a batch that became cancelled because each of its files was.
 ALL_FILES = "all_files"
 SYSTEM = "system"
@@ -113,8 +115,8 @@ class Caller:
 
     @property
     def cancelled_by(self) -> str:
-        """What a file cancelled by this caller says: closing a WebSocket is told apart from asking."""
-        return Source.WEBSOCKET_CLOSE.value if self.source is Source.WEBSOCKET_CLOSE else self.actor
+        """The caller as a file names who cancelled it."""
+        return self.source.value if self.source in NAMED_BY_SOURCE else self.actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,28 @@ class AuditEvent:
     reason: str
     request_id: str
     occurred_at: datetime
+
+
+def cancelled(file: File, cancel: AuditEvent) -> File:
+    """Return ``file`` as a committed cancel left it; ``cancel`` is the audit event of the file, or of its whole batch.
+
+    With its batch a file gets a change number of its own, which is not known here: it keeps the one it had.
+    """
+    if cancel.file_id:
+        by, change_no = cancel.source if cancel.source in NAMED_BY_SOURCE else cancel.actor, cancel.event_id
+    else:
+        by, change_no = Source.BATCH_CANCEL.value, file.change_no
+    return replace(
+        file,
+        status=FileStatus.CANCELLED,
+        updated_at=cancel.occurred_at,
+        cancelled_at=cancel.occurred_at,
+        cancelled_by=by,
+        cancel_reason=cancel.reason,
+        revision=file.revision + 1,
+        change_no=change_no,
+        fence=file.fence + 1,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
 from upload_server.domain.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import Caller, File, FileStatus, Source
-from upload_server.ingest.holds import Holds
-from upload_server.ingest.parts import Limits, Memory, Parts, Tasks
-from upload_server.ingest.signal import StopSignal
-from upload_server.ingest.stream import Stream
-from upload_server.ingest.threads import Threads
+from upload_server.domain.states import AuditEvent, Caller, File, cancelled
+from upload_server.ingest.ending import Ending, Marks
+from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink.protocol import Sink, SinkFile
 from upload_server.store.protocol import Audited, Command, Store
@@ -43,49 +40,18 @@ def _no_changes(audited: Audited, seconds: float) -> None:
     """Tell nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Cancelled:
-    """A committed cancel, as its caller tells of it; one of the ids is empty."""
-
-    file_id: str
-    batch_id: str
-    at: datetime
-    by: str
-    reason: str
-
-    def tell(self, file: File, stop: StopSignal) -> None:
-        """Set the signal of a stream on ``file`` if it is meant."""
-        if file.file_id == self.file_id or (self.batch_id and file.batch_id == self.batch_id):
-            cancelled = replace(
-                file,
-                status=FileStatus.CANCELLED,
-                cancelled_at=self.at,
-                cancelled_by=self.by,
-                cancel_reason=self.reason,
-                updated_at=self.at,
-                revision=file.revision + 1,
-            )
-            stop.set(UploadCancelled(cancelled))
-
-
 @dataclass(slots=True)
 class _Opening:
-    """A stream to come. Cancels heard before the claim's answer are kept: the claim may have been committed first."""
+    """A stream to come. Cancels that arrive before the claim's answer are kept: the claim may have committed first."""
 
-    stop: StopSignal
+    ending: Ending
     file: File | None = None
-    missed: list[_Cancelled] = field(default_factory=list)
-
-    def cancelled(self, cancel: _Cancelled) -> None:
-        if self.file is None:
-            self.missed.append(cancel)
-        else:
-            cancel.tell(self.file, self.stop)
+    missed: list[AuditEvent] = field(default_factory=list)
 
     def claimed(self, file: File) -> None:
         self.file = file
         for cancel in self.missed:
-            cancel.tell(file, self.stop)
+            _stop(self.ending, file, cancel)
 
 
 @dataclass(slots=True)
@@ -97,6 +63,23 @@ class _Slot:
     opening: _Opening | None = None
     users: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self, cancel: AuditEvent) -> None:
+        if self.current is not None:
+            _stop(self.current.ending, self.current.file, cancel)
+        if self.opening is None:
+            return
+        if self.opening.file is None:
+            self.opening.missed.append(cancel)
+        else:
+            _stop(self.opening.ending, self.opening.file, cancel)
+
+
+def _stop(ending: Ending, file: File, cancel: AuditEvent) -> None:
+    """Stop a stream if the cancel is about its file; one that became final first is not cancelled with its batch."""
+    with_batch = not cancel.file_id and cancel.batch_id == file.batch_id and not file.status.final
+    if with_batch or cancel.file_id == file.file_id:
+        ending.stop(UploadCancelled(cancelled(file, cancel)))
 
 
 class Ingest:
@@ -164,25 +147,21 @@ class Ingest:
         """Let no further byte of a file, or of a batch's files, reach the disk while its cancel is being decided."""
         return self._parts.holds.hold(identifier)
 
-    def stop_file(self, file_id: str, cancelled_at: datetime, cancelled_by: str, reason: str) -> None:
-        """Tell the open stream of a file whose cancel is committed, if there is one."""
-        slot = self._slots.get(file_id)
-        if slot is not None:
-            _tell(slot, _Cancelled(file_id, "", cancelled_at, cancelled_by, reason))
-
-    def stop_batch(self, batch_id: str, cancelled_at: datetime, reason: str) -> None:
-        """Tell the open streams of a batch whose cancel is committed."""
-        cancel = _Cancelled("", batch_id, cancelled_at, Source.BATCH_CANCEL.value, reason)
-        for slot in self._slots.values():
-            _tell(slot, cancel)
+    def stop(self, cancel: AuditEvent) -> None:
+        """Stop the open streams that a committed cancel is about: of its file, or of its batch's files."""
+        if not cancel.file_id:
+            for slot in self._slots.values():
+                slot.stop(cancel)
+        elif (slot_of_file := self._slots.get(cancel.file_id)) is not None:
+            slot_of_file.stop(cancel)
 
     def stop_all(self, cause: Stopped) -> None:
         """End every stream for a reason that is none of the files': what they received is still made durable."""
         for slot in self._slots.values():
             if slot.current is not None:
-                slot.current.stop.set(cause)
+                slot.current.ending.stop(cause)
             if slot.opening is not None:
-                slot.opening.stop.set(cause)
+                slot.opening.ending.stop(cause)
 
     async def aclose(self) -> None:
         """Refuse new streams, end all with ``ShuttingDown``, wait (bounded) until their bytes are durable."""
@@ -222,7 +201,7 @@ class Ingest:
             async with slot.lock:
                 if self._refusal is not None:
                     raise self._refusal.with_traceback(None)
-                slot.opening = opening = _Opening(StopSignal())
+                slot.opening = opening = _Opening(Ending(file_id, Marks(offset, offset, offset, offset)))
                 try:
                     return await self._claim(slot, opening, file_id, offset, caller)
                 finally:
@@ -239,13 +218,12 @@ class Ingest:
         claim = result.answer
         opening.claimed(claim.file)
         if slot.current is not None:
-            slot.current.stop.set(WriterReplaced(file_id))
+            slot.current.ending.stop(WriterReplaced(file_id))
             await self._wait_released(slot.current, file_id)
-        opening.stop.check()
+        opening.ending.check()
         sink_file = await self._open_bytes(file_id, offset)
-        stream = Stream(self._parts, claim.file, sink_file, offset, opening.stop)
-        slot.current = upload = Upload(self._parts, claim, stream, opening.stop)
-        self._parts.tasks.spawn(self._run(stream, upload, slot))
+        slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending)
+        self._parts.tasks.spawn(self._run(upload, slot))
         return upload
 
     async def _wait_released(self, old: Upload, file_id: str) -> None:
@@ -264,10 +242,10 @@ class Ingest:
             log.exception("storage failed to open a file", file_id=file_id, offset=offset)
             raise StorageFailure from error
 
-    async def _run(self, stream: Stream, upload: Upload, slot: _Slot) -> None:
+    async def _run(self, upload: Upload, slot: _Slot) -> None:
         self._parts.observer.upload_opened()
         try:
-            await stream.run()
+            await upload.run()
         finally:
             self._parts.observer.upload_closed()
             if slot.current is upload:
@@ -278,13 +256,6 @@ class Ingest:
         if slot.current is None and not slot.users and self._slots.get(file_id) is slot:
             del self._slots[file_id]
             slot.gone.set()
-
-
-def _tell(slot: _Slot, cancel: _Cancelled) -> None:
-    if slot.current is not None:
-        cancel.tell(slot.current.file, slot.current.stop)
-    if slot.opening is not None:
-        slot.opening.cancelled(cancel)
 
 
 def _close_unused(task: asyncio.Task[Upload]) -> None:

@@ -16,9 +16,8 @@ import structlog
 from upload_server.domain.errors import UploadCancelled
 from upload_server.domain.states import File
 from upload_server.ingest.digest import Digest
-from upload_server.ingest.fate import Fate, Marks
+from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
-from upload_server.ingest.signal import StopSignal
 from upload_server.ingest.syncer import Syncer
 from upload_server.sink.protocol import Chunk, SinkFile
 
@@ -39,14 +38,14 @@ class Piece:
 class Stream:
     """The bytes of one upload on their way to the disk, from the claimed offset on."""
 
-    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, offset: int, stop: StopSignal) -> None:
+    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending) -> None:
+        # As claimed: its ``fence`` is this stream's.
+        self.file = file
+        self.ending = ending
+        self.marks = ending.marks
         self._parts = parts
-        self._file = file
         self._sink_file = sink_file
-        self._stop = stop
-        self.marks = Marks(offset, offset, offset, offset)
-        self._fate = Fate(file.file_id, stop, self.marks)
-        self._syncer = Syncer(parts, file, sink_file, self.marks, self._fate, stop)
+        self._syncer = Syncer(parts, file, sink_file, ending)
         self._digest = Digest(parts.sink, file.file_id)
         self._catching_up: asyncio.Task[None] | None = None
         self._queue: deque[Chunk] = deque()
@@ -57,75 +56,99 @@ class Stream:
         self._closing = self._finalising = self._ready = self._settled = self._ended = self._withheld = False
         self._last_write = 0.0
 
-    # For the upload ------------------------------------------------------------------------------------------------
+    # For its sender ------------------------------------------------------------------------------------------------
 
-    def put(self, data: Chunk) -> None:
-        """Queue bytes; ``room`` must follow."""
-        self._queue.append(data)
-        self.marks.received += len(data)
-        self._charge(len(data) + _MESSAGE_COST)
-        self._syncer.arm()
-        self._fate.changed()
+    @property
+    def received(self) -> int:
+        """Bytes that were taken, from the start of the file; those above ``durable`` can still be lost."""
+        return self.marks.received
 
-    async def room(self) -> None:
-        """Wait until the stream holds no more than it may; raises what ended it."""
-        while self._pending > self._allowance():
-            await self._fate.change()
-            self.check()
-
-    def on_news(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called when ``durable`` has grown, and when the stream is stopped, has failed or ended."""
-        self._fate.on_news(listener)
-
-    async def wait_durable(self, above: int) -> int:
-        """Wait for ``durable`` to grow; what it returns is not above only when the stream has ended well."""
-        while self.marks.durable <= above and not self._settled:
-            self.check()
-            if self._ended:
-                break
-            await self._fate.change()
+    @property
+    def durable(self) -> int:
+        """Bytes that are synced and recorded in the row; never shrinks."""
         return self.marks.durable
 
-    async def finalise(self) -> str:
-        """Have everything written, hashed and synced; returns the digest. Raises what ended the stream."""
-        self._finalising = True
+    async def wait_durable(self, above: int) -> int:
+        """Wait until ``durable`` is greater than ``above`` and return it.
+
+        What it returns is not greater only when the stream has been closed or completed. Raises what ended the stream:
+        the cause of its stop, ``StorageFailure``, ``DatabaseFailure``, ...
+        """
+        while self.marks.durable <= above and not self._settled:
+            self.ending.check()
+            if self._ended:
+                break
+            await self.ending.change()
+        return self.marks.durable
+
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called on the event loop when ``durable`` has grown and when the stream has to end.
+
+        It must not block or raise. What ended the stream is then raised by ``check``.
+        """
+        self.ending.on_news(listener)
+
+    def check(self) -> None:
+        """Raise what ended the stream, if something did: the cause of its stop, ``StorageFailure``, ..."""
+        self.ending.check()
+
+    def withhold(self) -> None:
+        """Let nothing that is written from now on become durable until ``release``.
+
+        For bytes that have to be judged first: closed before that, the stream leaves the file as if none had come.
+        """
+        self._withheld = True
         self._syncer.recording = False
-        self._fate.changed()
-        while not self._ready:
-            self.check_open()
-            await self._fate.change()
-        self.check_open()
-        return self._digest.hexdigest()
 
-    def withhold(self, *, withheld: bool) -> None:
-        """Record nothing of what comes, or record as usual again, what came meanwhile included."""
-        self._withheld = withheld
-        self._syncer.recording = not withheld
+    def release(self) -> None:
+        """The bytes are good: they become durable like any others."""
+        self._withheld = False
+        self._syncer.recording = True
 
-    def settle(self, *, completed: bool) -> None:
-        """Say that the file is final by this stream's own hand: nothing is left to sync or record."""
-        self._settled = True
-        if completed:
-            self.marks.durable = self.marks.received
-        self._fate.changed()
-
-    def close(self) -> None:
+    def close_soon(self) -> None:
         """Take no more; what came is written, synced and recorded, unless the stream is abandoned or has failed."""
         self._closing = True
-        self._fate.changed()
+        self.ending.changed()
 
     async def wait_ended(self) -> None:
         """Wait until nothing of this stream touches the disk any more."""
         while not self._ended:
-            await self._fate.change()
+            await self.ending.change()
 
-    def check(self) -> None:
-        """Raise the stop signal's cause, or the failure that ended the stream."""
-        self._fate.check()
+    # For the upload ------------------------------------------------------------------------------------------------
 
-    def check_open(self) -> None:
-        """Raise as ``check``; RuntimeError for the use of an upload that its own door has closed or completed."""
-        self._fate.check()
+    async def _take(self, data: Chunk) -> None:
+        """Queue bytes, then wait until the stream holds no more than it may; raises what ended it."""
+        self._queue.append(data)
+        self.marks.received += len(data)
+        self._charge(len(data) + _MESSAGE_COST)
+        self._syncer.arm()
+        self.ending.changed()
+        while self._pending > self._allowance():
+            await self.ending.change()
+            self.ending.check()
+
+    async def _finalise(self) -> str:
+        """Have everything written, hashed and synced; returns the digest. Raises what ended the stream."""
+        self._finalising = True
+        self._syncer.recording = False
+        self.ending.changed()
+        while not self._ready:
+            self._check_open()
+            await self.ending.change()
+        self._check_open()
+        return self._digest.hexdigest()
+
+    def _settle(self, *, completed: bool) -> None:
+        """Say that the file is final by this stream's own hand: nothing is left to sync or record."""
+        self._settled = True
+        if completed:
+            self.marks.durable = self.marks.received
+        self.ending.changed()
+
+    def _check_open(self) -> None:
+        """Raise what ended the stream; RuntimeError for the use of an upload that its own door closed or completed."""
+        self.ending.check()
         if self._closing or self._settled:
             raise RuntimeError("the upload is closed")
 
@@ -138,28 +161,28 @@ class Stream:
             while not self._over():
                 await self._work()
             await self._end_well()
-        except Exception as error:  # noqa: BLE001 - whoever uses the stream hears of it by its fate
-            self._fate.fail(error)
+        except Exception as error:  # noqa: BLE001 - whoever uses the stream hears of it by its ending
+            self.ending.fail(error)
         finally:
             await self._release()
 
     async def _work(self) -> None:
         """Do the next thing there is to do, or wait for one."""
-        if self._queue and self._parts.holds.apply(self._file):
-            self._parts.holds.on_change(self._fate.changed)
-            await self._fate.change()
+        if self._queue and self._parts.holds.apply(self.file):
+            self._parts.holds.on_change(self.ending.changed)
+            await self.ending.change()
         elif self._queue and not self._syncer.lags:
             await self._write_some()
             self._syncer.start_if_due()
         elif self._finalising and not self._queue and not self._ready:
             await self._make_ready()
         else:
-            await self._fate.change()
+            await self.ending.change()
 
     def _over(self) -> bool:
-        if self._fate.dead or self._settled:
+        if self.ending.dead or self._settled:
             return True
-        return (self._closing or self._fate.stopped) and not self._queue
+        return (self._closing or self.ending.cause is not None) and not self._queue
 
     async def _write_some(self) -> None:
         pieces: list[Piece] = []
@@ -176,7 +199,7 @@ class Stream:
                 self._charge(-piece.size - _MESSAGE_COST * len(piece.chunks))
                 self._parts.observer.bytes_taken(piece.size)
         finally:
-            self._fate.changed()
+            self.ending.changed()
 
     def _take_piece(self, most: int) -> Piece:
         """Take from the queue what is written at once: some messages, or a single large one."""
@@ -190,11 +213,11 @@ class Stream:
     def _write(self, pieces: Sequence[Piece], start: int, with_digest: bool) -> int:
         """Write and hash; runs on a thread. Returns how many pieces were written: before each it looks for a cancel."""
         for number, piece in enumerate(pieces):
-            if self._fate.abandoned or self._parts.holds.apply(self._file):
+            if self.ending.abandoned or self._parts.holds.apply(self.file):
                 return number
             self._sink_file.append(piece.chunks)
             self._last_write = time.monotonic()
-            if with_digest and not self._fate.abandoned:
+            if with_digest and not self.ending.abandoned:
                 self._digest.follow(start, self._digest_unwanted)
                 if self._digest.position == start:
                     self._digest.update(piece.chunks)
@@ -208,15 +231,15 @@ class Stream:
         if self._catching_up is None and self._digest.position < self.marks.written:
             await self._parts.hop(self._digest.follow, self.marks.written, self._digest_unwanted)
         elif self._side_tasks():
-            await self._fate.change()
+            await self.ending.change()
         else:
             self._ready = True
-            self._fate.changed()
+            self.ending.changed()
 
     async def _end_well(self) -> None:
         """Make durable what came, if it is still this stream's to record."""
         await self._wait_side_tasks()
-        if self._settled or self._fate.dead or self._withheld:
+        if self._settled or self.ending.dead or self._withheld:
             return
         self._syncer.recording = True
         if self.marks.durable < self.marks.written:
@@ -231,12 +254,11 @@ class Stream:
             await self._parts.wait(self._sink_file.close)
         except OSError as error:
             # What had to be durable was synced before: closing can only tell of what was given up.
-            log.warning("upload file did not close cleanly", file_id=self._file.file_id, error=repr(error))
-        if isinstance(self._stop.cause, UploadCancelled):
-            self._parts.observer.stream_stopped(max(0.0, self._last_write - self._stop.set_at))
+            log.warning("upload file did not close cleanly", file_id=self.file.file_id, error=repr(error))
+        if isinstance(self.ending.cause, UploadCancelled):
+            self._parts.observer.stream_stopped(max(0.0, self._last_write - self.ending.stopped_at))
         self._ended = True
-        self._fate.changed()
-        self._fate.news()
+        self.ending.news()
 
     def _side_tasks(self) -> list[asyncio.Task[None]]:
         return [task for task in (self._syncer.running, self._catching_up) if task is not None]
@@ -258,15 +280,15 @@ class Stream:
             while self.marks.written - self._digest.position > lag and not self._over():
                 end = min(self.marks.written, self._digest.position + lag)
                 await self._parts.hop(self._digest.follow, end, self._digest_unwanted)
-        except Exception as error:  # noqa: BLE001 - the stream hears of it by its fate
-            self._fate.fail(error)
+        except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
+            self.ending.fail(error)
         finally:
             self._catching_up = None
-            self._fate.changed()
+            self.ending.changed()
 
     def _digest_unwanted(self) -> bool:
         """Whether no commit can come any more; threads ask this between two reads."""
-        return self._fate.dead or self._closing
+        return self.ending.dead or self._closing
 
     # Bookkeeping ---------------------------------------------------------------------------------------------------
 

@@ -9,29 +9,25 @@ import asyncio
 
 from upload_server.domain.errors import FileNotWritable, UploadCancelled, WriterReplaced
 from upload_server.domain.states import File, FileStatus
-from upload_server.ingest.fate import Fate, Marks
+from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
-from upload_server.ingest.signal import StopSignal
 from upload_server.sink.protocol import SinkFile
 
 
 class Syncer:
     """Moves ``marks.synced`` and ``marks.durable`` after ``marks.written``. Everything runs on the event loop."""
 
-    def __init__(
-        self, parts: Parts, file: File, sink_file: SinkFile, marks: Marks, fate: Fate, stop: StopSignal
-    ) -> None:
+    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending) -> None:
         self._parts = parts
         self._file = file
         self._sink_file = sink_file
-        self._marks = marks
-        self._fate = fate
-        self._stop = stop
+        self._marks = ending.marks
+        self._ending = ending
         # While a commit is at work nothing is recorded: the write that completes the file does that.
         self.recording = True
         self._task: asyncio.Task[None] | None = None
         # What the last sync that was started covers.
-        self._target = marks.written
+        self._target = ending.marks.written
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
 
@@ -59,7 +55,7 @@ class Syncer:
     def start_if_due(self) -> None:
         """Start a sync if enough was written or enough time has passed, and none is under way."""
         due = self._due or self._unsynced() >= self._parts.limits.sync_bytes
-        if due and self._task is None and self._unsynced() and not self._fate.dead:
+        if due and self._task is None and self._unsynced() and not self._ending.dead:
             self.start()
 
     def start(self) -> asyncio.Task[None]:
@@ -85,27 +81,27 @@ class Syncer:
             if self._marks.synced < target:
                 await self._parts.wait(self._sink_file.sync)
                 self._marks.synced = target
-            if self.recording and not self._fate.abandoned:
+            if self.recording and not self._ending.abandoned:
                 await self._record(target)
-        except Exception as error:  # noqa: BLE001 - the stream hears of it by its fate
-            self._fate.fail(error)
+        except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
+            self._ending.fail(error)
         finally:
             self._task = None
             self.start_if_due()
-            self._fate.changed()
+            self._ending.changed()
 
     async def _record(self, target: int) -> None:
         file, parts = self._file, self._parts
         if await parts.store.record_progress(file.file_id, file.fence, target, parts.clock()):
             self._marks.durable = target
-            self._fate.news()
-            if not self._fate.abandoned:
+            self._ending.news()
+            if not self._ending.abandoned:
                 parts.on_progress(file.file_id, file.batch_id, target)
             return
         found = await parts.store.get_file(file.file_id, file.owner)
         if found.status is FileStatus.CANCELLED:
-            self._stop.set(UploadCancelled(found))
+            self._ending.stop(UploadCancelled(found))
         elif found.status is FileStatus.FAILED:
-            self._fate.fail(FileNotWritable(found))
+            self._ending.fail(FileNotWritable(found))
         else:
-            self._stop.set(WriterReplaced(file.file_id))
+            self._ending.stop(WriterReplaced(file.file_id))

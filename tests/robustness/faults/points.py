@@ -50,7 +50,7 @@ FUNCTIONS: Mapping[str, Point] = {
     "cancel": Point(f"{_SQLITE}.store", f"{_STORE}.cancel_file"),
     "cancel-batch": Point(f"{_SQLITE}.store", f"{_STORE}.cancel_batch"),
     "settle": Point(f"{_SQLITE}.store", f"{_STORE}.settle_deletions"),
-    "tell-stream": Point("upload_server.ingest.registry", "Ingest.stop_file"),
+    "tell-stream": Point("upload_server.ingest.registry", "Ingest.stop"),
     "tell-watchers": Point("upload_server.watch.hub", "WatchHub._publish"),
     "open-bytes": Point("upload_server.sink.disk", "DiskSink.open"),
     "make-shard": Point("upload_server.sink.disk", "DiskSink._make_shard"),

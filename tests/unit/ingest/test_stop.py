@@ -7,11 +7,12 @@ import hashlib
 import os
 import random
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send
+from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send, stopped
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import FileNotCancellable, ShuttingDown, UploadCancelled, UploadIdle
 from upload_server.domain.states import FileStatus
@@ -46,15 +47,9 @@ async def test_a_cancel_in_mid_stream_stops_the_bytes(world: World) -> None:
     # At most the chunk that was under way.
     assert world.sink.size(file_id) <= at_cancel + len(chunk)
     row = await world.row(file_id)
-    told = raised.value.file
-    assert row.status is FileStatus.CANCELLED
-    assert (told.status, told.cancelled_at, told.cancelled_by, told.cancel_reason, told.revision) == (
-        row.status,
-        row.cancelled_at,
-        "user",
-        "because",
-        row.revision,
-    )
+    assert (row.status, row.cancelled_by, row.cancel_reason) == (FileStatus.CANCELLED, "user", "because")
+    # The file as the commit left it; progress is no change of the file, and the stream knows it anyway.
+    assert replace(raised.value.file, bytes_received=row.bytes_received) == row
     assert len(world.observed.stops) == 1
     assert world.observed.stops[0] < 1
     await upload.close()
@@ -241,7 +236,7 @@ async def test_a_cancel_this_node_was_not_told_of_is_found_at_the_next_record(tm
         upload = await world.open(file_id)
         await world.cancel(file_id, tell=False)
         await upload.write(b"x")
-        cause = await upload.stop.wait()
+        cause = await stopped(upload)
         assert isinstance(cause, UploadCancelled)
         assert cause.file == await world.row(file_id)
         assert upload.durable == 0
@@ -254,7 +249,7 @@ async def test_a_cancel_wins_until_the_last_commit(world: World) -> None:
     await world.cancel(file_id, tell=False)
     with pytest.raises(UploadCancelled):
         await upload.commit("", CALLER)
-    assert isinstance(upload.stop.cause, UploadCancelled)
+    assert isinstance(upload.ending.cause, UploadCancelled)
     await upload.close()
     assert (await world.row(file_id)).status is FileStatus.CANCELLED
 
@@ -308,25 +303,30 @@ async def test_a_batch_cancel_stops_the_streams_of_the_batch_alone(world: World)
     batch_id, ids = await world.initiate_batch([MIB, MIB, MIB])
     uploads = [await world.open(file_id) for file_id in ids[:2]]
     other = await world.open(await world.initiate(MIB))
-    command = world.command("CancelBatch")
-    result = await world.store.cancel_batch(batch_id, command)
-    world.ingest.stop_batch(batch_id, result.answer.cancelled_at, command.reason)
+    result = await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    world.ingest.stop(result.audited.events[0])
     for upload in uploads:
         with pytest.raises(UploadCancelled) as raised:
             await upload.write(b"x")
         row = await world.row(upload.file.file_id)
-        told = raised.value.file
-        assert (told.status, told.cancelled_at, told.cancelled_by, told.cancel_reason, told.revision) == (
-            FileStatus.CANCELLED,
-            row.cancelled_at,
-            "batch_cancel",
-            "because",
-            row.revision,
-        )
+        assert (row.status, row.cancelled_by, row.cancel_reason) == (FileStatus.CANCELLED, "batch_cancel", "because")
+        assert replace(raised.value.file, change_no=row.change_no) == row
         await upload.close()
     await other.write(b"x")
     await other.close()
     assert other.durable == 1
+
+
+async def test_a_batch_cancel_does_not_stop_what_was_completed_first(world: World) -> None:
+    batch_id, (file_id, _) = await world.initiate_batch([5, 5])
+    upload = await world.open(file_id)
+    await send(upload, b"bytes")
+    await upload.commit("", CALLER)
+    result = await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    world.ingest.stop(result.audited.events[0])
+    assert upload.ending.cause is None
+    await upload.close()
+    assert world.observed.stops == []
 
 
 @pytest.mark.parametrize("whole_batch", [True, False])
@@ -340,7 +340,7 @@ async def test_a_cancel_between_the_claim_and_its_answer_reaches_the_stream_to_c
     assert world.ingest.is_open(file_id)
     if whole_batch:
         result = await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
-        world.ingest.stop_batch(batch_id, result.answer.cancelled_at, "because")
+        world.ingest.stop(result.audited.events[0])
     else:
         await world.cancel(file_id)
     world.store.hold_claim.set()
@@ -393,7 +393,7 @@ async def test_an_idle_stream_that_its_door_stops_keeps_what_it_received(world: 
     file_id = await world.initiate(100)
     upload = await world.open(file_id)
     await upload.write(b"x" * 10)
-    upload.stop.set(UploadIdle(file_id, 60))
+    upload.ending.stop(UploadIdle(file_id, 60))
     with pytest.raises(UploadIdle):
         await upload.write(b"x")
     await upload.close()
@@ -417,7 +417,8 @@ async def test_a_cancel_stops_the_hashing_of_a_resumed_prefix(tmp_path: Path) ->
 
 
 async def test_telling_of_a_file_that_is_not_open_is_no_error(world: World) -> None:
-    file_id = await world.initiate(10)
+    batch_id, (file_id, _) = await world.initiate_batch([10, 10])
     await world.cancel(file_id)
-    world.ingest.stop_batch("unknown", world.now(), "")
+    result = await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    world.ingest.stop(result.audited.events[0])
     assert world.ingest.open_count == 0

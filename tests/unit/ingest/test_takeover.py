@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send
+from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send, stopped
 from upload_server.domain.errors import StorageFailure, WriterReplaced
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
@@ -139,7 +139,7 @@ async def test_a_new_stream_waits_for_the_old_one_s_hop(world: World) -> None:
     await old.write(b"old!")
     await world.sink.appending.somebody_waits()
     opening = asyncio.create_task(world.open(file_id, 0))
-    assert isinstance(await old.stop.wait(), WriterReplaced)
+    assert isinstance(await stopped(old), WriterReplaced)
     await asyncio.wait([opening], timeout=0.1)
     assert not opening.done(), "two writers at once"
     world.sink.appending.open()
@@ -160,7 +160,7 @@ async def test_a_new_stream_waits_for_the_old_one_s_sync(tmp_path: Path) -> None
         await old.write(b"old!")
         await world.sink.syncing.somebody_waits()
         opening = asyncio.create_task(world.open(file_id, 0))
-        await old.stop.wait()
+        await stopped(old)
         world.sink.syncing.open()
         new = await opening
         # What the old stream synced was not recorded: the row is the new one's.
@@ -190,7 +190,7 @@ async def test_a_disk_that_hangs_under_the_old_stream_refuses_the_new_one(tmp_pa
 async def test_many_open_one_file_at_once(world: World) -> None:
     file_id = await world.initiate(6)
     uploads: list[Upload] = list(await asyncio.gather(*(world.open(file_id) for _ in range(20))))
-    alive = [upload for upload in uploads if upload.stop.cause is None]
+    alive = [upload for upload in uploads if upload.ending.cause is None]
     assert len(alive) == 1
     assert len({upload.file.fence for upload in uploads}) == 20
     assert alive[0].file.fence == max(upload.file.fence for upload in uploads)
@@ -210,7 +210,7 @@ async def test_a_take_over_found_in_the_row_alone(tmp_path: Path) -> None:
         upload = await world.open(file_id)
         await world.store.claim(file_id, 0, world.command("UploadFile"))
         await upload.write(b"x")
-        assert isinstance(await upload.stop.wait(), WriterReplaced)
+        assert isinstance(await stopped(upload), WriterReplaced)
         assert upload.durable == 0
         await upload.close()
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from upload_server.domain.errors import Stopped
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
-from upload_server.ingest.threads import Threads
+from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink
 from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.options import StoreOptions
@@ -236,13 +237,19 @@ class World:
 
     async def cancel(self, file_id: str, *, tell: bool = True) -> None:
         """As the service does it: first the store, then the stream."""
-        command = self.command("CancelFile")
-        result = await self.store.cancel_file(file_id, command)
+        result = await self.store.cancel_file(file_id, self.command("CancelFile"))
         if tell:
-            self.ingest.stop_file(file_id, result.answer.cancelled_at, CALLER.cancelled_by, command.reason)
+            self.ingest.stop(result.audited.events[0])
 
     async def owed_deletions(self) -> Sequence[OwedDeletion]:
         return await self.store.owed_deletions(1000)
+
+
+async def stopped(upload: Upload) -> Stopped:
+    """Wait until somebody stops the stream; returns the cause."""
+    while upload.ending.cause is None:
+        await upload.ending.change()
+    return upload.ending.cause
 
 
 async def send(upload: Upload, data: bytes, chunk: int = 64 * KIB) -> None:

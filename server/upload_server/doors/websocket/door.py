@@ -69,7 +69,7 @@ class WebSocketDoor:
         """Close every socket with 1012 and wait for their ends, at most ``seconds``. Cancels no upload."""
         self.drain()
         for upload in self._uploading:
-            upload.stop.set(ShuttingDown())
+            upload.ending.stop(ShuttingDown())
         try:
             async with asyncio.timeout(seconds):
                 await self._none_open.wait()
@@ -138,7 +138,7 @@ class WebSocketDoor:
         self._cancels.resumed(file.file_id)
         self._uploading.add(upload)
         if self._draining:
-            upload.stop.set(ShuttingDown())
+            upload.ending.stop(ShuttingDown())
         try:
             session = Session(upload, inbox, outlet, self._uploads, self._patience)
             end = await session.run()
@@ -166,6 +166,6 @@ class WebSocketDoor:
             return
         if gone.cancels:
             await self._cancels.closed(file, gone.reason)
-        elif upload.stop.cause is None:
+        elif upload.ending.cause is None:
             await upload.close()
             self._cancels.lost(file)

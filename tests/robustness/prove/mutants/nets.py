@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from robustness.prove.patching import MutantRotten, change
-from upload_server import service
 from upload_server.ingest import registry
 from upload_server.store.sqlite import files, schema
 
@@ -26,10 +25,7 @@ def any_move() -> None:
 
 def deaf_to_cancels() -> None:
     """Open streams are not told of cancels."""
-    change(service, "Uploads._cancel_file", ("self._ingest.stop_file(", "(lambda *told: None)("))
-    change(
-        registry, "_tell", ("if slot.current is not None:", "if False:"), ("if slot.opening is not None:", "if False:")
-    )
+    change(registry, "_stop", ("ending.stop(", "(lambda *told: None)("))
 
 
 def deaf_to_replacement() -> None:
@@ -37,6 +33,6 @@ def deaf_to_replacement() -> None:
     change(
         registry,
         "Ingest._claim",
-        ("slot.current.stop.set(WriterReplaced(file_id))", "pass"),
+        ("slot.current.ending.stop(WriterReplaced(file_id))", "pass"),
         ("await self._wait_released(slot.current, file_id)", "pass"),
     )

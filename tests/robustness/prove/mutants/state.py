@@ -90,7 +90,9 @@ def sender_never_told() -> None:
 def sender_told_before_commit() -> None:
     """The open stream is told that its file is cancelled before it is."""
     early = (
-        "    self._ingest.stop_file(file_id, command.at, command.caller.cancelled_by, command.reason)\n"
+        "    who, at = command.caller, command.at\n"
+        "    event = AuditEvent(0, file_id, '', '', '', who.actor, who.source, command.reason, '', at)\n"
+        "    self._ingest.stop(event)\n"
         "    await asyncio.sleep(0.5)\n"
     )
     change(service, "Uploads._cancel_file", (_CANCEL, early + _CANCEL))

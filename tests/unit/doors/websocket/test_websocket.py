@@ -328,7 +328,7 @@ async def test_an_upload_resumed_through_another_door_is_not_cancelled(place: Pl
     await place.until_sockets(0)
     await place.grace_over()
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
-    assert upload.stop.cause is None
+    assert upload.ending.cause is None
     await upload.close()
 
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from unit.ingest.world import MIB, World
-from upload_server.ingest.threads import Threads
+from upload_server.ingest.parts import Threads
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="thread priorities are Linux's")
