@@ -23,7 +23,7 @@ STATEMENTS = {
     if name.isupper() and re.search(r"\b(FROM|UPDATE|INTO)\b", str(text)) and "store_info" not in text
 }
 # Every row of these is wanted, or at most a page in the table's own order.
-WALKS = {"SCAN file USING COVERING INDEX file_status", "SCAN o"}
+WALKS = {"SCAN f USING COVERING INDEX file_status", "SCAN o"}
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ class Explaining(Connection):
             return super().rows(sql, parameters)
         self.steps += plan(self, sql)
         # So that a read goes on to its next statement.
-        return {"SELECT last_change FROM store_info": [(1_000_000,)]}.get(sql, [(1,)] if "SELECT b.id" in sql else [])
+        if "last_change" in sql:
+            return [(1_000_000,)]
+        return [(1,)] if "SELECT b.id" in sql else []
 
 
 def test_a_read_touches_only_the_rows_it_is_about(connection: Connection) -> None:

@@ -1,25 +1,29 @@
-"""Decides what is read, as SQL: each function reads from the one snapshot that its caller opened.
+"""Decides what is read, as queries over the models: each function reads from the one snapshot that its caller opened.
 
-Must not know about threads. Whatever a caller may not see is not there.
+Must not know about threads. A caller finds only rows that its owner may see.
 """
-
-# ruff: noqa: S608 - put together from constants of this program; what callers give are parameters
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+
+from peewee import JOIN, SQL, Join, fn
 
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
+from upload_server.store import models
 from upload_server.store.protocol import OwedDeletion, Page
+from upload_server.store.sqlite.compiling import Parameter, compiled, named_rows, unindexed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
-    BATCH_COLUMNS,
-    EVENT_COLUMNS,
-    FILE_COLUMNS,
-    Row,
+    BATCH_FIELDS,
+    EVENT_FIELDS,
+    FILE_FIELDS,
+    A,
+    B,
+    F,
     batch_of,
     event_of,
     file_of,
@@ -28,27 +32,30 @@ from upload_server.store.sqlite.rows import (
 )
 from upload_server.store.sqlite.statements import OPEN_FILE
 
-_BATCH_ROW = "(SELECT id FROM batch WHERE batch_id = :batch_id)"
+_OWNER, _CURSOR, _LIMIT = Parameter("owner"), Parameter("cursor"), Parameter("limit")
+_FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 
-
-def _rows(connection: Connection, sql: str, **parameters: Any) -> list[Row]:
-    return connection.rows(sql, parameters)
+_INFO, _OWED_DELETION = models.StoreInfo.alias("store_info"), models.OwedDeletion.alias("o")
+_LAST_CHANGE = compiled(_INFO.select(_INFO.last_change))
+_STORE_ID = compiled(_INFO.select(_INFO.store_id))
+_FILE = compiled(F.select(*FILE_FIELDS).where(F.file_id == _FILE_ID, F.owner == _OWNER))
+_BATCH = compiled(B.select(*BATCH_FIELDS).where(B.batch_id == _BATCH_ID, B.owner == _OWNER))
+_COUNTS = compiled(F.select(F.status, fn.count(SQL("*"))).group_by(F.status))
 
 
 def read_last_change(connection: Connection) -> int:
     """Read the number of the last change in this snapshot."""
-    return int(_rows(connection, "SELECT last_change FROM store_info")[0][0])
+    return int(connection.rows(_LAST_CHANGE)[0][0])
 
 
 def read_store_id(connection: Connection) -> str:
     """Read the store's identity."""
-    return str(_rows(connection, "SELECT store_id FROM store_info")[0][0])
+    return str(connection.rows(_STORE_ID)[0][0])
 
 
 def read_file(connection: Connection, file_id: str, owner: str) -> File:
     """Read one file; raises ``FileNotFound``."""
-    sql = f"SELECT {FILE_COLUMNS} FROM file AS f WHERE f.file_id = :file_id AND f.owner = :owner"
-    found = _rows(connection, sql, file_id=file_id, owner=owner)
+    found = connection.rows(_FILE, {"file_id": file_id, "owner": owner})
     if not found:
         raise FileNotFound(file_id)
     return file_of(found[0])
@@ -56,11 +63,26 @@ def read_file(connection: Connection, file_id: str, owner: str) -> File:
 
 def read_batch(connection: Connection, batch_id: str, owner: str) -> Batch:
     """Read one batch; raises ``BatchNotFound``."""
-    sql = f"SELECT {BATCH_COLUMNS} FROM batch AS b WHERE b.batch_id = :batch_id AND b.owner = :owner"
-    found = _rows(connection, sql, batch_id=batch_id, owner=owner)
+    found = connection.rows(_BATCH, {"batch_id": batch_id, "owner": owner})
     if not found:
         raise BatchNotFound(batch_id)
     return batch_of(found[0])
+
+
+# A batch's row by its public id.
+_BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == _BATCH_ID)
+_FILE_ROW = models.File.select(models.File.id).where(models.File.file_id == _FILE_ID)
+
+
+@functools.cache
+def _files_page(*, by_status: bool, by_batch: bool) -> str:
+    page = F.select(F.id, *FILE_FIELDS).where(F.id > _CURSOR, F.owner == _OWNER)
+    if by_batch:
+        page = page.where(F.batch_row == _BATCH_ROW)
+    if by_status:
+        # With a batch its own index is the better one.
+        page = page.where((unindexed(F.status) if by_batch else F.status) == Parameter("status"))
+    return compiled(page.order_by(F.id).limit(_LIMIT))
 
 
 def list_files(
@@ -72,44 +94,37 @@ def list_files(
     limit: int,
 ) -> Page[File]:
     """Read files by row id, which grows with creation."""
-    conditions = ["f.id > :cursor", "f.owner = :owner"]
-    if batch_id:
-        conditions.append(f"f.batch_row = {_BATCH_ROW}")
-    if status is not None:
-        # The plus keeps SQLite from the index on the status where the batch's is the better one.
-        conditions.append("+f.status = :status" if batch_id else "f.status = :status")
-    found = _rows(
-        connection,
-        f"SELECT f.id, {FILE_COLUMNS} FROM file AS f WHERE {' AND '.join(conditions)} ORDER BY f.id LIMIT :limit",
-        owner=owner,
-        status=None if status is None else status.value,
-        batch_id=batch_id,
-        cursor=cursor,
-        limit=limit + 1,
+    wanted = {"owner": owner, "status": status and status.value, "batch_id": batch_id}
+    found = connection.rows(
+        _files_page(by_status=status is not None, by_batch=bool(batch_id)),
+        {**wanted, "cursor": cursor, "limit": limit + 1},
     )
     more = len(found) > limit
     return Page(tuple(file_of(row[1:]) for row in found[:limit]), found[limit - 1][0] if more else 0)
+
+
+@functools.cache
+def _events_page(*, by_file: bool, by_batch: bool) -> str:
+    page = (
+        A.select(*EVENT_FIELDS)
+        .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
+        .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
+        .where(A.change_no > _CURSOR, fn.coalesce(F.owner, B.owner) == _OWNER)
+    )
+    if by_file:
+        page = page.where(A.file_row == _FILE_ROW)
+    if by_batch:
+        page = page.where((unindexed(A.batch_row) if by_file else A.batch_row) == _BATCH_ROW)
+    return compiled(page.order_by(A.change_no).limit(_LIMIT))
 
 
 def list_audit_events(
     connection: Connection, owner: str, file_id: str, batch_id: str, cursor: int, limit: int
 ) -> Page[AuditEvent]:
     """Read audit events by change number; those of a batch include its files'."""
-    conditions = ["a.change_no > :cursor", "coalesce(f.owner, b.owner) = :owner"]
-    if file_id:
-        conditions.append("a.file_row = (SELECT id FROM file WHERE file_id = :file_id)")
-    if batch_id:
-        conditions.append(f"{'+' if file_id else ''}a.batch_row = {_BATCH_ROW}")
-    found = _rows(
-        connection,
-        f"SELECT {EVENT_COLUMNS} FROM audit_event AS a LEFT JOIN file AS f ON f.id = a.file_row"
-        f" LEFT JOIN batch AS b ON b.id = a.batch_row"
-        f" WHERE {' AND '.join(conditions)} ORDER BY a.change_no LIMIT :limit",
-        owner=owner,
-        file_id=file_id,
-        batch_id=batch_id,
-        cursor=cursor,
-        limit=limit + 1,
+    found = connection.rows(
+        _events_page(by_file=bool(file_id), by_batch=bool(batch_id)),
+        {"owner": owner, "file_id": file_id, "batch_id": batch_id, "cursor": cursor, "limit": limit + 1},
     )
     events = tuple(event_of(row) for row in found[:limit])
     return Page(events, events[-1].event_id if len(found) > limit else 0)
@@ -117,42 +132,43 @@ def list_audit_events(
 
 # For the janitor and the metrics -------------------------------------------------------------------------------------
 
+_OWED = compiled(
+    _OWED_DELETION.select(_OWED_DELETION.id, F.file_id)
+    .from_(Join(_OWED_DELETION, F, JOIN.CROSS, on=F.id == _OWED_DELETION.file_row))
+    .order_by(_OWED_DELETION.id)
+    .limit(_LIMIT)
+)
+
 
 def owed_deletions(connection: Connection, limit: int) -> Sequence[OwedDeletion]:
     """Read the oldest deletions owed."""
-    sql = """
-        SELECT o.id, f.file_id FROM owed_deletion AS o CROSS JOIN file AS f ON f.id = o.file_row
-        ORDER BY o.id LIMIT :limit"""
-    return [OwedDeletion(row, file_id) for row, file_id in _rows(connection, sql, limit=limit)]
+    return [OwedDeletion(row, file_id) for row, file_id in connection.rows(_OWED, {"limit": limit})]
+
+
+# As text: Peewee has no INDEXED BY, without which this would read every file.
+_IDLE = f"""
+    SELECT f.id FROM file AS f INDEXED BY file_open
+    WHERE f.status IN ({OPEN_FILE}) AND f.change_no > 0 AND f.active_at < :idle_since
+        AND f.file_id NOT IN (SELECT value FROM json_each(:open_files))
+    ORDER BY f.change_no LIMIT :limit"""  # noqa: S608 - the domain's own words
 
 
 def idle_rows(connection: Connection, idle_since: datetime, open_files: Sequence[str], limit: int) -> list[int]:
     """Find files that are not final, not open and had no byte since ``idle_since``; reads only what is not final."""
-    sql = f"""
-        SELECT f.id FROM file AS f INDEXED BY file_open
-        WHERE f.status IN ({OPEN_FILE}) AND f.change_no > 0 AND f.active_at < :idle_since
-            AND f.file_id NOT IN (SELECT value FROM json_each(:open_files))
-        ORDER BY f.change_no LIMIT :limit"""
-    found = _rows(
-        connection,
-        sql,
-        idle_since=time_text(idle_since),
-        open_files=to_json(list(open_files)),
-        limit=limit,
-    )
-    return [row[0] for row in found]
+    wanted = {"idle_since": time_text(idle_since), "open_files": to_json(list(open_files)), "limit": limit}
+    return [row[0] for row in connection.rows(_IDLE, wanted)]
+
+
+_STATUS = compiled(F.select(F.file_id, F.status).from_(named_rows("ids", F, F.file_id)))
 
 
 def status_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, FileStatus]:
     """Read the status of files by id."""
-    sql = """
-        SELECT f.file_id, f.status FROM json_each(:ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
-    found = _rows(connection, sql, ids=to_json(list(file_ids)))
+    found = connection.rows(_STATUS, {"ids": to_json(list(file_ids))})
     return {file_id: FileStatus(status) for file_id, status in found}
 
 
 def count_files(connection: Connection) -> dict[FileStatus, int]:
     """Count files by status, from an index alone."""
-    found = _rows(connection, "SELECT status, count(*) FROM file GROUP BY status")
-    counted = {FileStatus(status): count for status, count in found}
+    counted = {FileStatus(status): count for status, count in connection.rows(_COUNTS)}
     return {status: counted.get(status, 0) for status in FileStatus}

@@ -5,32 +5,46 @@ Must not know which statement the rows come from.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from peewee import CommaNodeList, Node, fn
+
 from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileStatus
+from upload_server.store import models
+from upload_server.store.sqlite.compiling import EMPTY, compiled
 
 Row = tuple[Any, ...]
 
 _FILE_STATUS: Mapping[str, FileStatus] = {status.value: status for status in FileStatus}
 _BATCH_STATUS: Mapping[str, BatchStatus] = {status.value: status for status in BatchStatus}
 
+# The tables under the names that every statement gives them.
+F, B, A = models.File.alias("f"), models.Batch.alias("b"), models.AuditEvent.alias("a")
+
+
+def _fields_of(table: Any, value: type[File | Batch]) -> list[Node]:
+    """Return the columns of a domain value, in the order of its fields; of them only `batch_id` may be NULL."""
+    columns = [getattr(table, field.name) for field in dataclasses.fields(value)]
+    return [fn.coalesce(F.batch_id, EMPTY) if column is F.batch_id else column for column in columns]
+
+
 # In the order of the fields of File, Batch and AuditEvent.
-FILE_COLUMNS = (
-    "f.file_id, f.filename, coalesce(f.content_type, ''), f.size_bytes, f.bytes_received, f.status,"
-    " coalesce(f.batch_id, ''), f.owner, f.sha256, f.created_at, f.updated_at, f.completed_at, f.cancelled_at,"
-    " f.cancelled_by, f.cancel_reason, f.failure_reason, f.revision, f.change_no, f.fence"
-)
-BATCH_COLUMNS = (
-    "b.batch_id, b.status, b.owner, b.total_files, b.completed_files, b.failed_files, b.cancelled_files_count,"
-    " b.created_at, b.updated_at, b.cancelled_at, b.cancelled_by, b.cancel_reason, b.revision, b.change_no"
-)
-EVENT_COLUMNS = (
-    "a.change_no, coalesce(f.file_id, ''), coalesce(b.batch_id, f.batch_id, ''), a.from_status, a.to_status,"
-    " a.actor, a.source, a.reason, a.request_id, a.occurred_at"
+FILE_FIELDS = _fields_of(F, File)
+BATCH_FIELDS = _fields_of(B, Batch)
+EVENT_FIELDS = [
+    A.change_no,
+    fn.coalesce(F.file_id, EMPTY),
+    fn.coalesce(B.batch_id, F.batch_id, EMPTY),
+    *(A.from_status, A.to_status, A.actor, A.source, A.reason, A.request_id, A.occurred_at),
+]
+
+FILE_COLUMNS, BATCH_COLUMNS, EVENT_COLUMNS = (
+    compiled(CommaNodeList(fields)) for fields in (FILE_FIELDS, BATCH_FIELDS, EVENT_FIELDS)
 )
 
 

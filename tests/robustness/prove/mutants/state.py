@@ -135,7 +135,7 @@ def checksum_not_compared() -> None:
 @mutant
 def expiry_ignores_age() -> None:
     """Everything that no stream is open on expires."""
-    change(queries, "idle_rows", ("f.active_at < :idle_since", "(f.active_at < :idle_since OR 1)"))
+    change_text(queries, "_IDLE", ("f.active_at < :idle_since", "(f.active_at < :idle_since OR 1)"))
     change_text(statements, "READ_EXPIRED", ("f.active_at < :idle_since", "1"))
 
 

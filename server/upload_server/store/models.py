@@ -1,0 +1,225 @@
+"""Decides which tables a store has: the one description of the schema, for every column what it holds.
+
+Must not know a database: queries name the one they run on. The numbered steps in migrations/ create the tables; a test
+compares the result with this page.
+"""
+
+from __future__ import annotations
+
+from peewee import (
+    SQL,
+    AutoField,
+    BigIntegerField,
+    BlobField,
+    CharField,
+    CompositeKey,
+    DateTimeField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+from upload_server.domain.states import BatchStatus, FileStatus
+
+
+class Row(Model):
+    """Base of the tables. Times are UTC, as text without offset and with six digits, so they sort as they read."""
+
+    class Meta:
+        """Table names as `audit_event`."""
+
+        legacy_table_names = False
+
+
+class File(Row):
+    """One announced upload."""
+
+    # Grows with creation: the order of lists.
+    id = AutoField()
+    # The public id, a UUID; also the name of its bytes in the sink.
+    file_id = CharField(unique=True)
+    # As announced; a label, never a path of this machine.
+    filename = CharField()
+    # Empty when the sender did not say.
+    content_type = CharField()
+    # As announced: a completed file has exactly so many bytes.
+    size_bytes = BigIntegerField()
+    # A word of `FileStatus`. The index serves lists and counts.
+    status = CharField(index=True)
+    # The public id of its batch.
+    batch_id = CharField(null=True)
+    # When it was announced.
+    created_at = DateTimeField()
+    # When the status last changed.
+    updated_at = DateTimeField()
+    # Principal that announced it; empty while callers are not authenticated. Nobody else sees the file.
+    owner = TextField(default="")
+    # Bytes that survive a crash; grows without a change number.
+    bytes_received = IntegerField(default=0)
+    # Of the bytes that were kept, lower-case hex; empty until the file is completed.
+    sha256 = TextField(default="")
+    # As announced; empty: the sender did not say.
+    expected_sha256 = TextField(default="")
+    # None unless completed, as the next one unless cancelled.
+    completed_at = DateTimeField(null=True)
+    cancelled_at = DateTimeField(null=True)
+    # Actor of the cancel, `websocket_close` or `batch_cancel`; empty unless cancelled.
+    cancelled_by = TextField(default="")
+    # As the caller gave it; empty when none was given.
+    cancel_reason = TextField(default="")
+    # A word of `FailureReason`; empty unless failed.
+    failure_reason = TextField(default="")
+    # Counts this file's changes from 1: what callers see.
+    revision = IntegerField(default=1)
+    # Number of its last change among all changes of the store. Unique: of two rows with one number watchers skip one.
+    change_no = IntegerField(default=0, unique=True)
+    # Raised by every claim, take-over, cancel and failure, so that a replaced writer is refused; 0: no stream ever
+    # opened.
+    fence = IntegerField(default=0)
+    # Last recorded byte, last claim or creation: what expiry counts from.
+    active_at = DateTimeField(default="")
+    # `batch_id` as `batch.id`, which indexes carry cheaply.
+    batch_row = IntegerField(null=True)
+
+
+class Batch(Row):
+    """Files that were announced together."""
+
+    # Grows with creation.
+    id = AutoField()
+    # The public id, a UUID.
+    batch_id = CharField(unique=True)
+    # As announced.
+    total_files = IntegerField()
+    # When it was announced.
+    created_at = DateTimeField()
+    # As of its files.
+    owner = TextField(default="")
+    # A word of `BatchStatus`; follows from the files, unless the batch was cancelled.
+    status = TextField(default=BatchStatus.PENDING.value)
+    # Files by final status, kept with every change of one.
+    completed_files = IntegerField(default=0)
+    failed_files = IntegerField(default=0)
+    cancelled_files_count = IntegerField(default=0)
+    # When the status or a counter last changed.
+    updated_at = DateTimeField(default="")
+    # None unless cancelled.
+    cancelled_at = DateTimeField(null=True)
+    # Actor of the cancel, or `all_files` when each of its files was cancelled; empty unless cancelled.
+    cancelled_by = TextField(default="")
+    # As the caller gave it; empty when none was given.
+    cancel_reason = TextField(default="")
+    # As a file's. A batch is numbered after the files that changed with it.
+    revision = IntegerField(default=1)
+    change_no = IntegerField(default=0, unique=True)
+
+
+# A watch of a batch's files, and their list.
+File.add_index(
+    File.batch_row, File.change_no, where=File.batch_row.is_null(False), name="file_batch_row_change_no", safe=False
+)
+File.add_index(File.batch_row, where=File.batch_row.is_null(False), name="file_batch_row", safe=False)
+# The first state of a watch of everything, and expiry: rows that are not final, however many are.
+File.add_index(
+    File.change_no,
+    where=File.status.in_([status for status in FileStatus if not status.final]),
+    name="file_open",
+    safe=False,
+)
+Batch.add_index(
+    Batch.change_no,
+    where=Batch.status.in_([status for status in BatchStatus if not status.final]),
+    name="batch_open",
+    safe=False,
+)
+
+
+class AuditEvent(Row):
+    """One change of status, written in the transaction of the change. Triggers refuse to change or delete it."""
+
+    # Number of the change: the event's public id.
+    change_no = IntegerField(primary_key=True)
+    # `file.id`; None: an event of the batch itself.
+    file_row = IntegerField(null=True)
+    # `batch.id`; with a file it is the file's batch.
+    batch_row = IntegerField(null=True)
+    # Empty: creation.
+    from_status = TextField()
+    # A word of `FileStatus`, of a batch's event one of `BatchStatus`; so is `from_status`.
+    to_status = TextField()
+    # `user`, `user:PRINCIPAL` or `system`.
+    actor = TextField()
+    # A word of `Source`: the door or the mechanism.
+    source = TextField()
+    # As the caller gave it; empty when none was given.
+    reason = TextField()
+    # As the caller gave it; empty when none was given.
+    request_id = TextField()
+    # The time of the change, as the row carries it.
+    occurred_at = DateTimeField()
+
+
+AuditEvent.add_index(
+    AuditEvent.file_row, where=AuditEvent.file_row.is_null(False), name="audit_event_file_row", safe=False
+)
+AuditEvent.add_index(
+    AuditEvent.batch_row, where=AuditEvent.batch_row.is_null(False), name="audit_event_batch_row", safe=False
+)
+
+
+class AuditSeal(Row):
+    """One link of the audit chain. Triggers refuse to change or delete it."""
+
+    # The event that is sealed.
+    change_no = IntegerField(primary_key=True)
+    # The event that the seal follows, 0 for the first: tells a removed event from a changed one.
+    previous_no = IntegerField()
+    # 32 bytes of SHA-256.
+    hash = BlobField()
+
+
+class StoredAnswer(Row):
+    """The answer to a call with a ``request_id``: a repeated call gets it again and changes nothing."""
+
+    # Who called; empty while callers are not authenticated. With method and request id the key.
+    principal = TextField()
+    # Name of the RPC.
+    method = TextField()
+    # As the caller chose it.
+    request_id = TextField()
+    # Of the request: the same id with another request is refused.
+    fingerprint = TextField()
+    # A public id, or JSON of a cancel's answer.
+    answer = TextField()
+    # What forgetting goes by.
+    created_at = DateTimeField(index=True)
+
+    class Meta:
+        """Who may repeat what."""
+
+        primary_key = CompositeKey("principal", "method", "request_id")
+
+
+class OwedDeletion(Row):
+    """Bytes of a cancelled or failed file that are still to be deleted."""
+
+    # The order in which deletions are carried out.
+    id = AutoField()
+    # `file.id`.
+    file_row = IntegerField(constraints=[SQL("UNIQUE")])
+
+
+class StoreInfo(Row):
+    """What a store knows of itself: one row."""
+
+    # Always 1.
+    id = AutoField()
+    # A UUID, made with the store: watch tokens carry it.
+    store_id = TextField()
+    # The greatest change number that was given.
+    last_change = IntegerField()
+    # Grows with every transaction, so that a commit whose answer was lost can be looked up.
+    last_commit = IntegerField()
+
+
+MODELS: tuple[type[Row], ...] = (File, Batch, AuditEvent, AuditSeal, StoredAnswer, OwedDeletion, StoreInfo)
