@@ -38,7 +38,7 @@ from upload_server.sink.disk import DiskSink
 from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Store
+from upload_server.store.protocol import Commit, Store
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.journal import Journal
 from upload_server.upkeep.orphans import OrphanCount
@@ -93,9 +93,6 @@ class Service:
             sink,
             clock=utc_now,
             on_progress=self._hub.publish_progress,
-            # Not `self._janitor.nudge`: the two know each other, and the janitor is made second.
-            on_owed=lambda: self._janitor.nudge(),  # noqa: PLW0108
-            on_changed=self._journal.changed,
             observer=metrics,
         )
         self._janitor = Janitor(
@@ -105,7 +102,6 @@ class Service:
             clock=utc_now,
             upload_ttl=config.upload_ttl,
             request_ttl=config.request_ttl,
-            on_changed=self._journal.changed,
             observer=metrics,
         )
         self._sealer = Sealer(store)
@@ -114,11 +110,9 @@ class Service:
             store,
             self._ingest,
             self._hub,
-            self._janitor,
             clock=utc_now,
             new_id=new_id,
             max_file_bytes=config.max_file_bytes,
-            on_changed=self._journal.changed,
             observer=metrics,
         )
         self._grpc = GrpcServer(
@@ -144,6 +138,15 @@ class Service:
             pages=default_pages(),
         )
         self._http: HttpServer | None = None
+        store.on_commit(self._on_commit)
+
+    def _on_commit(self, commits: Sequence[Commit]) -> None:
+        """Log what was committed, and nudge all who act upon it."""
+        for commit in commits:
+            self._journal.write(commit)
+        self._hub.nudge()
+        self._sealer.nudge()
+        self._janitor.nudge_if_owed(commits)
 
     async def run(self, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
         """Serve until ``stop`` is set, then drain. ``started`` hears the gRPC and the HTTP port once both are open."""

@@ -1,4 +1,4 @@
-"""Decides what callers can do: the use cases, each checked, carried out once, and told to whom it concerns.
+"""Decides what callers can do: the use cases, each checked and carried out once.
 
 Must not know protobuf, gRPC, HTTP or SQL. A change goes on when its caller has left: it belongs to the service.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,8 +28,7 @@ from upload_server.domain.states import (
 )
 from upload_server.domain.tokens import ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Ingest
-from upload_server.store.protocol import Audited, Command, Result, Store, Targets
-from upload_server.upkeep.janitor import Janitor
+from upload_server.store.protocol import Command, Result, Store, Targets
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
 T = TypeVar("T")
@@ -67,23 +65,18 @@ class Uploads:
         store: Store,
         ingest: Ingest,
         hub: WatchHub,
-        janitor: Janitor,
         *,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         max_file_bytes: int,
-        on_changed: Callable[[Audited, float], None],
         observer: Observer,
     ) -> None:
-        """``on_changed`` hears what each write left in the audit trail and how many seconds it took."""
         self._store = store
         self._ingest = ingest
         self._hub = hub
-        self._janitor = janitor
         self._clock = clock
         self._new_id = new_id
         self._max_file_bytes = max_file_bytes
-        self._on_changed = on_changed
         self._observer = observer
         self._running: set[asyncio.Task[object]] = set()
 
@@ -102,7 +95,7 @@ class Uploads:
         rules.check()
         command = self._command(caller, "InitiateUpload", request_id, _spec_fields(spec))
         write = self._store.initiate_upload(_normal(spec), self._new_id(), command)
-        return (await self._own(self._audited(write))).answer
+        return (await self._own(write)).answer
 
     async def initiate_batch(
         self, specs: Sequence[FileSpec], request_id: str, caller: Caller
@@ -119,7 +112,7 @@ class Uploads:
         command = self._command(caller, "InitiateBatch", request_id, [_spec_fields(spec) for spec in specs])
         file_ids = [self._new_id() for _ in specs]
         write = self._store.initiate_batch([_normal(spec) for spec in specs], self._new_id(), file_ids, command)
-        return (await self._own(self._audited(write))).answer
+        return (await self._own(write)).answer
 
     async def cancel_file(
         self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
@@ -127,39 +120,24 @@ class Uploads:
         """Cancel a file; with ``fence`` only while the stream that holds it is still the file's writer."""
         _check_cancel("file_id", file_id, reason, request_id)
         command = self._command(caller, "CancelFile", request_id, [file_id, reason], reason)
-        return await self._own(self._held(file_id, self._cancel_file(file_id, command, fence)))
+        write = self._store.cancel_file(file_id, command, fence)
+        return await self._own(self._cancel(file_id, write, caller))
 
     async def cancel_batch(self, batch_id: str, reason: str, request_id: str, caller: Caller) -> CancelledBatch:
         """Cancel a batch and its files that are not yet final, in one transaction."""
         _check_cancel("batch_id", batch_id, reason, request_id)
         command = self._command(caller, "CancelBatch", request_id, [batch_id, reason], reason)
-        return await self._own(self._held(batch_id, self._cancel_batch(batch_id, command)))
+        write = self._store.cancel_batch(batch_id, command)
+        return await self._own(self._cancel(batch_id, write, caller))
 
-    async def _held(self, identifier: str, cancel: Coroutine[object, object, T]) -> T:
-        """Carry out a cancel; meanwhile no further byte of what it is about is written."""
-        with self._ingest.hold(identifier):
-            return await cancel
-
-    async def _cancel_file(self, file_id: str, command: Command, fence: int | None) -> CancelledFile:
-        result = await self._counted(self._store.cancel_file(file_id, command, fence), command)
-        if not result.replayed:
-            self._ingest.stop(result.audited.events[0])
-            # A file that nobody ever sent to owes no bytes.
-            if any(event.from_status == FileStatus.UPLOADING for event in result.audited.events):
-                self._janitor.nudge()
-        return result.answer
-
-    async def _cancel_batch(self, batch_id: str, command: Command) -> CancelledBatch:
-        result = await self._counted(self._store.cancel_batch(batch_id, command), command)
-        if not result.replayed:
-            self._ingest.stop(result.audited.events[0])
-            self._janitor.nudge()
-        return result.answer
-
-    async def _counted(self, write: Coroutine[object, object, Result[T]], command: Command) -> Result[T]:
+    async def _cancel(self, identifier: str, write: Coroutine[object, object, Result[T]], caller: Caller) -> T:
+        """Cancel what ``identifier`` names: from before the write until its streams are stopped none writes a byte."""
         outcome = "error"
         try:
-            result = await self._audited(write)
+            with self._ingest.hold(identifier):
+                result = await write
+                if not result.replayed:
+                    self._ingest.stop(result.audited.events[0])
             outcome = "cancelled"
         except (NotInState, WriterReplaced):
             outcome = "too_late"
@@ -168,24 +146,17 @@ class Uploads:
             outcome = "unknown"
             raise
         finally:
-            self._observer.cancel_finished(command.caller.source.value, outcome)
-        return result
+            self._observer.cancel_finished(caller.source.value, outcome)
+        return result.answer
 
-    async def _audited(self, write: Coroutine[object, object, Result[T]]) -> Result[T]:
-        asked_at = time.monotonic()
-        result = await write
-        if not result.replayed:
-            self._on_changed(result.audited, time.monotonic() - asked_at)
-        return result
-
-    async def _own(self, write: Coroutine[object, object, T]) -> T:
-        """Carry out ``write`` to its end even if the caller leaves: its answer is then kept under its request id."""
-        task = asyncio.ensure_future(write)
+    def _own(self, change: Coroutine[object, object, T]) -> asyncio.Future[T]:
+        """Begin ``change``; it goes on to its end if the caller leaves: the answer is kept under its request id."""
+        task = asyncio.ensure_future(change)
         self._running.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._finish)
+        return asyncio.shield(task)
 
-    def _finished(self, task: asyncio.Task[object]) -> None:
+    def _finish(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             # Marks it as seen: when the caller has left, nobody else asks for it.

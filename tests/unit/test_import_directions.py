@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "watch": {"domain", "store"},
     "ingest": {"domain", "store", "sink"},
     "upkeep": {"config", "domain", "process", "store", "sink"},
-    "service": {"domain", "store", "ingest", "watch", "upkeep"},
+    "service": {"domain", "store", "ingest", "watch"},
     "doors": {"domain", "process", "store", "ingest", "watch", "service"},
 }
 # The composition root, the program, and the operator's commands put parts together.

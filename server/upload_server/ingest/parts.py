@@ -19,7 +19,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import File
 from upload_server.sink.protocol import Sink
-from upload_server.store.protocol import Audited, Store
+from upload_server.store.protocol import Store
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -185,10 +185,6 @@ class Parts:
     observer: Observer
     # file_id, batch_id, durable bytes.
     on_progress: Callable[[str, str, int], None]
-    # Bytes became owed deletion.
-    on_owed: Callable[[], None]
-    # A change of status was committed, so many seconds after it was asked for.
-    on_changed: Callable[[Audited, float], None]
     tasks: Tasks
     memory: Memory
     holds: Holds

@@ -8,7 +8,6 @@ Lock order: a file's slot lock is taken before anything else and held from the c
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,21 +22,9 @@ from upload_server.ingest.ending import Ending, Marks
 from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink.protocol import Sink, SinkFile
-from upload_server.store.protocol import Audited, Command, Store
+from upload_server.store.protocol import Command, Store
 
 log = structlog.get_logger(__name__)
-
-
-def _no_progress(file_id: str, batch_id: str, durable: int) -> None:
-    """Tell nobody."""
-
-
-def _nothing_owed() -> None:
-    """Tell nobody."""
-
-
-def _no_changes(audited: Audited, seconds: float) -> None:
-    """Tell nobody."""
 
 
 @dataclass(slots=True)
@@ -86,8 +73,7 @@ class Ingest:
     """Opens uploads, and knows those that are open on this node. Lives on one event loop; end it with ``aclose``.
 
     ``clock`` gives UTC cut to microseconds. ``on_progress`` hears (file_id, batch_id, durable bytes) after each record,
-    ``on_owed`` that bytes became owed deletion, ``on_changed`` what a write left in the audit trail and its seconds:
-    all of them on the event loop, and they must not block or raise.
+    on the event loop; it must not block or raise.
     """
 
     def __init__(
@@ -98,9 +84,7 @@ class Ingest:
         clock: Callable[[], datetime],
         limits: Limits | None = None,
         threads: Threads | None = None,
-        on_progress: Callable[[str, str, int], None] = _no_progress,
-        on_owed: Callable[[], None] = _nothing_owed,
-        on_changed: Callable[[Audited, float], None] = _no_changes,
+        on_progress: Callable[[str, str, int], None],
         observer: Observer,
     ) -> None:
         self._parts = Parts(
@@ -111,8 +95,6 @@ class Ingest:
             limits=limits or Limits(),
             observer=observer,
             on_progress=on_progress,
-            on_owed=on_owed,
-            on_changed=on_changed,
             tasks=Tasks(),
             memory=Memory((limits or Limits()).total_buffer_bytes),
             holds=Holds(),
@@ -212,10 +194,7 @@ class Ingest:
 
     async def _claim(self, slot: _Slot, opening: _Opening, file_id: str, offset: int, caller: Caller) -> Upload:
         command = Command(caller, "UploadFile", self._parts.clock())
-        asked_at = time.monotonic()
-        result = await self._parts.store.claim(file_id, offset, command)
-        self._parts.on_changed(result.audited, time.monotonic() - asked_at)
-        claim = result.answer
+        claim = (await self._parts.store.claim(file_id, offset, command)).answer
         opening.claimed(claim.file)
         if slot.current is not None:
             slot.current.ending.stop(WriterReplaced(file_id))

@@ -6,7 +6,6 @@ Must not know how bytes get to the disk, nor through which door they come.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 
 import structlog
@@ -87,18 +86,15 @@ class Upload(Stream):
         file, failure = self.file, FailureReason.CHECKSUM_MISMATCH
         command = Command(caller, "UploadFile", self._parts.clock(), failure.value)
         await self._carry_out(self._parts.store.fail(file.file_id, file.fence, failure, command), completed=False)
-        self._parts.on_owed()
         raise ChecksumMismatch(file.file_id, expected, actual)
 
     async def _carry_out(self, write: Coroutine[object, object, Result[File]], *, completed: bool) -> File:
         """Carry out the last write of this upload; raises what came before it."""
-        asked_at = time.monotonic()
         try:
             result = await write
         except Stopped as cause:
             self.ending.stop(cause)
             raise
-        self._parts.on_changed(result.audited, time.monotonic() - asked_at)
         self.file = result.answer
         self._settle(completed=completed)
         return result.answer

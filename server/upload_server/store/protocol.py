@@ -55,6 +55,18 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """A committed write that changed something: what it left in the audit trail, and seconds from call to commit."""
+
+    audited: Audited
+    seconds: float
+
+
+# Hears of one database commit, with the writes of ours that it holds.
+Listener = Callable[[Sequence[Commit]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
     """The answer of a write. ``replayed``: an earlier call's answer, by its request id; nothing changed."""
 
@@ -135,8 +147,12 @@ class Store(Protocol):
     def last_change(self) -> int:
         """Number of the last change known to be committed (may lag behind other nodes)."""
 
-    def on_commit(self, notify: Callable[[], None]) -> None:
-        """Have ``notify`` called on the event loop after commits that changed a watched row (never before)."""
+    def on_commit(self, listener: Listener) -> None:
+        """Have ``listener`` called on the event loop after each commit that changed a watched row, never before.
+
+        It hears of a write before the write's caller has the answer, and also when that caller has left; replays and
+        refusals are not told. There is one listener: another takes its place. It must not block or raise.
+        """
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 

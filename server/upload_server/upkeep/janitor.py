@@ -17,7 +17,7 @@ import structlog
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, FailureReason, FileStatus, Source
 from upload_server.sink.protocol import Sink
-from upload_server.store.protocol import Audited, Command, OwedDeletion, Store
+from upload_server.store.protocol import Command, Commit, OwedDeletion, Store
 
 log = structlog.get_logger(__name__)
 
@@ -49,15 +49,10 @@ class OpenUploads(Protocol):
         """Wait until it does not hold for this file."""
 
 
-def _no_changes(audited: Audited, seconds: float) -> None:
-    """Tell nobody."""
-
-
 class Janitor:
     """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` until ``stop``.
 
     Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often.
-    ``on_changed`` hears what an expiry left in the audit trail and how long it took.
     """
 
     def __init__(
@@ -70,7 +65,6 @@ class Janitor:
         upload_ttl: float,
         request_ttl: float,
         interval: float = 30.0,
-        on_changed: Callable[[Audited, float], None] = _no_changes,
         observer: Observer,
     ) -> None:
         self._store = store
@@ -80,7 +74,6 @@ class Janitor:
         self._upload_ttl = timedelta(seconds=upload_ttl)
         self._request_ttl = timedelta(seconds=request_ttl)
         self._interval = interval
-        self._on_changed = on_changed
         self._observer = observer
         self._nudged = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -92,6 +85,14 @@ class Janitor:
     def nudge(self) -> None:
         """Say that deletions may be owed; they are carried out soon."""
         self._nudged.set()
+
+    def nudge_if_owed(self, commits: Sequence[Commit]) -> None:
+        """Nudge if one of these left bytes owed: a file or batch that nobody ever sent to owes none."""
+        for commit in commits:
+            for event in commit.audited.events:
+                if event.to_status in _DELETABLE and event.from_status != FileStatus.PENDING:
+                    self.nudge()
+                    return
 
     def stop(self) -> None:
         """Have ``run`` return after what it is at; what is still owed is done after the next start."""
@@ -218,15 +219,10 @@ class Janitor:
         expired = 0
         while not self._stopping.is_set():
             now = self._clock()
-            loop = asyncio.get_running_loop()
-            asked_at = loop.time()
             command = Command(Caller(Source.EXPIRY), "Expire", now, FailureReason.EXPIRED.value)
             open_files = self._uploads.open_file_ids()
             result = await self._store.expire(now - self._upload_ttl, open_files, _PAGE, command)
-            self._on_changed(result.audited, loop.time() - asked_at)
             expired += len(result.answer)
-            if result.answer:
-                self.nudge()
             if len(result.answer) < _PAGE:
                 break
         return expired

@@ -11,7 +11,7 @@ import structlog
 
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import AuditEvent
-from upload_server.store.protocol import Audited, Store
+from upload_server.store.protocol import Audited, Commit, Store
 
 _PAGE = 1000
 # Batch calls whose files' lines may wait; the lines of those beyond are left out.
@@ -29,9 +29,9 @@ class Journal:
         # Bound once: that is a third of a line's cost.
         self._log = structlog.get_logger("upload_server.status").bind()
 
-    def changed(self, audited: Audited, seconds: float) -> None:
-        """Write what a store write left in the audit trail; ``seconds`` is how long it took from request to commit."""
-        latency = round(seconds * 1000, 3)
+    def write(self, commit: Commit) -> None:
+        """Write what a committed write left in the audit trail."""
+        audited, latency = commit.audited, round(commit.seconds * 1000, 3)
         for event in audited.events:
             extra = {}
             if audited.files and not event.file_id:

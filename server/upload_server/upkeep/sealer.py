@@ -45,11 +45,14 @@ class Sealer:
         self._behind = asyncio.Event()
         # The newest seal as this process knows it; None: not known.
         self._head: Seal | None = None
-        store.on_commit(self._behind.set)
+
+    def nudge(self) -> None:
+        """Say that audit events were committed; they are sealed soon."""
+        self._behind.set()
 
     async def run(self) -> None:
         """Seal what an earlier process left, then what is committed. Errors are logged and tried again."""
-        self._behind.set()
+        self.nudge()
         while True:
             await self._behind.wait()
             await asyncio.sleep(self._pace.linger)

@@ -52,12 +52,15 @@ class WatchHub:
         self._turns = Turns()
         # A page may tell an end before the loop hears of its commit, and of progress that was in the same one.
         self._ended: OrderedDict[str, None] = OrderedDict()
-        store.on_commit(self._committed.set)
 
     @property
     def open_watches(self) -> int:
         """Streams that are open on this node."""
         return len(self._interests.watchers)
+
+    def nudge(self) -> None:
+        """Say that changes were committed; watchers of them are handed them soon."""
+        self._committed.set()
 
     async def run(self) -> None:
         """Hand out changes as they are committed, until cancelled."""
@@ -69,7 +72,7 @@ class WatchHub:
             except UploadError as error:
                 log.warning("watch.tail_failed", reason=error.reason)
                 await asyncio.sleep(_RETRY_SECONDS)
-                self._committed.set()
+                self.nudge()
 
     def close(self) -> None:
         """End every stream with ``ShuttingDown``; it can be resumed on another node or later."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from contract.store.kit import (
 )
 from upload_server.domain.errors import BatchNotFound, FileNotFound, UploadError
 from upload_server.domain.states import Batch, File
-from upload_server.store.protocol import Change, Changes, Store, Targets
+from upload_server.store.protocol import Audited, Change, Changes, Commit, Result, Store, Targets
 
 
 def id_of(record: File | Batch) -> str:
@@ -159,9 +161,9 @@ async def test_ten_thousand_files_of_a_batch_are_read_by_pages(store: Store) -> 
     assert [id_of(change.record) for change in found] == [*ids, batch.batch_id]
 
 
-async def test_listeners_are_called_after_commits_that_changed_a_row(store: Store) -> None:
+async def test_the_listener_is_called_after_commits_that_changed_a_row(store: Store) -> None:
     heard: list[int] = []
-    store.on_commit(lambda: heard.append(store.last_change))
+    store.on_commit(lambda _: heard.append(store.last_change))
 
     file = await uploading(store)
     assert heard == [1, 2]
@@ -173,6 +175,55 @@ async def test_listeners_are_called_after_commits_that_changed_a_row(store: Stor
     assert heard == [1, 2]
     await store.cancel_file(file.file_id, command())
     assert heard == [1, 2, 3]
+
+
+async def test_the_listener_hears_of_each_write_before_its_caller_and_of_no_replay(store: Store) -> None:
+    heard: list[Commit] = []
+    store.on_commit(heard.extend)
+    began = time.monotonic()
+    files = await asyncio.gather(*(pending(store) for _ in range(3)))
+    batch, _ = await batch_of(store, 100)
+
+    async def known(write: Awaitable[Result[Any]]) -> Audited:
+        """What a write left, once the listener has heard of it: before the caller."""
+        audited = (await write).audited
+        assert audited in [commit.audited for commit in heard]
+        return audited
+
+    left = await asyncio.gather(
+        known(store.cancel_batch(batch.batch_id, command("CancelBatch", "one"))),
+        *(known(store.cancel_file(file.file_id, command())) for file in files),
+    )
+    took = time.monotonic() - began
+
+    assert (len(heard), left[0].files) == (8, 100)
+    assert all(commit.audited.events and 0 < commit.seconds <= took for commit in heard)
+    assert (await store.cancel_batch(batch.batch_id, command("CancelBatch", "one"))).replayed
+    assert len(heard) == 8
+
+
+async def test_the_listener_hears_of_a_write_whose_caller_has_left(store: Store) -> None:
+    heard: asyncio.Queue[Sequence[Commit]] = asyncio.Queue()
+    store.on_commit(heard.put_nowait)
+    writing = asyncio.create_task(pending(store))
+    await asyncio.sleep(0)
+    writing.cancel()
+    async with asyncio.timeout(10):
+        (commit,) = await heard.get()
+    assert commit.audited.events[0].to_status == "pending"
+
+
+async def test_callers_have_their_answer_even_if_the_listener_fails(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Sequence[Commit]) -> None:
+        raise RuntimeError("a bug")
+
+    store.on_commit(fail)
+    async with asyncio.timeout(10):
+        file = await pending(store)
+        assert await store.get_file(file.file_id, "") == file
+    assert "a bug" in caplog.text
 
 
 class Follower:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from upload_server.process import Metrics
 from upload_server.service import Uploads
 from upload_server.sink.disk import DiskSink
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Store, Targets
+from upload_server.store.protocol import Commit, Store, Targets
 from upload_server.upkeep.janitor import Janitor
 from upload_server.watch import WatchHub
 
@@ -47,7 +47,9 @@ class Place:
         self.sink = DiskSink(folder / "bytes")
         self.metrics = Metrics()
         self.hub = WatchHub(store, history=100, bookmark_interval=15, observer=self.metrics)
-        self.ingest = Ingest(store, self.sink, clock=clock, on_owed=self._nudge, observer=self.metrics)
+        self.ingest = Ingest(
+            store, self.sink, clock=clock, on_progress=self.hub.publish_progress, observer=self.metrics
+        )
         self.janitor = Janitor(
             store, self.sink, self.ingest, clock=clock, upload_ttl=3600, request_ttl=3600, observer=self.metrics
         )
@@ -55,13 +57,12 @@ class Place:
             store,
             self.ingest,
             self.hub,
-            self.janitor,
             clock=clock,
             new_id=lambda: str(uuid.uuid4()),
             max_file_bytes=1 << 40,
-            on_changed=lambda *_: None,
             observer=self.metrics,
         )
+        store.on_commit(self._on_commit)
         self.options: dict[str, Any] = {"grace_seconds": 0.3, "idle_seconds": 60.0, "max_sockets": 20, **options}
         self.door = WebSocketDoor(self.uploads, self.ingest, observer=self.metrics, **self.options)
         web = WebApp(
@@ -77,8 +78,9 @@ class Place:
         """By the door of now: tests may change it."""
         await self.door(file_id, scope, receive, send)
 
-    def _nudge(self) -> None:
-        self.janitor.nudge()
+    def _on_commit(self, commits: Sequence[Commit]) -> None:
+        self.hub.nudge()
+        self.janitor.nudge_if_owed(commits)
 
     @classmethod
     @asynccontextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from unit.ingest.world import CALLER, KIB, World, open_world, send
-from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure
 from upload_server.domain.states import FileStatus
 from upload_server.store.protocol import OwedDeletion
 from upload_server.upkeep.janitor import Janitor
@@ -31,7 +31,6 @@ def janitor_of(world: World, interval: float = HOUR) -> Janitor:
         upload_ttl=DAY,
         request_ttl=7 * DAY,
         interval=interval,
-        on_changed=lambda audited, _: world.changes.append(audited),
         observer=world.observed,
     )
 
@@ -87,6 +86,43 @@ async def test_a_nudge_has_them_deleted_soon(world: World) -> None:
             await event.wait()
             assert world.sink.size(file_id) == 0
     assert await world.owed_deletions() == []
+
+
+class Nudges(Janitor):
+    """Counts its nudges."""
+
+    count = 0
+
+    def nudge(self) -> None:
+        self.count += 1
+
+
+async def test_what_is_committed_nudges_it_if_bytes_are_owed(world: World) -> None:
+    janitor = world.janitor = Nudges(
+        world.store, world.sink, world.ingest, clock=world.now, upload_ttl=DAY, request_ttl=DAY, observer=world.observed
+    )
+    # Nobody ever sent to these.
+    await world.cancel(await world.initiate(1))
+    batch_id, _ = await world.initiate_batch([1, 1])
+    await world.store.cancel_batch(batch_id, world.command())
+    await completed(world)
+    assert janitor.count == 0
+
+    await world.cancel(await stored(world))
+    assert janitor.count == 1
+    batch_id, (file_id, _) = await world.initiate_batch([1, 1])
+    await (await world.open(file_id)).close()
+    await world.store.cancel_batch(batch_id, world.command())
+    assert janitor.count == 2
+    _, upload = await world.sent(b"bytes", "00" * 32)
+    with pytest.raises(ChecksumMismatch):
+        await upload.commit("", CALLER)
+    await upload.close()
+    assert janitor.count == 3
+    await stored(world)
+    world.later(2 * DAY)
+    await janitor.expire()
+    assert janitor.count == 4
 
 
 async def test_without_a_nudge_they_go_at_the_next_interval(world: World) -> None:

@@ -21,7 +21,6 @@ from upload_server.doors.rpc.upload_stream import Data, UploadMessage, UploadStr
 from upload_server.ingest import Limits, Upload
 from upload_server.process import Metrics
 from upload_server.service import Uploads
-from upload_server.upkeep.janitor import Janitor
 from upload_server.watch import WatchHub
 
 
@@ -122,13 +121,9 @@ def service_on(world: World) -> Uploads:
         world.store,
         world.ingest,
         WatchHub(world.store, history=10, bookmark_interval=15, observer=metrics),
-        Janitor(
-            world.store, world.sink, world.ingest, clock=world.now, upload_ttl=60, request_ttl=60, observer=metrics
-        ),
         clock=world.now,
         new_id=lambda: str(uuid.uuid4()),
         max_file_bytes=1024 * MIB,
-        on_changed=lambda audited, _: world.changes.append(audited),
         observer=metrics,
     )
 

@@ -45,7 +45,8 @@ async def test_a_file_is_completed_with_all_its_bytes(world: World, size: int, c
     assert world.sink.content(file_id) == data
     assert world.observed.taken == size
     assert not world.ingest.is_open(file_id)
-    assert [event.to_status for audited in world.changes for event in audited.events] == ["uploading", "completed"]
+    moves = [event.to_status for audited in world.changes for event in audited.events]
+    assert moves == ["pending", "uploading", "completed"]
 
 
 async def test_views_of_messages_are_taken_as_they_are(world: World) -> None:
@@ -99,7 +100,6 @@ async def test_a_wrong_digest_fails_the_file(world: World, announced: bool) -> N
     row = await world.row(file_id)
     assert (row.status, row.failure_reason, row.sha256) == (FileStatus.FAILED, "checksum_mismatch", "")
     assert [owed.file_id for owed in await world.owed_deletions()] == [file_id]
-    assert world.owed == 1
     with pytest.raises(FileNotWritable):
         await world.open(file_id)
 

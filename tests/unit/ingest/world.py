@@ -19,8 +19,9 @@ from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink
 from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Audited, Claim, Command, OwedDeletion, Result
+from upload_server.store.protocol import Audited, Claim, Command, Commit, OwedDeletion, Result
 from upload_server.store.sqlite import SqliteStore
+from upload_server.upkeep.janitor import Janitor
 
 CALLER = Caller(Source.GRPC)
 KIB = 1024
@@ -185,7 +186,9 @@ class World:
         self.observed = Observed()
         self.progress: list[tuple[str, int]] = []
         self.changes: list[Audited] = []
-        self.owed = 0
+        # The janitor that is nudged, if there is one.
+        self.janitor: Janitor | None = None
+        store.on_commit(self._on_commit)
         self._ahead = timedelta()
         self.ingest = Ingest(
             store,
@@ -194,13 +197,13 @@ class World:
             limits=limits,
             threads=Threads(4, 4),
             on_progress=lambda file_id, _, durable: self.progress.append((file_id, durable)),
-            on_owed=self._count_owed,
-            on_changed=lambda audited, _: self.changes.append(audited),
             observer=self.observed,
         )
 
-    def _count_owed(self) -> None:
-        self.owed += 1
+    def _on_commit(self, commits: Sequence[Commit]) -> None:
+        self.changes += [commit.audited for commit in commits]
+        if self.janitor is not None:
+            self.janitor.nudge_if_owed(commits)
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self._ahead

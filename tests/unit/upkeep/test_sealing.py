@@ -116,6 +116,7 @@ async def test_every_event_is_sealed_once_and_in_order_through_failures(tmp_path
     assert isinstance(store, Troubled)
     store.failures, store.sealed = 5, []
     sealer = Sealer(store, QUICK)
+    store.on_commit(lambda _: sealer.nudge())
     running = asyncio.create_task(sealer.run())
     try:
         await announce(store, 40)

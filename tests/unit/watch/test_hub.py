@@ -53,6 +53,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def running(store: Store, *, history: int = 1000, bookmark_interval: float = 15) -> AsyncIterator[WatchHub]:
     """A hub that hands out what is committed."""
     hub = WatchHub(store, history=history, bookmark_interval=bookmark_interval, observer=Observer())
+    store.on_commit(lambda _: hub.nudge())
     tail = asyncio.create_task(hub.run())
     try:
         async with asyncio.timeout(WAIT):

@@ -31,6 +31,7 @@ class World:
         self._random = random
         history, bookmark_interval = random.randint(1, 5), random.choice([0.02, 0.2])
         self.hub = WatchHub(store, history=history, bookmark_interval=bookmark_interval, observer=Observer())
+        store.on_commit(lambda _: self.hub.nudge())
         self.files: dict[str, str] = {}
         self.batches: list[str] = []
 

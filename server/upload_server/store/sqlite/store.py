@@ -25,7 +25,18 @@ from upload_server.domain.states import (
 )
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Changes, Claim, Command, OwedDeletion, Page, Result, Targets, Unsealed
+from upload_server.store.protocol import (
+    Changes,
+    Claim,
+    Command,
+    Commit,
+    Listener,
+    OwedDeletion,
+    Page,
+    Result,
+    Targets,
+    Unsealed,
+)
 from upload_server.store.sqlite import changes, queries, sealing
 from upload_server.store.sqlite.cancelling import CancelBatch, CancelFile
 from upload_server.store.sqlite.committer import Committer
@@ -80,8 +91,8 @@ class SqliteStore:
         self._lock = opened.lock
         self._store_id = opened.store_id
         self._last_change = opened.last_change
-        self._listeners: list[Callable[[], None]] = []
-        self._writer = Writer(opened.committer, options, self._committed)
+        self._listener: Listener | None = None
+        self._writer = Writer(opened.committer, options, self._on_commit)
         self._readers = Readers(functools.partial(connect, path, options, writes=False), options)
 
     @classmethod
@@ -99,14 +110,14 @@ class SqliteStore:
         """Number of the last change known to be committed."""
         return self._last_change
 
-    def on_commit(self, notify: Callable[[], None]) -> None:
-        """Have ``notify`` called on the event loop after commits that changed a watched row."""
-        self._listeners.append(notify)
+    def on_commit(self, listener: Listener) -> None:
+        """Have ``listener`` called on the event loop after each commit that changed a watched row."""
+        self._listener = listener
 
-    def _committed(self, last_change: int) -> None:
+    def _on_commit(self, last_change: int, commits: Sequence[Commit]) -> None:
         self._last_change = max(self._last_change, last_change)
-        for notify in self._listeners:
-            notify()
+        if self._listener is not None:
+            self._listener(commits)
 
     async def close(self) -> None:
         """Finish what is queued, checkpoint, close every connection, release the lock. Safe to call twice."""

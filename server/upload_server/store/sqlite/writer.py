@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Commit, Result
 from upload_server.store.sqlite.committer import Committed, Committer
 from upload_server.store.sqlite.inbox import Inbox
 from upload_server.store.sqlite.writes import Outcome, Write
@@ -28,6 +30,8 @@ class _Waiting:
 
     write: Write[Any]
     answer: asyncio.Future[Outcome]
+    # When it was asked for, by time.monotonic.
+    asked_at: float
 
     @property
     def urgent(self) -> bool:
@@ -41,10 +45,12 @@ class _Waiting:
 class Writer:
     """Runs writes in groups on its own thread; made, called and closed on the event loop."""
 
-    def __init__(self, committer: Committer, options: StoreOptions, committed: Callable[[int], None]) -> None:
-        """``committed`` is called on the loop with the last change number after commits that changed a watched row."""
+    def __init__(
+        self, committer: Committer, options: StoreOptions, on_commit: Callable[[int, Sequence[Commit]], None]
+    ) -> None:
+        """``on_commit`` is called on the loop, with the last change number, after each commit of a watched row."""
         self._committer = committer
-        self._committed = committed
+        self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._inbox: Inbox[_Waiting] = Inbox(options)
         self._ended = asyncio.Event()
@@ -54,7 +60,7 @@ class Writer:
     async def submit(self, write: Write[T]) -> T:
         """Have ``write`` committed and return its answer; a caller that gives up waiting does not stop it."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
-        self._inbox.put(_Waiting(write, answer))
+        self._inbox.put(_Waiting(write, answer, time.monotonic()))
         outcome = await answer
         if isinstance(outcome, Exception):
             raise outcome
@@ -86,9 +92,21 @@ class Writer:
             self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _deliver(self, group: Sequence[_Waiting], done: Committed) -> None:
-        if done.last_change is not None:
-            self._committed(done.last_change)
-        for waiting, outcome in zip(group, done.outcomes, strict=True):
-            # Done already: its caller gave up waiting.
-            if not waiting.answer.done():
-                waiting.answer.set_result(outcome)
+        try:
+            if done.last_change is not None:
+                self._on_commit(done.last_change, _commits(group, done.outcomes))
+        finally:
+            for waiting, outcome in zip(group, done.outcomes, strict=True):
+                # Done already: its caller gave up waiting.
+                if not waiting.answer.done():
+                    waiting.answer.set_result(outcome)
+
+
+def _commits(group: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> list[Commit]:
+    """Return the writes of a group that left something in the audit trail."""
+    now = time.monotonic()
+    return [
+        Commit(outcome.audited, now - waiting.asked_at)
+        for waiting, outcome in zip(group, outcomes, strict=True)
+        if isinstance(outcome, Result) and outcome.audited.events
+    ]

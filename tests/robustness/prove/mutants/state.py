@@ -11,7 +11,7 @@ from upload_server.doors.websocket import cancels
 from upload_server.ingest import upload
 from upload_server.store.sqlite import answers, cancelling, committer, queries, statements, uploading, writer
 
-_CANCEL = "    result = await self._counted("
+_CANCEL = "    write = self._store.cancel_file("
 
 
 def _recorded_whatever_was_found() -> None:
@@ -95,7 +95,7 @@ def sender_told_before_commit() -> None:
         "    self._ingest.stop(event)\n"
         "    await asyncio.sleep(0.5)\n"
     )
-    change(service, "Uploads._cancel_file", (_CANCEL, early + _CANCEL))
+    change(service, "Uploads.cancel_file", (_CANCEL, early + _CANCEL))
 
 
 @mutant

@@ -12,7 +12,7 @@ from upload_server.watch import everything, hub, named
 @mutant
 def watcher_told_before_commit() -> None:
     """Watchers hear of a cancel before it is committed."""
-    cancel = "    result = await self._counted("
+    cancel = "    write = self._store.cancel_file("
     early = (
         "    import upload_server.store.protocol as stores\n"
         "    file = await self._store.get_file(file_id, '')\n"
@@ -20,7 +20,7 @@ def watcher_told_before_commit() -> None:
         "    self._hub._publish(stores.Change(self._store.last_change + 1, early))\n"
         "    await asyncio.sleep(0.1)\n"
     )
-    change(service, "Uploads._cancel_file", (cancel, early + cancel))
+    change(service, "Uploads.cancel_file", (cancel, early + cancel))
 
 
 @mutant
