@@ -16,8 +16,6 @@ def built() -> Toy:
 @pytest.fixture
 def toy() -> Toy:
     """The toy app with default options; its servicers remember nothing."""
-    if built().app.draining:
-        built.cache_clear()
     shared = built()
     for servicer in (shared.shelves, shared.echoes, shared.streams):
         vars(servicer).clear()

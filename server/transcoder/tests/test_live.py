@@ -194,10 +194,10 @@ async def test_an_absolute_request_target(connection: Connection) -> None:
     assert (await connection.answer())[0] == 200
 
 
-async def test_shutdown_ends_streams(connection: Connection, toy: Toy) -> None:
-    await connection.send("GET /v1/count?up_to=1&how=hang HTTP/1.1", "Accept: text/event-stream")
+async def test_a_servicer_that_drains_ends_its_streams(connection: Connection, toy: Toy) -> None:
+    await connection.send("GET /v1/count?up_to=1&how=drain HTTP/1.1", "Accept: text/event-stream")
     await connection.head()
     await connection.chunk()
-    toy.app.end_streams()
+    toy.streams.go_on.set()
     assert b'"code":14' in await connection.chunk()
     assert await connection.chunk() == b""

@@ -265,17 +265,17 @@ async def test_heartbeats_open_a_stream_that_has_no_message_yet() -> None:
     assert (answer.status, events(answer)[-1]["event"]) == (200, "end")
 
 
-async def test_shutdown_ends_streams_and_refuses_new_ones(toy: Toy) -> None:
-    lines, lines_task = start(toy, "/v1/count?up_to=1&how=hang")
-    sse, sse_task = start(toy, "/v1/count?up_to=1&how=hang", SSE)
-    _silent, silent_task = start(toy, "/v1/count?how=hang")
+async def test_a_servicer_that_drains_ends_its_streams(toy: Toy) -> None:
+    lines, lines_task = start(toy, "/v1/count?up_to=1&how=drain")
+    sse, sse_task = start(toy, "/v1/count?up_to=1&how=drain", SSE)
+    _silent, silent_task = start(toy, "/v1/count?how=drain")
     await lines.chunks(1)
     await sse.chunks(1)
-    toy.app.end_streams()
+    toy.streams.go_on.set()
     assert (await lines_task).lines()[-1]["error"]["code"] == 14
     assert json.loads(events(await sse_task)[-1]["data"])["code"] == 14
     assert (await silent_task).status == 503
-    answer = await request(toy.app, "GET", "/v1/count?up_to=1")
+    answer = await request(toy.app, "GET", "/v1/count?how=drain")
     assert (answer.status, answer.json()["code"]) == (503, 14)
     assert (await request(toy.app, "GET", "/v1/books/1")).status == 200
 

@@ -24,7 +24,6 @@ from .asgi import (
 )
 from .calls import UNEXPECTED
 from .errors import ErrorDetails, Fault, FaultError, FaultKind, no_details
-from .guard import Cause
 from .metadata import Metadatum
 from .options import Options
 from .printer import JsonPrinter, PrintStyle
@@ -115,17 +114,6 @@ class Transcoder:
     def writer(self) -> StatusWriter:
         """Prints outcomes: for an app around this one that answers errors in the same form."""
         return self._shared.writer
-
-    @property
-    def draining(self) -> bool:
-        """Whether end_streams has been called."""
-        return self._shared.draining
-
-    def end_streams(self) -> None:
-        """Ends every open stream with UNAVAILABLE and refuses new ones: for a drain. Unary calls go on."""
-        self._shared.draining = True
-        for guard in tuple(self._shared.streams):
-            guard.end(Cause.SHUTDOWN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one ASGI scope."""

@@ -44,7 +44,6 @@ class FaultKind(StrEnum):
     INVALID_FIELD = "INVALID_FIELD"
     INVALID_HEADER = "INVALID_HEADER"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
-    SHUTTING_DOWN = "SHUTTING_DOWN"
     CANCELLED = "CANCELLED"
     UNPRINTABLE = "UNPRINTABLE"
     UNEXPECTED = "UNEXPECTED"
@@ -62,7 +61,6 @@ _FAULTS: dict[FaultKind, tuple[grpc.StatusCode, int]] = {
     FaultKind.INVALID_FIELD: (grpc.StatusCode.INVALID_ARGUMENT, 400),
     FaultKind.INVALID_HEADER: (grpc.StatusCode.INVALID_ARGUMENT, 400),
     FaultKind.DEADLINE_EXCEEDED: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
-    FaultKind.SHUTTING_DOWN: (grpc.StatusCode.UNAVAILABLE, 503),
     FaultKind.CANCELLED: (grpc.StatusCode.CANCELLED, 499),
     FaultKind.UNPRINTABLE: (grpc.StatusCode.INTERNAL, 500),
     FaultKind.UNEXPECTED: (grpc.StatusCode.UNKNOWN, 500),

@@ -1,4 +1,4 @@
-"""Decides when a running call must end: the client left, its deadline passed, or streams are shut down.
+"""Decides when a running call must end: the client left, or its deadline passed.
 
 Must not know what runs, nor how its end is told to the client.
 """
@@ -28,7 +28,6 @@ class Cause(Enum):
 
     DISCONNECT = "disconnect"
     DEADLINE = "deadline"
-    SHUTDOWN = "shutdown"
 
 
 class EndedError(Exception):

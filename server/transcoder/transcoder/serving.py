@@ -48,8 +48,6 @@ class Shared:
     limits: BodyLimits
     extra_metadata: tuple[Metadatum, ...]
     timers: Timers = field(default_factory=Timers)
-    streams: set[Guard] = field(default_factory=set)
-    draining: bool = False
 
     async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
         """Answers with a Status."""
@@ -186,9 +184,6 @@ class ServedRequest:
                 await self._end_stream(call, framer, fault)
 
         guard = Guard(self._shared.timers, self._receive, tell, deadline, 0.0)
-        if self._shared.draining:
-            raise FaultError(FaultKind.SHUTTING_DOWN, "the server is shutting down")
-        self._shared.streams.add(guard)
         try:
             result: Outcome | Fault | None = await call.run(guard, request, self._shared.options.sse_heartbeat)
         except EndedError:
@@ -198,8 +193,6 @@ class ServedRequest:
             raise
         except Exception as error:  # noqa: BLE001 - told apart and logged there
             result = outcome_of_error(self._binding.method, context, error)
-        finally:
-            self._shared.streams.discard(guard)
         await self._end_stream(call, framer, result)
 
     async def _end_stream(self, call: StreamCall, framer: Framer, result: Outcome | Fault | None) -> None:
@@ -239,8 +232,6 @@ def _ended(cause: Cause, context: HttpContext) -> Fault | None:
     context.cancel()
     if cause is Cause.DEADLINE:
         return Fault(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
-    if cause is Cause.SHUTDOWN:
-        return Fault(FaultKind.SHUTTING_DOWN, "the server is shutting down")
     return None
 
 

@@ -215,6 +215,9 @@ class Streams:
             await asyncio.Event().wait()
         if request.how == "wait":
             await self.go_on.wait()
+        if request.how == "drain":
+            await self.go_on.wait()
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
         if request.how == "set_code":
             context.set_code(grpc.StatusCode.DATA_LOSS)
             context.set_details("at the end")
