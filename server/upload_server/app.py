@@ -19,7 +19,7 @@ from upload_server import __version__
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Source
-from upload_server.doors.calls import Calls, Gate, Gates
+from upload_server.doors.calls import Admission, Calls, Gate
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Application
 from upload_server.doors.http.faults import fault_details
@@ -73,13 +73,14 @@ class Service:
         self._config = config
         self._store = store
         self._metrics = metrics
-        self._gates = Gates(
+        self._admission = Admission(
             {
                 Gate.READ: config.max_calls,
                 Gate.CHANGE: config.max_calls,
                 Gate.CANCEL: config.max_calls,
                 Gate.UPLOAD: config.max_uploads,
                 Gate.WATCH: config.max_watches,
+                Gate.WEBSOCKET: config.max_websockets,
             }
         )
         self._hub = WatchHub(
@@ -124,6 +125,7 @@ class Service:
         self._websockets = WebSocketDoor(
             self._uploads,
             self._ingest,
+            self._calls(Source.WEBSOCKET),
             grace_seconds=config.websocket_grace,
             idle_seconds=config.idle_timeout,
             max_sockets=config.max_websockets,
@@ -175,23 +177,30 @@ class Service:
             await self._sealer.finish(_SEAL_SECONDS)
 
     async def _drain(self, http: HttpServer) -> None:
-        """Say so first, let running calls come to their end, then end them; what is durable stays resumable."""
+        """Say so first, wait for the calls that run, then end those that are left; what is durable stays resumable."""
         log.info("draining", uploads=self._ingest.open_count, watches=self._hub.open_watches)
         await self._grpc.drain()
         self._web.drain()
-        self._gates.close()
         self._websockets.drain()
+        self._admission.close()
         # Watches never end by themselves: their clients resume elsewhere with their token.
         self._hub.close()
+        await self._wait_idle(self._config.drain_grace)
+        await self._ingest.aclose()
+        await asyncio.gather(self._grpc.stop(_STOP_SECONDS), self._stop_http(http))
+        await self._admission.wait_empty()
+
+    async def _wait_idle(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.drain_grace):
-                await self._gates.wait_idle()
-                # Those of WebSockets come through no gate.
-                for file_id in self._ingest.open_file_ids():
-                    await self._ingest.wait_closed(file_id)
-        await asyncio.gather(self._websockets.stop(_STOP_SECONDS), self._ingest.aclose())
+            async with asyncio.timeout(seconds):
+                await self._admission.wait_idle()
+                await self._websockets.finish()
+
+    async def _stop_http(self, http: HttpServer) -> None:
+        # First the goodbyes of sockets: the HTTP server's own close tells a page nothing.
+        await self._wait_idle(_STOP_SECONDS)
         http.drain()
-        await asyncio.gather(self._grpc.stop(_STOP_SECONDS), http.stop())
+        await http.stop()
 
     async def _refresh_gauges(self) -> None:
         while True:
@@ -213,21 +222,21 @@ class Service:
         )
 
     def _servicer(self, door: Source) -> UploadServicer:
-        calls = Calls(door, self._gates, self._metrics, timeout=self._config.call_timeout)
-        return UploadServicer(self._uploads, self._ingest, calls, idle_timeout=self._config.idle_timeout)
+        return UploadServicer(self._uploads, self._ingest, self._calls(door), idle_timeout=self._config.idle_timeout)
+
+    def _calls(self, door: Source) -> Calls:
+        return Calls(door, self._admission, self._metrics, timeout=self._config.call_timeout)
 
     def _tus(self) -> Application:
         config = self._config
         return TusDoor(
             self._uploads,
             self._ingest,
-            admit=self._gates.admit,
+            self._calls(Source.TUS),
             clock=utc_now,
             idle_seconds=config.idle_timeout,
-            call_seconds=config.call_timeout,
             upload_ttl=config.upload_ttl,
             max_file_bytes=config.max_file_bytes,
-            observer=self._metrics,
         )
 
     def _transcoder(self) -> Application:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from .errors import FaultError, FaultKind
 from .metadata import Headers
 from .router import MalformedPathError
-from .timers import Timers
+from .timers import Limit, Timers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -91,7 +91,7 @@ async def read_body(
     chunks: list[bytes] = []
     size = 0
     try:
-        with timers.limit(min(last - time.monotonic(), limits.idle_seconds)) as limit:
+        with Limit(timers, min(last - time.monotonic(), limits.idle_seconds)) as limit:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

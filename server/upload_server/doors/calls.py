@@ -1,105 +1,111 @@
-"""Decides what surrounds every call, through whichever door: admission, caller, time limit, errors, metrics.
+"""Decides what surrounds every call, through whichever door: admission, caller, time limit, errors, log, metrics.
 
-Must not know what a call does. This is the only place that aborts a call: ``abort`` raises an Exception, so code
-inside that catches too much would go on after having refused.
+Must not know what a call does, nor the words in which its door says an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 import grpc
 import structlog
 
+from transcoder.timers import Limit, Timers
 from upload_server.domain.errors import (
     DatabaseFailure,
     InternalError,
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
+    Stopped,
     UnexpectedMessage,
     UploadError,
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, Source
-from upload_server.doors.errors import to_status
-from upload_server.doors.refusals import log_refusal
-from upload_server.doors.time_limit import TimeLimit
+from upload_server.doors.errors import code_of, to_status
 
 log = structlog.get_logger(__name__)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-Pause = Callable[[], Awaitable[None]]
+# Says, in a door's words, with which error a call ends.
+Tell = Callable[[UploadError], Awaitable[None]]
 
-_RETRY_AFTER_SECONDS = 1.0
 _STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# Of the timers that most calls end before: seconds, and the part of the time limit that it is at most.
+_TICK_SECONDS = 1.0
+_TICKS_PER_LIMIT = 8
 
 
 class Gate(Enum):
     """Kinds of calls that are counted apart, so that none can take the place of another; cancels have their own."""
 
-    READ = "read"
-    CHANGE = "change"
-    CANCEL = "cancel"
-    UPLOAD = "upload"
-    WATCH = "watch"
+    READ = "read calls"
+    CHANGE = "change calls"
+    CANCEL = "cancel calls"
+    UPLOAD = "upload calls"
+    WATCH = "watch calls"
+    WEBSOCKET = "WebSockets"
+
+    @property
+    def retry_seconds(self) -> float:
+        """How long a refused caller should wait: a socket is held for longer than a call."""
+        return 5.0 if self is Gate.WEBSOCKET else 1.0
 
 
-class Gates:
-    """Admission: how many calls of each kind run at once on this node, over all doors."""
+class Admission:
+    """How many calls of each kind run at once on this node, over all doors. A call leaves it last, after its clean-up.
+
+    So a drain is one wait: when nothing is admitted any more, nothing is left to end.
+    """
 
     def __init__(self, limits: Mapping[Gate, int]) -> None:
         self._limits = limits
         self._running = dict.fromkeys(Gate, 0)
         self._closed = False
-        self._idle = asyncio.Event()
-
-    def close(self) -> None:
-        """Refuse everything from now on: the server drains."""
-        self._closed = True
-        self._note_idle()
-
-    async def wait_idle(self) -> None:
-        """Wait, once closed, until no call runs any more, but for watches: who does not read does not hear the end."""
-        await self._idle.wait()
+        # Rung by each call that leaves a closed admission.
+        self._left = asyncio.Event()
 
     def enter(self, gate: Gate) -> None:
         """Count a call in; raises ``ShuttingDown`` or ``Overloaded``."""
         if self._closed:
             raise ShuttingDown
         if self._running[gate] >= self._limits[gate]:
-            raise Overloaded(f"Too many {gate.value} calls at once", _RETRY_AFTER_SECONDS)
+            raise Overloaded(f"Too many {gate.value} at once", gate.retry_seconds)
         self._running[gate] += 1
 
     def leave(self, gate: Gate) -> None:
         """Count a call out."""
         self._running[gate] -= 1
         if self._closed:
-            self._note_idle()
+            self._left.set()
 
-    def _note_idle(self) -> None:
-        if not any(running for gate, running in self._running.items() if gate is not Gate.WATCH):
-            self._idle.set()
+    def close(self) -> None:
+        """Refuse every call from now on: the server drains."""
+        self._closed = True
 
-    @contextlib.contextmanager
-    def admit(self, kind: str) -> Iterator[None]:
-        """Count a call in and, at the block's end, out; ``kind`` is the Gate's word. Raises as ``enter``."""
-        gate = Gate(kind)
-        self.enter(gate)
-        try:
-            yield
-        finally:
-            self.leave(gate)
+    async def wait_idle(self) -> None:
+        """Wait, once closed, until no call runs but watches: a watcher that does not read does not hear its end."""
+        while any(running for gate, running in self._running.items() if gate is not Gate.WATCH):
+            await self._wait_left()
+
+    async def wait_empty(self) -> None:
+        """Wait, once closed, until no call runs."""
+        while any(self._running.values()):
+            await self._wait_left()
+
+    async def _wait_left(self) -> None:
+        self._left.clear()
+        await self._left.wait()
 
 
 class Context(Protocol):
@@ -119,88 +125,102 @@ class StreamContext(Context, Protocol):
 class Calls:
     """What every call through one door shares."""
 
-    def __init__(self, door: Source, gates: Gates, observer: Observer, *, timeout: float) -> None:
-        self.time_limit = TimeLimit(timeout)
-        self._door = door
-        self._gates = gates
-        self._observer = observer
+    def __init__(self, door: Source, admission: Admission, observer: Observer, *, timeout: float) -> None:
+        """``timeout``: seconds that a call with a time limit may take."""
+        self.admission = admission
+        self.observer = observer
+        self.caller = Caller(door)
+        self.door = door.value
+        self._timeout = timeout
+        self._timers = Timers(min(_TICK_SECONDS, timeout / _TICKS_PER_LIMIT))
 
-    def call(self, method: str, gate: Gate, context: Context, before_refusal: Pause | None = None) -> Call:
-        """Return what surrounds one call: ``async with`` it, and get its caller.
-
-        ``before_refusal`` is awaited before a call is refused admission: a sender that is still writing would not hear
-        the refusal.
-        """
-        return Call(method, gate, context, Caller(self._door), self._gates, self._observer, before_refusal)
+    def limit(self) -> Limit:
+        """Return a block of a call that ends with an error when it takes too long."""
+        return Limit(self._timers, self._timeout)
 
 
 class Call:
-    """Admits one call and, whatever happens inside, ends it with a status that says so."""
+    """One call, whatever its door: ``async with`` it, and it is counted, logged and ended with an error that says why.
 
-    __slots__ = ("_before_refusal", "_caller", "_context", "_gate", "_gates", "_method", "_observer", "_started")
+    An error of the block is told by ``tell`` and goes no further, unless ``tell`` itself raises, as ``abort`` does.
+    """
 
-    def __init__(
-        self,
-        method: str,
-        gate: Gate,
-        context: Context,
-        caller: Caller,
-        gates: Gates,
-        observer: Observer,
-        before_refusal: Pause | None,
-    ) -> None:
+    __slots__ = ("_calls", "_gate", "_method", "_started", "_tell", "code")
+
+    def __init__(self, calls: Calls, method: str, tell: Tell) -> None:
+        self._calls = calls
         self._method = method
-        self._gate = gate
-        self._context = context
-        self._caller = caller
-        self._gates = gates
-        self._observer = observer
-        self._before_refusal = before_refusal
+        self._tell = tell
+        self._gate: Gate | None = None
         self._started = time.monotonic()
+        # How the call ended, for the metrics: a door sets it where no error says so.
+        self.code = "OK"
 
-    async def __aenter__(self) -> Caller:
-        try:
-            self._gates.enter(self._gate)
-        except UploadError as error:
-            if self._before_refusal is not None:
-                await self._before_refusal()
-            await self._abort(error)
-        return self._caller
+    def admit(self, gate: Gate) -> Caller:
+        """Let the call in, or on from the gate it was at; raises ``ShuttingDown`` or ``Overloaded``."""
+        self._calls.admission.enter(gate)
+        if self._gate is not None:
+            self._calls.admission.leave(self._gate)
+        self._gate = gate
+        return self._calls.caller
+
+    def refuse(self, error: UploadError) -> None:
+        """Note that the call ends with ``error``. The audit trail has no refusals: they change nothing."""
+        self.code = _STATUS_CODES[code_of(error)].name
+        if isinstance(error, InternalError):
+            return  # it has its line, with its incident
+        # At DEBUG what comes in masses and says nothing of the call: a stream that had to stop, a server that is full.
+        write = log.debug if isinstance(error, Stopped | Overloaded) else log.info
+        write("call.refused", method=self._method, door=self._calls.door, error=error.reason, **error.metadata)
+
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._gates.leave(self._gate)
-        if error is None:
-            self._finished("OK")
-        elif isinstance(error, Exception):
-            await self._abort(self._told(error))
-        else:
-            # The caller left or its deadline passed: there is nobody to tell. Never swallowed (a leak in grpcio).
-            self._finished("CANCELLED")
+    ) -> bool:
+        calls = self._calls
+        refusal: UploadError | None = None
+        if isinstance(error, Exception):
+            refusal = self._meaning(error)
+            self.refuse(refusal)
+        elif error is not None:
+            # The caller left or its deadline passed: nobody is left to tell. Never swallowed (a leak in grpcio).
+            self.code = "CANCELLED"
+        calls.observer.call_finished(self._method, calls.door, self.code, time.monotonic() - self._started)
+        try:
+            if refusal is not None:
+                await self._tell(refusal)
+            return refusal is not None
+        finally:
+            if self._gate is not None:
+                calls.admission.leave(self._gate)
 
-    def _told(self, error: Exception) -> UploadError:
-        """Return what the caller is told; what nobody foresaw is logged under the incident that the caller gets."""
+    def _meaning(self, error: Exception) -> UploadError:
+        """Return the error that the caller gets."""
         if isinstance(error, UploadError):
             return error
         if isinstance(error, TimeoutError):
             # The write goes on behind this call; a read has changed nothing.
             return DatabaseFailure() if self._gate is Gate.READ else OutcomeUnknown()
-        incident = uuid.uuid4().hex
-        log.error("call.failed", method=self._method, incident=incident, exc_info=error)
-        return InternalError(incident)
+        return unforeseen("call.failed", error, method=self._method, door=self._calls.door)
 
-    async def _abort(self, error: UploadError) -> NoReturn:
-        status = to_status(error)
-        code = _STATUS_CODES[status.code]
-        self._finished(code.name)
-        log_refusal(self._method, self._caller.source.value, error)
-        details = (("grpc-status-details-bin", status.SerializeToString()),)
-        await self._context.abort(code, status.message, details)
 
-    def _finished(self, code: str) -> None:
-        seconds = time.monotonic() - self._started
-        self._observer.call_finished(self._method, self._caller.source.value, code, seconds)
+def unforeseen(event: str, error: Exception, **about: str) -> InternalError:
+    """Log an error that nobody foresaw; returns what the caller gets, with the incident that stands in the log."""
+    incident = uuid.uuid4().hex
+    log.error(event, incident=incident, exc_info=error, **about)
+    return InternalError(incident)
+
+
+async def abort(context: Context, error: UploadError) -> NoReturn:
+    """Tell an error over gRPC or the transcoder. The only place that aborts: ``abort`` raises an Exception.
+
+    Code inside a call that catches too much would go on after having refused.
+    """
+    status = to_status(error)
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(_STATUS_CODES[status.code], status.message, details)
 
 
 class HasCalls(Protocol):
@@ -214,30 +234,30 @@ class HasCalls(Protocol):
 Servicer = TypeVar("Servicer", bound=HasCalls)
 
 
-def understood(request: Request | None) -> Request:
-    """Return the request; raises ``UnexpectedMessage`` for None, which is what a door has of bytes that are none."""
-    if request is None:
-        raise UnexpectedMessage("The request is not a message of its type")
-    return request
-
-
 def unary(
     gate: Gate,
 ) -> Callable[
     [Callable[[Servicer, Request, Caller], Awaitable[Response]]],
-    Callable[[Servicer, Request, Context], Awaitable[Response]],
+    Callable[[Servicer, Request | None, Context], Awaitable[Response]],
 ]:
-    """Make a method of (request, caller) a unary handler of (request, context)."""
+    """Make a method of (request, caller) a unary handler of (request, context).
+
+    A request of None is what a door has of bytes that do not decode.
+    """
 
     def wrap(
         method: Callable[[Servicer, Request, Caller], Awaitable[Response]],
-    ) -> Callable[[Servicer, Request, Context], Awaitable[Response]]:
+    ) -> Callable[[Servicer, Request | None, Context], Awaitable[Response]]:
         @functools.wraps(method)
-        async def handler(servicer: Servicer, request: Request, context: Context) -> Response:
+        async def handler(servicer: Servicer, request: Request | None, context: Context) -> Response:
             calls = servicer.calls
-            async with calls.call(handler.__name__, gate, context) as caller:
-                with calls.time_limit.watch():
-                    return await method(servicer, understood(request), caller)
+            async with Call(calls, method.__name__, functools.partial(abort, context)) as call:
+                caller = call.admit(gate)
+                if request is None:
+                    raise UnexpectedMessage("The request is not a message of its type")
+                with calls.limit():
+                    return await method(servicer, request, caller)
+            raise AssertionError("abort raises")
 
         return handler
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import websockets
 
+from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
+from upload_server.doors.calls import Admission, Calls, Gate
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.guard import Guard
@@ -64,7 +66,9 @@ class Place:
         )
         store.on_commit(self._on_commit)
         self.options: dict[str, Any] = {"grace_seconds": 0.3, "idle_seconds": 60.0, "max_sockets": 20, **options}
-        self.door = WebSocketDoor(self.uploads, self.ingest, observer=self.metrics, **self.options)
+        self.admission = Admission({Gate.WEBSOCKET: self.options["max_sockets"]})
+        calls = Calls(Source.WEBSOCKET, self.admission, self.metrics, timeout=30)
+        self.door = WebSocketDoor(self.uploads, self.ingest, calls, observer=self.metrics, **self.options)
         web = WebApp(
             transcoder=no_transcoder,
             websocket=self.serve_socket,
@@ -92,7 +96,7 @@ class Place:
             await place.http.start()
             yield place
         finally:
-            await place.door.stop()
+            await place.drain()
             await place.http.stop()
             await place.ingest.aclose()
             place.janitor.stop()
@@ -101,6 +105,15 @@ class Place:
             await asyncio.wait(tasks)
             await place.uploads.drain()
             await store.close()
+
+    async def drain(self) -> None:
+        """End every socket, as a server does that drains without a grace."""
+        self.door.drain()
+        self.admission.close()
+        self.ingest.stop_all(ShuttingDown())
+        async with asyncio.timeout(WAIT):
+            await self.admission.wait_empty()
+            await self.door.finish()
 
     # What tests do -------------------------------------------------------------------------------------------------
 

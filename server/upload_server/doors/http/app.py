@@ -1,7 +1,7 @@
 """Decides who answers a request on the HTTP port: health, metrics, pages, the doors for bytes, or else the transcoder.
 
-Must not know what the transcoder serves. The outermost net is here: what nobody else caught is INTERNAL with an
-incident id.
+Must not know what the transcoder serves. The outermost net is here: an error outside of a call, such as a page's, is
+INTERNAL with an incident id.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -17,7 +16,8 @@ from urllib.parse import unquote
 import structlog
 from google.rpc.code_pb2 import Code
 
-from upload_server.domain.errors import DatabaseFailure, InternalError, ShuttingDown, UploadError
+from upload_server.domain.errors import DatabaseFailure, ShuttingDown, UploadError
+from upload_server.doors.calls import unforeseen
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import (
     Application,
@@ -114,12 +114,11 @@ class WebApp:
             # The grace is over, and uvicorn cuts what still runs, such as a request that never came whole.
             if not status:
                 await respond(noting, 503, status_body(to_status(ShuttingDown())))
-        except Exception:
-            incident = uuid.uuid4().hex
-            self._log.exception("http.failed", incident=incident, method=scope["method"], path=scope["path"])
+        except Exception as error:
+            internal = unforeseen("http.failed", error, method=scope["method"], path=scope["path"])
             if status:  # the answer has begun: all that is left is to break the connection
                 raise
-            await respond(noting, 500, status_body(to_status(InternalError(incident))))
+            await respond(noting, 500, status_body(to_status(internal)))
         finally:
             seconds = round(time.monotonic() - began, 6)
             self._log.debug("http.answered", method=scope["method"], path=scope["path"], status=status, seconds=seconds)

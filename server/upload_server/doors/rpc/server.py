@@ -5,9 +5,9 @@ Must not know what the calls do.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,12 +15,12 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from transcoder.timers import Limit, Timers
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import CannotStart, Overloaded
-from upload_server.doors.calls import Gate, understood
+from upload_server.domain.errors import CannotStart, Overloaded, UnexpectedMessage
+from upload_server.doors.calls import Call, Gate, abort
 from upload_server.doors.rpc.servicer import UploadServicer, watch_bytes
 from upload_server.doors.rpc.upload_stream import decode_upload_request
-from upload_server.doors.time_limit import TimeLimit
 from upload_server.process.ports import listen
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
@@ -57,50 +57,6 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-class Handlers:
-    """Counts handlers in and out: grpcio's own stop returns before their clean-up has ended."""
-
-    def __init__(self) -> None:
-        self._running = 0
-        self._none = asyncio.Event()
-        self._none.set()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count one handler."""
-        self._running += 1
-        self._none.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._none.set()
-
-    async def wait_none(self) -> None:
-        """Wait until none is running."""
-        await self._none.wait()
-
-    def unary(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Count the calls of a unary handler."""
-
-        async def handler(request: Any, context: Any) -> Any:
-            with self.running():
-                return await method(request, context)
-
-        return handler
-
-    def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
-        """Count the calls of a streaming handler."""
-
-        async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
-            with self.running():
-                async for response in method(request, context):
-                    yield response
-
-        return handler
-
-
 def _decoder(message: Any) -> Callable[[bytes], Any]:
     """Decode requests; what cannot be decoded is None. Of an exception grpcio would tell the caller the text."""
 
@@ -115,19 +71,22 @@ def _decoder(message: Any) -> Callable[[bytes], Any]:
 
 def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
     """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
-    limit = TimeLimit(_WRITE_SECONDS)
+    timers = Timers(tick=1.0)
 
     async def handler(request: pb.WatchStatusRequest | None, context: Any) -> None:
-        call = servicer.calls.call("WatchStatus", Gate.WATCH, context)
-        async with call as caller, aclosing(servicer.watch(understood(request), caller)) as events:
-            in_time = limit.watch()
-            async for event in events:
-                try:
-                    with in_time:
-                        await context.write(watch_bytes(event))
-                except TimeoutError:
-                    # A stream whose write was cut off cannot go on; the token makes that harmless.
-                    raise Overloaded(f"The watcher took nothing for {_WRITE_SECONDS:g} s", 1.0) from None
+        async with Call(servicer.calls, "WatchStatus", partial(abort, context)) as call:
+            caller = call.admit(Gate.WATCH)
+            if request is None:
+                raise UnexpectedMessage("The request is not a message of its type")
+            in_time = Limit(timers, _WRITE_SECONDS)
+            async with aclosing(servicer.watch(request, caller)) as events:
+                async for event in events:
+                    try:
+                        with in_time:
+                            await context.write(watch_bytes(event))
+                    except TimeoutError:
+                        # A stream whose write was cut off cannot go on; the token makes that harmless.
+                        raise Overloaded(f"The watcher took nothing for {_WRITE_SECONDS:g} s", 1.0) from None
 
     return handler
 
@@ -136,7 +95,6 @@ class GrpcServer:
     """The gRPC port: UploadService, health and, where wanted, reflection."""
 
     def __init__(self, servicer: UploadServicer, *, max_message_bytes: int, reflection_on: bool) -> None:
-        self._handlers = Handlers()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(max_message_bytes))
         # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
@@ -166,9 +124,8 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give running ones ``grace`` seconds, and wait until the last handler has cleaned up."""
+        """Refuse new calls, give running ones ``grace`` seconds, then cut them: their clean-up may go on."""
         await self._server.stop(grace)
-        await self._handlers.wait_none()
 
     async def _set_health(self, status: int) -> None:
         for name in (health.OVERALL_HEALTH, SERVICE.full_name):
@@ -178,13 +135,7 @@ class GrpcServer:
         serve = getattr(servicer, method.name)
         request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
         if method.name == "WatchStatus":
-            return grpc.unary_stream_rpc_method_handler(
-                self._handlers.unary(_watch_handler(servicer)), _decoder(request), None
-            )
+            return grpc.unary_stream_rpc_method_handler(_watch_handler(servicer), _decoder(request), None)
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._handlers.stream(serve), decode_upload_request, response.SerializeToString
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._handlers.unary(serve), _decoder(request), response.SerializeToString
-        )
+            return grpc.stream_stream_rpc_method_handler(serve, decode_upload_request, response.SerializeToString)
+        return grpc.unary_unary_rpc_method_handler(serve, _decoder(request), response.SerializeToString)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import FieldViolation, InvalidField
+from upload_server.domain.errors import FieldViolation, InvalidField, UploadError
 from upload_server.domain.states import Batch, Caller, File, FileStatus
 from upload_server.doors import convert
-from upload_server.doors.calls import Calls, Context, Gate, StreamContext, unary
+from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, unary
 from upload_server.doors.rpc.inbox import Inbox
 from upload_server.doors.rpc.upload_stream import UploadMessage, UploadStream, size_of
 from upload_server.ingest import Ingest
@@ -91,8 +92,12 @@ class UploadServicer:
     ) -> AsyncIterator[pb.UploadFileResponse]:
         """Take the bytes of one file."""
         inbox = Inbox(context.read, self._ingest.memory, size_of)
-        call = self.calls.call("UploadFile", Gate.UPLOAD, context, inbox.discard)
-        async with inbox, call as caller:
+        async with Call(self.calls, "UploadFile", partial(abort, context)) as call, inbox:
+            try:
+                caller = call.admit(Gate.UPLOAD)
+            except UploadError:
+                await inbox.discard()  # a sender that is still writing would not hear the refusal
+                raise
             stream = UploadStream(self._ingest, inbox, caller, idle_timeout=self._idle_timeout)
             async for response in stream.responses():
                 yield response
@@ -101,8 +106,10 @@ class UploadServicer:
         self, request: pb.WatchStatusRequest, context: Context
     ) -> AsyncIterator[pb.WatchStatusResponse]:
         """Stream the changes of what is watched."""
-        call = self.calls.call("WatchStatus", Gate.WATCH, context)
-        async with call as caller, aclosing(self.watch(request, caller)) as events:
+        async with (
+            Call(self.calls, "WatchStatus", partial(abort, context)) as call,
+            aclosing(self.watch(request, call.admit(Gate.WATCH))) as events,
+        ):
             async for event in events:
                 yield watch_response(event)
 

@@ -7,35 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
 import structlog
 
-from upload_server.domain.errors import (
-    DatabaseFailure,
-    FileNotWritable,
-    InternalError,
-    OutcomeUnknown,
-    Overloaded,
-    UploadError,
-)
+from upload_server.domain.errors import FileNotWritable, Overloaded, UploadError
 from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
-from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, FileStatus
-from upload_server.doors.http.asgi import Receive, Scope, Send
-from upload_server.doors.refusals import log_refusal
+from upload_server.doors.calls import Call, Calls, Gate
+from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
 from upload_server.doors.tus.body import Body, SenderGone
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
-from upload_server.doors.tus.transfer import CALLER, Transfer
+from upload_server.doors.tus.transfer import Transfer
 from upload_server.ingest import Ingest
 
 _log = structlog.get_logger("upload_server.doors.tus")
@@ -47,12 +36,8 @@ LINGER_SECONDS: Final = 2.0
 _CLOSING_SECONDS: Final = 5.0
 # What a client is told to wait while a file's last bytes are being checked.
 _CHECKING_SECONDS: Final = 5.0
+# What each request is as a call. OPTIONS is none.
 _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "GetFile", "DELETE": "CancelFile"}
-
-T = TypeVar("T")
-Handler = Callable[[Request, str, Body], Awaitable[Answer]]
-# Counts a call of a kind (`read`, `change`, `cancel`, `upload`) in and out; raises Overloaded or ShuttingDown.
-Admit = Callable[[str], AbstractContextManager[None]]
 
 
 class Uploads(Protocol):
@@ -70,6 +55,41 @@ class Uploads(Protocol):
         """Read one file."""
 
 
+class Exchange:
+    """One request, and the way back to its client."""
+
+    def __init__(self, request: Request, file_id: str, body: Body, send: Send) -> None:
+        self.request = request
+        self.file_id = file_id
+        self.body = body
+        # Where the bytes of the file that this request has announced can be sent again: errors carry it as well.
+        self.place: Headers = []
+        self._send = send
+
+    async def answer(self, answer: Answer) -> None:
+        """Send an answer; to a client that may still be sending it goes before the rest is read and forgotten."""
+        headers = answer.all_headers()
+        unread = self.body.unread
+        if unread:
+            headers.append((b"connection", b"close"))
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
+        if unread:
+            await self.body.discard(LINGER_SECONDS)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def refuse(self, answer: Answer) -> None:
+        """Send the answer of a request that failed."""
+        await self.answer(Answer(answer.status, [*answer.headers, *self.place], answer.body, answer.outcome))
+
+    async def tell(self, error: UploadError) -> None:
+        """Send an error that every door knows."""
+        await self.refuse(answers.refused(error))
+
+
+Handler = Callable[[Exchange, Call], Awaitable[Answer]]
+
+
 class TusDoor:
     """Serves ``/api/v1/tus`` and the uploads under it."""
 
@@ -77,106 +97,90 @@ class TusDoor:
         self,
         uploads: Uploads,
         ingest: Ingest,
+        calls: Calls,
         *,
-        admit: Admit,
         clock: Callable[[], datetime],
         idle_seconds: float,
-        call_seconds: float,
         upload_ttl: float,
         max_file_bytes: int,
-        observer: Observer,
     ) -> None:
         """``upload_ttl`` is how many seconds after its last byte an upload expires."""
         self._uploads = uploads
         self._ingest = ingest
-        self._admit = admit
+        self._calls = calls
         self._clock = clock
         self._idle = idle_seconds
-        self._call_seconds = call_seconds
         self._ttl = timedelta(seconds=upload_ttl)
         self._max_file_bytes = max_file_bytes
-        self._observer = observer
         # Files whose last bytes of a request are being made durable.
         self._closing: set[str] = set()
-        self._of_all: Mapping[str, Handler] = {"POST": self._create, "OPTIONS": self._options}
-        self._of_one: Mapping[str, Handler] = {
-            "PATCH": self._append,
-            "HEAD": self._tell,
-            "DELETE": self._cancel,
-            "OPTIONS": self._options,
-        }
+        self._of_all: Mapping[str, Handler] = {"POST": self._create}
+        self._of_one: Mapping[str, Handler] = {"PATCH": self._append, "HEAD": self._tell, "DELETE": self._cancel}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        began = time.monotonic()
-        request, file_id = Request.of(scope), _file_id(scope)
-        outcome = "CANCELLED"
+        request = Request.of(scope)
         async with Body(receive, expected=request.has_body) as body:
-            try:
-                answer = await self._answer(request, file_id, body)
-                outcome = answer.outcome
-                await _send(send, answer, body)
-            except SenderGone:
-                _log.debug("tus.sender_gone", file_id=file_id)
-            finally:
-                if request.method in _METHODS:
-                    seconds = time.monotonic() - began
-                    self._observer.call_finished(_METHODS[request.method], CALLER.source.value, outcome, seconds)
+            exchange = Exchange(request, _file_id(scope), body, send)
+            if request.method == "OPTIONS":
+                await exchange.answer(Answer(NO_CONTENT, capabilities(self._max_file_bytes)))
+            elif request.method not in _METHODS:
+                await exchange.answer(self._method_not_allowed(exchange).answer)
+            else:
+                async with Call(self._calls, _METHODS[request.method], exchange.tell) as call:
+                    await self._serve(exchange, call)
 
-    async def _answer(self, request: Request, file_id: str, body: Body) -> Answer:
+    async def _serve(self, exchange: Exchange, call: Call) -> None:
         try:
-            handlers = self._of_one if file_id else self._of_all
-            handler = handlers.get(request.method)
-            if handler is None:
-                raise answers.method_not_allowed(request.method, ", ".join(handlers))
-            if request.method != "OPTIONS" and not request.version_fits:
-                raise answers.version_not_spoken()
-            return await handler(request, file_id, body)
+            await exchange.answer(await self._answer(exchange, call))
         except Refused as refusal:
-            return refusal.answer
-        except UploadError as error:
-            return _refused(request, error)
+            call.code = refusal.answer.outcome
+            await exchange.refuse(refusal.answer)
         except SenderGone:
-            raise
-        except Exception:  # noqa: BLE001 - the outermost net of a request
-            incident = uuid.uuid4().hex
-            _log.exception("tus.failed", incident=incident, method=request.method, file_id=file_id)
-            return answers.refused(InternalError(incident))
+            call.code = "CANCELLED"
+            _log.debug("tus.sender_gone", file_id=exchange.file_id)
+
+    async def _answer(self, exchange: Exchange, call: Call) -> Answer:
+        handler = self._handlers(exchange).get(exchange.request.method)
+        if handler is None:
+            raise self._method_not_allowed(exchange)
+        if not exchange.request.version_fits:
+            raise answers.version_not_spoken()
+        return await handler(exchange, call)
+
+    def _handlers(self, exchange: Exchange) -> Mapping[str, Handler]:
+        return self._of_one if exchange.file_id else self._of_all
+
+    def _method_not_allowed(self, exchange: Exchange) -> Refused:
+        return answers.method_not_allowed(exchange.request.method, ", ".join([*self._handlers(exchange), "OPTIONS"]))
 
     # What the methods do -------------------------------------------------------------------------------------------
 
-    async def _options(self, _request: Request, _file_id: str, _body: Body) -> Answer:
-        return Answer(NO_CONTENT, capabilities(self._max_file_bytes))
-
-    async def _create(self, request: Request, _: str, body: Body) -> Answer:
+    async def _create(self, exchange: Exchange, call: Call) -> Answer:
         """Announce a file; bytes that come with it are its first, and one without bytes is completed at once."""
+        request = exchange.request
         spec = request.spec()
         if spec.size_bytes > self._max_file_bytes:
             raise answers.too_long(spec.size_bytes, self._max_file_bytes)
         request.checksum()  # refused before anything is announced
-        with self._admit("change"):
-            file = await self._in_time(self._uploads.initiate_upload(spec, "", CALLER), OutcomeUnknown)
-        headers = [(b"location", f"{PATH}/{file.file_id}".encode()), self._expires()]
+        caller = call.admit(Gate.CHANGE)
+        with self._calls.limit():
+            file = await self._uploads.initiate_upload(spec, "", caller)
+        location = (b"location", f"{PATH}/{file.file_id}".encode())
         if not (file.size_bytes == 0 or (request.carries_bytes and request.has_body)):
-            return Answer(201, headers)
-        try:
-            answer = await self._transfer(request, file.file_id, 0, body)
-        except UploadError as error:
-            answer = _refused(request, error)
-        except Refused as refusal:
-            answer = refusal.answer
-        if answer.status != NO_CONTENT:
-            # Bytes can be sent again to the file that is there. Without any, some clients take a place for success.
-            place = headers[:1] if file.size_bytes else []
-            return Answer(answer.status, [*answer.headers, *place], answer.body, answer.outcome)
-        return Answer(201, [headers[0], *answer.headers])
+            return Answer(201, [location, self._expires()])
+        # Without any bytes to send again, some clients would take a place for success.
+        exchange.place = [location] if file.size_bytes else []
+        answer = await self._transfer(exchange, call, file.file_id, 0)
+        return Answer(201, [location, *answer.headers])
 
-    async def _append(self, request: Request, file_id: str, body: Body) -> Answer:
+    async def _append(self, exchange: Exchange, call: Call) -> Answer:
+        request = exchange.request
         if not request.carries_bytes:
             raise answers.not_bytes()
         offset = request.number("Upload-Offset")
         try:
-            return await self._transfer(request, file_id, offset, body)
+            return await self._transfer(exchange, call, exchange.file_id, offset)
         except FileNotWritable as error:
             found = error.found
             if not (isinstance(found, File) and found.status is FileStatus.COMPLETED):
@@ -186,9 +190,8 @@ class TusDoor:
             # The answer to the last bytes was lost, and the client makes sure.
             return self._appended(found.size_bytes, completed=True)
 
-    async def _tell(self, _request: Request, file_id: str, _body: Body) -> Answer:
-        with self._admit("read"):
-            file = await self._current(file_id)
+    async def _tell(self, exchange: Exchange, call: Call) -> Answer:
+        file = await self._current(exchange.file_id, call.admit(Gate.READ))
         if file.status.final and file.status is not FileStatus.COMPLETED:
             raise FileNotWritable(file)
         headers = [
@@ -198,40 +201,40 @@ class TusDoor:
         ]
         return Answer(200, headers)
 
-    async def _cancel(self, _request: Request, file_id: str, _body: Body) -> Answer:
+    async def _cancel(self, exchange: Exchange, call: Call) -> Answer:
         """DELETE is CancelFile. Of one URL it is always the same request: sent again, it is answered again."""
-        with self._admit("cancel"):
-            cancel = self._uploads.cancel_file(file_id, "", _request_id(file_id), CALLER)
-            await self._in_time(cancel, OutcomeUnknown)
+        caller = call.admit(Gate.CANCEL)
+        with self._calls.limit():
+            await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
         return Answer(NO_CONTENT)
 
     # Bytes ---------------------------------------------------------------------------------------------------------
 
-    async def _transfer(self, request: Request, file_id: str, offset: int, body: Body) -> Answer:
+    async def _transfer(self, exchange: Exchange, call: Call, file_id: str, offset: int) -> Answer:
+        request = exchange.request
         checksum = request.checksum()
         _check_id(file_id)
-        with self._admit("upload"):
-            upload = await self._ingest.open(file_id, offset, CALLER)
+        upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD))
+        try:
+            transfer = Transfer(upload, exchange.body, checksum, idle_seconds=self._idle)
+            completed = await transfer.run(request.body_bytes)
+        finally:
+            self._closing.add(file_id)
             try:
-                transfer = Transfer(upload, body, checksum, idle_seconds=self._idle)
-                completed = await transfer.run(request.body_bytes)
+                await upload.close()
             finally:
-                self._closing.add(file_id)
-                try:
-                    await upload.close()
-                finally:
-                    self._closing.discard(file_id)
+                self._closing.discard(file_id)
         return self._appended(upload.durable, completed=completed is not None)
 
     def _appended(self, offset: int, *, completed: bool) -> Answer:
         headers = [(b"upload-offset", b"%d" % offset)]
         return Answer(NO_CONTENT, headers if completed else [*headers, self._expires()])
 
-    async def _current(self, file_id: str) -> File:
+    async def _current(self, file_id: str, caller: Caller) -> File:
         """The file with its offset as the next PATCH must have it."""
         if file_id in self._closing:
             await self._wait_closed(file_id, _CLOSING_SECONDS)
-        file = await self._in_time(self._uploads.get_file(file_id, CALLER), DatabaseFailure)
+        file = await self._read(file_id, caller)
         if file.status is not FileStatus.UPLOADING or file.bytes_received < file.size_bytes:
             return file
         # Every byte is there but the commit was lost, with the process or with the database: to the client an offset
@@ -239,26 +242,23 @@ class TusDoor:
         await self._wait_closed(file_id, self._idle)
         if self._ingest.is_open(file_id):
             raise Overloaded("The last bytes are still being checked; ask again later", _CHECKING_SECONDS)
-        file = await self._in_time(self._uploads.get_file(file_id, CALLER), DatabaseFailure)
+        file = await self._read(file_id, caller)
         if file.status is not FileStatus.UPLOADING:
             return file
-        upload = await self._ingest.open(file_id, file.size_bytes, CALLER)
+        upload = await self._ingest.open(file_id, file.size_bytes, caller)
         try:
-            return await upload.commit("", CALLER)
+            return await upload.commit("", caller)
         finally:
             await upload.close()
+
+    async def _read(self, file_id: str, caller: Caller) -> File:
+        with self._calls.limit():
+            return await self._uploads.get_file(file_id, caller)
 
     async def _wait_closed(self, file_id: str, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ingest.wait_closed(file_id)
-
-    async def _in_time(self, call: Awaitable[T], otherwise: Callable[[], UploadError]) -> T:
-        try:
-            async with asyncio.timeout(self._call_seconds):
-                return await call
-        except TimeoutError:
-            raise otherwise() from None
 
     def _expires(self) -> tuple[bytes, bytes]:
         return b"upload-expires", format_datetime(self._clock() + self._ttl, usegmt=True).encode()
@@ -270,11 +270,6 @@ def _file_id(scope: Scope) -> str:
     return unquote(raw.removeprefix(PATH.encode()).removeprefix(b"/").decode("latin-1"), errors="replace")
 
 
-def _refused(request: Request, error: UploadError) -> Answer:
-    log_refusal(_METHODS[request.method], CALLER.source.value, error)
-    return answers.refused(error)
-
-
 def _request_id(file_id: str) -> str:
     return f"tus:{quote(file_id, safe='')}"[:MAX_ID_CHARACTERS]
 
@@ -283,16 +278,3 @@ def _check_id(file_id: str) -> None:
     rules = Rules()
     rules.identifier("file_id", file_id)
     rules.check()
-
-
-async def _send(send: Send, answer: Answer, body: Body) -> None:
-    """Send an answer; to a client that may still be sending it is said before the rest is read and forgotten."""
-    headers = answer.all_headers()
-    unread = body.unread
-    if unread:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body, "more_body": unread})
-    if unread:
-        await body.discard(LINGER_SECONDS)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -175,6 +175,11 @@ def cancelled(at: datetime | None, by: str, reason: str, code: int) -> Goodbye:
     return Goodbye(message, code, "ABORTED")
 
 
+def cancelled_by_other(file: File) -> Goodbye:
+    """Somebody else than this page has cancelled the file."""
+    return cancelled(file.cancelled_at, file.cancelled_by, file.cancel_reason, CANCELLED)
+
+
 def refused(error: UploadError) -> Goodbye:
     """The socket ends with an error."""
     status = to_json(to_status(error))

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError, UploadIdle
 from upload_server.domain.states import Caller, File, FileStatus, Source
-from upload_server.doors.refusals import log_refusal
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import Uploads
 from upload_server.doors.websocket.channel import Inbox, Incoming, Outlet
@@ -49,16 +48,18 @@ class Session:
         self._wrote = False
 
     async def run(self) -> Goodbye | Gone:
-        """Take the page's messages until the socket has to end. The upload is left open, to be closed by the caller."""
+        """Take the page's messages until the socket has to end, or raise why it has to. The upload stays open."""
         self._upload.on_news(self._inbox.ring)
         reporting = asyncio.create_task(self._report())
         try:
             return await self._course()
         except UploadCancelled as error:
-            return _cancelled_by_other(error.file)
-        except UploadError as error:
+            return messages.cancelled_by_other(error.file)
+        except UploadError:
             # A page that left after its last byte, whose commit then failed, is one that left.
-            return self._gone or refused(error)
+            if self._gone is None:
+                raise
+            return self._gone
         finally:
             await _end(reporting)
 
@@ -172,15 +173,9 @@ class Session:
             answer = await self._uploads.cancel_file(self._upload.file.file_id, reason, "", CALLER)
         except FileNotCancellable as error:
             if isinstance(error.found, File) and error.found.status is FileStatus.CANCELLED:
-                return _cancelled_by_other(error.found)
+                return messages.cancelled_by_other(error.found)
             raise
         return messages.cancelled(answer.cancelled_at, CALLER.cancelled_by, reason, messages.DONE)
-
-
-def refused(error: UploadError) -> Goodbye:
-    """Log that a socket ends with ``error``, and return what its page is told."""
-    log_refusal("UploadFile", CALLER.source.value, error)
-    return messages.refused(error)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
@@ -189,7 +184,3 @@ async def _end(task: asyncio.Task[Any]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()
-
-
-def _cancelled_by_other(file: File) -> Goodbye:
-    return messages.cancelled(file.cancelled_at, file.cancelled_by, file.cancel_reason, messages.CANCELLED)

@@ -644,7 +644,7 @@ async def test_on_shutdown_pages_hear_1012_and_uploads_stay(place: Place) -> Non
     page = await place.page(file.file_id)
     await page.send(b"hello")
     await page.hear("progress")
-    stopping = asyncio.create_task(place.door.stop())
+    stopping = asyncio.create_task(place.drain())
     assert await page.error() == ("SHUTTING_DOWN", 1012)
     await stopping
     assert page.heard[-2] == {"type": "progress", "bytes_received": 5}
@@ -655,7 +655,7 @@ async def test_a_draining_door_lets_open_sockets_go_on_and_refuses_new_ones(plac
     file, other = await place.announce(10), await place.announce(10)
     page = await place.page(file.file_id)
     await page.hear("progress")
-    place.door.drain()
+    place.admission.close()
     late = await place.page(other.file_id)
     assert await late.error() == ("SHUTTING_DOWN", 1012)
     await page.send(b"0123456789")

@@ -1,0 +1,145 @@
+"""What surrounds every call: it is admitted, ended with an error that says why, counted once, and leaves last."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from upload_server.domain.errors import (
+    DatabaseFailure,
+    FileNotFound,
+    InternalError,
+    OutcomeUnknown,
+    Overloaded,
+    ShuttingDown,
+    UploadError,
+)
+from upload_server.domain.observer import Observer
+from upload_server.domain.states import Source
+from upload_server.doors.calls import Admission, Call, Calls, Gate
+
+
+class Counted(Observer):
+    """The codes of the calls that ended."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
+        assert (method, door) == ("UploadFile", "tus")
+        assert seconds >= 0
+        self.codes.append(code)
+
+
+class World:
+    """One door with two places at each gate, and what its callers are told."""
+
+    def __init__(self) -> None:
+        self.admission = Admission(dict.fromkeys(Gate, 2))
+        self.counted = Counted()
+        self.calls = Calls(Source.TUS, self.admission, self.counted, timeout=0.1)
+        self.told: list[UploadError] = []
+
+    def call(self) -> Call:
+        return Call(self.calls, "UploadFile", self.tell)
+
+    async def tell(self, error: UploadError) -> None:
+        self.told.append(error)
+
+    async def run(self, gate: Gate, error: BaseException | None = None) -> UploadError | None:
+        """One call; returns what its caller is told."""
+        self.told.clear()
+        async with self.call() as call:
+            call.admit(gate)
+            if error is not None:
+                raise error
+        return self.told[0] if self.told else None
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_each_error_is_told_and_counted_once(world: World) -> None:
+    assert await world.run(Gate.READ) is None
+    assert isinstance(await world.run(Gate.READ, FileNotFound("f")), FileNotFound)
+    assert isinstance(await world.run(Gate.READ, TimeoutError()), DatabaseFailure)
+    assert isinstance(await world.run(Gate.CANCEL, TimeoutError()), OutcomeUnknown)
+    internal = await world.run(Gate.CANCEL, ValueError("secret"))
+    assert isinstance(internal, InternalError)
+    assert "secret" not in str(internal)
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(Gate.CANCEL, asyncio.CancelledError())
+    assert world.told == []
+    assert world.counted.codes == ["OK", "NOT_FOUND", "INTERNAL", "INTERNAL", "INTERNAL", "CANCELLED"]
+    world.admission.close()
+    await world.admission.wait_empty()
+
+
+async def test_what_takes_too_long_is_ended(world: World) -> None:
+    async with world.call() as call:
+        call.admit(Gate.CHANGE)
+        with world.calls.limit():
+            await asyncio.Event().wait()
+    assert [type(error) for error in world.told] == [OutcomeUnknown]
+
+
+@pytest.mark.parametrize(("gate", "seconds"), [(Gate.CANCEL, 1), (Gate.WEBSOCKET, 5)])
+async def test_the_call_beyond_the_bound_is_told_when_to_come_back(world: World, gate: Gate, seconds: float) -> None:
+    async with world.call() as first, world.call() as second:
+        assert first.admit(gate) == second.admit(gate)
+        refusal = await world.run(gate)
+        assert isinstance(refusal, Overloaded)
+        assert refusal.retry_after_seconds == seconds
+        # Every gate has its own places.
+        assert await world.run(Gate.READ) is None
+    assert await world.run(gate) is None
+    assert world.counted.codes == ["RESOURCE_EXHAUSTED", "OK", "OK", "OK", "OK"]
+
+
+async def test_a_call_that_goes_on_through_the_next_gate_leaves_the_first(world: World) -> None:
+    async with world.call() as one, world.call() as two, world.call() as three:
+        for call in (one, two):
+            call.admit(Gate.CHANGE)
+            call.admit(Gate.UPLOAD)
+        three.admit(Gate.CHANGE)
+        with pytest.raises(Overloaded):
+            three.admit(Gate.UPLOAD)
+        # Refused there it still is where it was.
+        assert await world.run(Gate.CHANGE) is None
+        async with world.call() as other:
+            other.admit(Gate.CHANGE)
+            assert isinstance(await world.run(Gate.CHANGE), Overloaded)
+    world.admission.close()
+    await world.admission.wait_empty()
+
+
+async def test_a_drain_waits_until_the_last_call_has_told_its_error_but_not_for_watches(world: World) -> None:
+    telling, go_on = asyncio.Event(), asyncio.Event()
+
+    async def tell(error: UploadError) -> None:
+        assert isinstance(error, FileNotFound)
+        telling.set()
+        await go_on.wait()
+
+    async def slow() -> None:
+        async with Call(world.calls, "UploadFile", tell) as call:
+            call.admit(Gate.UPLOAD)
+            raise FileNotFound("f")
+
+    async with world.call() as watch:
+        watch.admit(Gate.WATCH)
+        running = asyncio.create_task(slow())
+        await telling.wait()
+        world.admission.close()
+        idle = asyncio.create_task(world.admission.wait_idle())
+        assert isinstance(await world.run(Gate.CANCEL), ShuttingDown)
+        assert not idle.done()
+        go_on.set()
+        await asyncio.gather(idle, running)
+        empty = asyncio.create_task(world.admission.wait_empty())
+        await asyncio.sleep(0)
+        assert not empty.done()
+    await empty
