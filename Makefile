@@ -92,6 +92,10 @@ descriptors: setup ## Make the descriptors that Envoy's transcoder reads
 bench: setup ## Run the benchmarks (minutes; figures are ratios of one run)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: hops
+hops: setup ## Count the functions that one cancel enters (ARGS="--list" names them)
+	@$(BIN)/python -m tools.hops $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what these commands made (not the data)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
