@@ -15,7 +15,7 @@ from upload_server.store.lock import lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
 from upload_server.store.sqlite import SqliteStore
-from upload_server.store.sqlite.schema import prepare, said_of
+from upload_server.store.sqlite.schema import as_unusable, prepare
 
 
 class UnusableDatabaseUrl(CannotStart):
@@ -37,7 +37,7 @@ async def migrate_store(url: str) -> Sequence[str]:
 
 
 def _migrate(path: Path) -> Sequence[str]:
-    with said_of(path):
+    with as_unusable(path):
         lock = lock_database(path)
         try:
             return prepare(path)

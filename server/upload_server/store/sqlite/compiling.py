@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peewee import JOIN, SQL, Context, Join, Node, NodeList, SqliteDatabase, fn
+from peewee import SQL, Context, Node, NodeList, SqliteDatabase, fn
 
 # Never connected: knows the dialect.
 _DIALECT = SqliteDatabase(None)
@@ -38,12 +38,9 @@ def compiled(query: Node) -> str:
     return str(sql)
 
 
-def named_rows(name: str, table: Any, column: Any) -> Join:
-    """Return the rows of ``table`` whose ``column`` is in the parameter ``name``, a list in JSON.
-
-    SQLite walks the list and looks up each item: the CROSS JOIN forbids the other way round.
-    """
-    return Join(fn.json_each(Parameter(name)).alias("k"), table, JOIN.CROSS, on=column == SQL("k.value"))
+def items(values: Node | str) -> NodeList:
+    """Return the items of a list in JSON, for ``column.in_(…)``: one value, however long the list is."""
+    return NodeList((SQL("SELECT value FROM"), fn.json_each(values)), parens=True)
 
 
 def unindexed(column: Any) -> Any:

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from upload_server.domain.states import ALL_FILES, Batch, BatchStatus, FileStatus, roll_up
-from upload_server.store.inspection import Damaged, SchemaFault
+from upload_server.store.inspection import SchemaFault
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import DATABASE_ERRORS, connect
+from upload_server.store.sqlite.inspecting import as_damaged
 from upload_server.store.sqlite.rows import batch_row_of, to_json
-from upload_server.store.sqlite.schema import as_made
+from upload_server.store.sqlite.schema import new_schema
 from upload_server.store.sqlite.trail import Entry, batch_columns, roll_up_event, write_entries
 from upload_server.store.sqlite.transaction import Inconsistent, Transaction
 
@@ -32,12 +33,12 @@ class SqliteMending:
 
     def __init__(self, path: Path) -> None:
         """Open it for writing; raises ``Damaged``."""
-        with _said():
+        with as_damaged(Inconsistent, ValueError, KeyError):
             self._connection = connect(path, StoreOptions(), writes=True)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Transaction]:
-        with _said():
+        with as_damaged(Inconsistent, ValueError, KeyError):
             transaction = Transaction.begin(self._connection)
             try:
                 yield transaction
@@ -50,7 +51,7 @@ class SqliteMending:
 
     def create(self, faults: Sequence[SchemaFault]) -> None:
         """Create indexes and triggers as a new database has them."""
-        made = as_made()[0]
+        made = new_schema()[0]
         with self._transaction():
             for fault in faults:
                 self._connection.execute(f'DROP {fault.kind} IF EXISTS "{fault.name}"')
@@ -58,7 +59,7 @@ class SqliteMending:
 
     def raise_last_change(self) -> None:
         """Bring the counter up to what is in use. Outside the transaction's own counters, which it would undo."""
-        with _said():
+        with as_damaged(Inconsistent, ValueError, KeyError):
             self._connection.execute(_RAISE_LAST_CHANGE)
 
     def recount(self, batch_rows: Sequence[int]) -> None:
@@ -107,11 +108,3 @@ def _counted(batch: Batch, files: dict[FileStatus, int]) -> Batch:
     if status is BatchStatus.CANCELLED:
         counted = replace(counted, cancelled_at=now, cancelled_by=ALL_FILES)
     return replace(counted, status=status, updated_at=now)
-
-
-@contextlib.contextmanager
-def _said() -> Iterator[None]:
-    try:
-        yield
-    except (*DATABASE_ERRORS, Inconsistent, ValueError, KeyError) as error:
-        raise Damaged(str(error)) from error

@@ -15,7 +15,7 @@ from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
 from upload_server.store import models
 from upload_server.store.protocol import OwedDeletion, Page
-from upload_server.store.sqlite.compiling import Parameter, compiled, named_rows, unindexed
+from upload_server.store.sqlite.compiling import Parameter, compiled, items, unindexed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
     BATCH_FIELDS,
@@ -103,14 +103,16 @@ def list_files(
     return Page(tuple(file_of(row[1:]) for row in found[:limit]), found[limit - 1][0] if more else 0)
 
 
+EVENTS = (
+    A.select(*EVENT_FIELDS)
+    .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
+    .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
+)
+
+
 @functools.cache
 def _events_page(*, by_file: bool, by_batch: bool) -> str:
-    page = (
-        A.select(*EVENT_FIELDS)
-        .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
-        .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
-        .where(A.change_no > _CURSOR, fn.coalesce(F.owner, B.owner) == _OWNER)
-    )
+    page = EVENTS.where(A.change_no > _CURSOR, fn.coalesce(F.owner, B.owner) == _OWNER)
     if by_file:
         page = page.where(A.file_row == _FILE_ROW)
     if by_batch:
@@ -159,7 +161,7 @@ def idle_rows(connection: Connection, idle_since: datetime, open_files: Sequence
     return [row[0] for row in connection.rows(_IDLE, wanted)]
 
 
-_STATUS = compiled(F.select(F.file_id, F.status).from_(named_rows("ids", F, F.file_id)))
+_STATUS = compiled(F.select(F.file_id, F.status).where(F.file_id.in_(items(Parameter("ids")))))
 
 
 def status_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, FileStatus]:

@@ -47,8 +47,8 @@ class UnusableDatabase(CannotStart):
 
 
 @contextlib.contextmanager
-def said_of(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a database is opened into ``UnusableDatabase``."""
+def as_unusable(path: Path) -> Iterator[None]:
+    """Raise ``UnusableDatabase`` for what goes wrong while a database is opened."""
     try:
         yield
     except (*DATABASE_ERRORS, MigrationError, OSError) as error:
@@ -78,7 +78,7 @@ def prepare(path: Path, target: str | None = None) -> Sequence[str]:
 Objects = dict[tuple[str, str], str]
 
 
-def as_made() -> tuple[Objects, dict[str, list[str]], list[str]]:
+def new_schema() -> tuple[Objects, dict[str, list[str]], list[str]]:
     """Return what a new database has: SQL of its indexes and triggers, columns of its tables, names of its steps."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new.sqlite3"
@@ -92,7 +92,7 @@ def as_made() -> tuple[Objects, dict[str, list[str]], list[str]]:
 
 def differences(connection: sqlite3.Connection) -> list[SchemaFault]:
     """Tell what a database lacks of what a new one has, and which triggers and steps are none of this program's."""
-    objects, columns, steps = as_made()
+    objects, columns, steps = new_schema()
     found_objects, found_columns = _objects(connection), _columns(connection)
     faults = [SchemaFault("table", table, "missing") for table in columns if table not in found_columns]
     faults += [

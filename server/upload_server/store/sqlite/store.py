@@ -43,7 +43,7 @@ from upload_server.store.sqlite.committer import Committer
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.sqlite.readers import Readers
-from upload_server.store.sqlite.schema import prepare, said_of
+from upload_server.store.sqlite.schema import as_unusable, prepare
 from upload_server.store.sqlite.upkeep import ForgetAnswers, SettleDeletions
 from upload_server.store.sqlite.uploading import (
     ClaimFile,
@@ -79,7 +79,7 @@ class _Opened:
 
 
 def _open(path: Path, options: StoreOptions) -> _Opened:
-    with said_of(path):
+    with as_unusable(path):
         return _Opened(path, options)
 
 
