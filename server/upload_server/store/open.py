@@ -1,52 +1,56 @@
-"""Decides which store a database URL means. A new store is one more branch here.
+"""Decides which store a database URL means. A new store is one more branch in ``store_at``.
 
 Must not know what a store does.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from upload_server.domain.errors import CannotStart
-from upload_server.store.lock import lock_database
+from upload_server.store.inspection import Inspection, Mending
+from upload_server.store.lock import FileLock
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
-from upload_server.store.sqlite import SqliteStore
-from upload_server.store.sqlite.schema import as_unusable, prepare
+from upload_server.store.sqlite.at import SqliteAt
 
 
 class UnusableDatabaseUrl(CannotStart):
     """The URL names no database that this program can use; the message says why."""
 
 
-async def open_store(url: str, options: StoreOptions | None = None) -> Store:
-    """Open the store at ``url`` in the running event loop, creating and migrating it as needed.
+class StoreAt(Protocol):
+    """Where a store lies or will lie. What opens it may raise CannotStart: ``AlreadyInUse``, ``UnusableDatabase``,
+    ``SchemaTooNew`` or ``SqliteTooOld``. A message names it by ``str()``."""
 
-    Raises CannotStart: ``UnusableDatabaseUrl``, ``AlreadyInUse``, ``UnusableDatabase``, ``SchemaTooNew`` or
-    ``SqliteTooOld``.
-    """
-    return await SqliteStore.open(sqlite_path(url), options or StoreOptions())
+    @property
+    def exists(self) -> bool:
+        """Whether there is one."""
+
+    async def open(self, options: StoreOptions | None = None) -> Store:
+        """Open it in the running event loop, creating and migrating it as needed."""
+
+    async def migrate(self, target: str | None = None) -> Sequence[str]:
+        """Apply the schema migrations that it lacks, up to ``target``; returns their names."""
+
+    def lock(self) -> FileLock:
+        """Take it for this process."""
+
+    def holder(self) -> str:
+        """Return the pid of the server that runs on it, empty when none does; changes nothing."""
+
+    def inspect(self) -> Inspection:
+        """Open it for looking, while a server runs too; raises ``Damaged``. The caller closes it."""
+
+    def mend(self) -> Mending:
+        """Open it for mending while the caller holds its lock; raises ``Damaged``. The caller closes it."""
 
 
-async def migrate_store(url: str) -> Sequence[str]:
-    """Apply the schema migrations that the store at ``url`` lacks; returns their names. Raises as ``open_store``."""
-    return await asyncio.to_thread(_migrate, sqlite_path(url))
-
-
-def _migrate(path: Path) -> Sequence[str]:
-    with as_unusable(path):
-        lock = lock_database(path)
-        try:
-            return prepare(path)
-        finally:
-            lock.release()
-
-
-def sqlite_path(url: str) -> Path:
-    """Return the file of ``sqlite:///relative`` or ``sqlite:////absolute``; raises ``UnusableDatabaseUrl``."""
+def store_at(url: str) -> StoreAt:
+    """Return what can be done with the store at ``url``; opens nothing. Raises ``UnusableDatabaseUrl``."""
     parts = urlsplit(url)
     if parts.scheme in ("postgresql", "postgres"):
         raise UnusableDatabaseUrl("PostgreSQL is not available yet; use sqlite:///path")
@@ -55,4 +59,14 @@ def sqlite_path(url: str) -> Path:
     path = unquote(parts.path.removeprefix("/"))
     if not path or path == ":memory:":
         raise UnusableDatabaseUrl("the database URL names no file; what is kept in memory would be lost")
-    return Path(path)
+    return SqliteAt(Path(path))
+
+
+async def open_store(url: str, options: StoreOptions | None = None) -> Store:
+    """Open the store at ``url`` as ``StoreAt.open`` does."""
+    return await store_at(url).open(options)
+
+
+async def migrate_store(url: str) -> Sequence[str]:
+    """Migrate the store at ``url`` as ``StoreAt.migrate`` does."""
+    return await store_at(url).migrate()

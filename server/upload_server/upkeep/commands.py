@@ -11,17 +11,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart
 from upload_server.sink.disk import DiskSink
 from upload_server.store.inspection import Damaged
-from upload_server.store.lock import holder_of, lock_database, lock_directory
-from upload_server.store.open import sqlite_path
-from upload_server.store.sqlite.inspecting import SqliteInspection
-from upload_server.store.sqlite.mending import SqliteMending
+from upload_server.store.lock import lock_directory
+from upload_server.store.open import StoreAt, store_at
 from upload_server.upkeep.audit.export import lines
 from upload_server.upkeep.audit.verify import Expected, Verdict, verify
 from upload_server.upkeep.check.findings import Report
@@ -55,24 +52,15 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
         return EXIT_UNUSABLE
 
 
-def _path(config: Config) -> Path:
-    path = sqlite_path(config.url)
-    if not path.is_file():
-        raise NothingThere(f"there is no database at {path}; --data-dir names the installation")
-    return path
-
-
-@contextlib.contextmanager
-def _inspection(path: Path) -> Iterator[SqliteInspection]:
-    opened = SqliteInspection(path)
-    try:
-        yield opened
-    finally:
-        opened.close()
+def _store(config: Config) -> StoreAt:
+    found = store_at(config.url)
+    if not found.exists:
+        raise NothingThere(f"there is no database at {found}; --data-dir names the installation")
+    return found
 
 
 def _check(config: Config, options: Mapping[str, Any]) -> int:
-    path = _path(config)
+    store = _store(config)
     sink = DiskSink(config.data_dir / "bytes")
     repair = options["repair"]
     if options["delete_unknown"] and not repair:
@@ -81,13 +69,13 @@ def _check(config: Config, options: Mapping[str, Any]) -> int:
     with contextlib.ExitStack() as held:
         if repair:
             # Nobody may work on what is mended: both locks, as the service takes them.
-            for lock in (lock_directory(config.data_dir), lock_database(path)):
+            for lock in (lock_directory(config.data_dir), store.lock()):
                 held.callback(lock.release)
-        running = not repair and bool(holder_of(path))
-        inspection = held.enter_context(_inspection(path))
+        running = not repair and bool(store.holder())
+        inspection = held.enter_context(contextlib.closing(store.inspect()))
         report = check(inspection, sink, CheckOptions(running, options["hashes"]))
         if repair:
-            mending = SqliteMending(path)
+            mending = store.mend()
             try:
                 mend(report, inspection, mending, sink, delete_unknown=options["delete_unknown"])
             finally:
@@ -106,7 +94,7 @@ def _show_report(report: Report, *, json_wanted: bool) -> None:
 
 def _verify(config: Config, options: Mapping[str, Any]) -> int:
     expected = Expected(dict(options["anchor"] or ()), options["expect_head"] or "")
-    with _inspection(_path(config)) as inspection:
+    with contextlib.closing(_store(config).inspect()) as inspection:
         verdict = verify(inspection, expected)
     if options["json"]:
         sys.stdout.write(json.dumps(_verdict_fields(verdict)) + "\n")
@@ -150,7 +138,7 @@ def _verdict_fields(verdict: Verdict) -> dict[str, object]:
 
 def _export(config: Config, options: Mapping[str, Any]) -> int:
     with contextlib.ExitStack() as held:
-        inspection = held.enter_context(_inspection(_path(config)))
+        inspection = held.enter_context(contextlib.closing(_store(config).inspect()))
         target: BinaryIO = sys.stdout.buffer
         if options["output"]:
             # Names of people and files are in it.

@@ -1,0 +1,65 @@
+"""Decides what can be done with a SQLite file by its path, whether a store is there yet or not.
+
+Must not know URLs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from upload_server.store.lock import FileLock, holder_of, lock_database
+from upload_server.store.options import StoreOptions
+from upload_server.store.sqlite.inspecting import SqliteInspection
+from upload_server.store.sqlite.mending import SqliteMending
+from upload_server.store.sqlite.schema import as_unusable, prepare
+from upload_server.store.sqlite.store import SqliteStore
+
+
+class SqliteAt:
+    """A path where a store lies or will lie."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        """The path, for messages."""
+        return str(self._path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return self._path.is_file()
+
+    async def open(self, options: StoreOptions | None = None) -> SqliteStore:
+        """Lock, migrate and open the store."""
+        return await SqliteStore.open(self._path, options or StoreOptions())
+
+    async def migrate(self, target: str | None = None) -> Sequence[str]:
+        """Apply the steps of the schema that it lacks."""
+        return await asyncio.to_thread(self._migrate, target)
+
+    def _migrate(self, target: str | None) -> Sequence[str]:
+        with as_unusable(self._path):
+            lock = self.lock()
+            try:
+                return prepare(self._path, target)
+            finally:
+                lock.release()
+
+    def lock(self) -> FileLock:
+        """Take it for this process."""
+        return lock_database(self._path)
+
+    def holder(self) -> str:
+        """Return the pid of the server that runs on it."""
+        return holder_of(self._path)
+
+    def inspect(self) -> SqliteInspection:
+        """Open it for looking."""
+        return SqliteInspection(self._path)
+
+    def mend(self) -> SqliteMending:
+        """Open it for mending."""
+        return SqliteMending(self._path)
