@@ -49,12 +49,14 @@ _PARAMETER_EXAMPLES: Json = {"file_id": FILE_ID, "batch_id": BATCH_ID, "file_ids
 _CHANGES = {"post", "put", "patch", "delete"}
 _LINE = "upload.v1.WatchStatusResponse.Line"
 _STREAM = """\
-As they come, one JSON object a line: `{"result": …}`, and `{"error": …}` last if the stream fails.
+As they come, one JSON object a line: `{"result": …}`, and `{"error": …}` last if the stream fails. Typed
+`application/json` for a client that accepts that by name.
 
 With `Accept: text/event-stream` the same as server-sent events: `data` is one message, `id` its resume token, and a
 reconnecting `EventSource` goes on from its `Last-Event-ID`. Comments come in silence. The last event is
 `event: end`, whose `data` is the Status (code 0 when all is well)."""
 _SSE_EXAMPLE = f"""\
+retry: 3000
 id: {TOKEN}
 data: {{"bookmark": {{"resynced": false}}, "resume_token": "{TOKEN}"}}
 
@@ -179,7 +181,7 @@ def _finish_body(body: Json, name: str) -> None:
 
 
 def _finish_watch(operation: Json, schemas: Json) -> None:
-    """The two media types of a stream, which the generator takes for one JSON object."""
+    """The media types of a stream, which the generator takes for one JSON object."""
     ok = operation["responses"]["200"]
     content = ok["content"]["application/json"]
     line = content["schema"]
@@ -188,14 +190,20 @@ def _finish_watch(operation: Json, schemas: Json) -> None:
     schemas[_LINE] = line
     content["schema"] = {"$ref": f"#/components/schemas/{_LINE}"}
     ok["description"] = _STREAM
-    ok["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": _SSE_EXAMPLE}
+    # The first is what a client asks for that does not choose: one value a line, not one JSON text.
+    ok["content"] = {
+        "application/x-ndjson": content,
+        "application/json": content,
+        "text/event-stream": {"schema": {"type": "string"}, "example": _SSE_EXAMPLE},
+    }
     nothing = {"description": "With `Accept: text/event-stream`: nothing is left to send. An `EventSource` stops."}
     operation["responses"] = {"200": ok, "204": nothing, **operation["responses"]}
     operation["parameters"].append(
         {
             "name": "Last-Event-ID",
             "in": "header",
-            "description": "With `Accept: text/event-stream`: the last `id` received; taken before `resume_token`.",
+            "description": "With `Accept: text/event-stream`: the last `id` received; taken before `resume_token`. "
+            "Clients that cannot set headers may send it as the query parameter `lastEventId`.",
             "schema": {"type": "string"},
         }
     )

@@ -8,7 +8,9 @@ from google.protobuf import descriptor_pool
 from google.protobuf.struct_pb2 import Value
 
 from toy import toy_legacy_pb2
+from toy.asgi_client import request
 from toy.toy_pb2 import Child, Everything
+from toy.toy_service import Toy
 from transcoder.printer import JsonPrinter, PrintStyle
 
 POOL = descriptor_pool.Default()
@@ -247,3 +249,16 @@ def unprintable() -> list[Everything]:
 def test_what_json_cannot_say_is_an_error(message: Everything) -> None:
     with pytest.raises(ValueError, match=r"."):
         printed(message)
+
+
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+async def test_no_text_ends_a_line(toy: Toy, end: str) -> None:
+    """Readers that split as str.splitlines does would see a line of the caller's making."""
+    answer = await request(
+        toy.app, "POST", "/v1/echo", {"string_value": f"x{end}event: end", "string_to_int": {end: 1}}
+    )
+    assert len(answer.body.decode().splitlines()) == 1
+    assert answer.json()["string_value"] == f"x{end}event: end"
+    error = await request(toy.app, "POST", "/v1/fail", {"code": 9, "message": f"x{end}y"})
+    assert len(error.body.decode().splitlines()) == 1
+    assert error.json()["message"] == f"x{end}y"

@@ -157,10 +157,27 @@ def test_backtracking_on_the_method() -> None:
     assert find(router, "HEAD", "/a/b") == ("GET /a/{x}", ("b",))
 
 
-@pytest.mark.parametrize("path", ["/a/", "//a", "/a//b", "//", "/a/b/", "/a/b//", "/b/"])
-def test_no_empty_segments(path: str) -> None:
+@pytest.mark.parametrize("path", ["//a", "//", "/b/", "/b//c", "/b/1/"])
+def test_no_empty_segments_but_in_the_rest(path: str) -> None:
     router = router_of("GET /a/{x=**}", "GET /b/{x}", "GET /a/b")
     assert find(router, "GET", path) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("path", "rest"),
+    [
+        ("/a", ""),
+        ("/a/", ""),
+        ("/a//", "/"),
+        ("/a//b", "/b"),
+        ("/a/b/", "b/"),
+        ("/a/b//c", "b//c"),
+        ("/a/%2F/", "%2F/"),
+    ],
+)
+def test_the_rest_is_any_rest(path: str, rest: str) -> None:
+    router = router_of("GET /a/{x=**}", "GET /b/{x}", "GET /a/b")
+    assert find(router, "GET", path) == ("GET /a/{x=**}", (rest,))
 
 
 @pytest.mark.parametrize("path", ["/a/:go", "/:go"])
@@ -304,10 +321,15 @@ async def test_malformed_paths(toy: Toy, path: str) -> None:
     assert answer.json()["code"] == 3
 
 
-@pytest.mark.parametrize("path", ["/v1/books/", "/v1//books", "/v1/books//", "/v1/deep/", "/v1/deep//a", "/", "//"])
+@pytest.mark.parametrize("path", ["/v1/books/", "/v1//books", "/v1/books//", "/v1//deep", "/", "//"])
 async def test_empty_segments_are_not_found(toy: Toy, path: str) -> None:
     answer = await request(toy.app, "GET", path)
     assert (answer.status, answer.json()) == (404, {"code": 5, "message": "Not Found", "details": []})
+
+
+async def test_the_rest_keeps_its_empty_segments(toy: Toy) -> None:
+    assert (await request(toy.app, "GET", "/v1/deep/a//b")).json()["name"] == "a//b"
+    assert (await request(toy.app, "GET", "/v1/deep/")).json()["name"] == ""
 
 
 async def test_methods_without_rule_cannot_be_reached(toy: Toy) -> None:

@@ -37,26 +37,28 @@ def message(number: int) -> dict[str, Any]:
 
 async def test_lines(toy: Toy) -> None:
     answer = await request(toy.app, "GET", "/v1/count?up_to=2")
-    assert (answer.status, answer.header("content-type")) == (200, "application/json")
+    assert (answer.status, answer.header("content-type")) == (200, "application/x-ndjson")
+    assert (answer.header("x-accel-buffering"), answer.header("cache-control")) == ("no", "no-store")
     assert answer.header("content-length") is None
     assert answer.lines() == [{"result": message(1)}, {"result": message(2)}]
     assert len(answer.chunks) == 2  # each flushed at once
     assert (await request(toy.app, "POST", "/v1/count", {"upTo": 1})).lines() == [{"result": message(1)}]
 
 
-async def test_lines_by_their_own_type(toy: Toy) -> None:
-    answer = await request(toy.app, "GET", "/v1/count?up_to=1", headers=[("accept", "application/x-ndjson")])
-    assert answer.header("content-type") == "application/x-ndjson"
+@pytest.mark.parametrize(
+    "kind", ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"]
+)
+async def test_lines_by_the_name_they_are_asked_for(toy: Toy, kind: str) -> None:
+    answer = await request(toy.app, "GET", "/v1/count?up_to=1", headers=[("accept", kind)])
+    assert answer.header("content-type") == kind
 
 
 async def test_response_body_of_a_stream(toy: Toy) -> None:
     assert (await request(toy.app, "GET", "/v1/count/numbers?up_to=2")).lines() == [{"result": 1}, {"result": 2}]
     answer = await request(toy.app, "GET", "/v1/count/labels?up_to=1")
     assert answer.lines() == [{"result": ["a", "b"]}]
-    assert events(await request(toy.app, "GET", "/v1/count/numbers?up_to=1", headers=SSE))[0] == {
-        "id": "t1",
-        "data": "1",
-    }
+    first = events(await request(toy.app, "GET", "/v1/count/numbers?up_to=1", headers=SSE))[0]
+    assert (first["id"], first["data"]) == ("t1", "1")
 
 
 async def test_an_empty_stream(toy: Toy) -> None:
@@ -103,8 +105,9 @@ async def test_an_error_in_mid_stream_comes_last(toy: Toy, query: str, code: int
 async def test_events(toy: Toy) -> None:
     answer = await request(toy.app, "GET", "/v1/count?up_to=2", headers=SSE)
     assert (answer.status, answer.header("content-type")) == (200, "text/event-stream")
-    assert answer.header("cache-control") == "no-cache"
+    assert (answer.header("cache-control"), answer.header("x-content-type-options")) == ("no-store", "nosniff")
     first, second, end = events(answer)
+    assert 2_000 <= int(first["retry"]) <= 5_000
     assert (first["id"], json.loads(first["data"])) == ("t1", message(1))
     assert second["id"] == "t2"
     assert end == {"event": "end", "data": '{"code":0,"message":"","details":[]}'}
@@ -118,10 +121,11 @@ async def test_events(toy: Toy) -> None:
         ("text/html, text/event-stream;q=0.5, */*;q=0.1", "text/event-stream"),
         ("application/json;q=0.5, text/event-stream", "text/event-stream"),
         ("application/json, text/event-stream;q=0.5", "application/json"),
-        ("text/event-stream;q=0", "application/json"),
-        ("*/*", "application/json"),
-        ("", "application/json"),
-        ("text/event-stream;q=x", "application/json"),
+        ("application/x-ndjson, application/json", "application/json"),
+        ("text/event-stream;q=0", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("", "application/x-ndjson"),
+        ("text/event-stream;q=x", "application/x-ndjson"),
     ],
 )
 async def test_accept_chooses_the_framing(toy: Toy, accept: str, kind: str) -> None:
@@ -186,6 +190,27 @@ async def test_head_of_a_stream_reads_one_message(toy: Toy) -> None:
     assert toy.streams.outcome == "closed"
     assert toy.streams.sent == 1
     assert (await request(toy.app, "HEAD", "/v1/count?up_to=2&fail_at=1")).status == 400
+
+
+async def test_an_event_stream_is_told_of_a_drain_in_the_stream(toy: Toy) -> None:
+    """Browsers give up on a 503 for good."""
+    target = "/v1/count?up_to=1&fail_at=1&how=unavailable"
+    answer = await request(toy.app, "GET", target, headers=SSE)
+    assert (answer.status, answer.header("content-type")) == (200, "text/event-stream")
+    (end,) = events(answer)
+    assert (end["event"], json.loads(end["data"])["code"]) == ("end", 14)
+    assert int(end["retry"]) >= 2_000
+    lines = await request(toy.app, "GET", target)
+    assert (lines.status, lines.header("retry-after")) == (503, "2")
+
+
+@pytest.mark.parametrize("name", ["lastEventId", "Last-Event-ID"])
+async def test_the_last_event_id_as_a_parameter_counts_as_the_header(toy: Toy, name: str) -> None:
+    await request(toy.app, "GET", f"/v1/count?resume_token=old&{name}=t%2B7&up_to=1", headers=SSE)
+    assert (toy.streams.last.resume_token, toy.streams.last.up_to) == ("t+7", 1)
+    headers = [*SSE, ("last-event-id", "t8")]
+    await request(toy.app, "GET", f"/v1/count?{name}=t7", headers=headers)
+    assert toy.streams.last.resume_token == "t8"  # noqa: S105 - no password
 
 
 async def test_a_client_that_leaves_ends_a_waiting_stream(toy: Toy) -> None:

@@ -22,6 +22,8 @@ Send = Callable[[Message], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 JSON: Final = b"application/json"
+# A cache may keep any answer that does not forbid it (RFC 9111, 4.2.2), and would tell a state that has passed.
+UNCACHED: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _PATH_CHARS: Final = "/:@!$&'()*+,;="
 """What a path may hold as it is: an encoded colon would start no verb."""
 _DRAIN_BYTES: Final = 256 * 1024 * 1024
@@ -168,8 +170,8 @@ class UnaskedBody:
 async def answer(
     send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]], *, head: bool = False
 ) -> None:
-    """A complete response; for HEAD all but its body."""
-    listed = [*headers, (b"content-length", b"%d" % len(body))]
+    """A complete response that no cache keeps; for HEAD all but its body."""
+    listed = [*headers, *UNCACHED, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": listed})
     await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
 
@@ -178,7 +180,7 @@ async def answer_unread(
     send: Send, receive: Receive, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
 ) -> None:
     """A response to a request whose body is not read to its end: the connection is closed after it."""
-    listed = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    listed = [*headers, *UNCACHED, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": listed})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     await drain(receive)
@@ -187,5 +189,5 @@ async def answer_unread(
 
 async def answer_empty(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """A response that has no body by its status."""
-    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *UNCACHED]})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from .asgi import HeaderList, Send
+from .asgi import UNCACHED, HeaderList, Send
 from .binding import Method
 from .context import HttpContext
 from .errors import Fault, FaultKind
@@ -83,8 +83,10 @@ class StreamCall:
                 await asyncio.gather(beat, return_exceptions=True)
 
     async def finish(self, outcome: Outcome | None) -> None:
-        """Writes the end of a stream that has started."""
+        """Writes the end of a stream; begins it if nothing did."""
         tail = self._framer.end(outcome)
+        if tail is not None and not self.started:
+            await self._write(b"")
         if tail is not None:
             async with self._lock:
                 await self._send({"type": "http.response.body", "body": tail, "more_body": False})
@@ -131,7 +133,9 @@ class StreamCall:
     async def _write(self, frame: bytes) -> None:
         async with self._lock:
             if not self.started:
-                await self._send({"type": "http.response.start", "status": 200, "headers": self.headers()})
+                await self._send(
+                    {"type": "http.response.start", "status": 200, "headers": [*self.headers(), *UNCACHED]}
+                )
                 self.started = True
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
             self._last_sent = asyncio.get_running_loop().time()

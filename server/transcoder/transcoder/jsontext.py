@@ -5,6 +5,7 @@ Must not know protobuf: what leaves here is dicts, lists, str, bool, None, int a
 
 import json
 import re
+from json.encoder import encode_basestring
 from typing import Final
 
 MAX_NUMBER_CHARS: Final = 1_000
@@ -16,6 +17,17 @@ _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
 _HIGH_SURROGATES: Final = range(0xD800, 0xDC00)
 _LOW_SURROGATES: Final = range(0xDC00, 0xE000)
 _ESCAPES = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
+
+# JSON allows these three as they are, but many readers of lines end a line at them (str.splitlines, httpx): a caller's
+# text could then break a stream of lines or forge an event.
+_LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
+
+
+def quoted(text: str) -> str:
+    """A JSON string that is one line to every reader."""
+    plain = encode_basestring(text)
+    return plain if plain.isascii() else _LINE_ENDS.sub(lambda end: f"\\u{ord(end[0]):04x}", plain)
 
 
 class JsonError(ValueError):

@@ -8,7 +8,6 @@ import operator
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from json.encoder import encode_basestring
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from . import wellknown
+from .jsontext import quoted
 from .parser import map_entry
 
 ToText = Callable[[Any], str]
@@ -92,7 +92,7 @@ class JsonPrinter:
     def _map(self, entry: Descriptor) -> ToText:
         key_field, value_field = entry.fields_by_name["key"], entry.fields_by_name["value"]
         value_text = self._one(value_field)
-        key_text: ToText = encode_basestring
+        key_text: ToText = quoted
         if key_field.type == F.TYPE_BOOL:
             key_text = lambda key: '"true"' if key else '"false"'  # noqa: E731 - one of three
         elif key_field.type != F.TYPE_STRING:
@@ -106,7 +106,7 @@ class JsonPrinter:
 
     def _field(self, descriptor: Descriptor, field: FieldDescriptor) -> _Field:
         name = field.name
-        label = encode_basestring(name if self._style.proto_names else field.json_name) + ":"
+        label = quoted(name if self._style.proto_names else field.json_name) + ":"
         value_of = operator.attrgetter(name)
         given: Callable[[Any], bool] | None = None
         if field.has_presence:
@@ -143,7 +143,7 @@ class JsonPrinter:
         except (KeyError, DecodeError):
             raise ValueError("an Any holds a type that is not known here, or bytes that are not of its type") from None
         text = self.for_message(descriptor)(inner)
-        label = f'{{"@type":{encode_basestring(url)}'
+        label = f'{{"@type":{quoted(url)}'
         if name in wellknown.SPECIAL:
             return f'{label},"value":{text}}}'
         return label + ("}" if text == "{}" else "," + text[1:])
@@ -184,7 +184,7 @@ def scalar_printer(field: FieldDescriptor) -> ToText:
     """How a scalar is written: 64-bit integers as strings, special floats too."""
     kind = field.type
     if kind == F.TYPE_STRING:
-        return encode_basestring
+        return quoted
     if kind == F.TYPE_BYTES:
         return print_bytes
     if kind == F.TYPE_BOOL:
@@ -223,7 +223,7 @@ def _print_float(value: float) -> str:
 
 def _print_struct(message: Any) -> str:
     fields = message.fields
-    return "{" + ",".join(f"{encode_basestring(key)}:{_print_value(fields[key])}" for key in sorted(fields)) + "}"
+    return "{" + ",".join(f"{quoted(key)}:{_print_value(fields[key])}" for key in sorted(fields)) + "}"
 
 
 def _print_list_value(message: Any) -> str:
@@ -233,7 +233,7 @@ def _print_list_value(message: Any) -> str:
 def _print_value(message: Any) -> str:
     kind = message.WhichOneof("kind")
     if kind == "string_value":
-        return encode_basestring(message.string_value)
+        return quoted(message.string_value)
     if kind == "number_value":
         number = message.number_value
         if number - number != 0:

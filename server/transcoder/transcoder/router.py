@@ -135,8 +135,6 @@ class Router(Generic[T]):
         return bool(allowed)
 
     def _search(self, method: str, verb: str, raw: list[str], names: list[str], allowed: set[str]) -> Match[T] | None:
-        if "" in names:  # a trailing or double slash, or a value that is empty
-            return None
         route = _walk(self._root, 0, _Search(method, verb, names, allowed))
         if route is None:
             return None
@@ -147,7 +145,8 @@ def _walk(node: _Node[T], index: int, search: _Search) -> Route[T] | None:
     """Depth first in order of preference; the depth is that of the templates, not of the path."""
     names = search.names
     while index < len(names):
-        first, second = node.literals.get(names[index]), node.star
+        # Only `**` takes an empty segment: a trailing or double slash, or a value that is empty.
+        first, second = node.literals.get(names[index]), node.star if names[index] else None
         index += 1
         if first is None:
             first, second = second, None

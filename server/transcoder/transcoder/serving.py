@@ -3,10 +3,12 @@
 Must not know routing, nor any service.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 import grpc
 
@@ -36,6 +38,7 @@ from .timers import Timers
 
 _WATCH_UNARY_AFTER: Final = 0.02
 """Seconds before a unary call's client is watched: most are answered by then."""
+_RESUMING: Final = ("lastEventId=", "Last-Event-ID=")
 JSON_HEADERS: Final = ((b"content-type", JSON),)
 
 
@@ -52,6 +55,9 @@ class Shared:
     async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
         """Answers with a Status."""
         headers: HeaderList = [*JSON_HEADERS, *_metadata_headers(outcome.metadata, outcome.trailing, trailers=trailers)]
+        seconds = outcome.retry_after_seconds
+        if seconds is not None:
+            headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
         if outcome.code is grpc.StatusCode.UNAUTHENTICATED:
             headers.append((b"www-authenticate", self._challenge(outcome)))
         await answer(send, outcome.status, self.writer.body(outcome), headers, head=head)
@@ -78,6 +84,8 @@ class ServedRequest:
         self._send = send
         self._headers = Headers(scope["headers"])
         self._head = scope["method"] == "HEAD"
+        # As a query parameter: what stands in for EventSource in old browsers cannot set headers.
+        self._last_event_id = ""
 
     async def serve(self) -> None:
         """Runs the call and answers; FaultError where it cannot be run."""
@@ -129,9 +137,14 @@ class ServedRequest:
 
     def _query(self) -> str:
         try:
-            return str(self._scope["query_string"].decode())
+            query = str(self._scope["query_string"].decode())
         except UnicodeDecodeError:
             raise FaultError(FaultKind.INVALID_FIELD, "malformed query: not UTF-8") from None
+        if self._binding.method.sse_resume is None:
+            return query
+        parts = query.split("&")
+        self._last_event_id = next((part for part in parts if part.startswith(_RESUMING)), "").partition("=")[2]
+        return "&".join(part for part in parts if not part.startswith(_RESUMING))
 
     async def _unary(self, request: Any, context: HttpContext, deadline: float | None) -> None:
         method = self._binding.method
@@ -196,8 +209,10 @@ class ServedRequest:
         await self._end_stream(call, framer, result)
 
     async def _end_stream(self, call: StreamCall, framer: Framer, result: Outcome | Fault | None) -> None:
-        if call.started:
-            await call.finish(self._shared.writer.outcome(result) if isinstance(result, Fault) else result)
+        outcome = self._shared.writer.outcome(result) if isinstance(result, Fault) else result
+        unavailable = outcome is not None and outcome.code is grpc.StatusCode.UNAVAILABLE
+        if call.started or (unavailable and framer.tells_unavailable and not self._head):
+            await call.finish(outcome)
         elif result is not None:
             await self._fail(result)
         elif self._head and call.has_message:
@@ -209,7 +224,8 @@ class ServedRequest:
 
     def _resume(self, request: Any) -> None:
         """Gives Last-Event-ID to the request: a reconnecting client's URL still has the older token."""
-        field, value = self._binding.method.sse_resume, self._headers.get(b"last-event-id")
+        field = self._binding.method.sse_resume
+        value = self._headers.get(b"last-event-id") or unquote_plus(self._last_event_id).encode()
         if field is None or not value:
             return
         if any(bound.names == field.names for bound in self._binding.path_fields):

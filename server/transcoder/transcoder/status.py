@@ -6,7 +6,6 @@ Must not know ASGI, nor how the call came to its end.
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from json.encoder import encode_basestring
 from typing import Any, Final
 
 import grpc
@@ -16,6 +15,7 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 
 from .errors import ErrorDetails, Fault
+from .jsontext import quoted
 from .printer import JsonPrinter, print_bytes
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -65,6 +65,15 @@ class Outcome:
         """The HTTP status."""
         return self.http_status or HTTP_STATUS[self.code]
 
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """How long a RetryInfo among the details asks to wait."""
+        for detail in self.details:
+            if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
+                return float(delay.seconds + delay.nanos / 1e9)
+        return None
+
 
 def pack_details(details: Iterable[Message]) -> list[Any]:
     """Messages as Any; what is one already stays as it is."""
@@ -110,7 +119,7 @@ class StatusWriter:
         """The Status as JSON; `details` is there even when it is empty."""
         details = ",".join(self._detail(detail) for detail in outcome.details)
         number = outcome.code.value[0]
-        return f'{{"code":{number},"message":{encode_basestring(outcome.message)},"details":[{details}]}}'
+        return f'{{"code":{number},"message":{quoted(outcome.message)},"details":[{details}]}}'
 
     def body(self, outcome: Outcome) -> bytes:
         """The same as bytes, whatever text the servicer gave."""
@@ -123,4 +132,4 @@ class StatusWriter:
                 return printer.print_any(detail)
             except Exception:  # noqa: BLE001, S112 - the next pool may know the type
                 continue
-        return f'{{"@type":{encode_basestring(detail.type_url)},"value":{print_bytes(detail.value)}}}'
+        return f'{{"@type":{quoted(detail.type_url)},"value":{print_bytes(detail.value)}}}'

@@ -3,6 +3,7 @@
 Must not know ASGI: frames leave as bytes.
 """
 
+import random
 from typing import Any, Final, Protocol
 
 import grpc
@@ -15,7 +16,11 @@ NDJSON: Final = b"application/x-ndjson"
 EVENT_STREAM: Final = b"text/event-stream"
 UNTYPED: Final = b"application/octet-stream"
 HEARTBEAT: Final = b": heartbeat\n\n"
+# nginx passes a stream on as it comes only if told to; with gzip it would wait for a full buffer.
+UNBUFFERED: Final = (b"x-accel-buffering", b"no")
+_LINES: Final = (NDJSON, b"application/ndjson", b"application/jsonl")
 _NOT_IN_ID: Final = ("\n", "\r", "\0")
+_RETRY_MILLISECONDS: Final = (2_000, 5_000)
 
 
 class Framer(Protocol):
@@ -25,6 +30,8 @@ class Framer(Protocol):
     """The HTTP status of a stream that ends with OK before its first message."""
     heartbeat: bytes
     """What keeps a silent connection open; empty for nothing."""
+    tells_unavailable: bool
+    """Whether UNAVAILABLE before the first message is told in a stream of status 200."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of the response, once its first message is known."""
@@ -41,6 +48,7 @@ class Lines:
 
     status_when_empty = 200
     heartbeat = b""
+    tells_unavailable = False
 
     def __init__(self, binding: Binding, writer: StatusWriter, content_type: bytes) -> None:
         self._text = binding.response.to_text
@@ -48,8 +56,8 @@ class Lines:
         self._content_type = content_type
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """JSON, or what the client accepts it as."""
-        return [(b"content-type", self._content_type)]
+        """JSON lines, or what the client accepts them as; no proxy gathers them."""
+        return [(b"content-type", self._content_type), UNBUFFERED]
 
     def frame(self, message: Any) -> bytes:
         """One line."""
@@ -67,31 +75,35 @@ class Events:
 
     status_when_empty = 204
     heartbeat = HEARTBEAT
+    # To an EventSource any status but 200 is an end for good (HTML, 9.2.3): a restart would silence every open page.
+    tells_unavailable = True
 
     def __init__(self, binding: Binding, writer: StatusWriter) -> None:
         self._text = binding.response.to_text
         self._id = binding.method.sse_id
         self._writer = writer
+        # Browsers come back after so many milliseconds: not all at once after a restart.
+        self._retry = f"retry: {random.randint(*_RETRY_MILLISECONDS)}\n"  # noqa: S311 - spreads load, hides nothing
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """An event stream that no cache keeps and no proxy gathers."""
-        return [
-            (b"content-type", EVENT_STREAM),
-            (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),
-        ]
+        """An event stream that no proxy gathers."""
+        return [(b"content-type", EVENT_STREAM), UNBUFFERED]
 
     def frame(self, message: Any) -> bytes:
         """One event; its id is what a reconnecting client sends back."""
         event_id = self._id(message) if self._id is not None else ""
         if not event_id or any(char in event_id for char in _NOT_IN_ID):
-            return f"data: {self._text(message)}\n\n".encode()
-        return f"id: {event_id}\ndata: {self._text(message)}\n\n".encode()
+            return f"{self._once()}data: {self._text(message)}\n\n".encode()
+        return f"{self._once()}id: {event_id}\ndata: {self._text(message)}\n\n".encode()
 
     def end(self, outcome: Outcome | None) -> bytes:
         """The last event, after success too: a client can tell an end from a broken connection."""
         status = self._writer.body(outcome or Outcome(grpc.StatusCode.OK))
-        return b"event: end\ndata: %b\n\n" % status
+        return b"%bevent: end\ndata: %b\n\n" % (self._once().encode(), status)
+
+    def _once(self) -> str:
+        retry, self._retry = self._retry, ""
+        return retry
 
 
 class Raw:
@@ -99,6 +111,7 @@ class Raw:
 
     status_when_empty = 200
     heartbeat = b""
+    tells_unavailable = False
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
@@ -136,10 +149,13 @@ def framer_for(binding: Binding, writer: StatusWriter, headers: Headers) -> Fram
     if binding.response.to_body is not None:
         return Raw(binding)
     accept = accepted(headers)
-    events, json, lines = (accept.get(kind, 0.0) for kind in (EVENT_STREAM, b"application/json", NDJSON))
+    events, json = accept.get(EVENT_STREAM, 0.0), accept.get(b"application/json", 0.0)
+    kind = max(_LINES, key=lambda name: accept.get(name, 0.0))
+    lines = accept.get(kind, 0.0)
     if events and events >= max(json, lines):
         return Events(binding, writer)
-    return Lines(binding, writer, NDJSON if lines > json else b"application/json")
+    # JSON by name only: what parses a body as one value fails on the second line.
+    return Lines(binding, writer, b"application/json" if json and json >= lines else kind)
 
 
 def accepted(headers: Headers) -> dict[bytes, float]:

@@ -25,6 +25,8 @@ class UploadError(Exception):
     """Base of everything a caller is told; ``str()`` is the message, safe to send."""
 
     reason: ClassVar[str] = "INTERNAL"
+    # How long a caller should wait before it asks again, where waiting may help.
+    retry_after_seconds: float | None = None
 
     def __init__(self, message: str, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -141,6 +143,7 @@ class UploadIdle(Stopped):
     """No byte came for too long; the file stays resumable."""
 
     reason = "UPLOAD_IDLE"
+    retry_after_seconds = 1.0
 
     def __init__(self, file_id: str, seconds: float) -> None:
         super().__init__(f"No byte came for {seconds:g} s; the upload can be resumed", {"file_id": file_id})
@@ -150,6 +153,7 @@ class ShuttingDown(Stopped):
     """The server is draining."""
 
     reason = "SHUTTING_DOWN"
+    retry_after_seconds = 1.0
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down; try again on another node or later")

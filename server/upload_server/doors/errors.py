@@ -72,10 +72,10 @@ def _details(error: errors.UploadError) -> list[Message]:
                 description=f"is {found.status.value}",
             )
             details.append(PreconditionFailure(violations=[violation]))
-        case errors.Overloaded(retry_after_seconds=seconds):
-            delay = Duration()
-            delay.FromMilliseconds(int(seconds * 1000))
-            details.append(RetryInfo(retry_delay=delay))
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
+        details.append(RetryInfo(retry_delay=delay))
     return details
 
 

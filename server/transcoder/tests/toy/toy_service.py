@@ -9,9 +9,11 @@ from typing import Any
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from toy import toy_edition_pb2, toy_legacy_pb2, toy_pb2
@@ -208,6 +210,11 @@ class Streams:
             raise ValueError("secret")
         if request.how == "unauthenticated":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you")
+        if request.how == "unavailable":
+            status = Status(code=14, message="draining")
+            status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1, nanos=1)))
+            trailing = (("grpc-status-details-bin", status.SerializeToString()),)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "draining", trailing)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "stopped", (("x-last", "2"),))
 
     async def _end(self, request: toy_pb2.CountRequest, context: HttpContext) -> None:

@@ -6,6 +6,7 @@ the offset and go on, any other 4xx has them stop, and 5xx has them try again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +19,6 @@ from upload_server.domain.errors import (
     FileNotWritable,
     NotInState,
     OffsetMismatch,
-    Overloaded,
     UploadCancelled,
     UploadError,
     WriterReplaced,
@@ -94,8 +94,8 @@ def chunk_mismatch(file_id: str, durable: int) -> Refused:
 def refused(error: UploadError) -> Answer:
     """An error that every door knows."""
     extra: Headers = []
-    if isinstance(error, Overloaded):
-        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after_seconds))))
+    if error.retry_after_seconds is not None:
+        extra.append((b"retry-after", b"%d" % math.ceil(error.retry_after_seconds)))
     status = to_status(error)
     return _error(_http_status(error, status), status, extra)
 
