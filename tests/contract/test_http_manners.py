@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 
@@ -125,3 +126,46 @@ async def test_a_page_of_another_origin_changes_nothing(http: httpx.AsyncClient,
 async def test_on_loopback_the_host_must_be_a_loopback_name(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/v1/files", headers={"host": "rebound.example"})).status_code == 403
     assert (await http.get("/api/v1/files", headers={"host": "localhost"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/files"),
+        ("GET", "/api/v1/files/unknown"),
+        ("GET", "/api/v1/batch/unknown"),
+        ("GET", "/api/v1/audit/events"),
+        ("GET", "/api/v1/watch?file_ids=unknown"),
+        ("GET", "/api/v1/nowhere"),
+        ("DELETE", "/api/v1/files"),
+        ("OPTIONS", "/api/v1/files"),
+        ("POST", "/api/v1/upload/cancel/unknown"),
+        ("POST", INITIATE),
+        ("OPTIONS", "/api/v1/tus"),
+        ("HEAD", "/api/v1/tus/unknown"),
+    ],
+)
+async def test_no_cache_keeps_an_answer(http: httpx.AsyncClient, method: str, path: str) -> None:
+    """A cache may keep what says nothing: after the cancel it would still tell "pending"."""
+    response = await http.request(method, path)
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers.get("x-content-type-options") == "nosniff" or not response.content
+
+
+async def test_streams_pass_proxies_as_they_come(http: httpx.AsyncClient) -> None:
+    for accept in ("*/*", "application/json", "text/event-stream"):
+        async with http.stream("GET", "/api/v1/watch?all=true", headers={"accept": accept}) as response:
+            assert response.headers["cache-control"] == "no-store"
+            assert response.headers["x-accel-buffering"] == "no"
+            assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_no_reason_ends_a_line_of_a_watch(http: httpx.AsyncClient) -> None:
+    file_id = await announce(http)
+    reason = "one\u2028event: end\u2029data: {}\u0085two"
+    await http.post(f"/api/v1/upload/cancel/{file_id}", json={"reason": reason})
+    watch = {"file_ids": file_id, "until_final": "true"}
+    lines = [json.loads(line) for line in (await http.get("/api/v1/watch", params=watch)).text.splitlines()]
+    assert lines[0]["result"]["file"]["cancel_reason"] == reason
+    events = await http.get("/api/v1/watch", params=watch, headers={"accept": "text/event-stream"})
+    assert events.text.splitlines().count("event: end") == 1
