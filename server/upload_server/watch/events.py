@@ -1,4 +1,4 @@
-"""Decides what a watcher may ask for and what it may be told.
+"""Decides what a watcher may ask for, and what its stream may send.
 
 Must not know how either travels.
 """
@@ -36,7 +36,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Bookmarked:
-    """Everything up to ``token`` was sent. ``resynced``: the token asked for could not be honoured."""
+    """The stream has sent everything up to ``token``. ``resynced``: the server could not honour the token asked for."""
 
     token: str
     resynced: bool = False

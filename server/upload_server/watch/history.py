@@ -1,58 +1,109 @@
-"""Decides which changes are kept for all who watch everything, and which of them a newer one has replaced.
+"""Decides which changes are kept for the watchers of ``all``: they share one history, each has its own position in it.
 
-Must not know who reads it, nor how far anybody is: a reader that takes nothing costs nothing here.
+Must not know what a stream makes of a change. A watcher that never reads costs a commit nothing, and keeps nothing.
 """
 
 from __future__ import annotations
 
 from upload_server.watch.events import Changed
+from upload_server.watch.turns import Turns
+from upload_server.watch.watcher import Watcher
 
-# The oldest ones go by so many at once, to move the others seldom.
+# The oldest changes go by so many at once: moving the others for each of them would cost more.
 _FORGOTTEN_AT_ONCE = 256
 
 
 class History:
-    """The changes that were handed out last, by position: the first one ever has 0, the next one 1."""
+    """The newest changes, by position: the first one ever has 0, the next one 1."""
 
     def __init__(self, limit: int) -> None:
         """``limit``: at least so many changes are kept; never twice as many, nor a few hundred more."""
+        # Position of the oldest change that is kept, and the one that the next change will have.
+        self.start = self.end = 0
+        # How many watchers read it, and those of them that wait for the next change: they have taken all there is.
+        self.readers = 0
+        self.resting: set[Watcher] = set()
         self._limit = limit
         self._full = limit + min(limit, _FORGOTTEN_AT_ONCE)
         self._kept: list[Changed] = []
-        self._start = 0
+        # Of each target the position of its newest change.
         self._newest: dict[str, int] = {}
 
-    @property
-    def start(self) -> int:
-        """Position of the oldest change that is kept."""
-        return self._start
-
-    @property
-    def end(self) -> int:
-        """Position that the next change will have."""
-        return self._start + len(self._kept)
-
-    def append(self, changed: Changed) -> None:
-        """Keep one more."""
+    def publish(self, changed: Changed) -> None:
+        """Keep a change, and wake the watchers that rest."""
+        if len(self.resting) == self.readers:
+            # All of them have taken what there was.
+            self._forget(len(self._kept))
         self._newest[changed.key] = self.end
         self._kept.append(changed)
+        self.end += 1
         if len(self._kept) >= self._full:
             self._forget(len(self._kept) - self._limit)
-
-    def clear(self) -> None:
-        """Keep none of them; positions go on."""
-        self._start = self.end
-        self._kept.clear()
-        self._newest.clear()
+        resting, self.resting = self.resting, set()
+        for watcher in resting:
+            watcher.wake()
 
     def at(self, position: int) -> Changed | None:
         """Return the change at a position that is kept; None if there is a newer one of its target."""
-        changed = self._kept[position - self._start]
+        changed = self._kept[position - self.start]
         return changed if self._newest[changed.key] == position else None
 
     def _forget(self, count: int) -> None:
-        for position, changed in enumerate(self._kept[:count], self._start):
+        for position, changed in enumerate(self._kept[:count], self.start):
             if self._newest[changed.key] == position:
                 del self._newest[changed.key]
         del self._kept[:count]
-        self._start += count
+        self.start += count
+
+
+class AllWatcher(Watcher):
+    """A watcher of ``all``."""
+
+    __slots__ = ("_history", "_position")
+
+    def __init__(self, history: History, turns: Turns, *, wants_progress: bool) -> None:
+        super().__init__(turns, wants_progress=wants_progress)
+        self._history = history
+        history.readers += 1
+        # A fresh one has missed everything.
+        self._position = -1
+
+    @property
+    def behind(self) -> bool:
+        """Whether the history has forgotten what comes next."""
+        return self._position < self._history.start
+
+    def begin_to_catch_up(self) -> None:
+        """Leave to the store what the history has so far."""
+        self._position = self._history.end
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the history has something that it has not taken."""
+        return self._position < self._history.end
+
+    def take(self) -> Changed | None:
+        """Take the next change that is the newest of its target."""
+        history = self._history
+        while self._position < history.end:
+            changed = history.at(self._position)
+            self._position += 1
+            if changed is not None:
+                return changed
+        return None
+
+    def offer_progress(self, file_id: str, bytes_received: int) -> None:
+        """Take the newest byte count, unless it is behind: one that never reads would gather ever more files."""
+        if not self.behind:
+            super().offer_progress(file_id, bytes_received)
+
+    async def rest(self, due: float) -> None:
+        """Wait for the next change, progress, or ``due``."""
+        self._history.resting.add(self)
+        await super().rest(due)
+
+    def leave(self) -> None:
+        """End with its stream."""
+        self._history.resting.discard(self)
+        self._history.readers -= 1
+        super().leave()

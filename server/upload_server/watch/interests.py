@@ -1,74 +1,112 @@
-"""Decides whom a change concerns: who watches a file or batch by its id, who a batch's files, who everything.
+"""Decides which watchers a change concerns, and how much is kept for a watcher that names its files and batches.
 
-Must not know what becomes of it.
+Must not know what a stream makes of a change.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import OrderedDict, defaultdict
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 
 from upload_server.domain.states import Batch, File
 from upload_server.store.protocol import Targets
-from upload_server.watch.named import Named
+from upload_server.watch.events import Changed
+from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher
 
 
+class NamedWatcher(Watcher):
+    """A watcher of files and batches by their ids. It keeps, within a bound, the changes that it has not sent."""
+
+    __slots__ = ("_behind", "_limit", "_pending", "targets")
+
+    def __init__(self, targets: Targets, limit: int, turns: Turns, *, wants_progress: bool) -> None:
+        super().__init__(turns, wants_progress=wants_progress)
+        self.targets = targets
+        self._behind = True
+        # Oldest first. (A dict does not give up its first one in constant time.)
+        self._pending: OrderedDict[str, Changed] = OrderedDict()
+        self._limit = limit
+
+    @property
+    def behind(self) -> bool:
+        """Whether it was offered more than it has room for."""
+        return self._behind
+
+    def begin_to_catch_up(self) -> None:
+        """Keep again what it is offered."""
+        self._behind = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it keeps something."""
+        return bool(self._pending)
+
+    def offer(self, changed: Changed) -> None:
+        """Take a change, in place of an older one of the same target. Never waits."""
+        pending, key = self._pending, changed.key
+        if self._behind:
+            # The page that it reads next holds this change too; kept here, it would be sent before older ones.
+            return
+        pending[key] = changed
+        if len(pending) > 1:
+            # The order stays that of the change numbers.
+            pending.move_to_end(key)
+        if len(pending) > self._limit:
+            pending.clear()
+            self._behind = True
+        self.wake()
+
+    def take(self) -> Changed | None:
+        """Take the oldest change that is kept."""
+        return self._pending.popitem(last=False)[1] if self._pending else None
+
+
 class Interests:
-    """The watchers that are open on this node, by what they watch."""
+    """The watchers that are open on this node, by their targets."""
 
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
-        self._of_everything: set[Watcher] = set()
-        self._by_id: defaultdict[str, set[Named]] = defaultdict(set)
-        self._by_batch_files: defaultdict[str, set[Named]] = defaultdict(set)
+        self._of_all: set[Watcher] = set()
+        self._by_id: defaultdict[str, set[NamedWatcher]] = defaultdict(set)
+        self._by_batch_files: defaultdict[str, set[NamedWatcher]] = defaultdict(set)
 
-    @contextmanager
-    def everything(self, watcher: Watcher) -> Iterator[None]:
-        """Count ``watcher`` among those who watch everything."""
+    def add(self, watcher: Watcher) -> None:
+        """Count a watcher in."""
         self.watchers.add(watcher)
-        self._of_everything.add(watcher)
-        try:
-            yield
-        finally:
-            self.watchers.discard(watcher)
-            self._of_everything.discard(watcher)
+        if isinstance(watcher, NamedWatcher):
+            for index, key in self._places(watcher.targets):
+                index[key].add(watcher)
+        else:
+            self._of_all.add(watcher)
 
-    @contextmanager
-    def named(self, watcher: Named, targets: Targets) -> Iterator[None]:
-        """Count ``watcher`` among those who watch what ``targets`` names."""
-        places = self._places(targets)
-        self.watchers.add(watcher)
-        for _, _, group in places:
-            group.add(watcher)
-        try:
-            yield
-        finally:
-            self.watchers.discard(watcher)
-            for index, key, group in places:
-                group.discard(watcher)
-                if not group and index.get(key) is group:
+    def remove(self, watcher: Watcher) -> None:
+        """Count a watcher out."""
+        self.watchers.discard(watcher)
+        self._of_all.discard(watcher)
+        if isinstance(watcher, NamedWatcher):
+            for index, key in self._places(watcher.targets):
+                index[key].discard(watcher)
+                if not index[key]:
                     del index[key]
 
-    def by_name(self, record: File | Batch) -> AbstractSet[Named]:
-        """Return who has named what ``record`` is, or its batch with its files."""
+    def by_name(self, record: File | Batch) -> AbstractSet[NamedWatcher]:
+        """Return the watchers that named a file or batch, or a file's batch with its files."""
         if isinstance(record, Batch):
             return self._by_id.get(record.batch_id, frozenset())
         return self._file_by_name(record.file_id, record.batch_id)
 
     def of_file(self, file_id: str, batch_id: str) -> AbstractSet[Watcher]:
-        """Return whom a file concerns; ``batch_id`` is empty when it is alone."""
-        return self._of_everything | self._file_by_name(file_id, batch_id)
+        """Return the watchers that a file concerns; ``batch_id`` is empty for a file alone."""
+        return self._of_all | self._file_by_name(file_id, batch_id)
 
-    def _file_by_name(self, file_id: str, batch_id: str) -> AbstractSet[Named]:
-        nobody: AbstractSet[Named] = frozenset()
+    def _file_by_name(self, file_id: str, batch_id: str) -> AbstractSet[NamedWatcher]:
+        nobody: AbstractSet[NamedWatcher] = frozenset()
         of_file, of_batch = self._by_id.get(file_id, nobody), self._by_batch_files.get(batch_id, nobody)
         return of_file | of_batch if of_file and of_batch else of_file or of_batch
 
-    def _places(self, targets: Targets) -> list[tuple[defaultdict[str, set[Named]], str, set[Named]]]:
+    def _places(self, targets: Targets) -> list[tuple[defaultdict[str, set[NamedWatcher]], str]]:
         places = [(self._by_id, key) for key in targets.file_ids | targets.batch_ids]
         if targets.include_batch_files:
             places += [(self._by_batch_files, key) for key in targets.batch_ids]
-        return [(index, key, index[key]) for index, key in places]
+        return places

@@ -1,73 +1,79 @@
 """Decides the course of one watch: opening, bookmark, live, behind again, end.
 
-Must not know who else watches.
+Must not know which other watchers there are.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from upload_server.domain.errors import ShuttingDown
+from upload_server.domain.tokens import ResumeToken
 from upload_server.store.protocol import Change, Changes, Store
 from upload_server.watch.events import Bookmarked, Changed, Progressed, WatchEvent, WatchRequest, key_of
+from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher
 
 # Rows read at once.
 PAGE = 500
+# Ends that are remembered; progress comes late by one commit at most.
+_ENDS_KEPT = 10_000
 
 
-class Hub(Protocol):
-    """What a stream asks of its hub."""
+@dataclass(slots=True)
+class Shared:
+    """What all streams of one hub share."""
 
-    @property
-    def store(self) -> Store:
-        """The store that pages are read from."""
+    store: Store
+    # Seconds of silence after which a stream sends a bookmark.
+    bookmark_interval: float
+    # The hub has published every change up to this one.
+    published: int
+    # The server drains: streams have to end.
+    closing: bool = False
+    turns: Turns = field(default_factory=Turns)
+    # Targets whose end a stream has sent. A page may hold an end before the loop hears of its commit, and of progress
+    # that was in the same one: no progress may come after it.
+    ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
-    @property
-    def published(self) -> int:
-        """Everything up to this change was handed out."""
-
-    @property
-    def closing(self) -> bool:
-        """Whether streams have to end."""
-
-    @property
-    def bookmark_interval(self) -> float:
-        """Seconds of silence after which a bookmark is due."""
-
-    def told_end(self, key: str) -> None:
-        """Take note that a stream tells the end of ``key``: no progress may come after it."""
-
-    async def turn(self) -> None:
-        """Wait until a stream may go on: calls come in between."""
-
-    def joined(self, request: WatchRequest) -> AbstractContextManager[Watcher]:
-        """Hand changes to a watcher, as long as the block runs."""
+    def note_end(self, key: str) -> None:
+        """Remember that a stream sends the end of ``key``."""
+        self.ended[key] = None
+        if len(self.ended) > _ENDS_KEPT:
+            self.ended.popitem(last=False)
 
     def changed(self, change: Change) -> Changed:
         """Return ``change`` with its token."""
+        record = change.record
+        return Changed(change, self.token(change.no), key_of(record), record.status.final)
 
     def token(self, no: int) -> str:
         """Return the token that resumes after change ``no``."""
+        return ResumeToken(self.store.store_id, no).encode()
 
 
 class Stream:
     """The course of one watch: opening, bookmark, live, behind again, end."""
 
-    def __init__(self, hub: Hub, request: WatchRequest, owner: str) -> None:
-        self._hub = hub
+    def __init__(
+        self, shared: Shared, joined: AbstractContextManager[Watcher], request: WatchRequest, owner: str
+    ) -> None:
+        """``joined``: as long as it is entered, the hub offers changes to the watcher that it gives."""
+        self._shared = shared
+        self._joined = joined
         self._request = request
         self._owner = owner
         self._cursor = 0
-        # The token asked for could not be honoured.
+        # The server could not honour the token asked for.
         self._resynced = False
         # Named targets whose final state is still to be sent; only for until_final.
         self._awaited: set[str] = set()
-        # When something was last said, and when progress last ticked; the loop's time.
-        self._spoke = self._progressed = 0.0
+        # When it last sent something, and when progress last ticked; the loop's time.
+        self._sent_at = self._ticked_at = 0.0
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """Yield the whole course; raises as ``WatchHub.watch``.
@@ -75,22 +81,22 @@ class Stream:
         One generator from the hub to the door, and one name for whatever it yields: while a thousand streams rest, none
         of them keeps what it has sent.
         """
-        if self._hub.closing:
+        if self._shared.closing:
             raise ShuttingDown
         event: WatchEvent | None
-        # Joined before the first read: what is committed after that read's snapshot is handed over, so nothing falls
+        # Joined before the first read: the hub offers what is committed after that read's snapshot, so nothing falls
         # between the two.
-        with self._hub.joined(self._request) as watcher:
-            skip_final_upto = self._open(await self._hub.store.check_targets(self._request.targets, self._owner))
+        with self._joined as watcher:
+            skip_final_upto = self._open(await self._shared.store.check_targets(self._request.targets, self._owner))
             if self._over:
                 return
             async for event in self._catch_up(watcher, skip_final_upto):
                 yield event
-            event = Bookmarked(self._hub.token(self._cursor), self._resynced)
+            event = Bookmarked(self._shared.token(self._cursor), self._resynced)
             yield event
-            self._spoke = self._progressed = asyncio.get_running_loop().time()
+            self._sent_at = self._ticked_at = asyncio.get_running_loop().time()
             while not self._over:
-                if self._hub.closing:
+                if self._shared.closing:
                     raise ShuttingDown
                 if watcher.behind:
                     async for event in self._catch_up(watcher):
@@ -103,17 +109,17 @@ class Stream:
                 else:
                     yield event
                     if watcher.has_more:
-                        await self._hub.turn()
+                        await self._shared.turns.wait()
 
     @property
     def _over(self) -> bool:
         return self._request.until_final and not self._awaited
 
     def _open(self, opening: Changes) -> int:
-        """Set the cursor and what is awaited; returns up to which change final states are left out."""
+        """Set the cursor and what is awaited; returns up to which change the stream leaves out final states."""
         token = self._request.resume
         if token is not None:
-            self._resynced = token.store_id != self._hub.store.store_id or token.no > opening.last_change
+            self._resynced = token.store_id != self._shared.store.store_id or token.no > opening.last_change
             self._cursor = 0 if self._resynced else token.no
         if self._request.until_final:
             self._awaited = {
@@ -127,60 +133,60 @@ class Stream:
         watcher.begin_to_catch_up()
         complete = False
         while not complete:
-            page = await self._hub.store.read_changes(
+            page = await self._shared.store.read_changes(
                 self._request.targets, self._owner, self._cursor, PAGE, skip_final_upto
             )
             for change in page.changes:
-                await self._hub.turn()
-                if self._hub.closing:
+                await self._shared.turns.wait()
+                if self._shared.closing:
                     raise ShuttingDown
-                yield self._told(watcher, self._hub.changed(change))
+                yield self._note_sent(watcher, self._shared.changed(change))
             complete = page.complete
             if complete:
                 self._cursor = page.last_change
-        self._spoke = asyncio.get_running_loop().time()
+        self._sent_at = asyncio.get_running_loop().time()
 
     def _next(self, watcher: Watcher) -> WatchEvent | None:
-        """Return what is to be sent now. Changes go first: progress that never ends must not hold up a cancel."""
+        """Return what to send now. Changes go first: progress that never ends must not hold up a cancel."""
         now = asyncio.get_running_loop().time()
         event = self._next_change(watcher) or self._next_progress(watcher, now) or self._next_bookmark(now)
         if event is not None:
-            self._spoke = now
+            self._sent_at = now
         return event
 
     def _next_change(self, watcher: Watcher) -> Changed | None:
         while (changed := watcher.take()) is not None:
-            # Else a page has covered it meanwhile.
+            # Else the stream has sent it from a page meanwhile.
             if changed.change.no > self._cursor:
-                return self._told(watcher, changed)
+                return self._note_sent(watcher, changed)
         return None
 
-    def _told(self, watcher: Watcher, changed: Changed) -> Changed:
+    def _note_sent(self, watcher: Watcher, changed: Changed) -> Changed:
         self._cursor = changed.change.no
         if changed.final:
             self._awaited.discard(changed.key)
-            # A page can be ahead of the tail: no progress after the end.
-            watcher.settle(changed.key)
+            # A page can be ahead of the hub: no progress after the end.
+            watcher.forget_progress(changed.key)
             if watcher.wants_progress:
-                self._hub.told_end(changed.key)
+                self._shared.note_end(changed.key)
         return changed
 
     def _next_progress(self, watcher: Watcher, now: float) -> Progressed | None:
         if not watcher.ticked:
-            if not watcher.progress or now - self._progressed < self._request.progress_interval:
+            if not watcher.progress or now - self._ticked_at < self._request.progress_interval:
                 return None
-            self._progressed = now
+            self._ticked_at = now
             watcher.tick()
         file_id, bytes_received = watcher.ticked.popitem()
-        return Progressed(file_id, bytes_received, self._hub.token(self._cursor))
+        return Progressed(file_id, bytes_received, self._shared.token(self._cursor))
 
     def _next_bookmark(self, now: float) -> Bookmarked | None:
-        if now - self._spoke < self._hub.bookmark_interval:
+        if now - self._sent_at < self._shared.bookmark_interval:
             return None
-        self._cursor = max(self._cursor, self._hub.published)
-        return Bookmarked(self._hub.token(self._cursor))
+        self._cursor = max(self._cursor, self._shared.published)
+        return Bookmarked(self._shared.token(self._cursor))
 
     def _due(self, watcher: Watcher) -> float:
-        """Return when there will be something to say even if nothing happens."""
-        due = self._spoke + self._hub.bookmark_interval
-        return min(due, self._progressed + self._request.progress_interval) if watcher.progress else due
+        """Return when there will be something to send even if nothing happens."""
+        due = self._sent_at + self._shared.bookmark_interval
+        return min(due, self._ticked_at + self._request.progress_interval) if watcher.progress else due

@@ -20,8 +20,8 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._counting = False
 
-    async def mine(self) -> None:
-        """Wait until it is this stream's turn; mostly it is at once."""
+    async def wait(self) -> None:
+        """Wait until the calling stream has its turn; mostly it has it at once."""
         if self._left and not self._waiting:
             self._take()
             return
@@ -29,15 +29,15 @@ class Turns:
         self._waiting.append(waiter)
         await waiter
 
-    def give(self, waiter: asyncio.Future[None]) -> None:
-        """End a stream's rest when it is its turn."""
+    def end_rest(self, rest: asyncio.Future[None]) -> None:
+        """Set ``rest``, which its stream awaits, when the stream has its turn."""
         if self._left and not self._waiting:
-            self._go_on(waiter)
+            self._go_on(rest)
         else:
-            self._waiting.append(waiter)
+            self._waiting.append(rest)
 
     def _go_on(self, waiter: asyncio.Future[None]) -> None:
-        # Its stream may have been left meanwhile.
+        # The client may have left its stream meanwhile.
         if not waiter.done():
             self._take()
             waiter.set_result(None)

@@ -1,6 +1,6 @@
-"""Decides what every watcher has, whatever it watches: its progress, and its rest until there is more to say.
+"""Decides what every watcher has, whatever its targets: its progress, and its rest until there is more to send.
 
-Must not know who hands it over, nor what a stream makes of it.
+Must not know who offers it changes, nor what a stream makes of them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from upload_server.watch.turns import Turns
 class Watcher(ABC):
     """One stream's place: which changes it has not sent yet, its progress, and its rest until there is more.
 
-    One change wakes thousands of them: nothing here may cost more than it must.
+    One change wakes thousands of watchers: nothing here may cost more than it must.
     """
 
-    __slots__ = ("_alarm", "_resting", "_turns", "progress", "ticked", "wants_progress")
+    __slots__ = ("_alarm", "_rest", "_turns", "progress", "ticked", "wants_progress")
 
     def __init__(self, turns: Turns, *, wants_progress: bool) -> None:
         self.wants_progress = wants_progress
@@ -26,7 +26,7 @@ class Watcher(ABC):
         self.progress: dict[str, int] = {}
         self.ticked: dict[str, int] = {}
         self._turns = turns
-        self._resting: asyncio.Future[None] | None = None
+        self._rest: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -36,7 +36,7 @@ class Watcher(ABC):
 
     @abstractmethod
     def begin_to_catch_up(self) -> None:
-        """From now on changes are kept for it; those before are left to what it reads after this."""
+        """Keep changes from now on; those before are left to what its stream reads after this."""
 
     @property
     @abstractmethod
@@ -48,43 +48,43 @@ class Watcher(ABC):
         """Take out the oldest change that is the newest of its target; None: there is none."""
 
     def offer_progress(self, file_id: str, bytes_received: int) -> None:
-        """Take the newest byte count; it is sent with the next tick."""
+        """Take the newest byte count; the stream sends it with the next tick."""
         if not self.progress:
-            # The stream may be resting until its next bookmark: let it set its alarm anew.
+            # The stream may rest until its next bookmark: let it set its alarm anew.
             self.wake()
         self.progress[file_id] = bytes_received
 
-    def settle(self, key: str) -> None:
-        """Forget the progress of what is final."""
+    def forget_progress(self, key: str) -> None:
+        """Forget the progress of a file that is final."""
         if self.wants_progress:
             self.progress.pop(key, None)
             self.ticked.pop(key, None)
 
     def tick(self) -> None:
-        """Have what there is of progress sent; what comes later waits for the next tick."""
+        """Have the stream send what there is of progress; what comes later waits for the next tick."""
         self.ticked, self.progress = self.progress, {}
 
     def wake(self) -> None:
-        """End the rest, if it rests, when it is its turn."""
-        if self._resting is not None:
-            resting, self._resting = self._resting, None
-            self._turns.give(resting)
+        """End the rest, if it rests, when its stream has its turn."""
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
+            self._turns.end_rest(rest)
 
     async def rest(self, due: float) -> None:
-        """Wait to be woken, or for the loop's time ``due``; may end early.
+        """Wait for ``wake``, or for the loop's time ``due``; may end early.
 
-        The alarm stays set when something else ends the rest: what mostly moves it is that something was said, and
-        then it need not be set before it has rung.
+        The alarm is left running: traffic usually pushes it back, and re-arming it every time would cost more than one
+        early wake-up.
         """
         loop = asyncio.get_running_loop()
         if self._alarm is None or self._alarm.when() > due:
             self._silence()
             self._alarm = loop.call_at(due, self._ring)
-        self._resting = loop.create_future()
-        await self._resting
+        self._rest = loop.create_future()
+        await self._rest
 
     def leave(self) -> None:
-        """Its stream is over."""
+        """End with its stream."""
         self._silence()
 
     def _silence(self) -> None:

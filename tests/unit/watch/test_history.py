@@ -1,4 +1,4 @@
-"""What is kept for all who watch everything."""
+"""What the history keeps for the watchers of `all`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from upload_server.domain.states import Batch, BatchStatus
 from upload_server.store.protocol import Change
 from upload_server.watch import Changed
-from upload_server.watch.everything import Everything, Reader
-from upload_server.watch.history import History
+from upload_server.watch.history import AllWatcher, History
 from upload_server.watch.turns import Turns
 
 
@@ -23,18 +22,20 @@ def changed(number: int) -> Changed:
 @pytest.mark.parametrize("limit", [1, 5, 1000])
 def test_little_more_is_kept_than_was_asked_for(limit: int) -> None:
     history = History(limit)
+    # It never takes anything: else nothing would be kept.
+    AllWatcher(history, Turns(), wants_progress=False)
     most = 0
     for number in range(limit * 3):
-        history.append(changed(number))
+        history.publish(changed(number))
         most = max(most, history.end - history.start)
     assert limit <= most < min(limit * 2 + 1, limit + 300)
 
 
-def test_of_files_without_end_little_progress_is_kept_for_who_never_reads() -> None:
-    everything = Everything(5)
-    reader = Reader(everything, Turns(), wants_progress=True)
-    reader.begin_to_catch_up()
+def test_of_files_without_end_little_progress_is_kept_for_a_watcher_that_never_reads() -> None:
+    history = History(5)
+    watcher = AllWatcher(history, Turns(), wants_progress=True)
+    watcher.begin_to_catch_up()
     for number in range(100):
-        reader.offer_progress(f"file {number}", 1)
-        everything.publish(changed(number))
-    assert 5 <= len(reader.progress) <= 10
+        watcher.offer_progress(f"file {number}", 1)
+        history.publish(changed(number))
+    assert 5 <= len(watcher.progress) <= 10

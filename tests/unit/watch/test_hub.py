@@ -183,7 +183,7 @@ async def test_others_get_their_turn_while_much_is_handed_out(store: Store) -> N
         batch_id = (await store.get_file(file_ids[0], "")).batch_id
         cancelling = asyncio.create_task(store.cancel_batch(batch_id, command("CancelBatch")))
         await anext(streams[0])
-        turns = await turns_until(lambda: hub.published >= store.last_change)
+        turns = await turns_until(lambda: hub._shared.published >= store.last_change)
         await cancelling
         for events in streams:
             await events.aclose()

@@ -6,7 +6,7 @@ from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change
 from upload_server import service
 from upload_server.store.sqlite import cancelling
-from upload_server.watch import everything, hub, named
+from upload_server.watch import history, hub, interests, stream
 
 
 @mutant
@@ -33,22 +33,23 @@ def event_lost() -> None:
 @mutant
 def slow_watcher_loses_final_states() -> None:
     """A watcher that is handed more than it takes forgets it, and does not read it again."""
-    change(named, "Named.offer", ("        self._behind = True\n", ""))
-    start = "self._everything.history.start"
-    change(everything, "Reader.behind", (start, "0"))
-    change(everything, "Reader.take", ("while self", f"self._position = max(self._position, {start})\n    while self"))
+    change(interests, "NamedWatcher.offer", ("        self._behind = True\n", ""))
+    start = "self._history.start"
+    change(history, "AllWatcher.behind", (start, "0"))
+    skip = f"self._position = max(self._position, {start})\n    "
+    change(history, "AllWatcher.take", ("while self", skip + "while self"))
 
 
 @mutant
 def resume_token_too_low() -> None:
     """A token is one behind: what was sent comes again."""
-    change(hub, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, max(0, no - 1))"))
+    change(stream, "Shared.token", ("(self.store.store_id, no)", "(self.store.store_id, max(0, no - 1))"))
 
 
 @mutant
 def resume_token_too_high() -> None:
     """A token is one ahead: a change is passed over after a break."""
-    change(hub, "WatchHub.token", ("(self._store.store_id, no)", "(self._store.store_id, no + 1)"))
+    change(stream, "Shared.token", ("(self.store.store_id, no)", "(self.store.store_id, no + 1)"))
 
 
 @mutant
