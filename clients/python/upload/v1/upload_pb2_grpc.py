@@ -28,12 +28,12 @@ if _version_not_supported:
 class UploadServiceStub:
     """Takes uploads, reports on them and cancels them.
 
-    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason` is
-    one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
-    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED, with
-    a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL, nothing was
-    changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an `incident` id that
-    the server's log has too).
+    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason`
+    is one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
+    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
+    with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
+    nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
+    `incident` id that the server's log has too).
     """
 
     def __init__(self, channel):
@@ -97,16 +97,16 @@ class UploadServiceStub:
 class UploadServiceServicer:
     """Takes uploads, reports on them and cancels them.
 
-    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason` is
-    one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
-    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED, with
-    a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL, nothing was
-    changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an `incident` id that
-    the server's log has too).
+    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason`
+    is one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
+    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
+    with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
+    nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
+    `incident` id that the server's log has too).
     """
 
     def InitiateUpload(self, request, context):
-        """Announces one file. It starts `pending`; its bytes follow by `UploadFile`, a WebSocket or tus.
+        """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
         Errors: `REQUEST_ID_REUSED`.
         """
@@ -115,7 +115,7 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InitiateBatch(self, request, context):
-        """Announces 1 to 10,000 files that belong together. Membership never changes afterwards.
+        """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
         Errors: `REQUEST_ID_REUSED`.
         """
@@ -126,9 +126,10 @@ class UploadServiceServicer:
     def UploadFile(self, request_iterator, context):
         """Sends the bytes of one file: one `header`, then `data`, then one `commit`.
 
-        The end of the stream without a `commit` never completes a file: it stays `uploading` and can be resumed at its
-        `bytes_received`. A new stream on the same file takes over at once. When the file is cancelled under way the server
-        sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED / `UPLOAD_CANCELLED`.
+        The end of the stream without a `commit` never completes a file: the file stays `uploading`, and a sender can
+        resume it at its `bytes_received`. A new stream on the same file takes over at once. When a cancel takes the file,
+        the server sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED /
+        `UPLOAD_CANCELLED`.
 
         Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
         `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
@@ -165,8 +166,8 @@ class UploadServiceServicer:
     def CancelFile(self, request, context):
         """Cancels a file that is `pending` or `uploading`.
 
-        Once this has answered OK the change is on disk, no byte of the file is accepted any more on any node, a stream still
-        sending hears `stopped`, and what was stored is deleted, also if the process dies in between.
+        When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
+        and the server deletes the stored bytes, also if the process dies in between.
 
         Errors: `FILE_NOT_FOUND`; `FILE_NOT_CANCELLABLE` when the file is `completed`, `failed` or `cancelled` (unless this
         `request_id` cancelled it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -178,8 +179,8 @@ class UploadServiceServicer:
     def CancelBatch(self, request, context):
         """Cancels a batch and, in the same transaction, every file of it that is not yet final.
 
-        Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless this
-        `request_id` cancelled it); `REQUEST_ID_REUSED`.
+        Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless
+        this `request_id` cancelled it); `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,9 +189,9 @@ class UploadServiceServicer:
     def WatchStatus(self, request, context):
         """Streams the current state of the targets, one `bookmark`, then every change.
 
-        `revision` of one target strictly grows along a stream and its resumptions. Every final state is delivered; states
-        between may be merged into the newest for a slow reader. A `bookmark` comes at least every 15 s of silence. On shutdown
-        the stream ends with UNAVAILABLE and can be resumed by `resume_token` on another node or later.
+        `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
+        slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
+        shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
 
         Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
         """
@@ -269,12 +270,12 @@ def add_UploadServiceServicer_to_server(servicer, server):
 class UploadService:
     """Takes uploads, reports on them and cancels them.
 
-    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason` is
-    one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
-    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED, with
-    a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL, nothing was
-    changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an `incident` id that
-    the server's log has too).
+    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason`
+    is one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
+    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
+    with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
+    nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
+    `incident` id that the server's log has too).
     """
 
     @staticmethod

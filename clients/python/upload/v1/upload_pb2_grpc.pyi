@@ -3,8 +3,8 @@
 isort:skip_file
 The upload service: takes file uploads and cancels them for certain.
 
-A cancelled upload never becomes anything else, its bytes stop and are removed, and everyone watching hears of it:
-on every node, through any crash.
+A cancelled upload never becomes anything else, its bytes stop and are removed, and every watcher hears of it: on
+every node, through any crash.
 """
 
 from collections import abc as _abc
@@ -33,12 +33,12 @@ GRPC_VERSION: str
 class UploadServiceStub:
     """Takes uploads, reports on them and cancels them.
 
-    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason` is
-    one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
-    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED, with
-    a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL, nothing was
-    changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an `incident` id that
-    the server's log has too).
+    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason`
+    is one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
+    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
+    with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
+    nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
+    `incident` id that the server's log has too).
     """
 
     @_typing.overload
@@ -46,21 +46,22 @@ class UploadServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UploadServiceAsyncStub: ...
     InitiateUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.InitiateUploadRequest, _upload_pb2.InitiateUploadResponse]
-    """Announces one file. It starts `pending`; its bytes follow by `UploadFile`, a WebSocket or tus.
+    """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
     Errors: `REQUEST_ID_REUSED`.
     """
     InitiateBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.InitiateBatchRequest, _upload_pb2.InitiateBatchResponse]
-    """Announces 1 to 10,000 files that belong together. Membership never changes afterwards.
+    """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
     Errors: `REQUEST_ID_REUSED`.
     """
     UploadFile: _grpc.StreamStreamMultiCallable[_upload_pb2.UploadFileRequest, _upload_pb2.UploadFileResponse]
     """Sends the bytes of one file: one `header`, then `data`, then one `commit`.
 
-    The end of the stream without a `commit` never completes a file: it stays `uploading` and can be resumed at its
-    `bytes_received`. A new stream on the same file takes over at once. When the file is cancelled under way the server
-    sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED / `UPLOAD_CANCELLED`.
+    The end of the stream without a `commit` never completes a file: the file stays `uploading`, and a sender can
+    resume it at its `bytes_received`. A new stream on the same file takes over at once. When a cancel takes the file,
+    the server sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED /
+    `UPLOAD_CANCELLED`.
 
     Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
     `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
@@ -80,8 +81,8 @@ class UploadServiceStub:
     CancelFile: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CancelFileRequest, _upload_pb2.CancelFileResponse]
     """Cancels a file that is `pending` or `uploading`.
 
-    Once this has answered OK the change is on disk, no byte of the file is accepted any more on any node, a stream still
-    sending hears `stopped`, and what was stored is deleted, also if the process dies in between.
+    When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
+    and the server deletes the stored bytes, also if the process dies in between.
 
     Errors: `FILE_NOT_FOUND`; `FILE_NOT_CANCELLABLE` when the file is `completed`, `failed` or `cancelled` (unless this
     `request_id` cancelled it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -89,15 +90,15 @@ class UploadServiceStub:
     CancelBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CancelBatchRequest, _upload_pb2.CancelBatchResponse]
     """Cancels a batch and, in the same transaction, every file of it that is not yet final.
 
-    Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless this
-    `request_id` cancelled it); `REQUEST_ID_REUSED`.
+    Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless
+    this `request_id` cancelled it); `REQUEST_ID_REUSED`.
     """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_upload_pb2.WatchStatusRequest, _upload_pb2.WatchStatusResponse]
     """Streams the current state of the targets, one `bookmark`, then every change.
 
-    `revision` of one target strictly grows along a stream and its resumptions. Every final state is delivered; states
-    between may be merged into the newest for a slow reader. A `bookmark` comes at least every 15 s of silence. On shutdown
-    the stream ends with UNAVAILABLE and can be resumed by `resume_token` on another node or later.
+    `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
+    slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
+    shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
 
     Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
     """
@@ -108,31 +109,32 @@ class UploadServiceStub:
 class UploadServiceAsyncStub(UploadServiceStub):
     """Takes uploads, reports on them and cancels them.
 
-    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason` is
-    one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
-    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED, with
-    a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL, nothing was
-    changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an `incident` id that
-    the server's log has too).
+    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason`
+    is one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
+    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
+    with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
+    nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
+    `incident` id that the server's log has too).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     InitiateUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.InitiateUploadRequest, _upload_pb2.InitiateUploadResponse]  # type: ignore[assignment]
-    """Announces one file. It starts `pending`; its bytes follow by `UploadFile`, a WebSocket or tus.
+    """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
     Errors: `REQUEST_ID_REUSED`.
     """
     InitiateBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.InitiateBatchRequest, _upload_pb2.InitiateBatchResponse]  # type: ignore[assignment]
-    """Announces 1 to 10,000 files that belong together. Membership never changes afterwards.
+    """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
     Errors: `REQUEST_ID_REUSED`.
     """
     UploadFile: _aio.StreamStreamMultiCallable[_upload_pb2.UploadFileRequest, _upload_pb2.UploadFileResponse]  # type: ignore[assignment]
     """Sends the bytes of one file: one `header`, then `data`, then one `commit`.
 
-    The end of the stream without a `commit` never completes a file: it stays `uploading` and can be resumed at its
-    `bytes_received`. A new stream on the same file takes over at once. When the file is cancelled under way the server
-    sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED / `UPLOAD_CANCELLED`.
+    The end of the stream without a `commit` never completes a file: the file stays `uploading`, and a sender can
+    resume it at its `bytes_received`. A new stream on the same file takes over at once. When a cancel takes the file,
+    the server sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED /
+    `UPLOAD_CANCELLED`.
 
     Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
     `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
@@ -152,8 +154,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     CancelFile: _aio.UnaryUnaryMultiCallable[_upload_pb2.CancelFileRequest, _upload_pb2.CancelFileResponse]  # type: ignore[assignment]
     """Cancels a file that is `pending` or `uploading`.
 
-    Once this has answered OK the change is on disk, no byte of the file is accepted any more on any node, a stream still
-    sending hears `stopped`, and what was stored is deleted, also if the process dies in between.
+    When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
+    and the server deletes the stored bytes, also if the process dies in between.
 
     Errors: `FILE_NOT_FOUND`; `FILE_NOT_CANCELLABLE` when the file is `completed`, `failed` or `cancelled` (unless this
     `request_id` cancelled it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -161,15 +163,15 @@ class UploadServiceAsyncStub(UploadServiceStub):
     CancelBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.CancelBatchRequest, _upload_pb2.CancelBatchResponse]  # type: ignore[assignment]
     """Cancels a batch and, in the same transaction, every file of it that is not yet final.
 
-    Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless this
-    `request_id` cancelled it); `REQUEST_ID_REUSED`.
+    Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless
+    this `request_id` cancelled it); `REQUEST_ID_REUSED`.
     """
     WatchStatus: _aio.UnaryStreamMultiCallable[_upload_pb2.WatchStatusRequest, _upload_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """Streams the current state of the targets, one `bookmark`, then every change.
 
-    `revision` of one target strictly grows along a stream and its resumptions. Every final state is delivered; states
-    between may be merged into the newest for a slow reader. A `bookmark` comes at least every 15 s of silence. On shutdown
-    the stream ends with UNAVAILABLE and can be resumed by `resume_token` on another node or later.
+    `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
+    slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
+    shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
 
     Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
     """
@@ -179,12 +181,12 @@ class UploadServiceAsyncStub(UploadServiceStub):
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes uploads, reports on them and cancels them.
 
-    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason` is
-    one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
-    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED, with
-    a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL, nothing was
-    changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an `incident` id that
-    the server's log has too).
+    Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose `domain` is `upload.v1` and whose `reason`
+    is one of the UPPER_SNAKE words named at the methods. Besides those, any method can fail with `INVALID_FIELD`
+    (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
+    with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
+    nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
+    `incident` id that the server's log has too).
     """
 
     @_abc_1.abstractmethod
@@ -193,7 +195,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.InitiateUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.InitiateUploadResponse, _abc.Awaitable[_upload_pb2.InitiateUploadResponse]]:
-        """Announces one file. It starts `pending`; its bytes follow by `UploadFile`, a WebSocket or tus.
+        """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
         Errors: `REQUEST_ID_REUSED`.
         """
@@ -204,7 +206,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.InitiateBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.InitiateBatchResponse, _abc.Awaitable[_upload_pb2.InitiateBatchResponse]]:
-        """Announces 1 to 10,000 files that belong together. Membership never changes afterwards.
+        """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
         Errors: `REQUEST_ID_REUSED`.
         """
@@ -217,9 +219,10 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_upload_pb2.UploadFileResponse], _abc.AsyncIterator[_upload_pb2.UploadFileResponse]]:
         """Sends the bytes of one file: one `header`, then `data`, then one `commit`.
 
-        The end of the stream without a `commit` never completes a file: it stays `uploading` and can be resumed at its
-        `bytes_received`. A new stream on the same file takes over at once. When the file is cancelled under way the server
-        sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED / `UPLOAD_CANCELLED`.
+        The end of the stream without a `commit` never completes a file: the file stays `uploading`, and a sender can
+        resume it at its `bytes_received`. A new stream on the same file takes over at once. When a cancel takes the file,
+        the server sends `stopped`, reads on for a moment so that the sender can hear it, then ends with ABORTED /
+        `UPLOAD_CANCELLED`.
 
         Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
         `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
@@ -263,8 +266,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_pb2.CancelFileResponse, _abc.Awaitable[_upload_pb2.CancelFileResponse]]:
         """Cancels a file that is `pending` or `uploading`.
 
-        Once this has answered OK the change is on disk, no byte of the file is accepted any more on any node, a stream still
-        sending hears `stopped`, and what was stored is deleted, also if the process dies in between.
+        When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
+        and the server deletes the stored bytes, also if the process dies in between.
 
         Errors: `FILE_NOT_FOUND`; `FILE_NOT_CANCELLABLE` when the file is `completed`, `failed` or `cancelled` (unless this
         `request_id` cancelled it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -278,8 +281,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_pb2.CancelBatchResponse, _abc.Awaitable[_upload_pb2.CancelBatchResponse]]:
         """Cancels a batch and, in the same transaction, every file of it that is not yet final.
 
-        Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless this
-        `request_id` cancelled it); `REQUEST_ID_REUSED`.
+        Errors: `BATCH_NOT_FOUND`; `BATCH_NOT_CANCELLABLE` when the batch is `completed`, `failed` or `cancelled` (unless
+        this `request_id` cancelled it); `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod
@@ -290,9 +293,9 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_upload_pb2.WatchStatusResponse], _abc.AsyncIterator[_upload_pb2.WatchStatusResponse]]:
         """Streams the current state of the targets, one `bookmark`, then every change.
 
-        `revision` of one target strictly grows along a stream and its resumptions. Every final state is delivered; states
-        between may be merged into the newest for a slow reader. A `bookmark` comes at least every 15 s of silence. On shutdown
-        the stream ends with UNAVAILABLE and can be resumed by `resume_token` on another node or later.
+        `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
+        slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
+        shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
 
         Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
         """
