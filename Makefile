@@ -9,6 +9,9 @@ SERVICE := $(VENV)/.service
 STAMP := $(VENV)/.installed
 DEPENDENCIES := pyproject.toml clients/python/pyproject.toml server/transcoder/pyproject.toml constraints.txt tools/setup.sh
 ARGS ?=
+# Files that differ from main, or from the commit that BASE names, untracked ones too.
+BASE ?= main
+CHANGED = { git diff --name-only $$(git merge-base HEAD $(BASE)); git ls-files -o --exclude-standard; }
 
 .PHONY: help
 help: ## List these commands
@@ -37,6 +40,10 @@ demo: $(SERVICE) ## Fill the running service with uploads and cancels (ARGS="--s
 .PHONY: test
 test: setup ## Run the tests (one: make test ARGS="-k cancel")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+.PHONY: test-fast
+test-fast: setup ## Run what a change of a few files needs, under a minute (against main, or BASE=COMMIT)
+	@$(BIN)/pytest -n auto --dist worksteal $$($(CHANGED) | $(BIN)/python -m tools.fast_tests) $(ARGS)
 
 .PHONY: prove
 prove: setup ## Run all that the promises are proved by, print figures (ARGS="--minutes 30 --seed 7"; docs/reliability.md)
