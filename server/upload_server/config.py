@@ -174,7 +174,9 @@ class Config:
     )
     allowed_origins: tuple[Origin, ...] = _option((), "comma-separated origins whose pages may call", parse_origins)
     allowed_hosts: tuple[str, ...] = _option(
-        (), "comma-separated Host names accepted besides loopback names when bound to loopback", parse_hosts
+        (),
+        "comma-separated Host names accepted besides loopback names; beyond loopback none means any",
+        parse_hosts,
     )
     reflection: bool | None = _option(
         None, "gRPC reflection: true, false or auto (on when bound to loopback)", _optional_bool

@@ -17,6 +17,8 @@ from upload_server.domain.errors import FieldViolation, InvalidField
 _RESUME = struct.Struct(">16sQ")
 _PAGE = struct.Struct(">IQ")
 _CHECK = struct.Struct(">I")
+# Row ids and change numbers have 63 bits; a database refuses more as an error of its own.
+_LAST_CURSOR = 2**63 - 1
 
 
 def _seal(kind: bytes, body: bytes) -> str:
@@ -63,6 +65,8 @@ def decode_page_token(text: str, query: str) -> int:
     if not text:
         return 0
     made_for, cursor = _PAGE.unpack(_unseal("page_token", b"page", text, _PAGE.size))
+    if cursor > _LAST_CURSOR:
+        raise InvalidField([FieldViolation("page_token", "is not a token of this service")])
     if made_for != zlib.crc32(query.encode()):
         raise InvalidField([FieldViolation("page_token", "belongs to a query with other filters")])
     return int(cursor)

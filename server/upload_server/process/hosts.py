@@ -16,7 +16,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SAME_AS: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _LAST_PORT: Final = 65535
 # Host = uri-host [":" port]; what the name means is judged afterwards.
-_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?P<port>:[0-9]{0,5})?")
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._~-]+)(?P<port>:[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,16 @@ def is_loopback_name(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=256)
+def is_address(host: str) -> bool:
+    """Whether a host (no port; IPv6 in brackets) is an IP address: no DNS can make it mean another machine."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _split_host(text: str) -> tuple[str, int | None]:

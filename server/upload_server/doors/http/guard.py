@@ -26,14 +26,15 @@ from upload_server.doors.http.asgi import (
     status_body,
     status_of,
 )
-from upload_server.process.hosts import Origin, host_name, is_loopback_name
+from upload_server.process.hosts import Origin, host_name, is_address, is_loopback_name
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOW_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _ALLOW_HEADERS: Final = (
     b"Accept, Authorization, Content-Type, Last-Event-ID, Grpc-Timeout, "
     b"Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Concat, Upload-Defer-Length, "
-    b"Upload-Checksum, X-HTTP-Method-Override, X-Request-ID"
+    b"Upload-Checksum, X-HTTP-Method-Override, X-Request-ID, X-Requested-With, X-CSRF-Token, Cache-Control, "
+    b"Traceparent, Tracestate, Baggage, Sentry-Trace"
 )
 _EXPOSE_HEADERS: Final = (
     b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
@@ -88,13 +89,16 @@ class Guard:
             await self._refuse(scope, receive, send, _ORIGIN_REFUSED, "ORIGIN_NOT_ALLOWED")
 
     def _host_fits(self, hosts: list[bytes]) -> bool:
-        """On loopback a name of somebody else's means that DNS was made to point here (rebinding)."""
+        """Refuse a name of somebody else's: DNS was made to point here (rebinding), for a page to be same-origin.
+
+        Beyond loopback that is known only once names are given; an address is nobody's name, and probes use it.
+        """
         if len(hosts) > 1:
             return False
-        if not self._on_loopback:
+        if not self._on_loopback and not self._hosts:
             return True
         name = _host_name(hosts[0]) if hosts else ""
-        return is_loopback_name(name) or name in self._hosts
+        return is_loopback_name(name) or name in self._hosts or (not self._on_loopback and is_address(name))
 
     def _is_allowed(self, origins: list[bytes]) -> bool:
         if not self._allowed:
@@ -104,7 +108,11 @@ class Guard:
 
     async def _serve_allowed(self, scope: Scope, receive: Receive, send: Send, origin: bytes) -> None:
         """CORS: the page may read the answer; its preflights are answered here."""
-        cors = [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSE_HEADERS)]
+        cors = [
+            (b"access-control-allow-origin", origin),
+            _CREDENTIALS,
+            (b"access-control-expose-headers", _EXPOSE_HEADERS),
+        ]
         if scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(scope):
             await _answer_preflight(send, origin)
             return
@@ -127,13 +135,15 @@ def _refusal(reason: str, message: str) -> bytes:
 
 
 _VARY: Final = (b"vary", b"Origin")
+# Beacons always carry credentials: without this a page that is left cannot cancel by one that is JSON.
+_CREDENTIALS: Final = (b"access-control-allow-credentials", b"true")
 _ORIGIN_REFUSED: Final = _refusal(
     "ORIGIN_NOT_ALLOWED",
     "Pages of this origin may not do this; the server's --allowed-origins names those that may",
 )
 _HOST_REFUSED: Final = _refusal(
     "HOST_NOT_ALLOWED",
-    "The Host header must name this machine (localhost, 127.0.0.1 or [::1]) while the server is bound to loopback",
+    "The Host header must name this machine (localhost, 127.0.0.1, [::1]) or a name that --allowed-hosts gives",
 )
 
 
@@ -178,6 +188,7 @@ def _is_preflight(scope: Scope) -> bool:
 async def _answer_preflight(send: Send, origin: bytes) -> None:
     headers: Headers = [
         (b"access-control-allow-origin", origin),
+        _CREDENTIALS,
         (b"access-control-allow-methods", _ALLOW_METHODS),
         (b"access-control-allow-headers", _ALLOW_HEADERS),
         (b"access-control-max-age", _MAX_AGE),

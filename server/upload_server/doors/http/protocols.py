@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from google.rpc.code_pb2 import Code
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
@@ -21,6 +22,15 @@ from upload_server.doors.http.asgi import status_body, status_of
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Seconds for a request's head to arrive; uvicorn waits for ever.
 HEAD_SECONDS: Final = 20.0
+# Seconds and bytes that the rest of a request may take once it was answered.
+REST_SECONDS: Final = 5.0
+REST_BYTES: Final = 256 * 1024
+# Trailers together; nobody here reads one.
+_TRAILER_BYTES: Final = 8 * 1024
+# What a header or a chunk costs besides its bytes.
+_HEADER_COST: Final = 32
+# Parsed in one turn of the loop, where it is not one body of known length: some 3,000 chunks.
+_TURN_BYTES: Final = 16 * 1024
 # Seconds between the end of a socket's application and the end of its connection, whatever the page reads or sends.
 LINGER_SECONDS: Final = 5.0
 # Connections of one server, HTTP and WebSocket together; beyond them new ones are cut at once.
@@ -40,11 +50,29 @@ _HEAD_TOO_LARGE: Final = _refusal(
 _MALFORMED: Final = _refusal(
     "400 Bad Request", "MALFORMED_REQUEST", "This is no HTTP/1.1 request, or its URL is longer than 64 KiB"
 )
+_UNKNOWN_CODING: Final = _refusal(
+    "501 Not Implemented",
+    "UNSUPPORTED_TRANSFER_ENCODING",
+    "A body is sent whole or with Transfer-Encoding: chunked",
+)
 _NO_CLOSE_FRAME: Final = 1006
 
 
+class _HeldFlow(FlowControl):
+    """uvicorn's flow control; while it is held, a wish to read on is noted and not carried out."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """Read on, or as soon as it is no longer held."""
+        if self.held:
+            self.read_paused = False
+        else:
+            super().resume_reading()
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with a bound on connections, on the size of a request's head and on the time it takes."""
+    """HTTP/1.1 with bounds: on connections, heads, trailers, what one turn of the loop parses, and unasked bodies."""
 
     def __init__(
         self,
@@ -57,23 +85,68 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Whether a head is expected or has come in part: from the start, and then with each message.
         self._in_head = True
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        # Closes a connection that does not send its head, or the rest of a body that nobody reads, in time.
+        self._deadline: asyncio.TimerHandle | None = None
+        # Of a body of known length, what is still to come; it costs one callback however long it is.
+        self._body_left = 0
+        # What may still come of a request that was answered, and of trailers.
+        self._rest_left = 0
+        self._trailer_left = 0
+        # Received and not parsed yet.
+        self._unparsed = bytearray()
+        self._refusal = _MALFORMED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Count the connection, and start to wait for its first head."""
         super().connection_made(transport)
+        self.flow = self._flow = _HeldFlow(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer and what was not parsed."""
         self._stop_waiting()
+        self._unparsed.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse a head that is still not complete after its bound."""
+        """Parse what came, some of it in later turns of the loop: a read of 256 KiB can hold 40,000 chunks."""
+        if self._unparsed:
+            self._unparsed += data
+            return
+        taken = self._parse_some(data)
+        if taken < len(data):
+            self._unparsed += memoryview(data)[taken:]
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        # Nothing more is read meanwhile: what piles up here is bounded by one read.
+        self._flow.held = True
+        self.transport.pause_reading()
+        self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            self._unparsed.clear()
+        elif self.pipeline:
+            # Requests that wait for their turn are parsed no further; `on_response_complete` goes on.
+            return
+        if self._unparsed:
+            taken = self._parse_some(bytes(self._unparsed[: max(_TURN_BYTES, self._body_left)]))
+            del self._unparsed[:taken]
+        if self._unparsed:
+            self._go_on_soon()
+        else:
+            self._flow.held = False
+            if not self._flow.read_paused and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _parse_some(self, data: bytes) -> int:
+        """Parse as much as one turn may; returns how many bytes that was."""
+        if len(data) > (most := max(_TURN_BYTES, self._body_left)):
+            data = data[:most]
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             # Most heads come whole and never need a timer.
@@ -82,33 +155,118 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.write(_HEAD_TOO_LARGE)
                 self.transport.close()
+        return len(data)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed as every error is told; uvicorn would send ``msg`` as text."""
         del msg
-        self.transport.write(_MALFORMED)
+        self.transport.write(self._refusal)
         self.transport.close()
 
     def on_message_begin(self) -> None:
         """Note that a head has begun."""
         super().on_message_begin()
         self._in_head = True
+        self._trailer_left = _TRAILER_BYTES
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; drop a trailer.
+
+        uvicorn appends trailers to the headers of the running request: an ``Origin`` or a tus method would then change
+        after everything in front has judged them (RFC 9110, 6.5.1).
+        """
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._trailer_left -= len(name) + len(value) + _HEADER_COST
+        if self._trailer_left < 0:
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """Note that it is complete."""
+        """Note that it is complete, and refuse what RFC 9112 has a server refuse; httptools lets it through."""
+        refusal = self._judged()
+        if refusal is not None:
+            self._refusal = refusal
+            raise ValueError("refused")
         self._in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0" and self.cycle is not None:
+            self.cycle.__class__ = _UntilClose
+
+    def _judged(self) -> bytes | None:
+        """Return the refusal of a head, or None; notes the length of the body."""
+        hosts, codings, self._body_left = 0, b"", 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += b"," + value.lower()
+            elif name == b"content-length":
+                self._body_left = int(value) if value.isdigit() else 0
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"} or not self.url.startswith((b"/", b"*")) or (hosts == 0 and version == "1.1"):
+            return _MALFORMED
+        if codings:
+            named = [coding.strip() for coding in codings[1:].split(b",")]
+            if named != [b"chunked"]:
+                return _MALFORMED if set(named) <= {b"chunked", b"identity"} else _UNKNOWN_CODING
+            self._body_left = 0
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        """Take some of a body; what comes after the answer is bounded."""
+        self._body_left = max(0, self._body_left - len(body))
+        if self.cycle is not None and self.cycle.response_complete:
+            self._rest_left -= len(body) + _HEADER_COST
+            if self._rest_left < 0:
+                self.transport.close()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the rest of an answered request has come."""
+        if not self._in_head:
+            self._stop_waiting()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """After the answer: let the rest of the request come, but neither long nor much of it."""
+        asked = self.cycle
+        super().on_response_complete()
+        if self._unparsed and not self.pipeline:
+            self._go_on_soon()
+        if asked.more_body and not self.transport.is_closing() and not self._in_head:
+            self._rest_left = REST_BYTES
+            self._close_in(REST_SECONDS)
 
     def _wait_for_head(self) -> None:
-        if self._head_timer is None:
+        if self._deadline is None:
             self._head_bytes = 0
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._close_in(HEAD_SECONDS)
+
+    def _close_in(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
 
     def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _UntilClose(RequestResponseCycle):
+    """An answer to HTTP/1.0 that does not say its length: it ends with the connection (RFC 9112, 6.1)."""
+
+    _open_ended = False
+
+    async def send(self, message: Any) -> None:
+        """Send one message; where uvicorn would send chunks, each message has just the bytes that it expects."""
+        if not self.response_started:
+            self._open_ended = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            self.chunked_encoding = False if self._open_ended else None
+        elif self._open_ended:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
 
 class HonestWebSocketProtocol(WebSocketsSansIOProtocol):

@@ -20,7 +20,9 @@ from upload_server.process.ports import listen
 
 # A binary message is at most 1 MiB; the rest is room for a framing that splits differently.
 WS_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
-KEEP_ALIVE_SECONDS: Final = 30
+# Longer than a balancer keeps its connections (60 s with AWS and nginx): the one that closes first must be the one that
+# sends, or a cancel could be sent into the close and be lost.
+KEEP_ALIVE_SECONDS: Final = 75
 # A peer that has vanished, or takes nothing for so long, is cut off: TCP alone waits a quarter of an hour.
 VANISHED_SECONDS: Final = 40
 _PROBE_AFTER_SECONDS: Final = 20

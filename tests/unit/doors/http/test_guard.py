@@ -178,11 +178,11 @@ async def test_a_foreign_host_on_loopback_is_403_also_for_get(serve: Serve, targ
     peer.finish()
 
 
-@pytest.mark.parametrize("hosts", ["", "Host: localhost\nHost: evil.example\n"])
-async def test_no_host_or_two_hosts_are_403(serve: Serve, target: Target, hosts: str) -> None:
+@pytest.mark.parametrize("head", ["GET / HTTP/1.0\n", "GET / HTTP/1.1\nHost: localhost\nHost: evil.example\n"])
+async def test_no_host_or_two_hosts_are_403(serve: Serve, target: Target, head: str) -> None:
     server = await serve(Guard(target))
     peer = await RawPeer.connect(server.port)
-    status, _, _ = await peer.request(f"GET / HTTP/1.1\n{hosts}\n")
+    status, _, _ = await peer.request(f"{head}\n")
     assert (status, target.ran) == (403, 0)
     peer.finish()
 
@@ -211,6 +211,19 @@ async def test_allowed_hosts_are_let_in_on_loopback(serve: Serve, target: Target
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         assert (await client.get("/", headers={"Host": "uploads.example:8080"})).status_code == 200
         assert (await client.get("/", headers={"Host": "other.example"})).status_code == 403
+
+
+async def test_allowed_hosts_hold_beyond_loopback_too(serve: Serve, target: Target) -> None:
+    """A page whose name was made to point here would be same-origin by its own word."""
+    server = await serve(Guard(target, allowed_hosts=["uploads.example"], on_loopback=False))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        evil = {"Host": "evil.example", "Origin": "http://evil.example"}
+        assert (await client.post("/", headers=evil)).status_code == 403
+        assert (await client.get("/", headers={"Host": "evil.example"})).status_code == 403
+        assert target.ran == 0
+        # Probes ask by address, and a balancer on the machine by a loopback name.
+        for host in ("uploads.example:8080", "10.1.2.3:8080", "[fd00::1]:8080", "localhost"):
+            assert (await client.get("/", headers={"Host": host})).status_code == 200, host
 
 
 ALLOWED = "https://app.example"
@@ -244,7 +257,8 @@ async def test_a_preflight_of_an_allowed_origin_is_answered_here(serve: Serve, t
     assert answer.headers["access-control-allow-origin"] == ALLOWED
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert "Last-Event-ID" in answer.headers["access-control-allow-headers"]
-    assert "access-control-allow-credentials" not in answer.headers
+    # A beacon always carries credentials; the origin is a named one, never any.
+    assert answer.headers["access-control-allow-credentials"] == "true"
 
 
 @pytest.mark.parametrize("origin", FOREIGN)

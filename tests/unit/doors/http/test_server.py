@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -130,13 +131,6 @@ async def test_a_head_that_never_ends_is_431(serve: Serve) -> None:
 
 
 async def test_a_large_body_is_no_large_head(serve: Serve) -> None:
-    async def swallow(_scope: Scope, receive: Receive, send: Send) -> None:
-        size, more = 0, True
-        while more:
-            message = await receive()
-            size, more = size + len(message["body"]), message["more_body"]
-        await respond(send, 200, str(size).encode())
-
     server = await serve(swallow)
     async with httpx.AsyncClient() as client:
         for _ in range(2):
@@ -169,3 +163,177 @@ async def test_connections_beyond_the_bound_are_cut(serve: Serve, monkeypatch: p
             await third.request("GET / HTTP/1.1\nHost: localhost\n\n")
     for peer in (*peers, third):
         peer.finish()
+
+
+async def swallow(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the size of the body."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message["body"]), message["more_body"]
+    await respond(send, 200, str(size).encode())
+
+
+async def test_trailers_are_no_headers(serve: Serve) -> None:
+    """What a proxy in front has judged by the headers must not change behind it."""
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def show(scope: Scope, receive: Receive, send: Send) -> None:
+        await swallow(scope, receive, send)
+        seen.extend(scope["headers"])
+
+    server = await serve(show)
+    peer = await RawPeer.connect(server.port)
+    chunked = "POST / HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n\n1\nx\n0\n"
+    status, _, body = await peer.request(f"{chunked}Origin: http://evil.example\nX-HTTP-Method-Override: DELETE\n\n")
+    assert (status, body) == (200, b"1")
+    assert {name for name, _ in seen} == {b"host", b"transfer-encoding"}
+    peer.finish()
+
+
+async def test_trailers_are_bounded(serve: Serve) -> None:
+    server = await serve(swallow)
+    peer = await RawPeer.connect(server.port)
+    peer.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+    peer.writer.write(b"a1: b\r\n" * 10_000)
+    async with asyncio.timeout(5):
+        await closed(peer)
+    peer.finish()
+
+
+async def closed(peer: RawPeer) -> bytes:
+    """Read until the server has closed the connection."""
+    try:
+        return await peer.reader.read()
+    except ConnectionError:
+        return b"reset"
+
+
+async def test_tiny_chunks_share_the_loop(serve: Serve) -> None:
+    """A read of 256 KiB holds 43,000 chunks of one byte; parsed in one turn, nobody else is answered meanwhile."""
+    server = await serve(swallow)
+    peer = await RawPeer.connect(server.port)
+    count = 200_000
+    peer.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    peer.writer.write(b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+    turns = count_turns()
+    status, _, body = await peer.answer()
+    assert (status, body) == (200, str(count).encode())
+    # 1.2 MB, at most 16 KiB a turn.
+    assert next(turns) >= 1_200_000 // (16 * 1024)
+    peer.finish()
+
+
+def count_turns() -> Iterator[int]:
+    """Count the turns that the loop makes from now on, until the first is asked for."""
+    loop, turns = asyncio.get_running_loop(), 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        handle[0] = loop.call_soon(turn)
+
+    handle = [loop.call_soon(turn)]
+
+    def total() -> Iterator[int]:
+        handle[0].cancel()
+        yield turns
+
+    return total()
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
+    server = await serve(swallow)
+    peer = await RawPeer.connect(server.port)
+    count = 2_000
+    peer.writer.write(
+        b"".join(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx" for _ in range(count))
+    )
+    for _ in range(count):
+        assert (await peer.answer())[::2] == (200, b"1")
+    large = b"y" * 100_000
+    peer.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n" + large)
+    assert (await peer.answer())[2] == b"100000"
+    peer.finish()
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
+async def test_a_body_that_drips_behind_its_answer_is_cut(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(protocols, "REST_SECONDS", 0.3)
+    server = await serve(hello)
+    peer = await RawPeer.connect(server.port)
+    peer.writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + body + b"\r\n\r\n1\r\nx\r\n")
+    assert (await peer.answer())[0] == 200
+
+    async def drip() -> None:
+        while not peer.writer.is_closing():
+            peer.writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    async with asyncio.timeout(5):
+        await closed(peer)
+    dripping.cancel()
+    peer.finish()
+
+
+async def test_much_of_a_body_behind_its_answer_is_cut(serve: Serve) -> None:
+    server = await serve(hello)
+    peer = await RawPeer.connect(server.port)
+    peer.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+    assert (await peer.answer())[0] == 200
+    peer.writer.write(b"x" * 900_000)
+    async with asyncio.timeout(3):
+        await closed(peer)
+    peer.finish()
+
+
+async def test_a_body_that_comes_whole_behind_its_answer_keeps_the_connection(serve: Serve) -> None:
+    server = await serve(hello)
+    peer = await RawPeer.connect(server.port)
+    peer.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+    assert (await peer.answer())[0] == 200
+    peer.writer.write(b"x" * 100_000)
+    assert (await peer.request("GET / HTTP/1.1\nHost: localhost\n\n"))[0] == 200
+    peer.finish()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET / HTTP/2.0\nHost: localhost", 400),
+        ("GET / HTTP/1.1", 400),
+        ("GET http://evil.example/ HTTP/1.1\nHost: localhost", 400),
+        ("GET ftp://localhost/ HTTP/1.1\nHost: localhost", 400),
+        ("POST / HTTP/1.1\nHost: localhost\nTransfer-Encoding: identity, chunked", 400),
+        ("POST / HTTP/1.1\nHost: localhost\nTransfer-Encoding: identity\nTransfer-Encoding: chunked", 400),
+        ("POST / HTTP/1.1\nHost: localhost\nTransfer-Encoding: gzip, chunked", 501),
+    ],
+)
+async def test_heads_that_a_proxy_may_read_otherwise_are_refused(serve: Serve, head: str, status: int) -> None:
+    server = await serve(hello)
+    peer = await RawPeer.connect(server.port)
+    found, headers, body = await peer.request(f"{head}\n\n0\n\n")
+    assert (found, headers["connection"]) == (status, "close")
+    assert b'"reason"' in body
+    peer.finish()
+
+
+async def test_http_1_0_is_answered_without_chunks(serve: Serve) -> None:
+    async def stream(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        for word in (b"one ", b"two"):
+            await send({"type": "http.response.body", "body": word, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    server = await serve(stream)
+    peer = await RawPeer.connect(server.port)
+    peer.writer.write(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    head, _, body = (await peer.reader.read()).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body == b"one two"
+    peer.finish()
