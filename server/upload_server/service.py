@@ -187,7 +187,7 @@ class Uploads:
     ) -> FilePage:
         """Read a page of files, oldest first."""
         rules = Rules()
-        rules.optional_identifier("batch_id", batch_id)
+        rules.identifier("batch_id", batch_id, optional=True)
         limit = rules.page_size(page_size)
         rules.check()
         query = json.dumps(["files", caller.principal, status, batch_id])
@@ -200,8 +200,8 @@ class Uploads:
     ) -> AuditPage:
         """Read a page of the audit trail, oldest first."""
         rules = Rules()
-        rules.optional_identifier("file_id", file_id)
-        rules.optional_identifier("batch_id", batch_id)
+        rules.identifier("file_id", file_id, optional=True)
+        rules.identifier("batch_id", batch_id, optional=True)
         limit = rules.page_size(page_size)
         rules.check()
         query = json.dumps(["audit", caller.principal, file_id, batch_id])

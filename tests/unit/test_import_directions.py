@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "sink": {"domain"},
     "watch": {"domain", "store"},
     "ingest": {"domain", "store", "sink"},
-    "upkeep": {"config", "domain", "process", "store", "sink"},
+    "upkeep": {"config", "domain", "process", "store", "sink", "ingest"},
     "service": {"domain", "store", "ingest", "watch"},
     "doors": {"domain", "process", "store", "ingest", "watch", "service"},
 }

@@ -43,20 +43,17 @@ class Rules:
         if self._violations:
             raise InvalidField(self._violations)
 
-    def identifier(self, field: str, value: str) -> None:
-        """An id that must be there; what it names is looked up, not judged."""
-        if not value:
+    def identifier(self, field: str, value: str, *, optional: bool = False) -> None:
+        """An id, which must not be empty unless it is ``optional``; what it names is looked up, not judged."""
+        if not value and not optional:
             self.refuse(field, "must not be empty")
-        self.optional_identifier(field, value)
-
-    def optional_identifier(self, field: str, value: str) -> None:
-        """An id that may be empty."""
-        if len(value) > MAX_ID_CHARACTERS:
+        elif len(value) > MAX_ID_CHARACTERS:
             self.refuse(field, f"must be at most {MAX_ID_CHARACTERS} characters")
 
     def request_id(self, value: str) -> None:
         """The caller's own id of a request, or empty."""
-        self.optional_identifier("request_id", value)
+        if len(value) > MAX_ID_CHARACTERS:
+            self.refuse("request_id", f"must be at most {MAX_ID_CHARACTERS} characters")
         if "\x00" in value:
             self.refuse("request_id", "must not contain NUL")
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import structlog
 
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, FailureReason, FileStatus, Source
+from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Sink
 from upload_server.store.protocol import Command, Commit, OwedDeletion, Store
 
@@ -36,19 +37,6 @@ _OPEN_SECONDS = 1.0
 _DELETABLE = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
-class OpenUploads(Protocol):
-    """Who knows which files streams of this node can still touch."""
-
-    def is_open(self, file_id: str) -> bool:
-        """Whether a stream can still touch the file's bytes."""
-
-    def open_file_ids(self) -> Sequence[str]:
-        """Ids of the files of which that holds."""
-
-    async def wait_closed(self, file_id: str) -> None:
-        """Wait until it does not hold for this file."""
-
-
 class Janitor:
     """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` until ``stop``.
 
@@ -59,7 +47,7 @@ class Janitor:
         self,
         store: Store,
         sink: Sink,
-        uploads: OpenUploads,
+        ingest: Ingest,
         *,
         clock: Callable[[], datetime],
         upload_ttl: float,
@@ -69,7 +57,7 @@ class Janitor:
     ) -> None:
         self._store = store
         self._sink = sink
-        self._uploads = uploads
+        self._ingest = ingest
         self._clock = clock
         self._upload_ttl = timedelta(seconds=upload_ttl)
         self._request_ttl = timedelta(seconds=request_ttl)
@@ -178,9 +166,9 @@ class Janitor:
                 log.error("a deletion is owed for a file that may keep its bytes", file_id=one.file_id, status=status)
             else:
                 allowed.append(one)
-        await self._wait_closed([one.file_id for one in allowed if self._uploads.is_open(one.file_id)])
+        await self._wait_closed([one.file_id for one in allowed if self._ingest.is_open(one.file_id)])
         for one in allowed:
-            if self._uploads.is_open(one.file_id):
+            if self._ingest.is_open(one.file_id):
                 self._put_aside(one, _OPEN_SECONDS)
         return [one for one in allowed if one.row not in self._aside]
 
@@ -189,7 +177,7 @@ class Janitor:
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
                 for file_id in file_ids:
-                    await self._uploads.wait_closed(file_id)
+                    await self._ingest.wait_closed(file_id)
         except TimeoutError:
             log.warning("cancelled files are still held by their streams", files=len(file_ids))
 
@@ -220,7 +208,7 @@ class Janitor:
         while not self._stopping.is_set():
             now = self._clock()
             command = Command(Caller(Source.EXPIRY), "Expire", now, FailureReason.EXPIRED.value)
-            open_files = self._uploads.open_file_ids()
+            open_files = self._ingest.open_file_ids()
             result = await self._store.expire(now - self._upload_ttl, open_files, _PAGE, command)
             expired += len(result.answer)
             if len(result.answer) < _PAGE:
@@ -252,9 +240,7 @@ class Janitor:
             statuses = await self._store.status_of(page)
             unknown += sum(file_id not in statuses for file_id in page)
             orphans = [
-                file_id
-                for file_id in page
-                if statuses.get(file_id) in _DELETABLE and not self._uploads.is_open(file_id)
+                file_id for file_id in page if statuses.get(file_id) in _DELETABLE and not self._ingest.is_open(file_id)
             ]
             for first in range(0, len(orphans), _DELETED_AT_ONCE):
                 deleted += await self._delete_orphans(orphans[first : first + _DELETED_AT_ONCE])

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Protocol
 
 import structlog
 
 from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import FileStatus
+from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Sink
 from upload_server.store.protocol import Store
 
@@ -25,22 +25,13 @@ _PAGE = 500
 _ORPHANED = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
-class OpenUploads(Protocol):
-    """Who knows which files streams of this node can still touch."""
-
-    def is_open(self, file_id: str) -> bool:
-        """Whether a stream can still touch the file's bytes."""
-
-
 class OrphanCount:
     """Walks through the storage in rounds and tells what it found after each. Times are seconds."""
 
-    def __init__(
-        self, store: Store, sink: Sink, uploads: OpenUploads, observer: Observer, interval: float = 30.0
-    ) -> None:
+    def __init__(self, store: Store, sink: Sink, ingest: Ingest, observer: Observer, interval: float = 30.0) -> None:
         self._store = store
         self._sink = sink
-        self._uploads = uploads
+        self._ingest = ingest
         self._observer = observer
         self._interval = interval
         # A round through a large storage is spread out: 500 files, then a moment for others.
@@ -64,7 +55,7 @@ class OrphanCount:
             orphans = [
                 file_id
                 for file_id in page
-                if statuses.get(file_id, FileStatus.FAILED) in _ORPHANED and not self._uploads.is_open(file_id)
+                if statuses.get(file_id, FileStatus.FAILED) in _ORPHANED and not self._ingest.is_open(file_id)
             ]
             found += await asyncio.to_thread(self._sizes, orphans)
             await asyncio.sleep(self._breath)

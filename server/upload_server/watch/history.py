@@ -31,9 +31,11 @@ class History:
 
     def publish(self, changed: Changed) -> None:
         """Keep a change, and wake the watchers that rest."""
-        if len(self.resting) == self.readers:
+        if self._kept and len(self.resting) == self.readers:
             # All of them have taken what there was.
             self._forget(len(self._kept))
+        if not self.readers:
+            return
         self._newest[changed.key] = self.end
         self._kept.append(changed)
         self.end += 1

@@ -13,6 +13,7 @@ import structlog
 
 from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
+from upload_server.domain.states import File
 from upload_server.store.protocol import Change, Store, Targets
 from upload_server.watch.events import WatchEvent, WatchRequest
 from upload_server.watch.history import AllWatcher, History
@@ -48,8 +49,9 @@ class WatchHub:
         return len(self._interests.watchers)
 
     def nudge(self) -> None:
-        """Say that changes were committed; the hub hands them out soon."""
-        self._nudged.set()
+        """Say that changes were committed; the hub hands them out soon, if anybody watches."""
+        if self._interests.watchers:
+            self._nudged.set()
 
     async def run(self) -> None:
         """Hand out changes as they are committed, until cancelled."""
@@ -73,7 +75,7 @@ class WatchHub:
         """Hand on how far an open upload is; nothing if a stream has sent the file's end already."""
         if not self._interests.watchers or file_id in self._shared.ended:
             return
-        for watcher in self._interests.of_file(file_id, batch_id):
+        for watcher in self._interests.of_all | self._interests.by_name(file_id, batch_id):
             if watcher.wants_progress:
                 watcher.offer_progress(file_id, bytes_received)
 
@@ -121,9 +123,9 @@ class WatchHub:
 
     def _publish(self, change: Change) -> int:
         """Offer a change to the watchers that it concerns; returns to how many of those that named it."""
-        changed = self._shared.changed(change)
+        changed, record = self._shared.changed(change), change.record
         self._history.publish(changed)
-        watchers = self._interests.by_name(change.record)
+        watchers = self._interests.by_name(changed.key, record.batch_id if isinstance(record, File) else "")
         for watcher in watchers:
             watcher.offer(changed)
         return len(watchers)

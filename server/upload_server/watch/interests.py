@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Set as AbstractSet
 
-from upload_server.domain.states import Batch, File
 from upload_server.store.protocol import Targets
 from upload_server.watch.events import Changed
 from upload_server.watch.turns import Turns
@@ -67,7 +66,7 @@ class Interests:
 
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
-        self._of_all: set[Watcher] = set()
+        self.of_all: set[Watcher] = set()
         self._by_id: defaultdict[str, set[NamedWatcher]] = defaultdict(set)
         self._by_batch_files: defaultdict[str, set[NamedWatcher]] = defaultdict(set)
 
@@ -78,32 +77,26 @@ class Interests:
             for index, key in self._places(watcher.targets):
                 index[key].add(watcher)
         else:
-            self._of_all.add(watcher)
+            self.of_all.add(watcher)
 
     def remove(self, watcher: Watcher) -> None:
         """Count a watcher out."""
         self.watchers.discard(watcher)
-        self._of_all.discard(watcher)
+        self.of_all.discard(watcher)
         if isinstance(watcher, NamedWatcher):
             for index, key in self._places(watcher.targets):
                 index[key].discard(watcher)
                 if not index[key]:
                     del index[key]
 
-    def by_name(self, record: File | Batch) -> AbstractSet[NamedWatcher]:
-        """Return the watchers that named a file or batch, or a file's batch with its files."""
-        if isinstance(record, Batch):
-            return self._by_id.get(record.batch_id, frozenset())
-        return self._file_by_name(record.file_id, record.batch_id)
+    def by_name(self, key: str, batch_id: str) -> AbstractSet[NamedWatcher]:
+        """Return the watchers that named a file or batch by its id, or a file's batch with its files.
 
-    def of_file(self, file_id: str, batch_id: str) -> AbstractSet[Watcher]:
-        """Return the watchers that a file concerns; ``batch_id`` is empty for a file alone."""
-        return self._of_all | self._file_by_name(file_id, batch_id)
-
-    def _file_by_name(self, file_id: str, batch_id: str) -> AbstractSet[NamedWatcher]:
+        ``batch_id`` is empty for a batch, and for a file alone.
+        """
         nobody: AbstractSet[NamedWatcher] = frozenset()
-        of_file, of_batch = self._by_id.get(file_id, nobody), self._by_batch_files.get(batch_id, nobody)
-        return of_file | of_batch if of_file and of_batch else of_file or of_batch
+        of_key, of_batch = self._by_id.get(key, nobody), self._by_batch_files.get(batch_id, nobody)
+        return of_key | of_batch if of_key and of_batch else of_key or of_batch
 
     def _places(self, targets: Targets) -> list[tuple[defaultdict[str, set[NamedWatcher]], str]]:
         places = [(self._by_id, key) for key in targets.file_ids | targets.batch_ids]

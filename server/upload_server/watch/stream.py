@@ -165,9 +165,9 @@ class Stream:
         self._cursor = changed.change.no
         if changed.final:
             self._awaited.discard(changed.key)
-            # A page can be ahead of the hub: no progress after the end.
-            watcher.forget_progress(changed.key)
             if watcher.wants_progress:
+                # A page can be ahead of the hub: no progress after the end.
+                watcher.forget_progress(changed.key)
                 self._shared.note_end(changed.key)
         return changed
 

@@ -56,9 +56,8 @@ class Watcher(ABC):
 
     def forget_progress(self, key: str) -> None:
         """Forget the progress of a file that is final."""
-        if self.wants_progress:
-            self.progress.pop(key, None)
-            self.ticked.pop(key, None)
+        self.progress.pop(key, None)
+        self.ticked.pop(key, None)
 
     def tick(self) -> None:
         """Have the stream send what there is of progress; what comes later waits for the next tick."""
@@ -78,19 +77,16 @@ class Watcher(ABC):
         """
         loop = asyncio.get_running_loop()
         if self._alarm is None or self._alarm.when() > due:
-            self._silence()
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._alarm = loop.call_at(due, self._ring)
         self._rest = loop.create_future()
         await self._rest
 
     def leave(self) -> None:
         """End with its stream."""
-        self._silence()
-
-    def _silence(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None
 
     def _ring(self) -> None:
         self._alarm = None

@@ -74,15 +74,14 @@ async def test_the_bytes_of_a_cancelled_file_go_and_no_others(world: World) -> N
     assert world.observed.freed == 5000
 
 
-async def test_a_nudge_has_them_deleted_soon(world: World) -> None:
-    janitor = janitor_of(world)
+async def test_a_commit_has_them_deleted_soon(world: World) -> None:
+    janitor = world.janitor = janitor_of(world)
     event = freed(world)
     async with running(janitor):
         for _ in range(3):
             event.clear()
             file_id = await stored(world)
             await world.cancel(file_id)
-            janitor.nudge()
             await event.wait()
             assert world.sink.size(file_id) == 0
     assert await world.owed_deletions() == []
@@ -306,7 +305,8 @@ async def test_expiry_by_itself(world: World) -> None:
     await stored(world)
     event = freed(world)
     world.later(2 * DAY)
-    async with running(janitor_of(world)):
+    world.janitor = janitor_of(world)
+    async with running(world.janitor):
         await event.wait()
     assert list(world.sink.file_ids()) == []
 

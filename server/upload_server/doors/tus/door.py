@@ -10,14 +10,14 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import quote, unquote
 
 import structlog
 
 from upload_server.domain.errors import FileNotWritable, Overloaded, UploadError
 from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
-from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, FileStatus
+from upload_server.domain.states import Caller, File, FileStatus
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
 from upload_server.doors.tus import answers
@@ -26,6 +26,7 @@ from upload_server.doors.tus.body import Body, SenderGone
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
 from upload_server.doors.tus.transfer import Transfer
 from upload_server.ingest import Ingest
+from upload_server.service import Uploads
 
 _log = structlog.get_logger("upload_server.doors.tus")
 
@@ -38,21 +39,6 @@ _CLOSING_SECONDS: Final = 5.0
 _CHECKING_SECONDS: Final = 5.0
 # What each request is as a call. OPTIONS is none.
 _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "GetFile", "DELETE": "CancelFile"}
-
-
-class Uploads(Protocol):
-    """What this door asks of the use cases."""
-
-    async def initiate_upload(self, spec: FileSpec, request_id: str, caller: Caller) -> File:
-        """Announce one file."""
-
-    async def cancel_file(
-        self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
-    ) -> CancelledFile:
-        """Cancel a file."""
-
-    async def get_file(self, file_id: str, caller: Caller) -> File:
-        """Read one file."""
 
 
 class Exchange:

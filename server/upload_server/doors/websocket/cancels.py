@@ -6,7 +6,7 @@ Must not know sockets. Owns its tasks: a cancel goes on when the connection it s
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -19,7 +19,8 @@ from upload_server.domain.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.domain.states import Caller, CancelledFile, File, Source
+from upload_server.domain.states import Caller, File, Source
+from upload_server.service import Uploads
 
 _log = structlog.get_logger("upload_server.doors.websocket")
 
@@ -27,15 +28,6 @@ _CALLER: Final = Caller(Source.WEBSOCKET_CLOSE)
 LOST_REASON: Final = "the connection was lost"
 # Seconds before each further try when the database does not take the cancel: nobody is left to ask again.
 _RETRY_SECONDS: Final = (0.2, 1.0, 5.0)
-
-
-class Uploads(Protocol):
-    """What this door asks of the use cases."""
-
-    async def cancel_file(
-        self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
-    ) -> CancelledFile:
-        """Cancel a file; with ``fence`` only while that stream is still the file's writer."""
 
 
 class CloseCancels:

@@ -14,11 +14,12 @@ from upload_server.domain.observer import Observer
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.websocket import messages
-from upload_server.doors.websocket.cancels import CloseCancels, Uploads
+from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.doors.websocket.channel import Inbox, Outlet
 from upload_server.doors.websocket.messages import Gone, Goodbye
 from upload_server.doors.websocket.session import Patience, Session
 from upload_server.ingest import Ingest, Upload
+from upload_server.service import Uploads
 
 # Lost sockets that wait for their page, for each socket that may be open.
 _WAITING_PER_SOCKET: Final = 4

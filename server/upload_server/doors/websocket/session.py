@@ -12,10 +12,10 @@ from typing import Any, Final
 from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError, UploadIdle
 from upload_server.domain.states import Caller, File, FileStatus, Source
 from upload_server.doors.websocket import messages
-from upload_server.doors.websocket.cancels import Uploads
 from upload_server.doors.websocket.channel import Inbox, Incoming, Outlet
 from upload_server.doors.websocket.messages import Cancel, Commit, Gone, Goodbye
 from upload_server.ingest import Upload
+from upload_server.service import Uploads
 
 CALLER: Final = Caller(Source.WEBSOCKET)
 
