@@ -20,7 +20,12 @@ ALSO = (
     ("clients/python/upload/", "tests/clients/python/test_cancelling.py"),
 )
 # Tests that read prose.
-PROSE = ("tests/unit/test_architecture.py", "tests/unit/test_config.py", "tests/robustness/prove/test_docs.py")
+PROSE = (
+    "tests/unit/test_architecture.py",
+    "tests/unit/test_config.py",
+    "tests/unit/test_markdown.py",
+    "tests/robustness/prove/test_docs.py",
+)
 
 
 def unit_mirror(module: PurePosixPath) -> str:
