@@ -30,15 +30,15 @@ from contract.store.kit import (
 )
 from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, OutcomeUnknown, UploadError
 from upload_server.domain.states import FileSpec, FileStatus
+from upload_server.store.commands.cancelling import CancelFile
+from upload_server.store.commands.initiating import InitiateUpload
+from upload_server.store.commands.writes import Write
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
-from upload_server.store.sqlite.cancelling import CancelFile
 from upload_server.store.sqlite.committer import Committer
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
-from upload_server.store.sqlite.initiating import InitiateUpload
 from upload_server.store.sqlite.schema import prepare
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Write
 
 DRIVER = Path(__file__).with_name("driver.py")
 OPTIONS = StoreOptions(busy_timeout_seconds=0.1)

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 _SQLITE = "upload_server.store.sqlite"
+_COMMANDS = "upload_server.store.commands"
 
 
 class PointRotten(Exception):
@@ -40,7 +41,7 @@ FUNCTIONS: Mapping[str, Point] = {
     "finish": Point(f"{_SQLITE}.transaction", "Transaction.finish"),
     "commit": Point(f"{_SQLITE}.connection", "Connection.execute", sql="COMMIT"),
     # On the event loop, after the commit: watchers and callers are told.
-    "answer": Point(f"{_SQLITE}.writer", "Writer._deliver"),
+    "answer": Point(f"{_COMMANDS}.writer", "Writer._deliver"),
     "initiate": Point(f"{_SQLITE}.store", f"{_STORE}.initiate_upload"),
     "initiate-batch": Point(f"{_SQLITE}.store", f"{_STORE}.initiate_batch"),
     "claim": Point(f"{_SQLITE}.store", f"{_STORE}.claim"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upload_server.domain.errors import DatabaseFailure, OutcomeUnknown
+from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import (
     DATABASE_ERRORS,
@@ -22,7 +23,6 @@ from upload_server.store.sqlite.connection import (
     surely_not_committed,
 )
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Outcome, Write
 
 _log = logging.getLogger(__name__)
 

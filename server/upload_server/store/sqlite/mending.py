@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from upload_server.domain.states import ALL_FILES, Batch, BatchStatus, FileStatus, roll_up
+from upload_server.store.commands.trail import Entry, batch_columns, roll_up_event, write_entries
 from upload_server.store.inspection import SchemaFault
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import statements
@@ -19,7 +20,6 @@ from upload_server.store.sqlite.connection import DATABASE_ERRORS, connect
 from upload_server.store.sqlite.inspecting import as_damaged
 from upload_server.store.sqlite.rows import batch_row_of, to_json
 from upload_server.store.sqlite.schema import new_schema
-from upload_server.store.sqlite.trail import Entry, batch_columns, roll_up_event, write_entries
 from upload_server.store.sqlite.transaction import Inconsistent, Transaction
 
 _RAISE_LAST_CHANGE = """

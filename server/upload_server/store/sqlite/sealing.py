@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upload_server.domain.chain import Seal
+from upload_server.store.commands.writes import Write
 from upload_server.store.protocol import Unsealed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import EVENT_COLUMNS, Row, event_of, to_json
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Write
 
 _HEAD = "SELECT change_no, previous_no, hash FROM audit_seal ORDER BY change_no DESC LIMIT 1"
 # Numbers above the store's last are none of ours: sealed, they would keep the real ones out for ever.

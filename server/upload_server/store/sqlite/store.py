@@ -23,6 +23,18 @@ from upload_server.domain.states import (
     FileSpec,
     FileStatus,
 )
+from upload_server.store.commands.cancelling import CancelBatch, CancelFile
+from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
+from upload_server.store.commands.upkeep import ForgetAnswers, SettleDeletions
+from upload_server.store.commands.uploading import (
+    ClaimFile,
+    CompleteFile,
+    ExpireFiles,
+    FailFile,
+    RecordProgress,
+)
+from upload_server.store.commands.writer import Writer
+from upload_server.store.commands.writes import Ping
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import (
@@ -38,22 +50,10 @@ from upload_server.store.protocol import (
     Unsealed,
 )
 from upload_server.store.sqlite import changes, queries, sealing
-from upload_server.store.sqlite.cancelling import CancelBatch, CancelFile
 from upload_server.store.sqlite.committer import Committer
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
-from upload_server.store.sqlite.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.sqlite.readers import Readers
 from upload_server.store.sqlite.schema import as_unusable, prepare
-from upload_server.store.sqlite.upkeep import ForgetAnswers, SettleDeletions
-from upload_server.store.sqlite.uploading import (
-    ClaimFile,
-    CompleteFile,
-    ExpireFiles,
-    FailFile,
-    RecordProgress,
-)
-from upload_server.store.sqlite.writer import Writer
-from upload_server.store.sqlite.writes import Ping
 
 T = TypeVar("T")
 

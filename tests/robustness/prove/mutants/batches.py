@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change, change_text
-from upload_server.store.sqlite import statements, trail
+from upload_server.store.commands import trail
+from upload_server.store.sqlite import statements
 
 
 @mutant

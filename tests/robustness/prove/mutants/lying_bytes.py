@@ -13,8 +13,9 @@ from robustness.prove.patching import MutantRotten, change
 from upload_server.ingest import syncer
 from upload_server.sink import disk
 from upload_server.sink.protocol import Chunk, SinkFile
-from upload_server.store.sqlite import cancelling, committer
-from upload_server.store.sqlite.writes import Write
+from upload_server.store.commands import cancelling
+from upload_server.store.commands.writes import Write
+from upload_server.store.sqlite import committer
 from upload_server.upkeep import janitor
 
 log = structlog.get_logger(__name__)

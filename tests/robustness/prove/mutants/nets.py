@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from robustness.prove.patching import MutantRotten, change
 from upload_server.ingest import registry
-from upload_server.store.sqlite import files, schema
+from upload_server.store.commands import files
+from upload_server.store.sqlite import schema
 
 _TRIGGERS = ("file_final_stays", "batch_final_stays")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change
 from upload_server.sink import disk
-from upload_server.store.sqlite import answers, store
+from upload_server.store.commands import answers
+from upload_server.store.sqlite import store
 from upload_server.upkeep import janitor
 
 

@@ -9,7 +9,8 @@ from upload_server import service
 from upload_server.doors.rpc import upload_stream
 from upload_server.doors.websocket import cancels
 from upload_server.ingest import upload
-from upload_server.store.sqlite import answers, cancelling, committer, queries, statements, uploading, writer
+from upload_server.store.commands import answers, cancelling, uploading, writer
+from upload_server.store.sqlite import committer, queries, statements
 
 _CANCEL = "    write = self._store.cancel_file("
 

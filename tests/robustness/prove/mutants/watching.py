@@ -5,7 +5,7 @@ from __future__ import annotations
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change
 from upload_server import service
-from upload_server.store.sqlite import cancelling
+from upload_server.store.commands import cancelling
 from upload_server.watch import history, hub, interests, stream
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from upload_server.store.commands.writes import Write
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.rows import time_text, to_json
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Write
 
 
 @dataclass(frozen=True, slots=True)

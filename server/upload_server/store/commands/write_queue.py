@@ -28,7 +28,7 @@ class Item(Protocol):
 I = TypeVar("I", bound=Item)  # noqa: E741
 
 
-class Inbox(Generic[I]):
+class WriteQueue(Generic[I]):
     """Two bounded queues that take turns: short writes, by groups, and long ones, one at a time.
 
     So a batch call delays other writes by its own length and no more, however many batch calls wait.

@@ -17,9 +17,7 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import SYSTEM, BatchStatus, FailureReason, File, FileStatus, Source
-from upload_server.store.protocol import Audited, Claim, Command, Result
-from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.files import (
+from upload_server.store.commands.files import (
     Who,
     change_status,
     file_entry,
@@ -27,10 +25,12 @@ from upload_server.store.sqlite.files import (
     read_file,
     write_file,
 )
+from upload_server.store.commands.trail import Move, follow_up, write_entries
+from upload_server.store.commands.writes import Outcome, Write
+from upload_server.store.protocol import Audited, Claim, Command, Result
+from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text, to_json
-from upload_server.store.sqlite.trail import Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Outcome, Write
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from upload_server.store.commands.write_queue import WriteQueue
+from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Commit, Result
 from upload_server.store.sqlite.committer import Committed, Committer
-from upload_server.store.sqlite.inbox import Inbox
-from upload_server.store.sqlite.writes import Outcome, Write
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Writer:
         self._committer = committer
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._inbox: Inbox[_Waiting] = Inbox(options)
+        self._queue: WriteQueue[_Waiting] = WriteQueue(options)
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
@@ -60,7 +60,7 @@ class Writer:
     async def submit(self, write: Write[T]) -> T:
         """Have ``write`` committed and return its answer; a caller that gives up waiting does not stop it."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
-        self._inbox.put(_Waiting(write, answer, time.monotonic()))
+        self._queue.put(_Waiting(write, answer, time.monotonic()))
         outcome = await answer
         if isinstance(outcome, Exception):
             raise outcome
@@ -69,13 +69,13 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what is queued, checkpoint, close the connection, end the thread. Safe to call twice."""
-        self._inbox.close()
+        self._queue.close()
         await self._ended.wait()
         self._thread.join()
 
     def _main(self) -> None:
         try:
-            while group := self._inbox.take():
+            while group := self._queue.take():
                 try:
                     done = self._committer.run([waiting.write for waiting in group])
                 except Exception as error:  # noqa: BLE001 - a bug: the callers must not wait for ever

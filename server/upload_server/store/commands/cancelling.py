@@ -19,14 +19,14 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import AuditEvent, Batch, CancelledBatch, CancelledFile, FileStatus, Source
+from upload_server.store.commands.answers import Answers
+from upload_server.store.commands.files import Who, read_files
+from upload_server.store.commands.trail import Entry, Move, follow_up, write_entries
+from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.protocol import Audited, Command, Result
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.answers import Answers
-from upload_server.store.sqlite.files import Who, read_files
 from upload_server.store.sqlite.rows import FileRow, batch_row_of, time_of, time_text, to_json
-from upload_server.store.sqlite.trail import Entry, Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Outcome, Write
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 from upload_server.domain.errors import FileNotFound
 from upload_server.domain.states import NEXT_FILE, AuditEvent, Caller, File, FileStatus
+from upload_server.store.commands.trail import Entry, Move, follow_up, write_entries
 from upload_server.store.protocol import Audited, Command
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.rows import FileRow, file_row_of, time_text, to_json
-from upload_server.store.sqlite.trail import Entry, Move, follow_up, write_entries
 from upload_server.store.sqlite.transaction import Inconsistent, Transaction
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus
+from upload_server.store.commands.answers import Answers
+from upload_server.store.commands.files import Who, read_file
+from upload_server.store.commands.trail import Entry, write_entries
+from upload_server.store.commands.writes import Write
 from upload_server.store.protocol import Audited, Command, Result
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.answers import Answers
-from upload_server.store.sqlite.files import Who, read_file
 from upload_server.store.sqlite.rows import batch_row_of, time_text, to_json
-from upload_server.store.sqlite.trail import Entry, write_entries
 from upload_server.store.sqlite.transaction import Transaction
-from upload_server.store.sqlite.writes import Write
 
 InitiatedBatch = tuple[Batch, tuple[str, ...]]
 
