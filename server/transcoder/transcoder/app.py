@@ -117,18 +117,9 @@ class Transcoder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one ASGI scope."""
-        kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "lifespan":
-            await _lifespan(receive, send)
-        elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket here"})
-        else:
-            raise ValueError(f"unknown ASGI scope type {kind!r}")
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _serve_other(scope["type"], receive, send)
+            return
         head = scope["method"] == "HEAD"
         sender = Sender(send)
         try:
@@ -190,7 +181,14 @@ class Transcoder:
         await answer_unread(send, receive, outcome.status, self._shared.writer.body(outcome), JSON_HEADERS)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _serve_other(kind: str, receive: Receive, send: Send) -> None:
+    """Serves a scope that is no request: a lifespan, or a WebSocket, which is refused."""
+    if kind == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket here"})
+        return
+    if kind != "lifespan":
+        raise ValueError(f"unknown ASGI scope type {kind!r}")
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

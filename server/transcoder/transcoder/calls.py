@@ -31,17 +31,15 @@ async def call_unary(method: Method, request: Any, context: HttpContext) -> Any:
     response = method.handler(request, context)
     if hasattr(response, "__await__"):
         response = await response
-    outcome = context.outcome()
-    if outcome is not None:
+    if context.status_code is not None and (outcome := context.outcome()) is not None:
         return outcome
-    check_type(method, response)
+    if not isinstance(response, method.response_class):
+        raise _wrong_type(method, response)
     return response
 
 
-def check_type(method: Method, response: object) -> None:
-    """Raises TypeError for what is no message of the method's response type."""
-    if not isinstance(response, method.response_class):
-        raise TypeError(f"{method.name} returned {type(response).__name__}, not {method.response.full_name}")
+def _wrong_type(method: Method, response: object) -> TypeError:
+    return TypeError(f"{method.name} returned {type(response).__name__}, not {method.response.full_name}")
 
 
 def outcome_of_error(method: Method, context: HttpContext, error: Exception) -> Outcome | Fault:
@@ -121,7 +119,8 @@ class StreamCall:
     async def _emit(self, message: Any) -> None:
         # Lets the guard see a disconnect before each message: a send after one says nothing.
         await asyncio.sleep(0)
-        check_type(self._method, message)
+        if not isinstance(message, self._method.response_class):
+            raise _wrong_type(self._method, message)
         try:
             frame = self._framer.frame(message)
         except Exception as error:

@@ -40,7 +40,8 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
     write_message: Callable[[Any], Awaitable[None]] | None = None
     _http: HttpRequest | None = None
     _metadata: tuple[Metadatum, ...] | None = None
-    _code: grpc.StatusCode | None = None
+    status_code: grpc.StatusCode | None = None
+    """The code set so far, for the app to read."""
     _details = ""
     initial: Metadata = ()
     """The initial metadata, as pairs; for the app to read."""
@@ -94,10 +95,10 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         """Ends the call with a status; what the handler does with the exception changes nothing."""
         if self.aborted:
             raise grpc.aio.UsageError("Abort already called!")
-        self._code = _code(code)
-        if self._code is grpc.StatusCode.OK:
+        self.status_code = _code(code)
+        if self.status_code is grpc.StatusCode.OK:
             _log.error("%s: abort() called with StatusCode.OK; answering UNKNOWN", self.rpc_method)
-            self._code, details = grpc.StatusCode.UNKNOWN, ""
+            self.status_code, details = grpc.StatusCode.UNKNOWN, ""
         self._details = _text(details) or self._details
         self.trailing = _pairs(trailing_metadata) or self.trailing
         self.aborted = True
@@ -121,7 +122,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
     def set_code(self, code: Any) -> None:
         """Sets the code that the call ends with unless it is aborted."""
         if not self.aborted:
-            self._code = _code(code)
+            self.status_code = _code(code)
 
     def set_details(self, details: str) -> None:
         """Sets the message beside the code; too late after an abort."""
@@ -130,7 +131,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def code(self) -> Any:
         """The code set so far."""
-        return self._code
+        return self.status_code
 
     def details(self) -> Any:
         """The message set so far."""
@@ -184,10 +185,10 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
 
     def outcome(self) -> Outcome | None:
         """The error that the servicer set or aborted with; None where there is none."""
-        if self._code is None or self._code is grpc.StatusCode.OK:
+        if self.status_code is None or self.status_code is grpc.StatusCode.OK:
             return None
         return Outcome(
-            self._code,
+            self.status_code,
             self._details,
             details_of(self.trailing),
             metadata=self.initial,

@@ -67,7 +67,15 @@ class Guard:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines run in tasks
         cancelling = task.cancelling()
-        self._start(task)
+        self._task = task
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            self._at_deadline = asyncio.get_running_loop().call_later(left, self.end, Cause.DEADLINE)
+        if self._watch_after > 0:
+            self._before_watching = Timer(self._timers, self._start_watching)
+            self._before_watching.start(self._watch_after)
+        else:
+            self._start_watching()
         try:
             try:
                 result = await work
@@ -91,16 +99,6 @@ class Guard:
         if self._teller is None and task is not None:
             self._teller = asyncio.get_running_loop().create_task(self._tell(cause))
             task.cancel()
-
-    def _start(self, task: asyncio.Task[Any]) -> None:
-        self._task = task
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            self._at_deadline = asyncio.get_running_loop().call_later(left, self.end, Cause.DEADLINE)
-        if self._watch_after > 0:
-            self._before_watching = self._timers.after(self._watch_after, self._start_watching)
-        else:
-            self._start_watching()
 
     def _stop(self, task: asyncio.Task[Any]) -> None:
         """From here on nothing is interrupted."""

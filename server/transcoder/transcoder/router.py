@@ -138,7 +138,11 @@ class Router(Generic[T]):
         route = _walk(self._root, 0, _Search(method, verb, names, allowed))
         if route is None:
             return None
-        return Match(route.target, _capture(route.template, raw, names))
+        values = [
+            names[variable.start] if variable.single else _join(raw[variable.start : variable.end])
+            for variable in route.template.variables
+        ]
+        return Match(route.target, tuple(values))
 
 
 def _walk(node: _Node[T], index: int, search: _Search) -> Route[T] | None:
@@ -171,14 +175,6 @@ def _pick(leaves: dict[str, dict[str, Route[T]]], search: _Search) -> Route[T] |
     if route is None:
         search.allowed.update(by_method)
     return route
-
-
-def _capture(template: Template, raw: list[str], names: list[str]) -> tuple[str, ...]:
-    values = [
-        names[variable.start] if variable.single else _join(raw[variable.start : variable.end])
-        for variable in template.variables
-    ]
-    return tuple(values)
 
 
 def _join(raw: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
 from .context import HttpContext, HttpRequest
 from .errors import Fault, FaultError, FaultKind, FieldError
 from .guard import Cause, EndedError, Guard
-from .metadata import PREFIX, Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
+from .metadata import Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
 from .options import Options
 from .router import Match
 from .status import Outcome, StatusWriter
@@ -90,11 +90,14 @@ class ServedRequest:
     async def serve(self) -> None:
         """Runs the call and answers; FaultError where it cannot be run."""
         binding, method = self._binding, self._binding.method
-        seconds = timeout_seconds(self._headers)
-        if seconds is None and not method.streams:
-            seconds = self._shared.options.default_timeout
+        timeout = self._headers.get(b"grpc-timeout")
+        seconds = None if method.streams else self._shared.options.default_timeout
+        if timeout is not None:
+            seconds = timeout_seconds(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
-        context = self._context(deadline)
+        context = HttpContext(self._http, self._metadata, deadline, method.name)
+        if self._headers.have_metadata:
+            context.invocation_metadata()  # now, while a value that is no base64 can still be refused
         body, content_type = b"", ""
         if binding.read_body is not None:
             body, content_type = await self._body(deadline)
@@ -109,12 +112,6 @@ class ServedRequest:
                 await self._unary(request, context, deadline)
         finally:
             context.finish()
-
-    def _context(self, deadline: float | None) -> HttpContext:
-        context = HttpContext(self._http, self._metadata, deadline, self._binding.method.name)
-        if self._headers.have_prefix(PREFIX):
-            context.invocation_metadata()  # now, while a value that is no base64 can still be refused
-        return context
 
     def _http(self) -> HttpRequest:
         scope = self._scope

@@ -34,6 +34,8 @@ from upload_server.doors.http.pages import Page, serve_page
 
 WEBSOCKET_PREFIX: Final = b"/api/v1/upload/ws/"
 TUS_PATH: Final = "/api/v1/tus"
+# Decoded, as what a path of a WebSocket begins with in any spelling.
+_WEBSOCKET_PATH: Final = WEBSOCKET_PREFIX.decode()
 _BELOW_TUS: Final = f"{TUS_PATH}/"
 # Seconds a readiness check may take; a store that answers later is not ready.
 READY_SECONDS: Final = 2.0
@@ -92,10 +94,7 @@ class WebApp:
         """Serve one request or one WebSocket."""
         if scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._serve_http(scope, receive, send)
-
-    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         began, status = time.monotonic(), 0
 
         async def noting(message: Message) -> None:
@@ -130,7 +129,7 @@ class WebApp:
             await _read_only(answer, scope, send)
         elif self._tus is not None and (path == TUS_PATH or path.startswith(_BELOW_TUS)):
             await self._tus(scope, receive, send)
-        elif _socket_file_id(scope) is not None:
+        elif path.startswith(_WEBSOCKET_PATH) and _socket_file_id(scope) is not None:
             await _read_only(_answer_upgrade_required, scope, send)
         else:
             await self._transcoder(scope, receive, send)

@@ -79,12 +79,12 @@ class Guard:
             await self._refuse(scope, receive, send, _HOST_REFUSED, "HOST_NOT_ALLOWED")
             return
         if not origins:
-            await self._app(scope, receive, self._varying(send))
+            await self._app(scope, receive, _with_headers(send, [_VARY]) if self._allowed else send)
             return
         if self._is_allowed(origins):
             await self._serve_allowed(scope, receive, send, origins[0])
         elif _is_safe(scope) or _is_same_origin(scope, hosts, origins):
-            await self._app(scope, receive, self._varying(send))
+            await self._app(scope, receive, _with_headers(send, [_VARY]) if self._allowed else send)
         else:
             await self._refuse(scope, receive, send, _ORIGIN_REFUSED, "ORIGIN_NOT_ALLOWED")
 
@@ -117,9 +117,6 @@ class Guard:
             await _answer_preflight(send, origin)
             return
         await self._app(scope, receive, _with_headers(send, [*cors, _VARY]))
-
-    def _varying(self, send: Send) -> Send:
-        return _with_headers(send, [_VARY]) if self._allowed else send
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, body: bytes, reason: str) -> None:
         self._observer.request_refused(reason)
