@@ -46,7 +46,7 @@ class Observer:
         """An upload stream wrote so many bytes to the sink."""
 
     def stream_stopped(self, seconds: float) -> None:
-        """A cancelled stream wrote its last byte so long after it was told; 0 if it wrote none after that."""
+        """A cancelled stream wrote its last byte so long after the cancel reached it; 0 if it wrote none after that."""
 
     def bytes_reclaimed(self, count: int) -> None:
         """The janitor deleted so many bytes."""

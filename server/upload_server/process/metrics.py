@@ -1,7 +1,7 @@
 """Decides which series Prometheus sees; every number of the service ends here.
 
-Must not know who counts: methods take plain words and numbers. Label values come from closed sets in the code, never
-from a caller, so that the number of series is bounded. Safe to call from any thread.
+Must not know which part counts: methods take plain words and numbers. Label values come from closed sets in the code,
+never from a caller, so that the number of series is bounded. Safe to call from any thread.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 
 
 class Metrics(Observer):
-    """The service's series on a registry of their own; ``render`` is what ``/metrics`` answers."""
+    """Counts into the service's series, on a registry of their own; ``/metrics`` answers with ``render``."""
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -61,7 +61,7 @@ class Metrics(Observer):
             buckets=_CALL_SECONDS,
             registry=registry,
         )
-        # Of both, by their labels: found at once, since every call ends here.
+        # Both series by their labels: every call ends here, and looking the labels up anew would cost it more.
         self._ended: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._files = Gauge("upload_files", "Uploads by state.", ["status"], registry=registry)
         self._statuses: set[str] = set()
@@ -136,7 +136,7 @@ class Metrics(Observer):
     # Bytes -------------------------------------------------------------------------------------------------------
 
     def bytes_taken(self, count: int) -> None:
-        """Add bytes that were taken from a sender."""
+        """Add bytes that a stream took from its sender."""
         self._taken.inc(count)
 
     def stream_stopped(self, seconds: float) -> None:
@@ -144,7 +144,7 @@ class Metrics(Observer):
         self._cancel_to_last_byte.observe(seconds)
 
     def bytes_reclaimed(self, count: int) -> None:
-        """Add bytes that were deleted from the storage."""
+        """Add bytes that the janitor deleted."""
         self._reclaimed.inc(count)
 
     # What is open --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Decides how a committed change of status is logged: one line each, one for a whole batch call.
 
-Must not know where the lines go. It is told after the commit, so no line says what a restart forgets.
+Must not know where the lines go. The store hands it a write after the commit, so no line says what a restart forgets.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from upload_server.domain.states import AuditEvent
 from upload_server.store.protocol import Audited, Commit, Store
 
 _PAGE = 1000
-# Batch calls whose files' lines may wait; the lines of those beyond are left out.
+# Batch calls whose files' lines may wait; beyond, the journal leaves the files' lines out.
 _MAX_WAITING = 1000
 
 
 class Journal:
-    """The lines of committed changes. ``run`` it beside the service until it is cancelled."""
+    """Writes a line for each committed change. ``run`` it beside the service until it is cancelled."""
 
     def __init__(self, store: Store, *, with_files: bool) -> None:
         """``with_files``: the log is at DEBUG, which also has a line for each file of a batch call."""
@@ -48,7 +48,7 @@ class Journal:
                 self._log.warning("status.files_left_out", files=audited.files, reason="too many batch calls wait")
 
     async def run(self) -> None:
-        """Write the lines of batch calls' files, one call after the other; what waits at the end is left out."""
+        """Write the lines of batch calls' files, one call after the other; at the end it leaves out those that wait."""
         while self._with_files:
             audited = await self._waiting.get()
             try:
@@ -82,5 +82,5 @@ def _facts(event: AuditEvent) -> dict[str, object]:
         "request_id": event.request_id,
         "event_id": str(event.event_id),
     }
-    # What is empty says nothing in a line.
+    # Empty facts say nothing.
     return {name: value for name, value in facts.items() if value}

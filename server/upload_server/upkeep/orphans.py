@@ -1,7 +1,7 @@
 """Decides how much lies in the storage that no upload may keep: counted now and then, a bounded piece at a time.
 
-Must not delete anything: the janitor does. Whatever is counted here for long is what the janitor cannot or must not
-delete: the disk refuses, or no row knows it.
+Must not delete anything: the janitor does. Bytes that stay in the count are those that the janitor cannot or must not
+delete: the disk refuses, or no row knows them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ORPHANED = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
 class OrphanCount:
-    """Walks through the storage in rounds and tells what it found after each. Times are seconds."""
+    """Walks through the storage in rounds, and reports to the observer after each. Times are seconds."""
 
     def __init__(self, store: Store, sink: Sink, ingest: Ingest, observer: Observer, interval: float = 30.0) -> None:
         self._store = store
@@ -49,8 +49,8 @@ class OrphanCount:
     async def count(self) -> int:
         """Go through the storage once; returns the bytes of cancelled and failed files, and of none."""
         found = 0
-        lying = self._sink.file_ids()
-        while page := await asyncio.to_thread(_take, lying):
+        stored = self._sink.file_ids()
+        while page := await asyncio.to_thread(_take, stored):
             statuses = await self._store.status_of(page)
             orphans = [
                 file_id
@@ -65,5 +65,5 @@ class OrphanCount:
         return sum(self._sink.size(file_id) for file_id in file_ids)
 
 
-def _take(lying: Iterator[str]) -> list[str]:
-    return list(islice(lying, _PAGE))
+def _take(stored: Iterator[str]) -> list[str]:
+    return list(islice(stored, _PAGE))

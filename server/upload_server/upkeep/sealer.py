@@ -1,6 +1,6 @@
-"""Decides when audit events are sealed: behind the commits, within a second, in small pieces that hold nobody up.
+"""Decides when audit events are sealed: behind the commits, within a second, in small pieces that hold up no cancel.
 
-Must not know who made the changes. Nothing is done while nothing changes.
+Must not know who made the changes. The sealer does nothing while nothing changes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the sealer goes about it; times are seconds."""
+    """How fast the sealer works; times are seconds."""
 
     # Events sealed in one write: one or two milliseconds of the writer.
     chunk: int = 500
     # Time for more to come after a commit.
     linger: float = 0.1
-    # Between chunks, as a share of the time that the last one took, and at most so long: 10,000 events take half a
-    # second where nothing else is done, and the more cancels come meanwhile, the more room is left to them.
+    # Between chunks, as a share of the time that the last one took, and at most so long: the sealer takes half a
+    # second for 10,000 events when it is alone, and leaves more room the more cancels come meanwhile.
     rest_share: float = 0.5
     max_rest: float = 0.1
     # After the database failed, and after a row could not be read.
@@ -37,7 +37,7 @@ class Pace:
 
 
 class Sealer:
-    """Seals what has been committed; ``run`` it until it is cancelled, then ``finish``."""
+    """Seals committed audit events; ``run`` it until it is cancelled, then ``finish``."""
 
     def __init__(self, store: Store, pace: Pace | None = None) -> None:
         self._store = store
@@ -51,7 +51,7 @@ class Sealer:
         self._behind.set()
 
     async def run(self) -> None:
-        """Seal what an earlier process left, then what is committed. Errors are logged and tried again."""
+        """Seal what an earlier process left, then what the service commits. It logs errors, and tries again."""
         self.nudge()
         while True:
             await self._behind.wait()
@@ -69,7 +69,7 @@ class Sealer:
                     pass
 
     async def _step(self) -> float | None:
-        """Seal a chunk; returns after which rest there is more to do, None when there is nothing."""
+        """Seal a chunk; returns how many seconds to rest before the next one, None when there is none."""
         began = time.monotonic()
         try:
             if not await self._seal_chunk():
@@ -80,7 +80,7 @@ class Sealer:
             log.warning("audit.not_sealed", reason=error.reason)
             return self._pace.retry
         except Exception:
-            # A row that cannot be read: the trail is damaged. The service must go on without seals.
+            # A row that the store cannot read: the trail is damaged. The service must go on without seals.
             self._head = None
             log.exception("audit.not_sealed")
             return self._pace.retry_damaged
