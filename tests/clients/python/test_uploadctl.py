@@ -218,9 +218,9 @@ async def test_a_closed_terminal_cancels_although_nobody_reads(
     file_id = json.loads(line)["file_id"]
     await under_way(client, file_id)
     os.close(main)
-    async for event in client.watch([file_id], until_final=True):
-        seen = event
-    assert seen.file.status == pb.UPLOAD_STATUS_CANCELLED
+    async for _ in client.watch([file_id], until_final=True):
+        pass
+    assert (await client.get(file_id)).status == pb.UPLOAD_STATUS_CANCELLED
     assert await asyncio.wait_for(process.wait(), SECONDS) == 129
 
 
