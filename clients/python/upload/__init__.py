@@ -1,6 +1,6 @@
 """Client of upload-service: uploads, watches and cancels over the generated stubs in ``upload.v1``.
 
-Names are loaded when first used: the server imports ``upload.v1`` from here and must not pay for the client.
+Python loads a name at its first use: the server imports ``upload.v1`` from here and must not pay for the client.
 
 Example::
 

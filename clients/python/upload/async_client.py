@@ -1,4 +1,4 @@
-"""The client for asyncio: where its operations are put together. ``client.py`` is the same for threads."""
+"""The client for asyncio, which puts its operations together. ``client.py`` is the same for threads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from upload.transport import (
 )
 from upload.v1 import upload_pb2 as pb
 
-# Reads are repeated by gRPC too; this many more tries ride over a server that is overloaded or starts again.
+# gRPC repeats reads too; so many more tries outlast a server that is overloaded or starts again.
 _READ_TRIES = 2
 
 
@@ -46,10 +46,9 @@ class AsyncClient:
             file = await client.upload("report.pdf")
 
     ``timeout`` is how many seconds a call may take in all, its repetitions included; uploads and watches have
-    no such limit. ``resume_tries`` is how often a broken upload is taken up again without getting any further.
+    no such limit. ``resume_tries`` is how often the client resumes a broken upload without getting any further.
     Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
-    Cancelling the task that awaits a method gives up waiting, and never cancels an upload: that is what
-    ``cancel`` is for.
+    Cancelling the task that awaits a method gives up waiting, and never cancels an upload: call ``cancel`` for that.
     """
 
     def __init__(
@@ -95,14 +94,14 @@ class AsyncClient:
         """Send a file and return it completed.
 
         ``content`` is a path, bytes, or an (async) iterator of bytes together with ``size_bytes``. ``filename``
-        and ``content_type`` follow from a path when they are not given. With ``checksum`` the server compares
-        the SHA-256 of what it has with that of what was read here; ``sha256`` is one known beforehand.
+        and ``content_type`` follow from a path by default. With ``checksum`` the server compares
+        the SHA-256 of its bytes with that of the bytes read here; ``sha256`` is one known beforehand.
         ``resume_file_id`` goes on with a file announced before (by an upload that broke, or by
-        ``initiate_batch``) where its durable bytes end. A broken connection is resumed by itself for a while.
+        ``initiate_batch``) where its durable bytes end. The client resumes a broken connection by itself for a while.
 
-        Raises ``UploadCancelled`` with who and why when the file is cancelled under way, ``ChecksumMismatch``,
-        ``WriterReplaced``, ``SourceChanged`` when the source changes while it is sent, ``OSError`` when it cannot
-        be read; unless the file is final it can be resumed with ``error.file_id``.
+        Raises ``UploadCancelled`` with who and why when a cancel takes the file, ``ChecksumMismatch``,
+        ``WriterReplaced``, ``SourceChanged`` when the source changes meanwhile, ``OSError`` when it fails; unless
+        the file is final, ``error.file_id`` resumes it.
 
         Example::
 
@@ -164,7 +163,7 @@ class AsyncClient:
         return answer.file
 
     async def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> pb.InitiateBatchResponse:
-        """Announce 1 to 10,000 files that belong together; the answer has the ``batch`` and ``file_ids`` in order.
+        """Announce 1 to 10,000 files as one batch; the answer has the ``batch`` and ``file_ids`` in order.
 
         Example::
 
@@ -176,10 +175,10 @@ class AsyncClient:
         return await ask(self._transport, INITIATE_BATCH, request, self._timeout, request_id)
 
     async def cancel(self, file_id: str, *, reason: str = "", request_id: str = "") -> CancelledFile:
-        """Cancel a file. Once this has returned the file is cancelled for good.
+        """Cancel a file. When this returns, the file is cancelled for good.
 
-        It is asked for until there is an answer, safely, under one request id; a file that was cancelled before is done
-        as well (``already``, with who and why). Raises ``FileNotCancellable`` when it is completed or failed.
+        It asks under one request id, which makes that safe, until an answer comes; a file cancelled before counts as
+        success (``already``, with who and why). Raises ``FileNotCancellable`` when it is completed or failed.
 
         Example::
 
@@ -227,7 +226,7 @@ class AsyncClient:
         batch_id: str = "",
         page_size: int = 0,
     ) -> AsyncIterator[pb.File]:
-        """Iterate over files, oldest first, fetching pages as they are needed; ``status`` is a lower-case word.
+        """Iterate over files, oldest first, fetching pages on the way; ``status`` is a lower-case word.
 
         Example::
 
@@ -275,7 +274,7 @@ class AsyncClient:
     ) -> AsyncGenerator[pb.WatchStatusResponse, None]:
         """Yield the current state of the targets, a bookmark, then every change; no revision of a target twice.
 
-        A broken connection is taken up again where it broke, for up to ``patience`` seconds at a time. With
+        It resumes a broken connection where it broke, for up to ``patience`` seconds at a time. With
         ``until_final`` it ends after the last target's final state. ``progress_interval`` is in seconds, 0 for none.
 
         Example::
@@ -306,7 +305,7 @@ def _duration(seconds: float) -> duration_pb2.Duration:
 
 
 def _names(content: Content, filename: str, content_type: str) -> tuple[str, str]:
-    """Return name (in NFC, as the service asks) and media type, guessed from a path where they are not given."""
+    """Return name (in NFC, as the service asks) and media type, guessed from a path by default."""
     if not filename and isinstance(content, str | os.PathLike):
         filename = Path(content).name
     if not filename:

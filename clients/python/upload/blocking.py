@@ -1,6 +1,6 @@
 """Drives the client's operations without a loop, over gRPC's synchronous stubs: nothing here ever suspends.
 
-A coroutine whose awaits are all answered at once runs through in one step, in the caller's thread, like a function.
+A coroutine whose awaits all return at once runs through in one step, in the caller's thread, like a function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from upload.v1 import upload_pb2_grpc
 
 
 def drive(awaitable: Awaitable[T]) -> T:
-    """Run something to its end that never suspends."""
+    """Run a coroutine that never suspends to its end."""
     steps = awaitable.__await__()
     try:
         next(steps)
@@ -31,7 +31,7 @@ def drive(awaitable: Awaitable[T]) -> T:
 
 
 def drive_all(items: AsyncIterator[T]) -> Iterator[T]:
-    """Iterate over something that never suspends; closing this closes it."""
+    """Iterate over a generator that never suspends; closing this closes it."""
     try:
         while True:
             try:
@@ -45,7 +45,7 @@ def drive_all(items: AsyncIterator[T]) -> Iterator[T]:
 
 
 class _Lock:
-    """A thread's lock that is entered like a coroutine's."""
+    """A thread's lock with the interface of a coroutine's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class _Lock:
 
 
 class _Signal:
-    """A thread's event that is awaited like a coroutine's."""
+    """A thread's event with the interface of a coroutine's."""
 
     def __init__(self) -> None:
         self._event = threading.Event()

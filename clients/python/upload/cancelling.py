@@ -1,4 +1,4 @@
-"""Decides how a cancel is asked for until its outcome is known: always with a request id, "already cancelled" is done.
+"""Decides how a cancel is repeated until its outcome is known: always with a request id; "already cancelled" will do.
 
 Must not know who asks, nor on what loop it runs.
 """
@@ -31,7 +31,7 @@ TRY_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class CancelledFile:
-    """A file that is cancelled. ``already``: it was before this call, by ``cancelled_by`` and for ``cancel_reason``."""
+    """A cancelled file. ``already``: ``cancelled_by`` cancelled it before this call, for ``cancel_reason``."""
 
     file_id: str
     filename: str
@@ -45,7 +45,7 @@ class CancelledFile:
 class CancelledBatch:
     """A batch that is cancelled; ``cancelled_files_count`` are the files that this call cancelled.
 
-    ``already``: it was cancelled before this call, by ``cancelled_by`` and for ``cancel_reason``.
+    ``already``: ``cancelled_by`` cancelled it before this call, for ``cancel_reason``.
     """
 
     batch_id: str
@@ -58,7 +58,7 @@ class CancelledBatch:
 
 
 def new_request_id() -> str:
-    """Return an id under which a call can be repeated safely."""
+    """Return an id under which a call is safe to repeat."""
     return str(uuid.uuid4())
 
 
@@ -70,9 +70,9 @@ async def ask(
     request_id: str = "",
     tries: int = 4,
 ) -> Response:
-    """Make a repeatable call until it is answered, within ``seconds`` in all.
+    """Repeat a call until its answer comes, within ``seconds`` in all.
 
-    The error that is raised in the end carries the ``request_id``, so that the question can be repeated later.
+    The error that it raises in the end carries the ``request_id``, so that the caller can repeat the call later.
     """
     deadline = time.monotonic() + seconds
     backoff = Backoff(tries=tries)
@@ -84,12 +84,12 @@ async def ask(
         except errors.UploadServiceError as error:
             delay = backoff.next(error.retry_after) if call_repeatable(error) else None
             if delay is None or time.monotonic() + delay >= deadline:
-                told = unreachable if unreachable and isinstance(error, errors.DeadlineExceeded) else error
+                final = unreachable if unreachable and isinstance(error, errors.DeadlineExceeded) else error
                 if request_id:
-                    told.metadata.setdefault("request_id", request_id)
-                raise told from error.__cause__
+                    final.metadata.setdefault("request_id", request_id)
+                raise final from error.__cause__
             if isinstance(error, errors.ServerUnreachable):
-                # When time runs out in a later try, this is what it was about.
+                # When time runs out in a later try, this error tells more than the timeout.
                 unreachable = error
         await transport.sleep(delay)
 

@@ -89,7 +89,7 @@ class BatchNotFound(NotFound):
 
 
 class _Stated(UploadServiceError):
-    """Carries the state that was found."""
+    """Carries the state that the server found."""
 
     @property
     def status(self) -> str:
@@ -98,12 +98,12 @@ class _Stated(UploadServiceError):
 
     @property
     def revision(self) -> int:
-        """The revision of that state, 0 when it was not told."""
+        """The revision of that state, 0 when the answer had none."""
         return int(self.metadata.get("revision", "0"))
 
     @property
     def cancelled_at(self) -> datetime | None:
-        """When it was cancelled, if it was."""
+        """When it was cancelled, or None."""
         text = self.metadata.get("cancelled_at")
         return datetime.fromisoformat(text) if text else None
 
@@ -114,12 +114,12 @@ class _Stated(UploadServiceError):
 
     @property
     def cancel_reason(self) -> str:
-        """Why, in the words of the one who cancelled."""
+        """Why, as the caller of the cancel gave it."""
         return self.metadata.get("cancel_reason", "")
 
 
 class NotInState(_Stated):
-    """What was asked is not possible in the state found; nothing was changed."""
+    """The call is not possible in the state found; nothing changed."""
 
 
 class FileNotCancellable(NotInState):
@@ -137,7 +137,7 @@ class BatchNotCancellable(NotInState):
 
 
 class FileNotWritable(NotInState):
-    """An upload was opened on a file that is final."""
+    """The file of a new upload stream is final."""
 
     reason = "FILE_NOT_WRITABLE"
     advice = "start a new upload"
@@ -177,7 +177,7 @@ class UploadFailed(_Stated):
 
 
 class ChecksumMismatch(UploadFailed):
-    """The bytes received are not those that were announced; the file is failed."""
+    """The bytes received are not the announced ones; the file is failed."""
 
     reason = "CHECKSUM_MISMATCH"
     advice = "check the source and start a new upload"
@@ -212,27 +212,27 @@ class UnexpectedMessage(UploadServiceError):
 
 
 class InvalidField(UploadServiceError):
-    """A field breaks a rule; nothing was changed."""
+    """A field breaks a rule; nothing changed."""
 
     reason = "INVALID_FIELD"
     advice = "correct it and ask again"
 
 
 class RequestIdReused(UploadServiceError):
-    """The request id came before with another request; nothing was changed."""
+    """The request id came before with another request; nothing changed."""
 
     reason = "REQUEST_ID_REUSED"
     advice = "use a new request id for a new request"
 
 
 class AccessDenied(UploadServiceError):
-    """The server does not accept who is asking (UNAUTHENTICATED or PERMISSION_DENIED)."""
+    """The server does not accept the caller (UNAUTHENTICATED or PERMISSION_DENIED)."""
 
     advice = "check the credentials"
 
 
 class Unavailable(UploadServiceError):
-    """The server could not be asked now; asking again later may work."""
+    """The server is out of reach now; a later try may work."""
 
 
 class ServerUnreachable(Unavailable):
@@ -249,7 +249,7 @@ class ShuttingDown(Unavailable):
 
 
 class DeadlineExceeded(Unavailable):
-    """No answer in the time given. What was asked may have been done all the same."""
+    """No answer in the time given. The server may have carried the call out all the same."""
 
     advice = "look with `get` what became of it, or ask again with the same request id"
 
@@ -262,13 +262,13 @@ class Overloaded(Unavailable):
 
 
 class ServerFailure(UploadServiceError):
-    """The server could not do it."""
+    """The server failed by itself."""
 
     advice = "try again"
 
 
 class DatabaseFailure(ServerFailure):
-    """The database could not take the change; nothing was changed."""
+    """The database could not take the change; nothing changed."""
 
     reason = "DATABASE_FAILURE"
     advice = "try again"
@@ -282,7 +282,7 @@ class StorageFailure(ServerFailure):
 
 
 class OutcomeUnknown(ServerFailure):
-    """Whether the change was made cannot be told yet."""
+    """The server does not know yet whether the change was committed."""
 
     reason = "OUTCOME_UNKNOWN"
     advice = "ask again with the same request id"
@@ -296,18 +296,18 @@ class InternalError(ServerFailure):
 
 
 class SourceError(UploadServiceError):
-    """The bytes to send could not be had as announced. The file stays resumable until it is cancelled or expires."""
+    """The source did not give the bytes as announced. The file stays resumable until it is cancelled or expires."""
 
 
 class SourceChanged(SourceError):
-    """The source changed while it was sent, or does not have the size that was announced."""
+    """The source changed meanwhile, or does not have the announced size."""
 
     reason = "SOURCE_CHANGED"
     advice = "upload it again when nobody writes to it"
 
 
 class SourceNotReplayable(SourceError):
-    """The connection broke, and the source cannot give again the bytes that were lost."""
+    """The connection broke, and the source cannot repeat the lost bytes."""
 
     reason = "SOURCE_NOT_REPLAYABLE"
     advice = "start again, or resume from a file"

@@ -1,6 +1,6 @@
-"""Decides what may be tried again, how often, and after how long. Pure: it neither waits nor calls.
+"""Decides which calls are repeated, how often, and after how long. Pure: it neither waits nor calls.
 
-A call that changes something is only repeated with the same ``request_id``, so that repeating is safe.
+A change is only repeated with the same ``request_id``, which makes that safe.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Backoff:
     _taken: int = field(default=0, init=False)
 
     def reset(self) -> None:
-        """Start over: something went forward."""
+        """Start over after progress."""
         self._taken = 0
 
     def next(self, at_least: float | None = None) -> float | None:
-        """Return the seconds to wait now, or None when the tries are used up."""
+        """Return the seconds to wait now, or None after the last try."""
         if self._taken >= self.tries:
             return None
         ceiling = min(self.cap, self.first * 2.0 ** min(self._taken, 30))
@@ -40,14 +40,14 @@ class Backoff:
 
 
 def call_repeatable(error: errors.UploadServiceError) -> bool:
-    """Whether a unary call with a request_id (or a read) may be asked again."""
+    """Whether a unary call with a request_id (or a read) may be repeated."""
     if isinstance(error, errors.InternalError):
         return False
     return error.code in _BROKEN or error.code is StatusCode.DEADLINE_EXCEEDED or isinstance(error, errors.Overloaded)
 
 
 def upload_resumable(error: errors.UploadServiceError) -> bool:
-    """Whether the truth should be asked for (GetFile) and the upload resumed if it is still open.
+    """Whether the sender should ask for the file's state (GetFile) and resume the upload if that is not final.
 
     ABORTED is not among these codes, so never after ``WRITER_REPLACED``: two senders would take the file from each
     other for ever.
@@ -60,8 +60,8 @@ def upload_resumable(error: errors.UploadServiceError) -> bool:
 def status_lost(error: errors.UploadServiceError) -> bool:
     """Whether the server's status of an upload stream may have been lost.
 
-    grpc.aio says INTERNAL when a write fails because the stream has ended, and forgets the status it ended with: about
-    a third of the streams that are ended while they send at full speed. It may have been ``WRITER_REPLACED``.
+    grpc.aio reports INTERNAL when a write fails because the stream has ended, and forgets its status: for about a third
+    of the streams that the server ends while they send at full speed. It may have been ``WRITER_REPLACED``.
     """
     return error.code is StatusCode.INTERNAL and not error.reason
 

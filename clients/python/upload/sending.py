@@ -1,4 +1,4 @@
-"""Decides how the bytes of one file get to the server: chunks, resuming, hearing that it was cancelled.
+"""Decides how the bytes of one file get to the server: chunks, resuming, the end by a cancel.
 
 Must not know where the bytes come from, nor on what loop it runs.
 """
@@ -22,7 +22,7 @@ from upload.v1 import upload_pb2 as pb
 CHUNK_BYTES = 256 * 1024
 # While someone sends, the server records durable bytes at least once a second.
 _RECORDED_SECONDS = 1.2
-# A server that does not answer the header at all is given up; the stream is then tried again.
+# Without an answer to the header the sender gives the stream up, and opens another one.
 _OPEN_SECONDS = 60.0
 
 
@@ -40,7 +40,7 @@ OnProgress = Callable[[TransferProgress], None]
 
 
 class Stream:
-    """One upload stream: what it sends (header, data from ``offset`` on, commit) and what it was told.
+    """One upload stream: what it sends (header, data from ``offset`` on, commit) and what the server answers.
 
     With ``opened`` data waits for the server's first answer. ``requests`` never raises: see ``problem``.
     """
@@ -49,10 +49,10 @@ class Stream:
         self._file_id = file_id
         self._feed = feed
         self._opened = opened
-        # Events, since the blocking driver sends in another thread than it hears.
+        # Events, since the blocking driver sends and receives in different threads.
         self._halted = threading.Event()
         self.position = offset
-        # The commit was given to gRPC; whether it arrived is another matter.
+        # The commit is with gRPC; it may not have arrived.
         self.committed = False
         # Why the stream ended without a commit, if that was our doing.
         self.problem: Exception | None = None
@@ -60,8 +60,8 @@ class Stream:
         self.stopped: pb.UploadStopped | None = None
 
     @property
-    def told(self) -> bool:
-        """Whether it is known how the stream ended, whatever the connection says."""
+    def is_decided(self) -> bool:
+        """Whether the server's answers tell how the stream ended, whatever the connection's error."""
         return self.completed is not None or self.stopped is not None or self.problem is not None
 
     def hear(self, response: pb.UploadFileResponse) -> None:
@@ -125,7 +125,7 @@ class Sending:
     async def send(self, file: pb.File) -> pb.File:
         """Return the completed file. Raises ``UploadCancelled``, ``UploadFailed``, ``WriterReplaced``, ...
 
-        Every error carries ``file_id`` in its metadata: what is not final can be resumed with it.
+        Every error carries ``file_id`` in its metadata, which resumes a file that is not final.
         """
         try:
             while True:
@@ -141,7 +141,7 @@ class Sending:
             raise
 
     async def _after(self, error: errors.UploadServiceError, before: pb.File) -> pb.File:
-        """Wait, and ask what is true; raises ``error`` when there is no point in going on."""
+        """Wait, and ask for the file's state; raises ``error`` when going on has no point."""
         if not upload_resumable(error):
             raise error
         while True:
@@ -163,7 +163,7 @@ class Sending:
             return file
 
     async def _someone_else_sends(self, file: pb.File) -> bool:
-        """Whether a file grows without us: twice, since the end of our own stream may still be recorded once."""
+        """Whether another sender makes the file grow: looks twice, since our own stream may record once more."""
         for _ in range(2):
             seen = file.bytes_received
             await self._transport.sleep(_RECORDED_SECONDS)
@@ -173,7 +173,7 @@ class Sending:
         return True
 
     def _found_final(self, file: pb.File) -> pb.File:
-        """Say what it means that the file is final although our stream did not say so."""
+        """Return the completed file, or raise what its final state means: our stream's end did not tell."""
         if verdict(file) and not self._committed:
             raise errors.WriterReplaced(
                 "Another sender completed this file", code=StatusCode.ABORTED, metadata={"status": "completed"}
@@ -183,8 +183,8 @@ class Sending:
     async def _stream(self, file: pb.File) -> pb.File:
         # Before the stream opens: hashing a long prefix must not make it idle.
         await self._feed.skip_to(file.bytes_received)
-        # A file that was opened before may be refused (another offset by now, cancelled). Only who is not writing at
-        # that moment hears it for certain; a new file costs no such pause.
+        # The server may refuse a file that was opened before (another offset by now, cancelled). Only a sender that
+        # does not write at that moment hears it for certain; a new file costs no such pause.
         opened = None if file.status == pb.UPLOAD_STATUS_PENDING else self._transport.signal()
         stream = Stream(file.file_id, file.bytes_received, self._feed, opened)
         try:
@@ -197,7 +197,7 @@ class Sending:
                     if response.HasField("progress"):
                         self._durable(file, response.progress.bytes_received, stream.position)
         except errors.UploadServiceError:
-            if not stream.told:
+            if not stream.is_decided:
                 raise
         finally:
             stream.end()

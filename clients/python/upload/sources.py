@@ -1,6 +1,6 @@
-"""Decides where the bytes of an upload come from, and that they are the bytes that were announced.
+"""Decides where the bytes of an upload come from, and that they are the announced bytes.
 
-Must not know how bytes are sent. A source is read at an offset, so that an upload can go back to what is durable.
+Must not know how bytes are sent. A source is read at an offset, so that an upload can go back to the durable offset.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Content: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | I
 
 # One hop to a worker thread reads and hashes this much: four messages.
 BLOCK_BYTES = 1024 * 1024
-# The server calls bytes durable every 8 MiB or every second; what is not durable yet is kept to be sent again.
+# The server makes bytes durable every 8 MiB or every second; the client keeps the others, to send them again.
 REPLAY_BYTES = 64 * 1024 * 1024
 
 
 class Source(Protocol):
-    """Bytes at offsets; ``size`` is how many there are."""
+    """Bytes at offsets, ``size`` of them."""
 
     size: int
 
@@ -34,13 +34,13 @@ class Source(Protocol):
         """Return some bytes at ``offset``, empty only at the end."""
 
     def forget(self, offset: int) -> None:
-        """Allow everything below ``offset`` to be dropped."""
+        """Drop bytes below ``offset``, if the source keeps any."""
 
     async def verify(self) -> None:
-        """Raise ``SourceChanged`` when the source is no longer what it was when it was opened."""
+        """Raise ``SourceChanged`` when the source has changed since it was opened."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Release it."""
 
 
 class FileSource:
@@ -102,7 +102,7 @@ class BytesSource:
 
 
 class IteratorSource:
-    """What an iterator gives, once: bytes that are not durable yet are kept, at most ``REPLAY_BYTES``."""
+    """The bytes of an iterator, which gives them once: keeps undurable bytes, at most ``REPLAY_BYTES``."""
 
     def __init__(self, items: Iterator[bytes] | AsyncIterator[bytes], size: int, transport: Transport) -> None:
         self._items = items
@@ -117,7 +117,7 @@ class IteratorSource:
         while offset >= self._pulled:
             if not await self._pull():
                 return b""
-        # From the right: what was pulled last is what is mostly asked for.
+        # From the right: mostly the sender asks for the newest bytes.
         for start, data in reversed(self._kept):
             if start <= offset < start + len(data):
                 return data[offset - start :]
@@ -140,7 +140,7 @@ class IteratorSource:
         return True
 
     def forget(self, offset: int) -> None:
-        """Drop what is durable."""
+        """Drop durable bytes."""
         while self._kept and self._kept[0][0] + len(self._kept[0][1]) <= offset:
             self._kept_bytes -= len(self._kept.popleft()[1])
 
@@ -152,7 +152,7 @@ class IteratorSource:
         raise SourceChanged(f"The iterator gives more than the {self.size} bytes that were announced")
 
     async def close(self) -> None:
-        """Drop what was kept; the iterator is its owner's to close."""
+        """Drop the kept bytes; the iterator's owner closes the iterator."""
         self._kept.clear()
 
 
@@ -186,7 +186,7 @@ class Feed:
             return await self._block(offset)
 
     async def skip_to(self, offset: int) -> None:
-        """Hash (and, of an iterator, skip) what the server has already."""
+        """Hash (and, of an iterator, skip) the bytes that the server has already."""
         if self._digest is None and not isinstance(self._source, IteratorSource):
             return
         async with self._reading():
@@ -195,7 +195,7 @@ class Feed:
                 self._source.forget(min(self._hashed, offset))
 
     async def finish(self) -> str:
-        """Return the SHA-256 of all bytes in hex, or nothing when none was asked for; raises ``SourceChanged``."""
+        """Return the SHA-256 of all bytes in hex, or nothing without ``checksum``; raises ``SourceChanged``."""
         async with self._reading():
             await self._source.verify()
             return self._digest.hexdigest() if self._digest else ""
@@ -243,7 +243,7 @@ class Feed:
 
 
 async def open_source(content: Content, size_bytes: int | None, transport: Transport) -> Source:
-    """Open what is to be uploaded; raises ``OSError`` for a path that cannot be read.
+    """Open the source of an upload; raises ``OSError`` for a path that fails.
 
     ``size_bytes`` is needed for an iterator and, when given, must be right for the others.
     """

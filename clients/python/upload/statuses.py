@@ -1,6 +1,6 @@
 """Turns what gRPC raises into this client's exceptions, and messages into facts: the boundary to the wire.
 
-Must not know what anyone does about an error.
+Must not know what the client does about an error.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def error_from(failure: RpcFailure) -> errors.UploadServiceError:
 
 
 def _details(failure: RpcFailure) -> tuple[error_details_pb2.ErrorInfo | None, float | None, str]:
-    """Read ``google.rpc.Status`` from the trailers; one that cannot be read counts as absent."""
+    """Read ``google.rpc.Status`` from the trailers; a damaged one counts as absent."""
     status = status_pb2.Status()
     for key, value in failure.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
@@ -126,7 +126,7 @@ def upload_cancelled(file: File) -> errors.UploadCancelled:
 
 
 def upload_stopped(file_id: str, stopped: UploadStopped) -> errors.UploadCancelled:
-    """Return the exception for a stream that was told to stop."""
+    """Return the exception for a stream that got ``stopped``."""
     return errors.UploadCancelled(
         f"The upload was cancelled by {stopped.cancelled_by or 'someone'}" + _why(stopped.cancel_reason),
         metadata=_cancel_facts(file_id, stopped.cancelled_at, stopped.cancelled_by, stopped.cancel_reason),

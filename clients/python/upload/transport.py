@@ -1,6 +1,6 @@
 """Decides what the client needs of the world: calls, time, threads, locks. One protocol, two drivers.
 
-Every operation of this client is written once, as a coroutine over ``Transport``. ``aio.py`` drives it on an asyncio
+Every operation of this client is one coroutine over ``Transport``. ``aio.py`` drives it on an asyncio
 loop; ``blocking.py`` drives the very same coroutines without any loop, over gRPC's synchronous stubs: there no await
 ever suspends. So there are no twin copies, and no second event loop, which grpcio does not bear in one process.
 
@@ -64,7 +64,7 @@ class Signal(Protocol):
     """Something that happens once."""
 
     def set(self) -> None:
-        """Say that it happened."""
+        """Set it."""
 
     async def wait(self, seconds: float) -> bool:
         """Wait for it, at most so long; returns whether it happened."""
@@ -83,7 +83,7 @@ class Transport(Protocol):
         """Open a watch; closing the generator ends it."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run something that blocks on a disk or burns CPU."""
+        """Run work that blocks on a disk or burns CPU."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -92,7 +92,7 @@ class Transport(Protocol):
         """Return a new lock."""
 
     def signal(self) -> Signal:
-        """Return a new signal; it is set by who reads a stream and awaited by who writes it."""
+        """Return a new signal; the reader of a stream sets it, the writer awaits it."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,6 +1,6 @@
 """Decides how a watch goes on over broken connections: token, pauses, and no revision twice.
 
-Must not know what anyone does with the events.
+Must not know what the caller does with the events.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from upload.v1 import upload_pb2 as pb
 # Targets whose last revision is remembered; beyond it the oldest are forgotten. Only a resynced stream repeats
 # states, so a watch of `all` over more targets than this might see one of them again after a restored backup.
 MAX_REMEMBERED = 100_000
-# Seconds in which the first connection must come about.
+# Seconds for the first connection.
 FIRST_PATIENCE = 3.0
 
 
 @dataclass(slots=True)
 class Memory:
-    """Which revision of each target was passed on; drops what a resumed stream repeats."""
+    """The last revision of each target that the caller got; drops repeats of a resumed stream."""
 
     limit: int = MAX_REMEMBERED
     _seen: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
@@ -35,18 +35,18 @@ class Memory:
 
     @property
     def holding(self) -> bool:
-        """Whether something is held back until a bookmark tells what it is: the token must not move on meanwhile."""
+        """Whether an event waits for the bookmark that tells what it is: the token must not move on meanwhile."""
         return bool(self._held)
 
     def admit(self, event: pb.WatchStatusResponse) -> list[pb.WatchStatusResponse]:
-        """Return what is to be passed on now that ``event`` has come, in order."""
+        """Return the events that the caller gets after ``event``, in order."""
         match event.WhichOneof("event"):
             case "file" | "batch":
                 return self._change(event)
             case "bookmark":
                 held, self._held = self._held.values(), {}
                 if event.bookmark.resynced:
-                    # Another store, or a restored backup: what looks old is the truth now, unless it is the same.
+                    # Another store, or a restored backup: a lower revision is the truth now, an equal one a repeat.
                     return [*(one for one in held if self._differs(one)), event]
                 return [event]
             case _:
@@ -107,7 +107,7 @@ async def watch(
         except errors.UploadServiceError as failure:
             error = failure
         delay = backoff.next(error.retry_after) or 0.0
-        # Before the first message there is nothing to resume: a wrong address is told soon.
+        # Before the first message there is nothing to resume: a wrong address ends the watch soon.
         limit = patience if connected else min(patience, FIRST_PATIENCE)
         now = time.monotonic()
         failing_since = failing_since or now

@@ -15,7 +15,7 @@ STATUSES = ("pending", "uploading", "completed", "failed", "cancelled")
 
 
 class Arguments(argparse.Namespace):
-    """What was asked for; each command uses its own part."""
+    """The parsed command line; each command uses its own part."""
 
     command: str
     server: str
@@ -61,7 +61,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 
 def _problem(arguments: Arguments) -> str:
-    """Say what argparse cannot express, or nothing."""
+    """Return the problem that argparse cannot express, or nothing."""
     if not 0 < arguments.timeout < math.inf:
         return "--timeout must be more than 0 seconds"
     match arguments.command:
@@ -90,7 +90,7 @@ def _problem(arguments: Arguments) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Options are taken in full only, here and below: a new option must make no script ambiguous.
+    # Here and below options are valid in full only: a new option must make no script ambiguous.
     parser = argparse.ArgumentParser(
         prog="uploadctl",
         allow_abbrev=False,

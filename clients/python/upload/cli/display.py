@@ -31,7 +31,7 @@ class Display(Protocol):
 
 
 class Lines:
-    """One line when a file begins: what became of it is told by its result."""
+    """One line when a file begins; its result tells what became of it."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -98,7 +98,7 @@ class Bars:
 
 
 def make_display(output: Output, total_bytes: int, files: int) -> Display:
-    """Return bars for a person who watches, when rich is there; else lines."""
+    """Return bars on a terminal, when rich is there; else lines."""
     if not output.live:
         return Lines(output)
     try:

@@ -80,5 +80,5 @@ def exit_of(error: Exception) -> Exit:
 
 
 def worst(codes: Iterable[Exit]) -> Exit:
-    """Return the code that says most about many files."""
+    """Return the most telling code of many files."""
     return max(codes, key=_SEVERITY.index, default=Exit.OK)

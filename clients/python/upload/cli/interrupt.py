@@ -21,7 +21,7 @@ _SIGNALS = {
 
 
 class Interrupt:
-    """Set by the first signal; the second one cancels ``main``, so that nothing can hold the user."""
+    """Set by the first signal; the second one cancels ``main``, so that no operation can hold the user."""
 
     def __init__(self, main: asyncio.Task[object]) -> None:
         self._main = main
@@ -51,7 +51,7 @@ class Interrupt:
 def on_interrupt() -> Iterator[Interrupt]:
     """Take the signals for the current task until the block ends.
 
-    A signal that the program was started to ignore stays ignored: Ctrl-C in the background of a script, SIGHUP under
+    A signal that the program ignored from its start stays ignored: Ctrl-C in the background of a script, SIGHUP under
     ``nohup``.
     """
     main = asyncio.current_task()

@@ -76,7 +76,7 @@ def size_text(count: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that cannot steer a terminal, whoever wrote it."""
+    """Return text that cannot steer a terminal, whatever its origin."""
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
@@ -130,7 +130,7 @@ class Output:
 
     @property
     def live(self) -> bool:
-        """Whether a person reads what is said beside them."""
+        """Whether a person reads the notes."""
         return self._err.isatty() and not self.json_lines
 
     def result(self, values: Json, text: str) -> None:
@@ -147,7 +147,7 @@ class Output:
             print(f"{name + ':':<23} {printable(str('' if value is None else value))}", file=self._out)
 
     def note(self, event: str, text: str, **values: object) -> None:
-        """Say beside the results what happens."""
+        """Write a note beside the results."""
         line = json.dumps({"event": event, "message": text, **values}) if self.json_lines else printable(text)
         self._say(line)
 

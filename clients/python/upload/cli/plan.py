@@ -1,4 +1,4 @@
-"""Decides which files an ``uploadctl upload`` means and what they are called on the server.
+"""Decides which files an ``uploadctl upload`` means, and their names on the server.
 
 Reads folders, sends nothing.
 """
@@ -25,7 +25,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be sent; ``batch``: as files that belong together."""
+    """The files to send; ``batch``: as one batch."""
 
     items: tuple[Item, ...]
     batch: bool
@@ -37,16 +37,15 @@ class Plan:
 
 
 class PlanError(OSError):
-    """The paths name nothing that could be sent."""
+    """The paths name no file."""
 
 
 def plan(paths: Sequence[Path], name: str = "") -> Plan:
-    """Return the files to send: one file alone, or a batch of several files and of what lies in folders.
+    """Return the files to send: one file alone, or a batch of several files and of the files in folders.
 
-    A file in a folder is called by its path within the folder, with the folder's name before it when several paths were
-    given. Files whose names would be equal are called by as much more of their paths as tells them apart: two files of
-    a batch with one name could not be told apart when the batch is resumed. Raises ``OSError`` when a path cannot be
-    read.
+    The name of a file in a folder is its path within the folder, after the folder's name if there are several paths.
+    Files with equal names get more of their paths, until the names differ: resuming a batch could not tell two files of
+    one name apart. Raises ``OSError`` when a path fails.
     """
     if len(paths) == 1 and not paths[0].is_dir():
         return Plan((_item(paths[0], name or paths[0].name),), batch=False)
@@ -61,10 +60,10 @@ def plan(paths: Sequence[Path], name: str = "") -> Plan:
             raise PlanError(f"More than {MAX_BATCH_FILES} files: send them as several batches")
     if not items:
         raise PlanError(f"No files in {paths[0]}: there is nothing to upload")
-    return Plan(_told_apart(items), batch=True)
+    return Plan(_with_distinct_names(items), batch=True)
 
 
-def _told_apart(items: Sequence[Item]) -> tuple[Item, ...]:
+def _with_distinct_names(items: Sequence[Item]) -> tuple[Item, ...]:
     """Return the items with names that differ, longer ones where they did not; raises ``PlanError`` for twins."""
     named = list(items)
     while twins := _twins(named):
