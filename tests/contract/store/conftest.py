@@ -1,4 +1,4 @@
-"""Every store of the service; a new one is one more parameter."""
+"""Every store of the service."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from contract.store.kit import Backend
-from upload_server.store.open import open_store
-from upload_server.store.options import StoreOptions
+from support.stores import STORES, url_in
+from upload_server.store.open import StoreAt, store_at
 from upload_server.store.protocol import Store
 
 
-class SqliteBackend:
-    """A SQLite file in a folder of the test's own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.path}"
-
-    async def open(self, options: StoreOptions | None = None) -> Store:
-        return await open_store(self.url, options)
+@pytest.fixture(params=STORES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of the stores."""
+    return str(request.param)
 
 
-@pytest.fixture(params=["sqlite"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    makers = {"sqlite": lambda: SqliteBackend(tmp_path / "upload.db")}
-    return makers[request.param]()
+@pytest.fixture
+def url(kind: str, tmp_path: Path) -> str:
+    """The URL of a store that is not there yet."""
+    return url_in(tmp_path, kind)
+
+
+@pytest.fixture
+def backend(url: str) -> StoreAt:
+    """A place where one store lives, however often it is opened."""
+    return store_at(url)
 
 
 @pytest_asyncio.fixture
-async def store(backend: Backend) -> AsyncIterator[Store]:
+async def store(backend: StoreAt) -> AsyncIterator[Store]:
     opened = await backend.open()
     yield opened
     await opened.close()

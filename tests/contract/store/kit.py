@@ -7,7 +7,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 from upload_server.domain.states import (
     NEXT_BATCH,
@@ -22,17 +21,9 @@ from upload_server.domain.states import (
     Source,
     roll_up,
 )
-from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Change, Command, Store, Targets
 
 EVERYTHING = Targets(all=True)
-
-
-class Backend(Protocol):
-    """A place where one store lives, however often it is opened."""
-
-    async def open(self, options: StoreOptions | None = None) -> Store:
-        """Open the store; the test closes it."""
 
 
 def now() -> datetime:

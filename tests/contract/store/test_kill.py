@@ -57,8 +57,7 @@ async def assert_kept(store: Store, told: list[dict[str, Any]]) -> None:
                 assert (again.replayed, again.answer.cancelled_at) == (True, file.cancelled_at)
 
 
-async def test_every_answer_survives_kill_9(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/upload.db"
+async def test_every_answer_survives_kill_9(url: str) -> None:
     chance = random.Random(1)
     told: list[dict[str, Any]] = []
     last_change = 0

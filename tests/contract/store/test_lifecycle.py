@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import stat
 import uuid
-from pathlib import Path
 
 import pytest
 
 from contract.store.kit import (
-    Backend,
     assert_history_holds,
     batch_of,
     command,
@@ -21,15 +17,16 @@ from contract.store.kit import (
     pending,
     uploading,
 )
-from upload_server.domain.errors import CannotStart, DatabaseFailure, Overloaded, ShuttingDown
+from support.stores import url_in
+from upload_server.domain.errors import DatabaseFailure, Overloaded, ShuttingDown
 from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.store.lock import AlreadyInUse
-from upload_server.store.open import UnusableDatabaseUrl, migrate_store, open_store
+from upload_server.store.open import StoreAt, open_store
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
 
 
-async def test_everything_is_there_after_a_restart(backend: Backend) -> None:
+async def test_everything_is_there_after_a_restart(backend: StoreAt) -> None:
     store = await backend.open()
     await completed(store)
     batch, ids = await batch_of(store, 3)
@@ -57,9 +54,11 @@ async def test_everything_is_there_after_a_restart(backend: Backend) -> None:
         await store.close()
 
 
-async def test_two_stores_have_two_identities(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_two_stores_have_two_identities(
+    backend: StoreAt, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     one = await backend.open()
-    two = await open_store(f"sqlite:///{tmp_path_factory.mktemp('other')}/upload.db")
+    two = await open_store(url_in(tmp_path_factory.mktemp("other"), kind))
 
     assert one.store_id != two.store_id
 
@@ -67,7 +66,7 @@ async def test_two_stores_have_two_identities(backend: Backend, tmp_path_factory
     await two.close()
 
 
-async def test_closing_finishes_what_is_queued_and_then_takes_no_more(backend: Backend) -> None:
+async def test_closing_finishes_what_is_queued_and_then_takes_no_more(backend: StoreAt) -> None:
     store = await backend.open()
     files = [await uploading(store) for _ in range(50)]
     cancels = [asyncio.create_task(store.cancel_file(file.file_id, command())) for file in files]
@@ -86,7 +85,7 @@ async def test_closing_finishes_what_is_queued_and_then_takes_no_more(backend: B
     await reopened.close()
 
 
-async def test_a_second_server_is_refused(backend: Backend) -> None:
+async def test_a_second_server_is_refused(backend: StoreAt) -> None:
     store = await backend.open()
 
     with pytest.raises(AlreadyInUse, match=r"is in use by another upload-server \(pid \d+\)"):
@@ -104,7 +103,7 @@ async def test_a_healthy_store_answers_a_ping(store: Store) -> None:
     assert store.last_change == before
 
 
-async def test_too_many_writes_are_refused_and_cancels_have_places_of_their_own(backend: Backend) -> None:
+async def test_too_many_writes_are_refused_and_cancels_have_places_of_their_own(backend: StoreAt) -> None:
     store = await backend.open(StoreOptions(queued_writes=10, queued_cancels_reserve=20, queued_batch_calls=2))
     try:
         batch, _ = await batch_of(store, 200)
@@ -128,7 +127,7 @@ async def test_too_many_writes_are_refused_and_cancels_have_places_of_their_own(
         await store.close()
 
 
-async def test_too_many_reads_are_refused(backend: Backend) -> None:
+async def test_too_many_reads_are_refused(backend: StoreAt) -> None:
     store = await backend.open(StoreOptions(queued_reads=5))
     try:
         file = await pending(store)
@@ -138,49 +137,3 @@ async def test_too_many_reads_are_refused(backend: Backend) -> None:
         assert await store.get_file(file.file_id, "") == file
     finally:
         await store.close()
-
-
-async def test_a_database_that_cannot_be_opened_is_said_to_the_operator(tmp_path: Path) -> None:
-    missing, other, folder = tmp_path / "no such folder" / "upload.db", tmp_path / "notes.txt", tmp_path
-    other.write_text("these are notes, and by far too many of them to be taken for an empty database" * 20)
-
-    for path in (missing, other, folder):
-        with pytest.raises(CannotStart, match=re.escape(str(path))):
-            await open_store(f"sqlite:///{path}")
-        with pytest.raises(CannotStart, match=re.escape(str(path))):
-            await migrate_store(f"sqlite:///{path}")
-    # A failed start leaves no lock behind.
-    other.unlink()
-    await (await open_store(f"sqlite:///{other}")).close()
-
-
-def modes_in(folder: Path) -> dict[str, int]:
-    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-
-
-async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
-    store = await open_store(f"sqlite:///{tmp_path}/upload.db")
-    await pending(store)
-
-    modes = await asyncio.to_thread(modes_in, tmp_path)
-
-    await store.close()
-    assert modes == dict.fromkeys(["upload.db", "upload.db-wal", "upload.db-shm", "upload.db.lock"], 0o600)
-
-
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("postgresql://user@localhost/uploads", "not available yet"),
-        ("postgres://localhost/uploads", "not available yet"),
-        ("mysql://localhost/x", "looks like sqlite:///"),
-        ("upload.db", "looks like sqlite:///"),
-        ("sqlite://host/upload.db", "looks like sqlite:///"),
-        ("sqlite:///", "names no file"),
-        ("sqlite:///:memory:", "would be lost"),
-        ("sqlite:///a.db?mode=ro", "looks like sqlite:///"),
-    ],
-)
-async def test_a_url_that_cannot_be_used_is_refused(url: str, words: str) -> None:
-    with pytest.raises(UnusableDatabaseUrl, match=words):
-        await open_store(url)

@@ -1,4 +1,4 @@
-"""The real SqliteStore in process, as a System. Each call is one tick of one second."""
+"""The real store in process, as a System. Each call is one tick of one second."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from robustness.prove.views import BatchView, EventView, FileView, micros, of_do
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import Batch, Caller, FailureReason, File, FileSpec, FileStatus, Source
 from upload_server.service import Fields, fingerprint
+from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Command, Targets
-from upload_server.store.sqlite import SqliteStore
+from upload_server.store.protocol import Command, Store, Targets
 
 
 def _refused(error: UploadError) -> Refused:
@@ -36,13 +36,13 @@ class StoreStream:
 
 
 class StoreSystem:
-    """SqliteStore in process. Each call is one tick of one second."""
+    """A real store in process. Each call is one tick of one second."""
 
     can_expire = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._store: SqliteStore | None = None
+        self._store: Store | None = None
         self._ticks = 0
         self._crashes = 0
 
@@ -50,9 +50,9 @@ class StoreSystem:
     def _path(self) -> Path:
         return self._folder / f"upload{self._crashes}.sqlite3"
 
-    async def _opened(self) -> SqliteStore:
+    async def _opened(self) -> Store:
         if self._store is None:
-            self._store = await SqliteStore.open(self._path, StoreOptions(linger_seconds=0))
+            self._store = await open_store(f"sqlite:///{self._path}", StoreOptions(linger_seconds=0))
         return self._store
 
     def _at(self, tick: int) -> datetime:

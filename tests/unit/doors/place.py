@@ -13,6 +13,7 @@ from typing import Any
 
 import websockets
 
+from support.stores import url_in
 from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.doors.calls import Admission, Calls, Gate
@@ -89,7 +90,7 @@ class Place:
     @classmethod
     @asynccontextmanager
     async def open(cls, folder: Path, **options: float) -> AsyncIterator[Place]:
-        store = await open_store(f"sqlite:///{folder / 'upload.sqlite3'}")
+        store = await open_store(url_in(folder))
         place = cls(store, folder, **options)
         tasks = [asyncio.create_task(place.hub.run()), asyncio.create_task(place.janitor.run())]
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.stores import shell, url_in
 from unit.ingest.world import CALLER, KIB, World, open_world, send
 from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure
 from upload_server.domain.states import FileStatus
@@ -258,11 +258,8 @@ async def test_a_deletion_owed_by_mistake_costs_no_completed_file_its_bytes(tmp_
         file_id = await completed(world)
 
         def owe() -> None:
-            with sqlite3.connect(tmp_path / "node" / "store.db") as database:
-                database.execute(
-                    "INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = ?", (file_id,)
-                )
-            database.close()
+            with shell(url_in(tmp_path / "node")) as hand:
+                hand.execute("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = ?", (file_id,))
 
         await asyncio.to_thread(owe)
         assert await janitor_of(world).delete_owed() == 0

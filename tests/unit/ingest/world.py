@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from support.stores import StoreAround, url_in
 from upload_server.domain.errors import Stopped
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, Source
@@ -18,9 +19,7 @@ from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink
 from upload_server.sink.protocol import Chunk, SinkFile
-from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Audited, Claim, Command, Commit, OwedDeletion, Result
-from upload_server.store.sqlite import SqliteStore
 from upload_server.upkeep.janitor import Janitor
 
 CALLER = Caller(Source.GRPC)
@@ -102,7 +101,7 @@ class GatedSink(DiskSink):
         return (self.root / file_id[:2] / file_id).read_bytes()
 
 
-class GatedStore(SqliteStore):
+class GatedStore(StoreAround):
     """The real store; claims, completions and cancels can be held up after their commit, and progress made to fail."""
 
     hold_claim: asyncio.Event | None = None
@@ -115,12 +114,12 @@ class GatedStore(SqliteStore):
     settled: asyncio.Event
 
     async def settle_deletions(self, rows: Sequence[int]) -> None:
-        await super().settle_deletions(rows)
+        await self.real.settle_deletions(rows)
         if rows:
             self.settled.set()
 
     async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
-        result = await super().claim(file_id, offset, command)
+        result = await self.real.claim(file_id, offset, command)
         if self.hold_claim is not None:
             self.claimed.set()
             await self.hold_claim.wait()
@@ -132,10 +131,10 @@ class GatedStore(SqliteStore):
         if self.hold_complete is not None:
             self.completed.set()
             await self.hold_complete.wait()
-        return await super().complete(file_id, fence, sha256, bytes_received, command)
+        return await self.real.complete(file_id, fence, sha256, bytes_received, command)
 
     async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
-        result = await super().cancel_file(file_id, command, fence)
+        result = await self.real.cancel_file(file_id, command, fence)
         if self.hold_cancel is not None:
             self.cancelled.set()
             await self.hold_cancel.wait()
@@ -144,7 +143,7 @@ class GatedStore(SqliteStore):
     async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
         if self.progress_error is not None:
             raise self.progress_error
-        return await super().record_progress(file_id, fence, bytes_received, at)
+        return await self.real.record_progress(file_id, fence, bytes_received, at)
 
 
 @dataclass
@@ -263,8 +262,7 @@ async def send(upload: Upload, data: bytes, chunk: int = 64 * KIB) -> None:
 @asynccontextmanager
 async def open_world(folder: Path, limits: Limits | None = None) -> AsyncIterator[World]:
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
-    opened = await GatedStore.open(folder / "store.db", StoreOptions())
-    assert isinstance(opened, GatedStore)
+    opened = await GatedStore.open(url_in(folder))
     opened.claimed, opened.completed = asyncio.Event(), asyncio.Event()
     opened.cancelled, opened.settled = asyncio.Event(), asyncio.Event()
     world = World(opened, GatedSink(folder / "bytes"), limits or Limits())

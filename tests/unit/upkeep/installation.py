@@ -6,11 +6,9 @@ import hashlib
 import io
 import json
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import grpc
 from support.doors import Refusal
 from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import ServerProcess
+from support.stores import shell, url_in
 from upload.v1 import upload_pb2 as pb
 from upload_server.__main__ import main
 
@@ -130,6 +129,10 @@ class Installation:
         self.ids = lived
 
     @property
+    def url(self) -> str:
+        return url_in(self.folder)
+
+    @property
     def database(self) -> Path:
         return self.folder / "upload.sqlite3"
 
@@ -151,18 +154,10 @@ class Installation:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=clean)
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    @contextmanager
-    def by_hand(self) -> Iterator[sqlite3.Connection]:
-        """Change the database as somebody with an SQLite shell would, past its triggers."""
-        with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
-            triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-            for name, _ in triggers:
-                connection.execute(f"DROP TRIGGER {name}")
-            yield connection
-            for _, sql in triggers:
-                connection.execute(sql)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def by_hand(self, *, triggers: bool = False) -> AbstractContextManager[Any]:
+        """Change the database as somebody with its shell would, past its triggers."""
+        return shell(self.url, triggers=triggers)
 
     def rows(self, sql: str, *parameters: object) -> list[Any]:
-        with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as connection:
-            return connection.execute(sql, parameters).fetchall()
+        with shell(self.url) as hand:
+            return hand.execute(sql, parameters).fetchall()

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-import sqlite3
 import uuid
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from support.process import ServerProcess
+from support.stores import RefusedBySchema
 from unit.upkeep.installation import DATA, NOBODY, Installation
 from upload_server.domain.states import Caller, Source
-from upload_server.store.open import open_store
+from upload_server.store.open import open_store, store_at
 from upload_server.store.protocol import Command
-from upload_server.store.sqlite.schema import prepare
 
 STRANGER = str(uuid.UUID(int=7, version=4))
 
@@ -66,8 +64,8 @@ def bare_sql(statement: str) -> Damage:
     """Run a statement on the schema."""
 
     def damage(place: Installation) -> None:
-        with closing(sqlite3.connect(place.database)) as connection:
-            connection.execute(statement)
+        with place.by_hand(triggers=True) as hand:
+            hand.execute(statement)
 
     return damage
 
@@ -327,19 +325,18 @@ def test_a_mended_batch_is_audited_and_watched(place: Installation) -> None:
 
 
 def test_a_mended_trigger_guards_again(place: Installation) -> None:
-    with closing(sqlite3.connect(place.database)) as connection:
-        connection.execute("DROP TRIGGER file_final_stays")
-        connection.execute("CREATE TRIGGER file_final_stays AFTER INSERT ON batch BEGIN SELECT 1; END")
-        connection.commit()
+    with place.by_hand(triggers=True) as hand:
+        hand.execute("DROP TRIGGER file_final_stays")
+        hand.execute("CREATE TRIGGER file_final_stays AFTER INSERT ON batch BEGIN SELECT 1; END")
     assert place.run("check", "--json").kinds == ["schema"]
 
     assert place.run("check", "--json", "--repair").code == 0
 
     with (
-        closing(sqlite3.connect(place.database)) as connection,
-        pytest.raises(sqlite3.IntegrityError, match="file is final"),
+        place.by_hand(triggers=True) as hand,
+        pytest.raises(RefusedBySchema, match="file is final"),
     ):
-        connection.execute("UPDATE file SET status = 'pending' WHERE status = 'completed'")
+        hand.execute("UPDATE file SET status = 'pending' WHERE status = 'completed'")
 
 
 def test_a_damaged_page_is_a_finding(place: Installation) -> None:
@@ -368,13 +365,13 @@ async def _go_on(url: str) -> None:
 def test_rows_of_the_program_before_cancellation_are_no_findings(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    database = folder / "upload.sqlite3"
-    prepare(database, "0001_initial")
+    place = Installation(folder, NOBODY)
+    asyncio.run(store_at(place.url).migrate("0001_initial"))
     insert = "INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, created_at, updated_at)"
-    with closing(sqlite3.connect(database)) as connection:
+    with place.by_hand(triggers=True) as hand:
 
         def add(file_id: str, status: str, batch_id: str | None = None) -> None:
-            connection.execute(
+            hand.execute(
                 f"{insert} VALUES (?, 'a', 'b', 7, ?, ?, '2024-01-01', '2024-01-01')",
                 (file_id, status, batch_id),
             )
@@ -384,12 +381,10 @@ def test_rows_of_the_program_before_cancellation_are_no_findings(tmp_path: Path)
         add("in-batch", "completed", "batch")
         add("of-none", "pending", "no such batch")
         for batch_id, total in (("batch", 1), ("empty", 0), ("missing", 3)):
-            connection.execute(
+            hand.execute(
                 "INSERT INTO batch (batch_id, total_files, created_at) VALUES (?, ?, '2024-01-01')", (batch_id, total)
             )
-        connection.commit()
-    asyncio.run(_go_on(f"sqlite:///{database}"))
-    place = Installation(folder, NOBODY)
+    asyncio.run(_go_on(place.url))
 
     ran = place.run("check", "--json")
 
@@ -401,8 +396,8 @@ def test_rows_of_the_program_before_cancellation_are_no_findings(tmp_path: Path)
 def test_an_older_schema_is_told_and_its_start_mends_it(place: Installation, tmp_path: Path) -> None:
     folder = tmp_path / "older"
     folder.mkdir()
-    prepare(folder / "upload.sqlite3", "0002_cancellation")
     older = Installation(folder, place.ids)
+    asyncio.run(store_at(older.url).migrate("0002_cancellation"))
 
     found = older.run("check", "--json")
     assert found.code == 1

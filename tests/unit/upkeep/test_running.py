@@ -20,8 +20,7 @@ from unit.upkeep.installation import DATA, NOBODY, Installation, live
 from upload.v1 import upload_pb2 as pb
 from upload_server.sink.disk import DiskSink
 from upload_server.store.inspection import Debt
-from upload_server.store.sqlite.inspecting import SqliteInspection
-from upload_server.store.sqlite.mending import SqliteMending
+from upload_server.store.open import store_at
 from upload_server.upkeep.check.findings import Finding, Mend, Report
 from upload_server.upkeep.check.mend import mend
 from upload_server.upkeep.check.rows import check_debt
@@ -152,7 +151,7 @@ def test_what_moved_while_it_was_looked_at_is_looked_at_again(place: Installatio
             hand.execute("UPDATE file SET status = 'cancelled' WHERE file_id = ?", (place.ids.uploading,))
         place.bytes_of(place.ids.uploading).unlink()
 
-    inspection = SqliteInspection(place.database)
+    inspection = store_at(place.url).inspect()
     report = Report(running=running)
     try:
         Storage(inspection, Moving(place.folder / "bytes", cancel_all_open), report, 0.0).check(hashes=False)
@@ -168,7 +167,7 @@ def test_bytes_of_files_that_may_keep_them_are_never_deleted_whatever_a_finding_
     for file_id in kept:
         for kind in (Mend.DELETE_BYTES, Mend.DELETE_UNKNOWN):
             report.add(Finding("bytes.orphan", "", "", {"file_id": file_id}, kind))
-    inspection, mending = SqliteInspection(place.database), SqliteMending(place.database)
+    inspection, mending = store_at(place.url).inspect(), store_at(place.url).mend()
     try:
         mend(report, inspection, mending, DiskSink(place.folder / "bytes"), delete_unknown=True)
     finally:

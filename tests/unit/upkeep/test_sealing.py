@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,16 +18,14 @@ from hypothesis import strategies as st
 
 from support.grpc_upload import stub_on
 from support.process import ServerProcess, StartServer
+from support.stores import StoreAround, url_in
 from unit.upkeep.installation import NOBODY, Installation
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.chain import Seal, form_of, link, origin
 from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.states import AuditEvent, Caller, FileSpec, Source
 from upload_server.store.open import open_store
-from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Command, Store
-from upload_server.store.sqlite import SqliteStore
-from upload_server.store.sqlite.schema import prepare
 from upload_server.upkeep.sealer import Pace, Sealer
 
 QUICK = Pace(chunk=7, linger=0.0, rest_share=0.0, retry=0.01, retry_damaged=0.01)
@@ -94,7 +90,7 @@ async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
             await asyncio.sleep(0.01)
 
 
-class Troubled(SqliteStore):
+class Troubled(StoreAround):
     """A real store whose seals fail as often as it is told."""
 
     failures: int
@@ -107,13 +103,11 @@ class Troubled(SqliteStore):
                 raise RuntimeError("a bug")
             raise DatabaseFailure
         self.sealed += [seal.event_id for seal in seals]
-        return await super().seal_events(head, seals)
+        return await self.real.seal_events(head, seals)
 
 
 async def test_every_event_is_sealed_once_and_in_order_through_failures(tmp_path: Path) -> None:
-    prepare(tmp_path / "upload.sqlite3")
-    store = await Troubled.open(tmp_path / "upload.sqlite3", StoreOptions())
-    assert isinstance(store, Troubled)
+    store = await Troubled.open(url_in(tmp_path))
     store.failures, store.sealed = 5, []
     sealer = Sealer(store, QUICK)
     store.on_commit(lambda _: sealer.nudge())
@@ -136,9 +130,7 @@ async def test_every_event_is_sealed_once_and_in_order_through_failures(tmp_path
 
 
 async def test_at_the_end_all_is_sealed_unless_the_database_fails(tmp_path: Path) -> None:
-    prepare(tmp_path / "upload.sqlite3")
-    store = await Troubled.open(tmp_path / "upload.sqlite3", StoreOptions())
-    assert isinstance(store, Troubled)
+    store = await Troubled.open(url_in(tmp_path))
     store.failures, store.sealed = 1, []
     sealer = Sealer(store, QUICK)
     try:
@@ -152,7 +144,7 @@ async def test_at_the_end_all_is_sealed_unless_the_database_fails(tmp_path: Path
 
 
 async def test_a_seal_that_follows_another_head_is_refused(tmp_path: Path) -> None:
-    store = await open_store(f"sqlite:///{tmp_path / 'upload.sqlite3'}")
+    store = await open_store(url_in(tmp_path))
     try:
         await announce(store, 2)
         seals = [Seal(1, 0, bytes(32)), Seal(2, 1, bytes(32))]
@@ -172,15 +164,14 @@ async def test_a_seal_that_follows_another_head_is_refused(tmp_path: Path) -> No
 async def test_an_event_above_the_last_change_is_not_sealed(tmp_path: Path) -> None:
     """Somebody's own: sealed, it would be the head for ever, and the real ones would be late for ever."""
     place = Installation(tmp_path, NOBODY)
-    store = await open_store(f"sqlite:///{place.database}")
+    store = await open_store(place.url)
     try:
         await announce(store, 2)
-        with closing(sqlite3.connect(place.database)) as connection:
-            connection.execute(
+        with place.by_hand(triggers=True) as hand:
+            hand.execute(
                 "INSERT INTO audit_event SELECT 999, file_row, batch_row, from_status, to_status, actor, source,"
                 " reason, request_id, occurred_at FROM audit_event WHERE change_no = 1"
             )
-            connection.commit()
         await Sealer(store, QUICK).finish(30)
         await announce(store, 2)
         await Sealer(store, QUICK).finish(30)
@@ -194,7 +185,7 @@ async def test_events_of_before_the_upgrade_are_sealed_bit_by_bit(tmp_path: Path
     data = tmp_path / "data"
     data.mkdir()
     place = Installation(data, NOBODY)
-    store = await open_store(f"sqlite:///{place.database}")
+    store = await open_store(place.url)
     for _ in range(3):
         await announce(store, 1000)
     await store.close()
@@ -202,11 +193,10 @@ async def test_events_of_before_the_upgrade_are_sealed_bit_by_bit(tmp_path: Path
         hand.execute("DROP TABLE audit_seal")
         hand.execute("DELETE FROM schema_migration WHERE name = '0003_audit_seal'")
         hand.execute("CREATE TABLE audit_seal (change_no, previous_no, hash)")
-    with closing(sqlite3.connect(place.database)) as connection:
-        connection.execute("DROP TABLE audit_seal")
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '%refused'").fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
-        connection.commit()
+    with place.by_hand(triggers=True) as hand:
+        hand.execute("DROP TABLE audit_seal")
+        for (name,) in hand.execute("SELECT name FROM sqlite_master WHERE name LIKE '%refused'").fetchall():
+            hand.execute(f"DROP TRIGGER {name}")
 
     with ServerProcess(data) as server:
         await until(lambda: sealed(place) == 3003)

@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import sqlite3
 import stat
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from support.stores import RefusedBySchema, url_in
 from unit.upkeep.installation import Installation
-from upload_server.store.sqlite.schema import prepare
+from upload_server.store.open import store_at
 
 _FIELDS = {
     "event_id",
@@ -265,10 +265,10 @@ def test_the_unsealed_tail_is_named(place: Installation) -> None:
 @pytest.mark.parametrize("table", ["audit_event", "audit_seal"])
 def test_the_database_itself_refuses_to_change_the_trail(place: Installation, table: str, statement: str) -> None:
     with (
-        closing(sqlite3.connect(place.database)) as connection,
-        pytest.raises(sqlite3.IntegrityError, match="only added to"),
+        place.by_hand(triggers=True) as hand,
+        pytest.raises(RefusedBySchema, match="only added to"),
     ):
-        connection.execute(statement.format(table))
+        hand.execute(statement.format(table))
 
 
 def test_an_export_proves_itself(place: Installation) -> None:
@@ -323,7 +323,7 @@ def _no_database(folder: Path) -> None:
 
 def _not_migrated(folder: Path) -> None:
     _no_database(folder)
-    prepare(folder / "upload.sqlite3", "0002_cancellation")
+    asyncio.run(store_at(url_in(folder)).migrate("0002_cancellation"))
 
 
 def _no_sqlite(folder: Path) -> None:

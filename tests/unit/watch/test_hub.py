@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from support.stores import url_in
 from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
@@ -44,7 +45,7 @@ async def announce_batch(store: Store, count: int) -> Sequence[str]:
 
 @pytest_asyncio.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:///{tmp_path / 'upload.sqlite3'}")
+    opened = await open_store(url_in(tmp_path))
     yield opened
     await opened.close()
 

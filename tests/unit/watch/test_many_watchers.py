@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from contract.store.kit import EVERYTHING, batch_of, command, everything, now, pending
+from support.stores import url_in
 from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.tokens import ResumeToken
@@ -160,7 +161,7 @@ class Listener:
 @pytest.mark.parametrize("seed", range(2))
 async def test_each_hears_every_end_once_in_order_and_no_progress_after_it(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
-    store = await open_store(f"sqlite:///{tmp_path / 'upload.sqlite3'}")
+    store = await open_store(url_in(tmp_path))
     world = World(store, random)
     tail = asyncio.create_task(world.hub.run())
     for _ in range(20):
