@@ -153,7 +153,12 @@ class Service:
     async def run(self, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
         """Serve until ``stop`` is set, then drain. ``started`` hears the gRPC and the HTTP port once both are open."""
         config = self._config
-        self._http = HttpServer(self._guarded(), bind(config.host, config.http_port), stop_seconds=_STOP_SECONDS)
+        self._http = HttpServer(
+            self._guarded(),
+            bind(config.host, config.http_port),
+            stop_seconds=_STOP_SECONDS,
+            memory=self._ingest.memory,
+        )
         try:
             # Ports first: what cannot be bound is told plainly, not as a group of errors.
             await self._grpc.start(config.host, config.grpc_port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import uvloop
@@ -30,7 +31,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Start servers; they are stopped after the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(app: Application, host: str = "127.0.0.1", **options: float) -> HttpServer:
+        async def start(app: Application, host: str = "127.0.0.1", **options: Any) -> HttpServer:
             server = HttpServer(app, bind(host, 0), **options)
             await server.start()
             stack.push_async_callback(server.stop)

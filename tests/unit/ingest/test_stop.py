@@ -16,8 +16,8 @@ from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send, stopped
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import FileNotCancellable, ShuttingDown, UploadCancelled, UploadIdle
 from upload_server.domain.states import FileStatus
-from upload_server.doors.rpc.inbox import Inbox
-from upload_server.doors.rpc.upload_stream import Data, UploadMessage, UploadStream, size_of
+from upload_server.doors.mailbox import End, Mailbox
+from upload_server.doors.rpc.upload_stream import UploadMessage, UploadStream
 from upload_server.ingest import Limits, Upload
 from upload_server.process import Metrics
 from upload_server.service import Uploads
@@ -205,12 +205,13 @@ async def test_a_sender_held_up_by_a_full_buffer_hears_at_once(tmp_path: Path) -
 
 async def test_a_grpc_sender_hears_stopped_while_the_disk_still_hangs(world: World) -> None:
     file_id = await world.initiate(MIB)
-    sent: asyncio.Queue[UploadMessage] = asyncio.Queue()
+    sent: asyncio.Queue[UploadMessage | End] = asyncio.Queue()
     sent.put_nowait(pb.UploadFileRequest(header=pb.UploadHeader(file_id=file_id)))
-    sent.put_nowait(Data(memoryview(b"x" * KIB)))
+    sent.put_nowait(memoryview(b"x" * KIB))
     world.sink.appending.close()
-    async with Inbox(sent.get, world.ingest.memory, size_of) as inbox:
-        responses = UploadStream(world.ingest, inbox, CALLER, idle_timeout=60).responses()
+    mailbox: Mailbox[pb.UploadFileRequest] = Mailbox(sent.get, world.ingest.memory, idle_seconds=60)
+    async with mailbox:
+        responses = UploadStream(world.ingest, mailbox, CALLER).responses()
         assert (await anext(responses)).WhichOneof("message") == "progress"
         answer = asyncio.ensure_future(anext(responses))
         await world.sink.appending.somebody_waits()

@@ -10,12 +10,14 @@ import contextlib
 import math
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import uvicorn
 
 from upload_server.doors.http.asgi import Application
 from upload_server.doors.http.protocols import BoundedHttpProtocol, HonestWebSocketProtocol
+from upload_server.ingest import Memory
 from upload_server.process.ports import listen
 
 # A binary message is at most 1 MiB; the rest is room for a framing that splits differently.
@@ -80,15 +82,19 @@ class HttpServer:
         ping_interval_seconds: float = 20.0,
         ping_timeout_seconds: float = 20.0,
         stop_seconds: float = 5.0,
+        memory: Memory | None = None,
     ) -> None:
-        """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them."""
+        """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them.
+
+        While ``memory`` is short, no WebSocket is read far ahead.
+        """
         self._sock = sock
         self.port: int = sock.getsockname()[1]
         self._config = uvicorn.Config(
             app,
             loop="none",
             http=BoundedHttpProtocol,
-            ws=HonestWebSocketProtocol,
+            ws=partial(HonestWebSocketProtocol, memory=memory),  # type: ignore[arg-type]  # uvicorn calls it
             ws_max_size=WS_MAX_BYTES,
             ws_per_message_deflate=False,
             ws_ping_interval=ping_interval_seconds,

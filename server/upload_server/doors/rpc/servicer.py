@@ -14,8 +14,8 @@ from upload_server.domain.errors import FieldViolation, InvalidField, UploadErro
 from upload_server.domain.states import Batch, Caller, File, FileStatus
 from upload_server.doors import convert
 from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, unary
-from upload_server.doors.rpc.inbox import Inbox
-from upload_server.doors.rpc.upload_stream import UploadMessage, UploadStream, size_of
+from upload_server.doors.mailbox import Mailbox
+from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 from upload_server.store.protocol import Targets
@@ -87,18 +87,20 @@ class UploadServicer:
 
     async def UploadFile(
         self,
-        requests: AsyncIterator[UploadMessage],  # noqa: ARG002 - read by the context, see Inbox
+        requests: AsyncIterator[UploadMessage],  # noqa: ARG002 - the mailbox reads the context
         context: StreamContext,
     ) -> AsyncIterator[pb.UploadFileResponse]:
         """Take the bytes of one file."""
-        inbox = Inbox(context.read, self._ingest.memory, size_of)
-        async with Call(self.calls, "UploadFile", partial(abort, context)) as call, inbox:
+        mailbox: Mailbox[pb.UploadFileRequest] = Mailbox(
+            reader(context), self._ingest.memory, idle_seconds=self._idle_timeout
+        )
+        async with Call(self.calls, "UploadFile", partial(abort, context)) as call, mailbox:
             try:
                 caller = call.admit(Gate.UPLOAD)
             except UploadError:
-                await inbox.discard()  # a sender that is still writing would not hear the refusal
+                await mailbox.discard(REFUSED_SECONDS)  # a sender that is still writing would not hear the refusal
                 raise
-            stream = UploadStream(self._ingest, inbox, caller, idle_timeout=self._idle_timeout)
+            stream = UploadStream(self._ingest, mailbox, caller)
             async for response in stream.responses():
                 yield response
 

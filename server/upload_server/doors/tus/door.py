@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from typing import Final
+from typing import Final, Never
 from urllib.parse import quote, unquote
 
 import structlog
@@ -20,11 +20,11 @@ from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
 from upload_server.domain.states import Caller, File, FileStatus
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
+from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
-from upload_server.doors.tus.body import Body, SenderGone
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
-from upload_server.doors.tus.transfer import Transfer
+from upload_server.doors.tus.transfer import SenderGone, reader, transfer
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 
@@ -44,7 +44,7 @@ _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "Get
 class Exchange:
     """One request, and the way back to its client."""
 
-    def __init__(self, request: Request, file_id: str, body: Body, send: Send) -> None:
+    def __init__(self, request: Request, file_id: str, body: Mailbox[Never], send: Send) -> None:
         self.request = request
         self.file_id = file_id
         self.body = body
@@ -55,7 +55,7 @@ class Exchange:
     async def answer(self, answer: Answer) -> None:
         """Send an answer; to a client that may still be sending it goes before the rest is read and forgotten."""
         headers = answer.all_headers()
-        unread = self.body.unread
+        unread = self.request.has_body and not self.body.exhausted
         if unread:
             headers.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -106,7 +106,8 @@ class TusDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request.of(scope)
-        async with Body(receive, expected=request.has_body) as body:
+        mailbox: Mailbox[Never] = Mailbox(reader(receive), self._ingest.memory, idle_seconds=self._idle)
+        async with mailbox as body:
             exchange = Exchange(request, _file_id(scope), body, send)
             if request.method == "OPTIONS":
                 await exchange.answer(Answer(NO_CONTENT, capabilities(self._max_file_bytes)))
@@ -202,8 +203,7 @@ class TusDoor:
         _check_id(file_id)
         upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD))
         try:
-            transfer = Transfer(upload, exchange.body, checksum, idle_seconds=self._idle)
-            completed = await transfer.run(request.body_bytes)
+            completed = await transfer(upload, exchange.body, checksum, request.body_bytes)
         finally:
             self._closing.add(file_id)
             try:

@@ -122,7 +122,7 @@ class Checksum:
         """Bytes of such a digest."""
         return self._hash.digest_size
 
-    async def update(self, data: bytes) -> None:
+    async def update(self, data: bytes | memoryview) -> None:
         """Add bytes, beside the event loop."""
         await asyncio.to_thread(self._hash.update, data)
 

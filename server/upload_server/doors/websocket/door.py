@@ -13,11 +13,12 @@ from upload_server.domain.fields import Rules
 from upload_server.domain.observer import Observer
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.http.asgi import Receive, Scope, Send
+from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import CloseCancels
-from upload_server.doors.websocket.channel import Inbox, Outlet
+from upload_server.doors.websocket.channel import Outlet, reader
 from upload_server.doors.websocket.messages import Gone, Goodbye
-from upload_server.doors.websocket.session import Patience, Session
+from upload_server.doors.websocket.session import Session
 from upload_server.ingest import Ingest, Upload
 from upload_server.service import Uploads
 
@@ -45,7 +46,8 @@ class WebSocketDoor:
         self._uploads = uploads
         self._calls = calls
         self._observer = observer
-        self._patience = Patience(idle_seconds, commit_seconds)
+        self._idle_seconds = idle_seconds
+        self._commit_seconds = commit_seconds
         self._cancels = CloseCancels(
             uploads, grace_seconds=grace_seconds, max_waiting=max_sockets * _WAITING_PER_SOCKET
         )
@@ -76,11 +78,14 @@ class WebSocketDoor:
         rules = Rules()
         rules.identifier("file_id", file_id)
         rules.check()
-        async with Inbox(receive) as inbox:
+        mailbox: Mailbox[str] = Mailbox(
+            reader(receive), self._ingest.memory, idle_seconds=self._idle_seconds, gated=False
+        )
+        async with mailbox:
             upload = await self._ingest.open(file_id, opening.offset, caller)
             self._cancels.resumed(upload.file.file_id)
             try:
-                page.session = Session(upload, inbox, page.outlet, self._uploads, self._patience)
+                page.session = Session(upload, mailbox, page.outlet, self._uploads, commit_seconds=self._commit_seconds)
                 end = await page.session.run()
                 if isinstance(end, Gone):
                     call.code = "CANCELLED"

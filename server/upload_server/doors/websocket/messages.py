@@ -28,8 +28,8 @@ from upload_server.domain.states import File
 from upload_server.doors.convert import file_to_proto
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import to_json
+from upload_server.doors.mailbox import End
 
-MAX_BINARY_BYTES: Final = 1024 * 1024
 # Characters of a text message; a reason of 500 characters, every one of them escaped, takes 6,000.
 MAX_TEXT: Final = 16 * 1024
 MAX_QUERY_BYTES: Final = 4 * 1024
@@ -42,6 +42,9 @@ BUSY: Final = 1013
 REFUSED: Final = 4400
 UNKNOWN_FILE: Final = 4404
 CANCELLED: Final = 4409
+
+# What stands for a close code when no close frame came.
+NO_CLOSE_FRAME: Final = 1006
 
 # Close codes of the page that mean "cancel": done, tab closed, no code, and an application's own.
 CANCELLING_CODES: Final = frozenset({1000, 1001, 1005, 4000})
@@ -62,10 +65,10 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(End):
     """The page has left. ``code`` is that of its close frame (1005: a frame without one), or 1006 when none came."""
 
-    code: int
+    code: int = NO_CLOSE_FRAME
     reason: str = ""
     # Our own shutdown closed the socket; the page had no say.
     by_server: bool = False
@@ -146,12 +149,6 @@ def _text_member(message: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidField([FieldViolation(name, "must be text")])
     return value
-
-
-def check_binary(data: bytes) -> None:
-    """Raise ``InvalidField`` for a binary message over its bound."""
-    if len(data) > MAX_BINARY_BYTES:
-        raise InvalidField([FieldViolation("data", f"must be at most {MAX_BINARY_BYTES} bytes a message")])
 
 
 def progress(durable: int) -> dict[str, Any]:

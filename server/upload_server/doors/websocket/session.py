@@ -6,13 +6,13 @@ Must not know handshakes or other sockets. Ends by returning how: a Goodbye to b
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, Final
 
-from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError, UploadIdle
+from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError
 from upload_server.domain.states import Caller, File, FileStatus, Source
+from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.websocket import messages
-from upload_server.doors.websocket.channel import Inbox, Incoming, Outlet
+from upload_server.doors.websocket.channel import Outlet
 from upload_server.doors.websocket.messages import Cancel, Commit, Gone, Goodbye
 from upload_server.ingest import Upload
 from upload_server.service import Uploads
@@ -20,36 +20,26 @@ from upload_server.service import Uploads
 CALLER: Final = Caller(Source.WEBSOCKET)
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a session waits, in seconds."""
-
-    # For the next byte.
-    idle: float
-    # After the last byte, for a commit that may carry a digest: then the last byte was the commit.
-    commit: float = 0.25
-
-
 class Session:
     """One page and one upload."""
 
-    def __init__(self, upload: Upload, inbox: Inbox, outlet: Outlet, uploads: Uploads, patience: Patience) -> None:
+    def __init__(
+        self, upload: Upload, mailbox: Mailbox[str], outlet: Outlet, uploads: Uploads, *, commit_seconds: float
+    ) -> None:
         self._upload = upload
-        self._inbox = inbox
+        self._mailbox = mailbox
         self._outlet = outlet
         self._uploads = uploads
-        self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
-        self._gone: Gone | None = None
-        # Durable bytes the page was told of.
+        self._commit_seconds = commit_seconds
+        # Where this page began to send.
+        self._opened_at = upload.received
+        self._committing = False
+        # Durable bytes that the page knows of.
         self._told = -1
-        # Whether this page has sent a byte: only then can it have left after the last one.
-        self._wrote = False
 
     async def run(self) -> Goodbye | Gone:
         """Take the page's messages until the socket has to end, or raise why it has to. The upload stays open."""
-        self._upload.on_news(self._inbox.ring)
+        self._mailbox.follow(self._upload)
         reporting = asyncio.create_task(self._report())
         try:
             return await self._course()
@@ -57,9 +47,9 @@ class Session:
             return messages.cancelled_by_other(error.file)
         except UploadError:
             # A page that left after its last byte, whose commit then failed, is one that left.
-            if self._gone is None:
+            if self._mailbox.end is None or not self._committing:
                 raise
-            return self._gone
+            return _gone(self._mailbox.end)
         finally:
             await _end(reporting)
 
@@ -76,81 +66,34 @@ class Session:
             durable = await self._upload.wait_durable(durable)
 
     async def _course(self) -> Goodbye | Gone:
-        size = self._upload.file.size_bytes
-        while size == 0 or self._upload.received < size:
-            self._upload.check()
-            item = self._inbox.take()
-            if item is None:
-                await self._hear()
-            elif isinstance(item, Gone):
-                return item
-            elif not isinstance(item, str):
-                await self._write(item)
-            else:
-                return await self._obey(messages.parse_text(item))
-        return await self._after_last_byte()
+        """Older pages send no commit: the last byte is one. Newer pages send it right behind, maybe with a digest."""
+        item = await take_bytes(self._upload, self._mailbox, commit_seconds=self._commit_seconds)
+        if isinstance(item, str):
+            return await self._obey(messages.parse_text(item))
+        if isinstance(item, End) and not self._has_sent_all():
+            return _gone(item)
+        # A close, or a lost connection, behind the last byte is behind its commit and does not cancel.
+        return await self._commit("")
 
-    async def _hear(self) -> None:
-        """Wait for a message or news; raises ``UploadIdle``."""
-        idle_at = self._heard_at + self._patience.idle
-        if self._loop.time() >= idle_at:
-            raise UploadIdle(self._upload.file.file_id, self._patience.idle)
-        await self._heard_by(idle_at)
-
-    async def _heard_by(self, deadline: float) -> None:
-        timer = self._loop.call_at(deadline, self._inbox.ring)
-        try:
-            await self._inbox.heard()
-        finally:
-            timer.cancel()
-
-    async def _write(self, data: bytes) -> None:
-        messages.check_binary(data)
-        if data:
-            await self._upload.write(data)
-            self._wrote = True
-            # Only now: while our storage makes the page wait, the page is not idle.
-            self._heard_at = self._loop.time()
+    def _has_sent_all(self) -> bool:
+        """Whether this page has sent the last byte: one that resumed behind it and leaves has said nothing."""
+        return self._opened_at < self._upload.received == self._upload.file.size_bytes
 
     async def _obey(self, message: Cancel | Commit) -> Goodbye:
         if isinstance(message, Commit):
             return await self._commit(message.sha256)
         return await self._cancel(message.reason)
 
-    async def _after_last_byte(self) -> Goodbye | Gone:
-        """Older pages send no commit: the last byte is one. Newer ones send it right behind, maybe with a digest.
-
-        A close, or a connection lost, after the last byte comes after that commit and does not cancel. A page that has
-        resumed behind the last byte and leaves has said nothing but that.
-        """
-        until = self._loop.time() + self._patience.commit
-        while self._loop.time() < until:
-            self._upload.check()
-            item = self._inbox.take()
-            if item is None:
-                await self._heard_by(until)
-            elif isinstance(item, Gone):
-                if not self._wrote:
-                    return item
-                self._gone = item
-                break
-            elif not isinstance(item, str):
-                await self._write(item)
-            else:
-                return await self._obey(messages.parse_text(item))
-        return await self._commit("")
-
     async def _commit(self, sha256: str) -> Goodbye:
         """Complete the file; a cancel that comes before it is completed still wins, all else is ignored."""
         committing = asyncio.create_task(self._upload.commit(sha256, CALLER))
-        committing.add_done_callback(lambda _: self._inbox.ring())
+        committing.add_done_callback(lambda _: self._mailbox.ring())
+        self._committing = True
         try:
             while not committing.done():
-                item = self._inbox.take()
+                item = self._mailbox.take()
                 if item is None:
-                    await self._inbox.heard()
-                elif isinstance(item, Gone):
-                    self._gone = item
+                    await self._mailbox.wait()
                 elif (goodbye := await self._cancel_while_committing(item)) is not None:
                     return goodbye
             return messages.success(committing.result())
@@ -158,7 +101,7 @@ class Session:
             # Left early only when a cancel has won or this session is cut off.
             await _end(committing)
 
-    async def _cancel_while_committing(self, item: Incoming) -> Goodbye | None:
+    async def _cancel_while_committing(self, item: Bytes | str) -> Goodbye | None:
         if not isinstance(item, str):
             return None
         try:
@@ -176,6 +119,10 @@ class Session:
                 return messages.cancelled_by_other(error.found)
             raise
         return messages.cancelled(answer.cancelled_at, CALLER.cancelled_by, reason, messages.DONE)
+
+
+def _gone(end: End) -> Gone:
+    return end if isinstance(end, Gone) else Gone()
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

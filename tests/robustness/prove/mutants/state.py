@@ -116,8 +116,10 @@ def answer_before_commit() -> None:
 @mutant
 def end_of_stream_finishes() -> None:
     """The end of a stream is taken for its commit."""
-    end = "    await upload.close()\n    if upload.durable"
-    commit = "    if upload.received == upload.file.size_bytes:\n        await upload.commit('', self._caller)\n"
+    end = "        await upload.close()\n        if upload.durable"
+    commit = (
+        "        if upload.received == upload.file.size_bytes:\n            await upload.commit('', self._caller)\n"
+    )
     change(upload_stream, "UploadStream._course", (end, commit + end))
 
 

@@ -1,0 +1,226 @@
+"""Decides how a door waits for its sender and for its upload at once, and how much it reads before it has a use for it.
+
+Must not know what a message means, but for this: bytes are bytes of the file. A door inside a read hears of no cancel,
+and a timeout around a read leaks in grpcio; so a task reads, and everything else rings the same bell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar
+
+from upload_server.domain.errors import FieldViolation, InvalidField, UploadIdle
+from upload_server.ingest import Memory, Upload
+
+M = TypeVar("M")
+Bytes = bytes | memoryview
+
+# Bytes of a file in one message.
+MAX_DATA_BYTES: Final = 1024 * 1024
+# Messages that wait for the door. Reading no further is the back-pressure.
+_READ_AHEAD: Final = 2
+
+
+class End:
+    """Nothing more comes from the sender; a door's own kinds say why."""
+
+    __slots__ = ()
+
+
+class Mailbox(Generic[M]):
+    """The messages of one sender in order: bytes of the file, and others of type ``M``. And a bell. ``async with`` it.
+
+    Nothing is read before the door asks: a client that waits for "100 Continue" keeps its bytes until then.
+    """
+
+    def __init__(
+        self, read: Callable[[], Awaitable[Bytes | M | End]], memory: Memory, *, idle_seconds: float, gated: bool = True
+    ) -> None:
+        """``read`` gives the next message; after an ``End`` it is not called again, and an error is one.
+
+        What waits here counts in ``memory``. While that is short, a ``gated`` mailbox reads nothing; another reads one
+        message, because below it a socket is held back that knows how long the message is. A sender is idle after
+        ``idle_seconds`` without a byte.
+        """
+        self._read = read
+        self._memory = memory
+        self._gated = gated
+        self._idle_seconds = idle_seconds
+        self._waiting: deque[Bytes | M] = deque()
+        self._bell = asyncio.Event()
+        self._room = asyncio.Event()
+        self._end: End | None = None
+        self._discarding = False
+        self._reader: asyncio.Task[None] | None = None
+        self._gate: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        # The loop's time from which the sender is idle.
+        self._idle_since = self._loop.time()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
+            self._forget()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more comes from the sender."""
+        return self._end is not None
+
+    @property
+    def end(self) -> End | None:
+        """The end of what the sender sends, once the door has taken all that came before it."""
+        return None if self._waiting else self._end
+
+    def ring(self) -> None:
+        """Wake the door."""
+        self._bell.set()
+
+    def follow(self, upload: Upload) -> None:
+        """Wake the door for an upload's news; its sender is not idle yet."""
+        upload.on_news(self.ring)
+        self.start_idling()
+
+    def start_idling(self) -> None:
+        """Count from now for how long the sender has sent no byte."""
+        self._idle_since = self._loop.time()
+
+    def take(self) -> Bytes | M | None:
+        """Take the next message, if one waits."""
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_all())
+        if not self._waiting:
+            return None
+        message = self._waiting.popleft()
+        self._memory.hold(-_size(message))
+        if not self._memory.is_crowded():
+            self._room.set()
+        return message
+
+    async def wait(self) -> None:
+        """Wait until a message waits or the bell rings."""
+        if not self._waiting:
+            self._room.set()
+            await self._bell.wait()
+        self._bell.clear()
+
+    async def wait_within(self, seconds: float) -> bool:
+        """Wait likewise; returns False once the sender has been idle for ``seconds``."""
+        deadline = self._idle_since + seconds
+        if self._loop.time() >= deadline:
+            return False
+        timer = self._loop.call_at(deadline, self.ring)
+        try:
+            await self.wait()
+        finally:
+            timer.cancel()
+        return True
+
+    async def wait_for_sender(self, file_id: str) -> None:
+        """Wait likewise; raises ``UploadIdle``."""
+        if not await self.wait_within(self._idle_seconds):
+            raise UploadIdle(file_id, self._idle_seconds)
+
+    async def discard(self, seconds: float) -> None:
+        """Read on and forget it until the sender ends, at most for ``seconds``: a sender busy writing hears nothing."""
+        self._discarding = True
+        self._forget()
+        self._room.set()
+        if self._gate is not None:
+            self._gate.cancel()
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.exhausted:
+                    await self._bell.wait()
+                    self._bell.clear()
+        except TimeoutError:
+            pass
+
+    def _forget(self) -> None:
+        while self.take() is not None:
+            pass
+
+    async def _read_all(self) -> None:
+        try:
+            while await self._read_one():
+                if len(self._waiting) >= _READ_AHEAD or (self._waiting and self._memory.is_crowded()):
+                    self._room.clear()
+                    await self._room.wait()
+                if self._gated and self._memory.is_crowded() and not self._discarding:
+                    await self._wait_for_memory()
+        finally:
+            self._end = self._end or End()
+            self._bell.set()
+
+    async def _read_one(self) -> bool:
+        # A frame of its own, and no iterator: while they wait for the next message both would keep the last one alive,
+        # half a gigabyte in a thousand streams.
+        message = await self._read()
+        if isinstance(message, End):
+            self._end = message
+            return False
+        if not self._discarding:
+            self._waiting.append(message)
+            self._memory.hold(_size(message))
+            self._bell.set()
+        return True
+
+    async def _wait_for_memory(self) -> None:
+        """Wait until there is room for another message, or nobody wants it."""
+        self._gate = asyncio.create_task(self._memory.uncrowded())
+        try:
+            await asyncio.wait({self._gate})
+        finally:
+            self._gate.cancel()
+
+
+def _size(message: object) -> int:
+    """Return how many bytes a message takes of memory, as far as they count."""
+    return len(message) if isinstance(message, bytes | memoryview | str) else 0
+
+
+async def take_bytes(
+    upload: Upload,
+    mailbox: Mailbox[M],
+    *,
+    write: Callable[[Bytes], Awaitable[None]] | None = None,
+    told: int = sys.maxsize,
+    commit_seconds: float | None = None,
+) -> M | End | None:
+    """Write what bytes come, by ``write`` if not by the upload's; returns the first other message, or the end.
+
+    None instead: more than ``told`` bytes have become durable; or every byte of a file has come, and then nothing for
+    ``commit_seconds``. Raises what ended the upload, ``UploadIdle`` and what ``write`` raises.
+    """
+    write = write or upload.write
+    file = upload.file
+    while True:
+        if upload.durable > told:
+            return None
+        upload.check()
+        message = mailbox.take()
+        if isinstance(message, bytes | memoryview):
+            if len(message) > MAX_DATA_BYTES:
+                raise InvalidField([FieldViolation("data", f"must be at most {MAX_DATA_BYTES} bytes a message")])
+            if message:
+                await write(message)
+                # Only now: while the disk makes the sender wait, it is not idle.
+                mailbox.start_idling()
+        elif message is not None:
+            return message
+        elif mailbox.end is not None:
+            return mailbox.end
+        elif commit_seconds is None or upload.received < file.size_bytes or not file.size_bytes:
+            await mailbox.wait_for_sender(file.file_id)
+        elif not await mailbox.wait_within(commit_seconds):
+            return None
