@@ -35,7 +35,7 @@ from upload_server.ingest import Ingest
 from upload_server.process import Metrics
 from upload_server.process.heap import Heap
 from upload_server.service import Uploads
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.open import open_sink
 from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.options import StoreOptions
@@ -87,7 +87,7 @@ class Service:
             store, history=config.watch_history, bookmark_interval=config.bookmark_interval, observer=metrics
         )
         self._journal = Journal(store, with_files=config.log_level == "debug")
-        sink = DiskSink(config.data_dir / "bytes")
+        sink = open_sink(config.storage_url)
         metrics.show_storage_room(sink.room)
         self._ingest = Ingest(
             store,

@@ -212,6 +212,11 @@ class Config:
         return self.database_url or f"sqlite:///{quote(str(self.data_dir / 'upload.sqlite3'))}"
 
     @property
+    def storage_url(self) -> str:
+        """The URL of the place where bytes lie."""
+        return (self.data_dir / "bytes").absolute().as_uri()
+
+    @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the ports."""
         return is_loopback_name(self.host)

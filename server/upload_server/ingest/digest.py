@@ -30,7 +30,7 @@ class Digest:
             self.position += len(chunk)
 
     def follow(self, end: int, stopped: Callable[[], bool]) -> None:
-        """Add bytes from the sink up to ``end``, unless ``stopped`` says so in between; raises OSError."""
+        """Add bytes from the sink up to ``end``, unless ``stopped`` says so in between; raises SinkError."""
         if self.position >= end:
             return
         for chunk in self._sink.read(self._file_id, end, _READ_BYTES, self.position):

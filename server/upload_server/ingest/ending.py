@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from upload_server.domain.errors import Stopped, StorageFailure, UploadCancelled, UploadError, WriterReplaced
+from upload_server.sink.protocol import SinkError
 
 log = structlog.get_logger(__name__)
 
@@ -72,11 +73,11 @@ class Ending:
 
     def _named(self, error: Exception) -> Exception:
         """Log a failure that no caller may read; returns what the sender hears instead."""
-        if isinstance(error, OSError):
+        if isinstance(error, SinkError):
             log.error(
                 "storage failed under an upload",
                 file_id=self._file_id,
-                errno=error.errno,
+                reason=error.reason,
                 error=repr(error),
                 durable=self.marks.durable,
                 written=self.marks.written,

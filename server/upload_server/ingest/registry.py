@@ -21,7 +21,7 @@ from upload_server.domain.states import AuditEvent, Caller, File, cancelled
 from upload_server.ingest.ending import Ending, Marks
 from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
-from upload_server.sink.protocol import Sink, SinkFile
+from upload_server.sink.protocol import Sink, SinkError, SinkFile
 from upload_server.store.protocol import Command, Store
 
 log = structlog.get_logger(__name__)
@@ -200,7 +200,7 @@ class Ingest:
             slot.current.ending.stop(WriterReplaced(file_id))
             await self._wait_released(slot.current, file_id)
         opening.ending.check()
-        sink_file = await self._open_bytes(file_id, offset)
+        sink_file = await self._open_bytes(claim.file, offset)
         slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending)
         self._parts.tasks.spawn(self._run(upload, slot))
         return upload
@@ -214,11 +214,11 @@ class Ingest:
             log.warning("a replaced stream does not let go of its file", file_id=file_id)
             raise StorageFailure from None
 
-    async def _open_bytes(self, file_id: str, offset: int) -> SinkFile:
+    async def _open_bytes(self, file: File, offset: int) -> SinkFile:
         try:
-            return await self._parts.wait(self._parts.sink.open, file_id, offset)
-        except OSError as error:
-            log.exception("storage failed to open a file", file_id=file_id, offset=offset)
+            return await self._parts.wait(self._parts.sink.open, file.file_id, file.fence, offset)
+        except SinkError as error:
+            log.exception("storage failed to open a file", file_id=file.file_id, reason=error.reason, offset=offset)
             raise StorageFailure from error
 
     async def _run(self, upload: Upload, slot: _Slot) -> None:

@@ -19,7 +19,7 @@ from upload_server.ingest.digest import Digest
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.syncer import Syncer
-from upload_server.sink.protocol import Chunk, SinkFile
+from upload_server.sink.protocol import Chunk, SinkError, SinkFile
 
 log = structlog.get_logger(__name__)
 
@@ -252,7 +252,7 @@ class Stream:
         await self._wait_side_tasks()
         try:
             await self._parts.wait(self._sink_file.close)
-        except OSError as error:
+        except SinkError as error:
             # What had to be durable was synced before: closing can only tell of what was given up.
             log.warning("upload file did not close cleanly", file_id=self.file.file_id, error=repr(error))
         if isinstance(self.ending.cause, UploadCancelled):

@@ -11,7 +11,7 @@ from upload_server.domain.errors import FileNotWritable, UploadCancelled, Writer
 from upload_server.domain.states import File, FileStatus
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
-from upload_server.sink.protocol import SinkFile
+from upload_server.sink.protocol import SinkError, SinkFile
 
 
 class Syncer:
@@ -26,7 +26,7 @@ class Syncer:
         # While a commit is at work nothing is recorded: the write that completes the file does that.
         self.recording = True
         self._task: asyncio.Task[None] | None = None
-        # What the last sync that was started covers.
+        # What the last sync covers, also while it is under way.
         self._target = ending.marks.written
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
@@ -73,16 +73,20 @@ class Syncer:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._due = True
+        # The sync before may have covered what the timer was set for.
+        self._due = self._marks.received > self._target
         self.start_if_due()
 
     async def _sync(self, target: int) -> None:
         try:
             if self._marks.synced < target:
-                await self._parts.wait(self._sink_file.sync)
-                self._marks.synced = target
+                synced = await self._parts.wait(self._sink_file.sync)
+                if synced < target:
+                    raise SinkError(f"{synced} bytes were made durable where {target} had been written")
+                # What a hop appended meanwhile counts once the hop has come back.
+                self._marks.synced = self._target = min(synced, self._marks.written)
             if self.recording and not self._ending.abandoned:
-                await self._record(target)
+                await self._record(self._marks.synced)
         except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
             self._ending.fail(error)
         finally:
@@ -90,13 +94,13 @@ class Syncer:
             self.start_if_due()
             self._ending.changed()
 
-    async def _record(self, target: int) -> None:
+    async def _record(self, synced: int) -> None:
         file, parts = self._file, self._parts
-        if await parts.store.record_progress(file.file_id, file.fence, target, parts.clock()):
-            self._marks.durable = target
+        if await parts.store.record_progress(file.file_id, file.fence, synced, parts.clock()):
+            self._marks.durable = synced
             self._ending.news()
             if not self._ending.abandoned:
-                parts.on_progress(file.file_id, file.batch_id, target)
+                parts.on_progress(file.file_id, file.batch_id, synced)
             return
         found = await parts.store.get_file(file.file_id, file.owner)
         if found.status is FileStatus.CANCELLED:

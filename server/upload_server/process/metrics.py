@@ -188,12 +188,12 @@ class Metrics(Observer):
         self._orphans.set(count)
 
     def show_storage_room(self, room: Callable[[], int]) -> None:
-        """Have ``room`` asked at every ``render``, on its thread: bytes that uploads may still store, or OSError."""
+        """Have ``room`` asked at every ``render``, on its thread: bytes that uploads may still store."""
 
         def shown() -> float:
             try:
                 return room()
-            except OSError:
+            except Exception:  # noqa: BLE001 - one gauge must not cost a scrape all the others
                 return math.nan
 
         self._room.set_function(shown)

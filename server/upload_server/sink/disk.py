@@ -1,6 +1,7 @@
 """Decides how bytes lie on a local disk: one file per id, in folders by the id's first two digits.
 
-Must not know whose bytes they are, nor which of them are wanted: rows decide that.
+Must not know whose bytes they are, nor which of them are wanted: rows decide that. Streams of one file share its name
+whatever their fence, so only one process may work on a folder, and opening cuts off what an older stream left.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from upload_server.sink.protocol import Chunk, SinkFile
+from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, SinkFile
 
 # Ids are UUIDv4 text of ours. Whatever else comes here could be a path, so it is refused.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -29,58 +30,89 @@ _GRANT_BYTES = 1024 * 1024
 _MAX_PIECES = 1024
 
 
+class _AsSinkErrors:
+    """Inside the block an OSError becomes an error of the sink."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Raise what the OSError means."""
+        if isinstance(error, OSError):
+            raise _meaning_of(error) from error
+
+
+_as_sink_errors = _AsSinkErrors()
+
+
+def _meaning_of(error: OSError) -> SinkError:
+    text = error.strerror or repr(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(text)
+    return BytesMissing(text) if isinstance(error, FileNotFoundError) else SinkError(text)
+
+
 class DiskFile:
     """The bytes of one file, open for appending."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, offset: int) -> None:
         self._descriptor = descriptor
-        self._lost: OSError | None = None
+        # Where what was appended ends.
+        self._end = offset
+        self._lost: SinkError | None = None
         # What may still be appended before the disk is asked again.
         self._granted = 0
 
     def append(self, chunks: Sequence[Chunk]) -> None:
-        """Write all of ``chunks`` at the end; after an OSError a part of them may have been written.
+        """Write all of ``chunks`` at the end; after a SinkError a part of them may have been written.
 
-        ENOSPC comes before the disk is full to its last byte, see ``DiskSink.room``.
+        ``NoRoom`` comes before the disk is full to its last byte, see ``DiskSink.room``.
         """
         left = [memoryview(chunk) for chunk in chunks if chunk]
-        self._claim_room(sum(map(len, left)))
-        first = 0
-        while first < len(left):
-            written = os.writev(self._descriptor, left[first : first + _MAX_PIECES])
-            while first < len(left) and written >= len(left[first]):
-                written -= len(left[first])
-                first += 1
-            if written:  # a short write ended inside this piece
-                left[first] = left[first][written:]
+        size = sum(map(len, left))
+        with _as_sink_errors:
+            self._claim_room(size)
+            first = 0
+            while first < len(left):
+                written = os.writev(self._descriptor, left[first : first + _MAX_PIECES])
+                while first < len(left) and written >= len(left[first]):
+                    written -= len(left[first])
+                    first += 1
+                if written:  # a short write ended inside this piece
+                    left[first] = left[first][written:]
+        self._end += size
 
     def _claim_room(self, size: int) -> None:
         if size > self._granted:
             self._granted = min(_room(os.fstatvfs(self._descriptor)), max(size, _GRANT_BYTES))
         if size > self._granted:
-            raise OSError(errno.ENOSPC, "what is left of the disk is kept for the database")
+            raise NoRoom("what is left of the disk is kept for the database")
         self._granted -= size
 
-    def sync(self) -> None:
-        """Make everything appended survive power loss; after an OSError the file must be given up."""
+    def sync(self) -> int:
+        """Make everything appended survive power loss; returns where it ends. After an error give the file up."""
         if self._lost is not None:
             raise self._lost
+        # Before the call: what another thread appends meanwhile may come too late for it.
+        end = self._end
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            # The kernel may have marked the lost pages clean: a second try would lie.
-            self._lost = error
-            raise
+            # The kernel may have marked the lost pages clean: a second sync would succeed without them.
+            self._lost = _meaning_of(error)
+            raise self._lost from error
+        return end
 
     def close(self) -> None:
         """Close without syncing. Safe to call twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with _as_sink_errors:
+                os.close(descriptor)
 
 
 class DiskSink:
-    """Bytes under ``root``; folders are 0700 and files 0600. Methods block and raise OSError."""
+    """Bytes under ``root``; folders are 0700 and files 0600. Methods block and raise SinkError."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -88,50 +120,44 @@ class DiskSink:
         self._durable_shards: set[str] = set()
         self._lock = threading.Lock()
 
-    def open(self, file_id: str, offset: int) -> SinkFile:
-        """Open for appending at ``offset``: what lies beyond is cut off; raises OSError when there is less."""
+    def open(self, file_id: str, fence: int, offset: int) -> SinkFile:  # noqa: ARG002 - one name for every fence
+        """Open for appending at ``offset``: what lies beyond is cut off; ``BytesMissing`` when there is less."""
         path = self._path(file_id)
         flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        if offset == 0:
-            self._make_shard(path.parent)
-            flags |= os.O_CREAT
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            self._cut(descriptor, file_id, offset)
+        with _as_sink_errors:
             if offset == 0:
-                # Also when the file was there: an earlier opening may have died before this.
-                _sync_folder(path.parent)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return DiskFile(descriptor)
+                self._make_shard(path.parent)
+                flags |= os.O_CREAT
+            descriptor = os.open(path, flags, 0o600)
+            try:
+                self._cut(descriptor, file_id, offset)
+                if offset == 0:
+                    # Also when the file was there: an earlier opening may have died before this.
+                    _sync_folder(path.parent)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return DiskFile(descriptor, offset)
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
-        """Read the bytes from ``start`` to ``end`` in pieces; raises OSError when there are fewer."""
-        with self._path(file_id).open("rb", buffering=0) as file:
+        """Read the bytes from ``start`` to ``end`` in pieces; ``BytesMissing`` when there are fewer."""
+        with _as_sink_errors, self._path(file_id).open("rb", buffering=0) as file:
             file.seek(start)
             left = end - start
             while left > 0:
                 piece = file.read(min(chunk_bytes, left))
                 if not piece:
-                    raise OSError(errno.EIO, f"{file_id} ends {left} bytes too early")
+                    raise BytesMissing(f"{file_id} ends {left} bytes too early")
                 left -= len(piece)
                 yield piece
 
-    def delete(self, file_id: str) -> int:
-        """Delete and make that survive power loss; returns how many bytes were freed, 0 if there was nothing."""
-        outcome = self.delete_all([file_id])[file_id]
-        if isinstance(outcome, OSError):
-            raise outcome
-        return outcome
-
-    def delete_all(self, file_ids: Sequence[str]) -> dict[str, int | OSError]:
-        """Delete many; one sync per folder touched. Tells of each id what was freed or what went wrong."""
-        outcomes: dict[str, int | OSError] = {}
+    def delete_all(self, kept_fences: Mapping[str, int | None]) -> dict[str, int | SinkError]:
+        """Delete many; one sync per folder touched. Returns for each id what was freed or what went wrong."""
+        outcomes: dict[str, int | SinkError] = {}
         by_folder: dict[Path, list[str]] = {}
-        for file_id in file_ids:
-            # No bytes can lie under a name that `open` refuses.
-            if _ID.fullmatch(file_id) is None:
+        for file_id, kept_fence in kept_fences.items():
+            # One that keeps a fence keeps all it has here; and no bytes can lie under a name that `open` refuses.
+            if kept_fence is not None or _ID.fullmatch(file_id) is None:
                 outcomes[file_id] = 0
                 continue
             path = self._path(file_id)
@@ -143,7 +169,7 @@ class DiskSink:
             except FileNotFoundError:
                 pass  # never made, so nothing ever lay there
             except OSError as error:
-                outcomes.update(dict.fromkeys(ids, error))
+                outcomes.update(dict.fromkeys(ids, _meaning_of(error)))
         return outcomes
 
     def file_ids(self) -> Iterator[str]:
@@ -162,15 +188,18 @@ class DiskSink:
             return self._path(file_id).stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
+        except OSError as error:
+            raise _meaning_of(error) from error
 
     def room(self) -> int:
         """Bytes that may still be appended here: what is free, without what is left to the database."""
         # Nothing may have been stored yet.
-        return _room(os.statvfs(self._root if self._root.is_dir() else self._root.parent))
+        with _as_sink_errors:
+            return _room(os.statvfs(self._root if self._root.is_dir() else self._root.parent))
 
     def _path(self, file_id: str) -> Path:
         if _ID.fullmatch(file_id) is None:
-            raise OSError(errno.EINVAL, "not an id of ours")
+            raise SinkError("not an id of ours")
         return self._root / file_id[:2] / file_id
 
     def _make_shard(self, shard: Path) -> None:
@@ -189,9 +218,9 @@ class DiskSink:
     def _cut(descriptor: int, file_id: str, offset: int) -> None:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, f"{file_id} is no regular file")
+            raise SinkError(f"{file_id} is no regular file")
         if found.st_size < offset:
-            raise OSError(errno.EIO, f"{file_id} has {found.st_size} bytes where {offset} were durable")
+            raise BytesMissing(f"{file_id} has {found.st_size} bytes where {offset} were durable")
         # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
         os.ftruncate(descriptor, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
@@ -213,7 +242,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _unlink(path: Path) -> int | OSError:
+def _unlink(path: Path) -> int | SinkError:
     try:
         freed = path.stat(follow_symlinks=False).st_size
         path.unlink()
@@ -221,7 +250,7 @@ def _unlink(path: Path) -> int | OSError:
         # Perhaps unlinked by one who died before the sync: the folder is synced all the same.
         return 0
     except OSError as error:
-        return error
+        return _meaning_of(error)
     return freed
 
 
@@ -231,3 +260,5 @@ def _names(folder: Path) -> Iterable[str]:
             return [entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise _meaning_of(error) from error

@@ -1,28 +1,52 @@
-"""Decides what the service can ask of the place where bytes lie: the Sink protocol.
+"""Decides what the service can ask of the place where bytes lie: the Sink protocol, and how a sink fails.
 
-Must not know whose bytes they are. Methods block: they run on the ingest's threads, never on the event loop.
-They raise OSError; the ingest turns that into ``StorageFailure``.
+Must not know whose bytes they are. Methods block: they run on threads, never on the event loop. They raise
+``SinkError``, from which the ingest makes ``StorageFailure``.
+
+A file's bytes are named by its id and by a fence: the number that its row had when the writing stream claimed it. A
+sink that keeps streams apart by their fence needs no other guard against a writer that was replaced and wakes up late;
+one that does not may rely on the ingest, which opens a file only after the older stream has let go of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol
 
 # Bytes are never copied on their way in: a door may hand over a view of its message.
 Chunk = bytes | memoryview
 
 
+class SinkError(Exception):
+    """The sink could not do what was asked; ``str()`` says why, for the log and for operators, never for a caller."""
+
+    # A word for the log, by which failures are told apart.
+    reason: ClassVar[str] = "failed"
+
+
+class NoRoom(SinkError):
+    """The sink is full; what is left is kept for others."""
+
+    reason = "no_room"
+
+
+class BytesMissing(SinkError):
+    """Fewer bytes lie there than were durable."""
+
+    reason = "bytes_missing"
+
+
 class SinkFile(Protocol):
-    """The bytes of one file, open for appending by one writer."""
+    """The bytes of one file, open for appending by one writer. ``append`` and ``sync`` may run at the same time."""
 
     def append(self, chunks: Sequence[Chunk]) -> None:
         """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind."""
 
-    def sync(self) -> None:
-        """Make everything appended survive power loss.
+    def sync(self) -> int:
+        """Make what was appended survive power loss; returns how many bytes do, from the start of the file.
 
-        After a failure the file must be given up, never synced again: the kernel may have marked lost pages as clean.
+        Those are at least all whose ``append`` returned before this call. After a failure the file must be given up,
+        never synced again: the kernel may have marked lost pages as clean.
         """
 
     def close(self) -> None:
@@ -30,19 +54,22 @@ class SinkFile(Protocol):
 
 
 class Sink(Protocol):
-    """Bytes by file id."""
+    """Bytes by file id and fence."""
 
-    def open(self, file_id: str, offset: int) -> SinkFile:
-        """Open for appending at ``offset``: what lies beyond is cut off; raises OSError when there is less."""
+    def open(self, file_id: str, fence: int, offset: int) -> SinkFile:
+        """Open for appending at ``offset``: what lies beyond is cut off; ``BytesMissing`` when there is less.
+
+        ``fence`` is that of the stream that will write.
+        """
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
-        """Read the bytes from ``start`` to ``end``, for hashing a resumed prefix; OSError when there are fewer."""
+        """Read the bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer."""
 
-    def delete(self, file_id: str) -> int:
-        """Delete and make that survive power loss; returns how many bytes were freed, 0 if there was nothing."""
+    def delete_all(self, kept_fences: Mapping[str, int | None]) -> dict[str, int | SinkError]:
+        """Delete the bytes of files but for those of the fence that each may keep (None: nothing); survives power loss.
 
-    def delete_all(self, file_ids: Sequence[str]) -> dict[str, int | OSError]:
-        """Delete many at the price of few syncs; tells of each id what was freed or what went wrong."""
+        Many at once, at the price of few syncs. Returns for each id how many bytes were freed, or what went wrong.
+        """
 
     def file_ids(self) -> Iterator[str]:
         """Ids of everything that lies here, in any state."""

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.open import open_sink
+from upload_server.sink.protocol import SinkError
 from upload_server.store.inspection import Damaged
 from upload_server.store.lock import lock_directory
 from upload_server.store.open import StoreAt, store_at
@@ -47,7 +48,7 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
         # Whoever read our output has left: there is nobody to tell, and nothing more to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNUSABLE
-    except (CannotStart, Damaged, OSError) as error:
+    except (CannotStart, Damaged, SinkError, OSError) as error:
         sys.stderr.write(f"upload-server: {error}\n")
         return EXIT_UNUSABLE
 
@@ -61,7 +62,7 @@ def _store(config: Config) -> StoreAt:
 
 def _check(config: Config, options: Mapping[str, Any]) -> int:
     store = _store(config)
-    sink = DiskSink(config.data_dir / "bytes")
+    sink = open_sink(config.storage_url)
     repair = options["repair"]
     if options["delete_unknown"] and not repair:
         sys.stderr.write("upload-server: --delete-unknown needs --repair\n")

@@ -17,7 +17,7 @@ import structlog
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, FailureReason, FileStatus, Source
 from upload_server.ingest import Ingest
-from upload_server.sink.protocol import Sink
+from upload_server.sink.protocol import Sink, SinkError
 from upload_server.store.protocol import Command, Commit, OwedDeletion, Store
 
 log = structlog.get_logger(__name__)
@@ -143,15 +143,15 @@ class Janitor:
         deletable = await self._deletable(due)
         if not deletable:
             return 0
-        outcomes = await self._hop(self._sink.delete_all, [one.file_id for one in deletable])
+        outcomes = await self._hop(self._sink.delete_all, {one.file_id: None for one in deletable})
         done = [one.row for one in deletable if isinstance(outcomes[one.file_id], int)]
         # Only now: a crash in between finds the row again, and nothing to delete.
         await self._store.settle_deletions(done)
         for one in deletable:
             outcome = outcomes[one.file_id]
-            if isinstance(outcome, OSError):
+            if isinstance(outcome, SinkError):
                 self._put_aside(one, self._interval)
-                log.error("bytes could not be deleted", file_id=one.file_id, errno=outcome.errno, error=repr(outcome))
+                log.error("bytes could not be deleted", file_id=one.file_id, reason=outcome.reason, error=repr(outcome))
         self._report(sum(outcome for outcome in outcomes.values() if isinstance(outcome, int)), len(done))
         return len(done)
 
@@ -249,10 +249,10 @@ class Janitor:
         return deleted
 
     async def _delete_orphans(self, orphans: Sequence[str]) -> int:
-        outcomes = await self._hop(self._sink.delete_all, orphans)
+        outcomes = await self._hop(self._sink.delete_all, dict.fromkeys(orphans))
         for file_id, outcome in outcomes.items():
-            if isinstance(outcome, OSError):
-                log.error("an orphan could not be deleted", file_id=file_id, errno=outcome.errno, error=repr(outcome))
+            if isinstance(outcome, SinkError):
+                log.error("an orphan could not be deleted", file_id=file_id, reason=outcome.reason, error=repr(outcome))
         freed = [outcome for outcome in outcomes.values() if isinstance(outcome, int)]
         self._report(sum(freed), len(freed))
         return len(freed)

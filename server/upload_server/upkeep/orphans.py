@@ -16,7 +16,7 @@ from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Ingest
-from upload_server.sink.protocol import Sink
+from upload_server.sink.protocol import Sink, SinkError
 from upload_server.store.protocol import Store
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class OrphanCount:
         while True:
             try:
                 self._observer.orphans_counted(await self.count())
-            except (UploadError, OSError) as error:
+            except (UploadError, SinkError) as error:
                 log.warning("metrics.orphans_not_counted", error=repr(error))
             await asyncio.sleep(self._interval)
 

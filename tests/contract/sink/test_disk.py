@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from upload_server.sink.disk import DiskSink
+from upload_server.sink.protocol import SinkError
 
 
 def mode(path: Path) -> int:
@@ -26,7 +27,7 @@ def test_nobody_else_may_read_the_bytes(tmp_path: Path, file_id: str) -> None:
     root = tmp_path / "bytes"
     previous = os.umask(0)
     try:
-        DiskSink(root).open(file_id, 0).close()
+        DiskSink(root).open(file_id, 1, 0).close()
     finally:
         os.umask(previous)
     assert mode(root) == 0o700
@@ -40,15 +41,15 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path, file_id: 
     path = path_of(tmp_path / "bytes", file_id)
     path.parent.mkdir(parents=True)
     path.symlink_to(outside)
-    with pytest.raises(OSError, match="symbolic"):
-        DiskSink(tmp_path / "bytes").open(file_id, 0)
+    with pytest.raises(SinkError, match="symbolic"):
+        DiskSink(tmp_path / "bytes").open(file_id, 1, 0)
     assert outside.read_bytes() == b"precious"
 
 
 def test_what_is_not_ours_is_neither_listed_nor_deleted(tmp_path: Path, file_id: str) -> None:
     root = tmp_path / "bytes"
     sink = DiskSink(root)
-    sink.open(file_id, 0).close()
+    sink.open(file_id, 1, 0).close()
     (root / "lost+found").mkdir()
     (root / "note.txt").write_text("mine")
     (path_of(root, file_id).parent / "note.txt").write_text("mine")
@@ -56,7 +57,7 @@ def test_what_is_not_ours_is_neither_listed_nor_deleted(tmp_path: Path, file_id:
     misplaced.parent.mkdir()
     misplaced.write_text("mine")
     assert list(sink.file_ids()) == [file_id]
-    sink.delete_all([file_id, "note.txt", "lost+found"])
+    sink.delete_all(dict.fromkeys((file_id, "note.txt", "lost+found")))
     assert (root / "note.txt").exists()
     assert misplaced.exists()
 
@@ -66,26 +67,26 @@ def test_a_folder_in_the_place_of_a_file_is_told_and_the_others_go(tmp_path: Pat
     sink = DiskSink(root)
     path_of(root, file_id).mkdir(parents=True)
     other = str(uuid.uuid4())
-    sink.open(other, 0).close()
-    outcomes = sink.delete_all([file_id, other])
-    assert isinstance(outcomes[file_id], OSError)
+    sink.open(other, 1, 0).close()
+    outcomes = sink.delete_all(dict.fromkeys((file_id, other)))
+    assert isinstance(outcomes[file_id], SinkError)
     assert outcomes[other] == 0
     assert not path_of(root, other).exists()
 
 
 def test_a_failed_sync_is_never_tried_again(tmp_path: Path, file_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel reports a lost page once; a second sync that succeeds would be believed."""
-    file = DiskSink(tmp_path).open(file_id, 0)
+    file = DiskSink(tmp_path).open(file_id, 1, 0)
     real = os.fdatasync
 
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fdatasync", fail)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(SinkError, match="Input/output"):
         file.sync()
     monkeypatch.setattr(os, "fdatasync", real)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(SinkError, match="Input/output"):
         file.sync()
     file.close()
 
@@ -94,15 +95,16 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from upload_server.sink.disk import DiskSink
+from upload_server.sink.protocol import SinkError
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-file = DiskSink(Path(sys.argv[1])).open(sys.argv[2], 0)
+file = DiskSink(Path(sys.argv[1])).open(sys.argv[2], 1, 0)
 file.append([b"a" * 6_000])
 try:
     file.append([b"b" * 3_000, b"c" * 3_000])
-except OSError as error:
-    print(error.errno)
+except SinkError as error:
+    print(error.__cause__.errno)
 """
 
 
@@ -113,7 +115,7 @@ def test_a_write_cut_short_is_taken_up_and_then_tells_what_is_wrong(tmp_path: Pa
     assert done.stdout.split() == ["27"]  # EFBIG
     assert path_of(tmp_path, file_id).read_bytes() == b"a" * 6_000 + b"b" * 3_000 + b"c" * 1_000
     # The next opening starts at what was durable.
-    DiskSink(tmp_path).open(file_id, 6_000).close()
+    DiskSink(tmp_path).open(file_id, 1, 6_000).close()
     assert path_of(tmp_path, file_id).read_bytes() == b"a" * 6_000
 
 
@@ -135,11 +137,11 @@ for name in ("fsync", "fdatasync"):
     setattr(os, name, traced)
 root = Path(sys.argv[1])
 sink = DiskSink(root)
-file = sink.open(sys.argv[2], 0)
+file = sink.open(sys.argv[2], 1, 0)
 file.append([b"x"])
 file.sync()
 file.close()
-sink.delete(sys.argv[2])
+sink.delete_all({sys.argv[2]: None})
 for name, path in calls:
     print(name, path)
 """

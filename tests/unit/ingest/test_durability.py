@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send
 from upload_server.domain.errors import DatabaseFailure, StorageFailure
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
+from upload_server.sink.protocol import NoRoom, SinkError
 
 SOON = 0.02
 NEVER = 3600.0
@@ -50,20 +50,6 @@ async def test_bytes_become_durable_in_time_though_the_sender_pauses(tmp_path: P
         # Nothing new: nothing was synced or recorded again.
         assert [durable for _, durable in world.progress] == [1, 2, 3]
         assert world.sink.syncs == 3
-
-
-async def test_bytes_that_come_while_a_sync_runs_have_their_own(tmp_path: Path) -> None:
-    async with open_world(tmp_path / "node", Limits(sync_seconds=SOON)) as world:
-        upload = await world.open(await world.initiate(1000))
-        world.sink.syncing.close()
-        await upload.write(b"first")
-        await world.sink.syncing.somebody_waits()
-        await upload.write(b"second")
-        assert upload.durable == 0
-        world.sink.syncing.open()
-        assert await upload.wait_durable(0) == 5
-        assert await upload.wait_durable(5) == 11
-        await upload.close()
 
 
 async def test_bytes_that_a_sync_did_not_cover_have_their_own(tmp_path: Path) -> None:
@@ -167,7 +153,7 @@ async def test_a_failed_sync_gives_the_stream_up_and_nothing_else(tmp_path: Path
         upload = await world.open(file_id)
         await upload.write(data[:1000])
         await upload.wait_durable(0)
-        world.sink.sync_error = OSError(errno.EIO, "Input/output error")
+        world.sink.sync_error = SinkError("Input/output error")
         with structlog.testing.capture_logs() as lines:
             await upload.write(data[1000:5000])
             with pytest.raises(StorageFailure):
@@ -176,7 +162,7 @@ async def test_a_failed_sync_gives_the_stream_up_and_nothing_else(tmp_path: Path
                 await upload.write(b"x")
             with pytest.raises(StorageFailure):
                 upload.check()
-        assert [line["errno"] for line in lines if line["log_level"] == "error"] == [errno.EIO]
+        assert [line["reason"] for line in lines if line["log_level"] == "error"] == ["failed"]
         world.sink.sync_error = None
         syncs = world.sink.syncs
         await upload.close()
@@ -199,7 +185,7 @@ async def test_a_failed_sync_is_not_followed_by_that_of_later_bytes(tmp_path: Pa
         await upload.write(b"x" * 64 * KIB)
         await world.sink.syncing.somebody_waits()
         await upload.write(b"x" * 64 * KIB)
-        world.sink.sync_error = OSError(errno.EIO, "Input/output error")
+        world.sink.sync_error = SinkError("Input/output error")
         world.sink.syncing.open()
         with pytest.raises(StorageFailure):
             await upload.wait_durable(0)
@@ -216,7 +202,7 @@ async def test_a_stream_that_failed_lets_go_only_after_its_sync(tmp_path: Path) 
         world.sink.syncing.close()
         await upload.write(b"x" * 64 * KIB)
         await world.sink.syncing.somebody_waits()
-        world.sink.append_error = OSError(errno.ENOSPC, "No space left on device")
+        world.sink.append_error = NoRoom("No space left on device")
         await upload.write(b"x")
         with pytest.raises(StorageFailure):
             await upload.wait_durable(0)
@@ -230,9 +216,36 @@ async def test_a_stream_that_failed_lets_go_only_after_its_sync(tmp_path: Path) 
         assert upload.durable == (await world.row(file_id)).bytes_received == 64 * KIB
 
 
+async def test_a_sync_that_leaves_bytes_out_gives_the_stream_up(world: World) -> None:
+    file_id, upload = await world.sent(b"bytes")
+    world.sink.left_out = 1
+    with pytest.raises(StorageFailure):
+        await upload.commit("", CALLER)
+    await upload.close()
+    row = await world.row(file_id)
+    assert (row.status, row.bytes_received, upload.durable) == (FileStatus.UPLOADING, 0, 0)
+
+
+async def test_what_came_while_a_sync_waited_for_the_disk_is_recorded_with_it(tmp_path: Path) -> None:
+    limits = Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)
+    async with open_world(tmp_path / "node", limits) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.sink.syncing.close()
+        await upload.write(b"x" * 64 * KIB)
+        await world.sink.syncing.somebody_waits()
+        world.observed.took.clear()
+        await upload.write(b"x" * KIB)
+        await world.observed.took.wait()
+        world.sink.syncing.open()
+        assert await upload.wait_durable(0) == 65 * KIB
+        assert world.sink.syncs == 1
+        await upload.close()
+        assert world.sink.syncs == 1
+
+
 async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -> None:
     file_id, upload = await world.sent(b"bytes")
-    world.sink.sync_error = OSError(errno.ENOSPC, "No space left on device")
+    world.sink.sync_error = NoRoom("No space left on device")
     with pytest.raises(StorageFailure) as raised:
         await upload.commit("", CALLER)
     assert str(world.sink.root) not in str(raised.value)
@@ -244,7 +257,7 @@ async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -
 async def test_a_file_that_lost_bytes_on_disk_is_not_written(world: World) -> None:
     file_id, upload = await world.sent(b"bytes")
     await upload.close()
-    world.sink.delete(file_id)
+    world.sink.delete_all({file_id: None})
     with pytest.raises(StorageFailure):
         await world.open(file_id, 5)
     assert not world.ingest.is_open(file_id)

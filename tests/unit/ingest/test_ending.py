@@ -18,6 +18,7 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.states import File, FileStatus
 from upload_server.ingest.ending import Ending, Marks
+from upload_server.sink.protocol import NoRoom
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 CANCELLED = File(
@@ -128,9 +129,9 @@ async def test_a_cancel_outranks_the_failure_before_it_and_the_one_after(ending:
 
 async def test_a_failure_of_the_disk_goes_to_the_log_and_not_to_the_sender(ending: Ending) -> None:
     with structlog.testing.capture_logs() as lines:
-        ending.fail(OSError(5, "Input/output error", "/secret/path"))
+        ending.fail(NoRoom("none is left in /secret/path"))
     (line,) = lines
-    assert (line["file_id"], line["errno"], line["written"], line["durable"]) == ("id", 5, 30, 10)
+    assert (line["file_id"], line["reason"], line["written"], line["durable"]) == ("id", "no_room", 30, 10)
     with pytest.raises(StorageFailure) as raised:
         ending.check()
     assert "/secret" not in str(raised.value)

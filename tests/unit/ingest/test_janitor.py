@@ -188,7 +188,7 @@ async def test_a_stream_that_does_not_let_go_holds_up_no_other_deletion(world: W
 
 def _put(world: World, *file_ids: str) -> None:
     for file_id in file_ids:
-        world.sink.open(file_id, 0).close()
+        world.sink.open(file_id, 1, 0).close()
 
 
 async def test_what_a_dead_process_owed_is_deleted_after_the_start(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ async def test_what_a_dead_process_owed_is_deleted_after_the_start(tmp_path: Pat
 async def test_a_deletion_that_died_before_it_was_settled_is_done_again(world: World) -> None:
     file_id = await stored(world)
     await world.cancel(file_id)
-    world.sink.delete(file_id)
+    world.sink.delete_all({file_id: None})
     assert await janitor_of(world).delete_owed() == 1
     assert await world.owed_deletions() == []
 

@@ -18,7 +18,7 @@ from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, S
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink
-from upload_server.sink.protocol import Chunk, SinkFile
+from upload_server.sink.protocol import Chunk, SinkError, SinkFile
 from upload_server.store.protocol import Audited, Claim, Command, Commit, OwedDeletion, Result
 from upload_server.upkeep.janitor import Janitor
 
@@ -65,12 +65,12 @@ class GatedFile:
         self._file.append(chunks)
         self._sink.appended.pass_through()
 
-    def sync(self) -> None:
+    def sync(self) -> int:
         self._sink.syncing.pass_through()
         self._sink.syncs += 1
         if self._sink.sync_error is not None:
             raise self._sink.sync_error
-        self._file.sync()
+        return self._file.sync() - self._sink.left_out
 
     def close(self) -> None:
         self._file.close()
@@ -83,14 +83,16 @@ class GatedSink(DiskSink):
         super().__init__(root)
         self.root = root
         self.opening, self.appending, self.appended, self.syncing, self.reading = (Gate() for _ in range(5))
-        self.append_error: OSError | None = None
-        self.sync_error: OSError | None = None
+        self.append_error: SinkError | None = None
+        self.sync_error: SinkError | None = None
+        # How many of the bytes that were appended a sync leaves out.
+        self.left_out = 0
         self.bytes_read = 0
         self.syncs = 0
 
-    def open(self, file_id: str, offset: int) -> SinkFile:
+    def open(self, file_id: str, fence: int, offset: int) -> SinkFile:
         self.opening.pass_through()
-        return GatedFile(super().open(file_id, offset), self)
+        return GatedFile(super().open(file_id, fence, offset), self)
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         self.reading.pass_through()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from upload_server.sink.protocol import Sink
+from upload_server.sink.protocol import Sink, SinkError
 from upload_server.store.inspection import Damaged, Inspection, Mending
 from upload_server.upkeep.check.findings import Mend, Report
 
@@ -60,8 +60,8 @@ def _delete(report: Report, indexes: Sequence[int], inspection: Inspection, sink
             for file_id in some
             if (unknown if (row := rows.get(file_id)) is None else row.status in _DELETABLE and not unknown)
         ]
-        for file_id, outcome in sink.delete_all(allowed).items():
-            if isinstance(outcome, OSError):
-                report.not_mended[some[file_id]] = str(outcome.strerror)
+        for file_id, outcome in sink.delete_all(dict.fromkeys(allowed)).items():
+            if isinstance(outcome, SinkError):
+                report.not_mended[some[file_id]] = str(outcome)
             else:
                 report.mended.add(some[file_id])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from upload_server.sink.protocol import Sink
+from upload_server.sink.protocol import Sink, SinkError
 from upload_server.store.inspection import FileFacts, Inspection
 from upload_server.upkeep.check.findings import Finding, Mend, Report
 
@@ -103,10 +103,10 @@ class Storage:
                 if finding is not None:
                     yield file_id, judge, finding
 
-    def _size(self, file_id: str) -> int | OSError:
+    def _size(self, file_id: str) -> int | SinkError:
         try:
             return self._sink.size(file_id)
-        except OSError as error:
+        except SinkError as error:
             return error
 
     def _of_row(self, file: FileFacts | None, file_id: str) -> Finding | None:
@@ -116,8 +116,8 @@ class Storage:
         wanted = file.size_bytes if file.status == "completed" else file.bytes_received
         lie = self._size(file_id)
         ids = {"file_id": file_id}
-        if isinstance(lie, OSError):
-            text = f"the bytes of file {file_id} cannot be looked at: {lie.strerror}"
+        if isinstance(lie, SinkError):
+            text = f"the bytes of file {file_id} cannot be looked at: {lie}"
             return Finding("bytes.unreadable", text, "look at the storage", ids)
         if lie == 0 and wanted > 0:
             if file.status == "completed" and not file.sha256:
@@ -136,7 +136,7 @@ class Storage:
     def _of_bytes(self, file: FileFacts | None, file_id: str) -> Finding | None:
         """Whether bytes that lie there may lie there."""
         ids, lie = {"file_id": file_id}, self._size(file_id)
-        size = "bytes" if isinstance(lie, OSError) else f"{lie} bytes"
+        size = "bytes" if isinstance(lie, SinkError) else f"{lie} bytes"
         if file is None:
             text = f"{size} lie in the storage under {file_id}, and no row knows them"
             return Finding("bytes.unknown", text, _UNKNOWN, ids, Mend.DELETE_UNKNOWN)
@@ -145,7 +145,7 @@ class Storage:
                 return None
             text = f"{size} of file {file_id} are left over: it is {file.status}"
             return Finding("bytes.orphan", text, "`--repair` deletes them", ids, Mend.DELETE_BYTES)
-        if file.status == "pending" and not isinstance(lie, OSError):
+        if file.status == "pending" and not isinstance(lie, SinkError):
             text = f"{size} lie there for file {file_id}, to which nobody has sent"
             return Finding("bytes.early", text, "none of this service's doing; the first sender overwrites them", ids)
         return None
@@ -160,8 +160,8 @@ class Storage:
             if file.size_bytes:
                 for piece in self._sink.read(file.file_id, file.size_bytes, _CHUNK):
                     digest.update(piece)
-        except OSError as error:
-            text = f"the bytes of file {file.file_id} cannot be read: {error.strerror}"
+        except SinkError as error:
+            text = f"the bytes of file {file.file_id} cannot be read: {error}"
             self._report.add(Finding("bytes.unreadable", text, "look at the storage", ids))
             return
         self._report.counted["hashed"] += 1

@@ -37,7 +37,7 @@ def deletion_forgotten() -> None:
 @mutant
 def progress_before_sync() -> None:
     """Bytes are called durable before they are synced."""
-    change(syncer, "Syncer._sync", ("await self._parts.wait(self._sink_file.sync)", "pass"))
+    change(syncer, "Syncer._sync", ("await self._parts.wait(self._sink_file.sync)", "target"))
 
 
 @mutant
@@ -51,9 +51,9 @@ def volatile_disk() -> None:
     def late_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
         waiting.setdefault(id(self), []).extend(bytes(chunk) for chunk in chunks)
 
-    def late_sync(self: disk.DiskFile) -> None:
+    def late_sync(self: disk.DiskFile) -> int:
         append(self, waiting.pop(id(self), []))
-        sync(self)
+        return sync(self)
 
     def merciless_close(self: disk.DiskFile) -> None:
         waiting.pop(id(self), None)
@@ -80,8 +80,8 @@ def late_bytes_told() -> None:
                 log.info("committed", file_id=each.file_id, at=int(time.time() * 1e6))
         return done
 
-    def named_open(self: disk.DiskSink, file_id: str, offset: int) -> SinkFile:
-        file = opened(self, file_id, offset)
+    def named_open(self: disk.DiskSink, file_id: str, fence: int, offset: int) -> SinkFile:
+        file = opened(self, file_id, fence, offset)
         vars(file)["file_id"] = file_id
         return file
 

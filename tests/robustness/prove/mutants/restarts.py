@@ -31,7 +31,7 @@ def tokens_of_a_process() -> None:
 @mutant
 def settled_before_deleted() -> None:
     """A deletion is taken off the list before its bytes are gone, and nobody sweeps."""
-    deleted = "    outcomes = await self._hop(self._sink.delete_all, [one.file_id for one in deletable])\n"
+    deleted = "    outcomes = await self._hop(self._sink.delete_all, {one.file_id: None for one in deletable})\n"
     early = "    await self._store.settle_deletions([one.row for one in deletable])\n"
     change(janitor, "Janitor._delete", (deleted, early + deleted))
     change(janitor, "Janitor._sweep", ('self._step("orphan sweep", self.sweep_orphans())', "asyncio.sleep(0)"))
