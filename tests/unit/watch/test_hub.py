@@ -18,7 +18,7 @@ from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Command, Store, Targets
+from upload_server.store.protocol import Changes, Command, Store, Targets
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, WatchHub, WatchRequest
 
 Events = AsyncGenerator[WatchEvent, None]
@@ -163,6 +163,27 @@ async def test_what_all_have_taken_is_not_kept(store: Store) -> None:
         del heard
         kept = sum(isinstance(each, Changed) for each in gc.get_objects())
     assert kept < 10
+
+
+async def test_the_hub_reads_nothing_while_nobody_watches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, read_changes = [], store.read_changes
+
+    async def noted(targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0) -> Changes:
+        reads.append(after)
+        return await read_changes(targets, owner, after, limit, skip_final_upto)
+
+    monkeypatch.setattr(store, "read_changes", noted)
+    async with running(store) as hub:
+        for _ in range(3):
+            await announce(store)
+        await asyncio.sleep(0)
+        assert reads == []
+        async with aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+            assert len(await opened(events)) == 4
+            await announce(store)
+            assert isinstance(await anext(events), Changed)
+    # The opening from 0, and the hub from what was there when it opened.
+    assert reads == [0, 3]
 
 
 async def turns_until(over: Callable[[], bool]) -> int:
