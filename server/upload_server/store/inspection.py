@@ -1,6 +1,6 @@
-"""Decides what can be asked of a store from outside the service, running or stopped: facts as they lie there.
+"""Decides what an operator's command can ask of a store, while a server runs on it or not: facts as they lie there.
 
-Must not know what is right: a fact may be damaged, so states and times are the texts that were found.
+Must not know what is right: a fact may be damaged, so states and times are the texts that the store holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from upload_server.domain.states import AuditEvent
 
 
 class Damaged(Exception):
-    """The database cannot be read where it was read; the message is the database's own."""
+    """The database failed to read a part of itself; the message is the database's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +106,33 @@ class AuditLink:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
-    """A stored answer, with what it answered for: id, status and time of the cancel, None when that is not there."""
+    """A stored answer beside the row that it names; what the store holds of neither is None."""
 
     method: str
     request_id: str
     answer: str
-    # None: the answer is of no known form.
-    names: str | None
-    found_status: str | None
-    found_cancelled_at: str | None
-    said_cancelled_at: str | None
+    # Id of the file or batch; None: the answer has no known form.
+    named_id: str | None
+    row_status: str | None
+    row_cancelled_at: str | None
+    answer_cancelled_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """A deletion owed, with the file it is owed for: None when its row is not there."""
+    """A deletion owed, beside its file; the file's fields are None when its row is gone."""
 
     row: int
     file_row: int
     file_id: str | None
     status: str | None
-    # When the file became what it is.
+    # When the file was last updated.
     since: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
-    """Something of the schema that is missing, different, or none of this program's."""
+    """A part of the schema that is missing, different, or unknown to this program."""
 
     # `step`, `table`, `column`, `index`, `trigger`.
     kind: str
@@ -145,16 +145,16 @@ class Inspection(Protocol):
     """Reads one database without changing or disturbing it. Blocking; every method may raise ``Damaged``."""
 
     def refresh(self) -> None:
-        """Look at the newest state from here on; until then every answer is of one moment."""
+        """Begin a new snapshot; all answers until the next call are of one moment."""
 
     def close(self) -> None:
         """Close it."""
 
     def damage(self) -> Sequence[str]:
-        """What the database itself finds wrong with its file; empty when nothing."""
+        """Faults that the database itself finds in its file."""
 
     def schema_faults(self) -> Sequence[SchemaFault]:
-        """What of the schema is not as this program makes it. Without steps or tables missing the rest can be read."""
+        """Differences from this program's own schema. All else can be read unless a step or table is missing."""
 
     def store_id(self) -> str:
         """The store's identity; empty when it is lost."""

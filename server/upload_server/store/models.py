@@ -30,6 +30,11 @@ class Row(Model):
 
         legacy_table_names = False
 
+    @classmethod
+    def column_names(cls) -> list[str]:
+        """Return the columns in the order of the fields."""
+        return list(cls._meta.columns)
+
 
 class File(Row):
     """One announced upload."""

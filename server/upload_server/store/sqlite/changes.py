@@ -1,6 +1,7 @@
 """Decides how a watch reads: rows in the order of their last change, from the one snapshot that its caller opened.
 
-Must not know who watches. The opening state is the same read as the tail, after 0.
+Must not know watchers. The opening state is the same read as the tail, after 0. Such reads follow every commit, so they
+are text: Peewee would build each anew for its targets, 350 µs beside 15 to run it.
 """
 
 # ruff: noqa: S608 - put together from constants of this program; what callers give are parameters
@@ -23,14 +24,14 @@ from upload_server.store.sqlite.statements import OPEN_BATCH, OPEN_FILE
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table with what is needed to read it as changes."""
+    """How a table is read as changes."""
 
     columns: str
     # Its name with an alias, the alias, the column of public ids.
     name: str
     alias: str
     key: str
-    # The index by change number of just what is not final, and what that is.
+    # The index by change number of rows that are not final, and their states.
     open_index: str
     open_states: str
     make: Callable[[Row], File] | Callable[[Row], Batch]
@@ -41,8 +42,8 @@ _BATCHES = _Table(BATCH_COLUMNS, "batch AS b", "b", "batch_id", "batch_open", OP
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What one call of ``read_changes`` asks for; ``limit`` is one more, which tells whether there is more."""
+class _Query:
+    """One call of ``read_changes``; ``limit`` is one above the page, so that a last row tells of a next page."""
 
     targets: Targets
     owner: str
@@ -53,8 +54,8 @@ class _Asked:
 
 def check_targets(connection: Connection, targets: Targets, owner: str) -> Changes:
     """Read the named rows; raises ``FileNotFound`` or ``BatchNotFound`` for the first unknown id."""
-    asked = _Asked(targets, owner, 0, len(targets.file_ids) + len(targets.batch_ids))
-    found = [*_named_files(connection, asked), *_named_batches(connection, asked)]
+    query = _Query(targets, owner, 0, len(targets.file_ids) + len(targets.batch_ids))
+    found = [*_named_files(connection, query), *_named_batches(connection, query)]
     known = {change.record.file_id if isinstance(change.record, File) else change.record.batch_id for change in found}
     for file_id in sorted(targets.file_ids - known):
         raise FileNotFound(file_id)
@@ -71,13 +72,13 @@ def read_changes(
     last_change = read_last_change(connection)
     if after >= last_change:
         return Changes((), complete=True, last_change=last_change)
-    asked = _Asked(targets, owner, after, limit + 1, skip_final_upto)
+    query = _Query(targets, owner, after, limit + 1, skip_final_upto)
     if targets.all:
-        found = [_every_row(connection, asked, table) for table in (_FILES, _BATCHES)]
+        found = [_every_row(connection, query, table) for table in (_FILES, _BATCHES)]
     else:
-        found = [_named_files(connection, asked), _named_batches(connection, asked)]
+        found = [_named_files(connection, query), _named_batches(connection, query)]
         if targets.include_batch_files:
-            found.append(_files_of_batches(connection, asked))
+            found.append(_files_of_batches(connection, query))
     merged = list(_distinct(heapq.merge(*found, key=_number)))
     page = tuple(merged[:limit])
     return Changes(page, complete=len(merged) <= limit, last_change=last_change)
@@ -101,71 +102,71 @@ def _read(connection: Connection, table: _Table, sql: str, **parameters: Any) ->
     return [Change(record.change_no, record) for record in records]
 
 
-def _every_row(connection: Connection, asked: _Asked, table: _Table) -> list[Change]:
-    """Read a table by change number; up to ``skip`` only what is not final, by the index of just that."""
+def _every_row(connection: Connection, query: _Query, table: _Table) -> list[Change]:
+    """Read a table by change number; up to ``skip`` only rows that are not final, by their own index."""
     number = f"{table.alias}.change_no"
     rest = f"{table.alias}.owner = :owner ORDER BY {number} LIMIT :limit"
     found: list[Change] = []
-    if asked.after < asked.skip:
+    if query.after < query.skip:
         found = _read(
             connection,
             table,
             f"{table.name} INDEXED BY {table.open_index} WHERE {table.alias}.status IN ({table.open_states})"
             f" AND {number} > :after AND {number} <= :skip AND {rest}",
-            after=asked.after,
-            skip=asked.skip,
-            owner=asked.owner,
-            limit=asked.limit,
+            after=query.after,
+            skip=query.skip,
+            owner=query.owner,
+            limit=query.limit,
         )
-    if len(found) < asked.limit:
+    if len(found) < query.limit:
         found += _read(
             connection,
             table,
             f"{table.name} WHERE {number} > :after AND {rest}",
-            after=max(asked.after, asked.skip),
-            owner=asked.owner,
-            limit=asked.limit - len(found),
+            after=max(query.after, query.skip),
+            owner=query.owner,
+            limit=query.limit - len(found),
         )
     return found
 
 
-def _named_files(connection: Connection, asked: _Asked) -> list[Change]:
-    return _named(connection, asked, _FILES, asked.targets.file_ids)
+def _named_files(connection: Connection, query: _Query) -> list[Change]:
+    return _named(connection, query, _FILES, query.targets.file_ids)
 
 
-def _named_batches(connection: Connection, asked: _Asked) -> list[Change]:
-    return _named(connection, asked, _BATCHES, asked.targets.batch_ids)
+def _named_batches(connection: Connection, query: _Query) -> list[Change]:
+    return _named(connection, query, _BATCHES, query.targets.batch_ids)
 
 
-def _shown(table: _Table) -> str:
+def _open_or_new(table: _Table) -> str:
     return f"({table.alias}.change_no > :skip OR {table.alias}.status IN ({table.open_states}))"
 
 
-def _named(connection: Connection, asked: _Asked, table: _Table, ids: Iterable[str]) -> list[Change]:
+def _named(connection: Connection, query: _Query, table: _Table, ids: Iterable[str]) -> list[Change]:
     # The plus keeps SQLite from walking everything by change number.
     number = f"+{table.alias}.change_no"
     return _read(
         connection,
         table,
         f"json_each(:ids) AS k CROSS JOIN {table.name} ON {table.alias}.{table.key} = k.value"
-        f" WHERE {number} > :after AND {table.alias}.owner = :owner AND {_shown(table)}"
+        f" WHERE {number} > :after AND {table.alias}.owner = :owner AND {_open_or_new(table)}"
         f" ORDER BY {number} LIMIT :limit",
         ids=to_json(list(ids)),
-        after=asked.after,
-        owner=asked.owner,
-        skip=asked.skip,
-        limit=asked.limit,
+        after=query.after,
+        owner=query.owner,
+        skip=query.skip,
+        limit=query.limit,
     )
 
 
-def _files_of_batches(connection: Connection, asked: _Asked) -> list[Change]:
+def _files_of_batches(connection: Connection, query: _Query) -> list[Change]:
     """Read a page of the batches' files: first their numbers, from the index alone, then those rows."""
     batches = connection.rows(
         "SELECT b.id FROM json_each(:ids) AS k CROSS JOIN batch AS b ON b.batch_id = k.value WHERE b.owner = :owner",
-        {"ids": to_json(list(asked.targets.batch_ids)), "owner": asked.owner},
+        {"ids": to_json(list(query.targets.batch_ids)), "owner": query.owner},
     )
-    numbers = heapq.merge(*(_numbers_of_batch(connection, asked, batch_row) for (batch_row,) in batches))
-    page = [number for number, _ in zip(numbers, range(asked.limit), strict=False)]
+    numbers = heapq.merge(*(_numbers_of_batch(connection, query, batch_row) for (batch_row,) in batches))
+    page = [number for number, _ in zip(numbers, range(query.limit), strict=False)]
     return _read(
         connection,
         _FILES,
@@ -174,12 +175,12 @@ def _files_of_batches(connection: Connection, asked: _Asked) -> list[Change]:
     )
 
 
-def _numbers_of_batch(connection: Connection, asked: _Asked, batch_row: int) -> list[int]:
-    # Only with something to skip are the rows themselves looked at.
-    only_shown = f" AND {_shown(_FILES)}" if asked.skip > asked.after else ""
+def _numbers_of_batch(connection: Connection, query: _Query, batch_row: int) -> list[int]:
+    # The index alone is enough unless final rows are to be skipped.
+    only_wanted = f" AND {_open_or_new(_FILES)}" if query.skip > query.after else ""
     sql = (
         "SELECT f.change_no FROM file AS f WHERE f.batch_row = :batch_row AND f.change_no > :after"
-        f"{only_shown} ORDER BY f.change_no LIMIT :limit"
+        f"{only_wanted} ORDER BY f.change_no LIMIT :limit"
     )
-    parameters = {"batch_row": batch_row, "after": asked.after, "limit": asked.limit, "skip": asked.skip}
+    parameters = {"batch_row": batch_row, "after": query.after, "limit": query.limit, "skip": query.skip}
     return [row[0] for row in connection.rows(sql, parameters)]

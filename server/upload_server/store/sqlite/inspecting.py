@@ -87,7 +87,7 @@ def _answers() -> Select:
     """Make the query of all answers, in the order of the fields of AnswerFacts: each with the row that it names."""
     s = models.StoredAnswer.alias("s")
     valid = fn.json_valid(s.answer)
-    names = Case(
+    named_id = Case(
         None, [(s.method.in_(("InitiateUpload", "InitiateBatch")), s.answer), (valid, Expression(s.answer, "->>", 0))]
     )
     cancelled_at = Case(
@@ -99,14 +99,14 @@ def _answers() -> Select:
         ],
     )
     known = ("InitiateUpload", "InitiateBatch", "CancelFile", "CancelBatch")
-    stored = s.select(s.method, s.request_id, s.answer, names.alias("names"), cancelled_at.alias("cancelled_at"))
+    stored = s.select(s.method, s.request_id, s.answer, named_id.alias("named_id"), cancelled_at.alias("cancelled_at"))
     answer = stored.where(s.method.in_(known)).alias("s")
-    file = (F.file_id == answer.c.names) & answer.c.method.in_(("InitiateUpload", "CancelFile"))
-    batch = (B.batch_id == answer.c.names) & answer.c.method.in_(("InitiateBatch", "CancelBatch"))
+    file = (F.file_id == answer.c.named_id) & answer.c.method.in_(("InitiateUpload", "CancelFile"))
+    batch = (B.batch_id == answer.c.named_id) & answer.c.method.in_(("InitiateBatch", "CancelBatch"))
     return Select(
         [Join(Join(answer, F, JOIN.LEFT_OUTER, on=file), B, JOIN.LEFT_OUTER, on=batch)],
         [
-            *(answer.c.method, answer.c.request_id, answer.c.answer, answer.c.names),
+            *(answer.c.method, answer.c.request_id, answer.c.answer, answer.c.named_id),
             fn.coalesce(F.status, B.status),
             fn.coalesce(F.cancelled_at, B.cancelled_at),
             answer.c.cancelled_at,

@@ -48,6 +48,16 @@ FILE_COLUMNS, BATCH_COLUMNS, EVENT_COLUMNS = (
 )
 
 
+def columns_of(model: type[models.Row]) -> str:
+    """Return all columns of a table, for INSERT."""
+    return ", ".join(model.column_names())
+
+
+def items_of(model: type[models.Row]) -> str:
+    """Return all columns' values as they lie in one item of a JSON list."""
+    return ", ".join(f"value ->> {index}" for index, _ in enumerate(model.column_names()))
+
+
 @dataclass(frozen=True, slots=True)
 class FileRow:
     """A file with what only the store knows of it."""

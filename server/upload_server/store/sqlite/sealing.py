@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upload_server.domain.chain import Seal
+from upload_server.store import models
 from upload_server.store.commands.writes import Write
 from upload_server.store.protocol import Unsealed
 from upload_server.store.sqlite.connection import Connection
-from upload_server.store.sqlite.rows import EVENT_COLUMNS, Row, event_of, to_json
+from upload_server.store.sqlite.rows import EVENT_COLUMNS, Row, columns_of, event_of, to_json
 from upload_server.store.sqlite.transaction import Transaction
 
 _HEAD = "SELECT change_no, previous_no, hash FROM audit_seal ORDER BY change_no DESC LIMIT 1"
@@ -29,8 +30,8 @@ _COUNT = """
         SELECT 1 FROM audit_event WHERE change_no > (SELECT coalesce(max(change_no), 0) FROM audit_seal)
         LIMIT :limit)"""
 # The hashes come as one value, 32 bytes each.
-_INSERT = """
-    INSERT INTO audit_seal (change_no, previous_no, hash)
+_INSERT = f"""
+    INSERT INTO audit_seal ({columns_of(models.AuditSeal)})
     SELECT value ->> 0, value ->> 1, substr(:hashes, 1 + 32 * key, 32) FROM json_each(:numbers)"""
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from upload_server.domain.states import NEXT_BATCH, BatchStatus, FileStatus, Source, sources_of
-from upload_server.store.sqlite.rows import BATCH_ROW_COLUMNS, FILE_ROW_COLUMNS
+from upload_server.store import models
+from upload_server.store.sqlite.rows import BATCH_ROW_COLUMNS, FILE_ROW_COLUMNS, columns_of, items_of
 
 
 def words(statuses: Iterable[str]) -> str:
@@ -39,9 +40,9 @@ READ_ANSWERS = """
     SELECT s.principal, s.method, s.request_id, s.fingerprint, s.answer
     FROM json_each(:keys) AS k CROSS JOIN stored_answer AS s
     ON s.principal = k.value ->> 0 AND s.method = k.value ->> 1 AND s.request_id = k.value ->> 2"""
-KEEP_ANSWERS = """
-    INSERT INTO stored_answer (principal, method, request_id, fingerprint, answer, created_at)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(:answers)"""
+KEEP_ANSWERS = f"""
+    INSERT INTO stored_answer ({columns_of(models.StoredAnswer)})
+    SELECT {items_of(models.StoredAnswer)} FROM json_each(:answers)"""
 FORGET_ANSWERS = """
     DELETE FROM stored_answer WHERE rowid IN (
         SELECT rowid FROM stored_answer WHERE created_at < :before ORDER BY created_at LIMIT :limit)
@@ -80,20 +81,15 @@ RECORD_PROGRESS = """
 
 # Audit first, since its rows hold the state before; then the files from their audit rows :first to :last --------------
 
-INSERT_EVENTS = """
-    INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
-                             occurred_at)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-           value ->> 8, value ->> 9
-    FROM json_each(:events)"""
-INSERT_EVENTS_OF_NEW_BATCH = """
-    INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
-                             occurred_at)
+INSERT_EVENTS = f"""
+    INSERT INTO audit_event ({columns_of(models.AuditEvent)})
+    SELECT {items_of(models.AuditEvent)} FROM json_each(:events)"""
+INSERT_EVENTS_OF_NEW_BATCH = f"""
+    INSERT INTO audit_event ({columns_of(models.AuditEvent)})
     SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, :at
     FROM file WHERE batch_row = :batch_row ORDER BY change_no"""
 INSERT_EVENTS_OF_CANCELLED_BATCH = f"""
-    INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
-                             occurred_at)
+    INSERT INTO audit_event ({columns_of(models.AuditEvent)})
     SELECT :before + row_number() OVER (ORDER BY id), id, batch_row, status, 'cancelled', :actor, :source, :reason,
            :request_id, :at
     FROM file WHERE batch_row = :batch_row AND status IN ({_MAY_CANCEL})"""

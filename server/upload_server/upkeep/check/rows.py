@@ -184,14 +184,16 @@ def check_answer(answer: AnswerFacts) -> Iterator[Finding]:
     ids = {"request_id": answer.request_id}
     name = f"the stored answer of {answer.method} to request {answer.request_id!r}"
     advice = "a repeated call would get an answer that is not true; the answer is forgotten after --request-ttl"
-    if answer.names is None:
+    if answer.named_id is None:
         yield Finding("answer.form", f"{name} cannot be read", advice, ids)
-    elif answer.found_status is None:
-        yield Finding("answer.nothing", f"{name} speaks of {answer.names}, which is not there", advice, ids)
+    elif answer.row_status is None:
+        yield Finding("answer.nothing", f"{name} speaks of {answer.named_id}, which is not there", advice, ids)
     elif answer.method in ("CancelFile", "CancelBatch") and (
-        answer.found_status != "cancelled" or answer.found_cancelled_at != answer.said_cancelled_at
+        answer.row_status != "cancelled" or answer.row_cancelled_at != answer.answer_cancelled_at
     ):
-        text = f"{name} says that {answer.names} was cancelled at {answer.said_cancelled_at}; its row says otherwise"
+        text = (
+            f"{name} says that {answer.named_id} was cancelled at {answer.answer_cancelled_at}; its row says otherwise"
+        )
         yield Finding("answer.untrue", text, advice, ids)
 
 
