@@ -147,9 +147,9 @@ class Stage:
             assert attack.stdout.readline() == "begins\n"
             time.sleep(_SETTLE_SECONDS)
             self.turn(turns, seconds)
-            said = json.loads(attack.stdout.readline())
-        turns.struck.update(said["struck"])
-        turns.ends.update(said["ends"])
+            report = json.loads(attack.stdout.readline())
+        turns.struck.update(report["struck"])
+        turns.ends.update(report["ends"])
         # What is still queued of it is no part of the quiet turn that follows.
         time.sleep(_CALM_SECONDS)
 

@@ -121,9 +121,9 @@ def test_the_go_example_uploads_cancels_and_watches(server: ServerProcess, tmp_p
     path = tmp_path / "film.mov"
     path.write_bytes(os.urandom(3_000_000))
     target = {"UPLOAD_SERVER": server.target}
-    said = run(program, "upload", path, environment=target).splitlines()
-    file_id = said[0].removeprefix("file_id ")
-    assert said[-1].startswith("completed ")
+    output = run(program, "upload", path, environment=target).splitlines()
+    file_id = output[0].removeprefix("file_id ")
+    assert output[-1].startswith("completed ")
     assert run(program, "watch", file_id, environment=target).split() == ["completed"]
     too_late = subprocess.run(
         [program, "cancel", file_id], env={**os.environ, **target}, capture_output=True, text=True, check=False

@@ -165,9 +165,9 @@ async def test_all_resumed_tells_what_became_final_meanwhile(door: GrpcDoor, wat
     await first.close()
     await door.call("CancelFile", file_id=missed)
     resumed = watching(all=True, resume_token=first.token)
-    told = {m["file"]["file_id"]: m["file"]["status"] for m in await resumed.opening() if "file" in m}
-    assert told[missed] == "UPLOAD_STATUS_CANCELLED"
-    assert open_ not in told
+    statuses = {m["file"]["file_id"]: m["file"]["status"] for m in await resumed.opening() if "file" in m}
+    assert statuses[missed] == "UPLOAD_STATUS_CANCELLED"
+    assert open_ not in statuses
     assert resumed.heard[-1]["bookmark"] == {"resynced": False}
 
 

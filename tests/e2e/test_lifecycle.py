@@ -55,13 +55,13 @@ async def test_killed_in_mid_upload_it_goes_on_where_the_bytes_are_durable(start
                 await call.send(data[start : start + CHUNK])
             await call.hear_durable(8 * MIB)
             first.kill()
-        heard = max(m.progress.bytes_received for m in call.heard)
+        received = max(m.progress.bytes_received for m in call.heard)
     second = start_server()
     async with grpc.aio.insecure_channel(second.target) as channel:
         stub = stub_on(channel)
         file = await stub.GetFile(pb.GetFileRequest(file_id=file_id))
         assert file.status == pb.UPLOAD_STATUS_UPLOADING
-        assert heard <= file.bytes_received <= 16 * MIB
+        assert received <= file.bytes_received <= 16 * MIB
         completed = await upload(stub, file_id, data[file.bytes_received :], file.bytes_received)
         assert completed.status == pb.UPLOAD_STATUS_COMPLETED
         stored = next((second.data_dir / "bytes").rglob(f"*{file_id}*")).read_bytes()
@@ -276,11 +276,11 @@ async def test_a_watcher_that_does_not_read_does_not_hold_up_the_end(start_serve
         stub, door = stub_on(channel), GrpcDoor(channel)
         deaf, witness = stub.WatchStatus(everything := pb.WatchStatusRequest(all=True)), stub.WatchStatus(everything)
         for watch in (deaf, witness):
-            assert (await heard(watch)).WhichOneof("event") == "bookmark"
+            assert (await next_event(watch)).WhichOneof("event") == "bookmark"
         # Many times what a peer that does not read is sent ahead.
         await door.call("InitiateBatch", files=[{"filename": "a" * 200, "size_bytes": 9}] * 2000)
         for _ in range(2001):
-            await heard(witness)
+            await next_event(witness)
         began = time.monotonic()
         assert await asyncio.to_thread(server.terminate) == 0
         assert time.monotonic() - began < 10
@@ -317,7 +317,7 @@ async def test_what_hangs_does_not_hold_up_the_end(start_server: StartServer) ->
     assert not [line for line in server.log if "exception" in line]
 
 
-async def heard(call: WatchCall) -> pb.WatchStatusResponse:
+async def next_event(call: WatchCall) -> pb.WatchStatusResponse:
     message = await asyncio.wait_for(call.read(), 20)
     assert isinstance(message, pb.WatchStatusResponse)
     return message
@@ -332,11 +332,11 @@ async def test_a_thousand_watches_and_a_cancel_on_one_channel(start_server: Star
         file_id = (await door.call("InitiateUpload", filename="a", size_bytes=1))["file"]["file_id"]
         calls = [stub.WatchStatus(pb.WatchStatusRequest(file_ids=[file_id])) for _ in range(1000)]
         for call in calls:
-            assert (await heard(call)).HasField("file")
-            assert (await heard(call)).HasField("bookmark")
+            assert (await next_event(call)).HasField("file")
+            assert (await next_event(call)).HasField("bookmark")
         await stub.CancelFile(pb.CancelFileRequest(file_id=file_id), timeout=5)
         for call in calls:
-            assert (await heard(call)).file.status == pb.UPLOAD_STATUS_CANCELLED
+            assert (await next_event(call)).file.status == pb.UPLOAD_STATUS_CANCELLED
         began = time.monotonic()
         assert await asyncio.to_thread(server.terminate) == 0
         assert time.monotonic() - began < 10

@@ -345,8 +345,8 @@ async def test_finish_and_cancel_race_and_exactly_one_wins(stub: Stub) -> None:
                 refusal = refusal_of_rpc(error)
                 assert (refusal.reason, refusal.metadata["status"]) == ("FILE_NOT_CANCELLABLE", "completed")
                 won = "completed"
-            heard = "stopped" if won == "cancelled" else "completed"
-            await call.hear_until(heard)
+            last_message = "stopped" if won == "cancelled" else "completed"
+            await call.hear_until(last_message)
         outcomes[won] += 1
         assert (await get(stub, file_id)).status == pb.UploadStatus.Value(f"UPLOAD_STATUS_{won.upper()}")
     assert min(outcomes.values()) > 0, outcomes

@@ -70,8 +70,8 @@ def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
         with pytest.raises(SystemExit):
             parse(line)
         assert EXIT_CODES in capsys.readouterr().out
-    told = {int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)}
-    assert told == {code.value for code in Exit} - {Exit.PIPE_CLOSED}
+    documented = {int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)}
+    assert documented == {code.value for code in Exit} - {Exit.PIPE_CLOSED}
 
 
 def test_every_error_has_its_exit_code() -> None:

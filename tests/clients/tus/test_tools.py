@@ -37,7 +37,7 @@ async def uploadctl_cancel(server: ServerProcess, file_id: str) -> None:
 
 
 async def only_file(tus: Tus) -> dict[str, Any]:
-    """The one file there is: a client that was told to stop must not have begun anew."""
+    """The one file there is: a stopped client must not have begun a new one."""
     (file,) = (await tus.client.get("/api/v1/files")).json()["files"]
     found: dict[str, Any] = file
     return found
@@ -101,9 +101,9 @@ async def test_tus_js_client_stops_when_somebody_else_cancels(start_server: Star
     ):
         await client.hear("progress")
         await uploadctl_cancel(server, (await only_file(Tus(http)))["file_id"])
-        told = await client.hear("error", "success")
-        assert told["event"] == "error"
-        assert "UPLOAD_CANCELLED" in told["body"]
+        message = await client.hear("error", "success")
+        assert message["event"] == "error"
+        assert "UPLOAD_CANCELLED" in message["body"]
         assert (client.answers("PATCH"), client.answers("HEAD"), client.answers("POST")) == ([410], [], [201])
         assert (await only_file(Tus(http)))["status"] == CANCELLED
 

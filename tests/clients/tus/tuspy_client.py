@@ -29,8 +29,8 @@ def main(url: str, file: str, urls: str, stop_at: str = "0") -> None:
         status = 0
     except TusCommunicationError as error:
         status = error.status_code
-    said = {"url": uploader.url, "began_at": began_at, "offset": uploader.offset, "status": status}
-    sys.stdout.write(json.dumps(said) + "\n")
+    report = {"url": uploader.url, "began_at": began_at, "offset": uploader.offset, "status": status}
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

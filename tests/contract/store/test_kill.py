@@ -31,15 +31,15 @@ def answers_until_killed(url: str, seed: int, answers: int) -> list[dict[str, An
     ) as process:
         assert process.stdout is not None
         lines: Iterator[bytes] = iter(process.stdout)
-        told = [next(lines) for _ in range(answers)]
+        answers_read = [next(lines) for _ in range(answers)]
         process.kill()
         # The last line may be cut off.
-        told += [line for line in lines if line.endswith(b"\n")]
-    return [json.loads(line) for line in told]
+        answers_read += [line for line in lines if line.endswith(b"\n")]
+    return [json.loads(line) for line in answers_read]
 
 
-async def assert_kept(store: Store, told: list[dict[str, Any]]) -> None:
-    for answer in told:
+async def assert_kept(store: Store, answers_read: list[dict[str, Any]]) -> None:
+    for answer in answers_read:
         if "batch" in answer:
             batch = await store.get_batch(answer["batch"], "")
             if answer["status"] == "cancelled":
@@ -59,18 +59,18 @@ async def assert_kept(store: Store, told: list[dict[str, Any]]) -> None:
 
 async def test_every_answer_survives_kill_9(url: str) -> None:
     chance = random.Random(1)
-    told: list[dict[str, Any]] = []
+    answers_read: list[dict[str, Any]] = []
     last_change = 0
 
     for seed in range(ROUNDS):
-        told += await asyncio.to_thread(answers_until_killed, url, seed, chance.randint(20, 400))
+        answers_read += await asyncio.to_thread(answers_until_killed, url, seed, chance.randint(20, 400))
         store = await open_store(url)
         try:
             assert store.last_change > last_change
             last_change = store.last_change
-            await assert_kept(store, told)
+            await assert_kept(store, answers_read)
             await assert_history_holds(store)
         finally:
             await store.close()
 
-    assert {answer["status"] for answer in told} == {"pending", "uploading", "completed", "cancelled"}
+    assert {answer["status"] for answer in answers_read} == {"pending", "uploading", "completed", "cancelled"}

@@ -60,18 +60,18 @@ class Target:
         self._began = 0.0
 
     def begin(self) -> None:
-        """The time runs; says so."""
+        """Start the time, and print that it runs."""
         self._began = time.monotonic()
         print("begins", flush=True)
 
     @property
     def over(self) -> bool:
         """Whether the time is up."""
-        return self.left <= 0
+        return self.seconds_left <= 0
 
     @property
-    def left(self) -> float:
-        """Seconds that are left."""
+    def seconds_left(self) -> float:
+        """Seconds until the time is up."""
         return max(0.0, self._began + self._seconds - time.monotonic())
 
     async def struck(self, name: str, times: int = 1) -> None:
@@ -96,7 +96,7 @@ async def _again_and_again(target: Target, strike: Callable[[Target], Awaitable[
     """A server may throw the peer out; it comes back."""
     while not target.over:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-            async with asyncio.timeout(target.left + 1):
+            async with asyncio.timeout(target.seconds_left + 1):
                 await strike(target)
 
 
@@ -202,7 +202,7 @@ async def deaf_watchers(target: Target) -> None:
         writer.write(b"GET /api/v1/watch?all=true HTTP/1.1\r\nHost: localhost\r\nAccept: " + accept + b"\r\n\r\n")
         target.counts["watches"] += 1
         writers.append(writer)
-    await asyncio.sleep(target.left)
+    await asyncio.sleep(target.seconds_left)
     for writer in writers:
         writer.transport.abort()
 
@@ -239,7 +239,7 @@ async def half_open_sockets(target: Target) -> None:
         writer.write(whole if i % 2 else whole[:-10])
         target.counts["sockets"] += 1
         writers.append(writer)
-    await asyncio.sleep(target.left)
+    await asyncio.sleep(target.seconds_left)
     for writer in writers:
         writer.transport.abort()
 

@@ -36,7 +36,7 @@ _REST_SECONDS = 1.5
 
 
 async def crash_escapes(bug: str, folder: Path) -> str:
-    """Crash a server with a bug; returns what was said instead if its checker does not see it, empty when it does."""
+    """Crash a server with a bug; returns the other complaints if its checker does not catch it, empty when it does."""
     catch = CRASH_CATCHES[bug]
     bugs = "+".join(filter(None, (catch.on, bug)))
     _, found = await survive(folder / "data", catch.crashes, seed=bug, bugs=bugs, rest=_REST_SECONDS)

@@ -101,9 +101,9 @@ async def endure(world: FailingDiskWorld, folder: Path) -> list[Violation]:
 
 def _is_honest_refusal(found: Violation) -> bool:
     """A call, or its repetition, that failed because the disk did, and said so."""
-    told = found.text.partition(" after #")[0]
+    reason_text = found.text.partition(" after #")[0]
     excused = {"reads": "failed by our own fault", "requests": "an answer that was given is refused"}
-    return told.startswith(excused.get(found.checker, "never")) and any(word in told for word in _HONEST)
+    return reason_text.startswith(excused.get(found.checker, "never")) and any(word in reason_text for word in _HONEST)
 
 
 async def ready(server: ServerProcess) -> bool:

@@ -113,11 +113,11 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
                 sending.cancel()
             durable = (await grpc.call("GetFile", file_id=file_id))["bytes_received"]
             hog = await asyncio.to_thread(fill, folder)
-            told = [await refused(http, "CancelFile", file_id=before, request_id="r") for _ in range(3)]
+            refusals = [await refused(http, "CancelFile", file_id=before, request_id="r") for _ in range(3)]
             # A commit may still fit into the log as it is; once it does not, it is refused, and nothing has changed.
-            while told[-1] == "OK" and len(told) < 2000:
+            while refusals[-1] == "OK" and len(refusals) < 2000:
                 before = await initiate_or_nothing(grpc)
-                told.append("DATABASE_FAILURE" if not before else await refused(http, "CancelFile", file_id=before))
+                refusals.append("DATABASE_FAILURE" if not before else await refused(http, "CancelFile", file_id=before))
             hog.unlink()
             reserve.unlink()
 
@@ -131,8 +131,8 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
             completed = await upload(clients.stub, small, bytes(MIB))
 
     assert refusal.reason in {"STORAGE_FAILURE", "DATABASE_FAILURE"}
-    assert told[-1] == "DATABASE_FAILURE"
-    assert set(told) <= {"OK", "DATABASE_FAILURE"}
+    assert refusals[-1] == "DATABASE_FAILURE"
+    assert set(refusals) <= {"OK", "DATABASE_FAILURE"}
     assert 0 < int(durable) < 64 * MIB
     assert again == answer
     assert completed.sha256 == hashlib.sha256(bytes(MIB)).hexdigest()
@@ -198,7 +198,7 @@ async def test_a_commit_whose_fate_is_not_known_is_told_so_and_a_retry_tells_the
         door = clients.doors[0]
         file_id = await initiate(door)
         disk.set(Fault(Mode.FAIL_AFTER, Calls.SYNC, DATABASE))
-        told = await refused(door, "CancelFile", file_id=file_id, request_id="r")
+        refusals = await refused(door, "CancelFile", file_id=file_id, request_id="r")
         meanwhile = await refused(door, "CancelFile", file_id=file_id, request_id="r")
         disk.clear()
         first = await door.call("CancelFile", file_id=file_id, request_id="r")
@@ -208,7 +208,7 @@ async def test_a_commit_whose_fate_is_not_known_is_told_so_and_a_retry_tells_the
     async with connected(server) as clients:
         third = await clients.doors[1].call("CancelFile", file_id=file_id, request_id="r")
 
-    assert told == "OUTCOME_UNKNOWN"
+    assert refusals == "OUTCOME_UNKNOWN"
     assert meanwhile in {"OUTCOME_UNKNOWN", "DATABASE_FAILURE"}
     assert first == second == third
 
@@ -223,7 +223,7 @@ async def test_a_cancel_that_the_database_cannot_write_changes_nothing(
         made = await door.call("InitiateBatch", files=files)
         file_id, batch_id = made["file_ids"][0], made["batch"]["batch_id"]
         disk.set(Fault(Mode.FAIL, Calls.WRITE, DATABASE, error=errno.ENOSPC))
-        told = [
+        refusals = [
             await refused(each, method, **target)
             for each in clients.doors
             for method, target in (("CancelFile", {"file_id": file_id}), ("CancelBatch", {"batch_id": batch_id}))
@@ -234,7 +234,7 @@ async def test_a_cancel_that_the_database_cannot_write_changes_nothing(
         events = await door.call("ListAuditEvents", batch_id=batch_id)
         cancelled = await door.call("CancelBatch", batch_id=batch_id)
 
-    assert told == ["DATABASE_FAILURE"] * 4
+    assert refusals == ["DATABASE_FAILURE"] * 4
     assert meanwhile == made["batch"]
     assert [file["revision"] for file in listed["files"]] == ["1", "1"]
     assert len(events["events"]) == 3

@@ -19,7 +19,7 @@ async def test_a_database_opened_while_the_disk_failed_is_written_to_once_it_wor
     disk = FaultyDisk(tmp_path / "shim", tmp_path / "data")
     clients = Connections(start_server(environment=dict(disk.environment)))
     door = clients.doors[0]
-    told = []
+    outcomes = []
     try:
         file_id = (await door.call("InitiateUpload", filename="a.bin", size_bytes=1))["file"]["file_id"]
         # The commit fails, and so does what the log is opened with to look what became of it.
@@ -28,10 +28,10 @@ async def test_a_database_opened_while_the_disk_failed_is_written_to_once_it_wor
             try:
                 await door.call("CancelFile", file_id=file_id)
             except Refusal as refusal:
-                told.append(refusal.reason)
+                outcomes.append(refusal.reason)
         disk.clear()
         await door.call("CancelFile", file_id=(await door.call("InitiateUpload", filename="a.bin"))["file"]["file_id"])
     finally:
         await clients.close()
 
-    assert told[-1] == "DATABASE_FAILURE"
+    assert outcomes[-1] == "DATABASE_FAILURE"

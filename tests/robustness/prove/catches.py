@@ -78,7 +78,7 @@ async def play(scenario: str, bug: str, folder: Path, patience: Patience) -> His
 
 
 async def escapes(bug: str, folder: Path) -> str:
-    """Play a bug's scenario; returns what was said instead if its checker does not see it, empty when it does."""
+    """Play a bug's scenario; returns the other complaints if its checker does not catch it, empty when it does."""
     catch = CATCHES[bug]
     server = "+".join(filter(None, (catch.on, bug)))
     for attempt in range(_ATTEMPTS):

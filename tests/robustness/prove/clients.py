@@ -1,4 +1,4 @@
-"""Calls on a server that may be slow, wrong or gone: each is recorded with its start, its end and what it was told."""
+"""Calls on a server that may be slow, wrong or gone: records each with its start, its end and its answer."""
 
 from __future__ import annotations
 

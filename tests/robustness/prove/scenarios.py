@@ -261,7 +261,7 @@ async def batches_watched(stage: Stage) -> None:
         await stage.upload(file_id, 10, wrong=number == 3)
         await stage.caller.get_batch(failing)
     await stage.caller.cancel(waiting[0])
-    await stage.all_told()
+    await stage.wait_all_watchers()
 
 
 @scenario()
@@ -272,7 +272,7 @@ async def live_then_resumed(stage: Stage) -> None:
         file_id = await stage.file(10)
         await stage.upload(file_id, 10)
         await stage.caller.cancel(await stage.file(1))
-    await stage.all_told()
+    await stage.wait_all_watchers()
 
 
 @scenario()

@@ -136,11 +136,11 @@ class Sender:
         self._recorder.answered(self.name, self._invoke("close", plan), "unknown")
 
     def answered(self, op_id: int, outcome: str, **answer: Any) -> None:
-        """A call of this sender has its answer."""
+        """Record the answer to a call of this sender."""
         self._recorder.answered(self.name, op_id, outcome, **answer)
 
-    def told(self, plan: Plan, count: int) -> None:
-        """The server calls so many bytes durable."""
+    def note_progress(self, plan: Plan, count: int) -> None:
+        """Record how many bytes the server calls durable."""
         self._recorder.line(self.name, "progress", file_id=plan.file_id, count=count)
 
 
@@ -183,7 +183,7 @@ class _Course:
             if not self._opened.done():
                 self._finish("ok")
                 self._opened.set_result(True)
-            self._sender.told(self._plan, response.progress.bytes_received)
+            self._sender.note_progress(self._plan, response.progress.bytes_received)
         elif kind == "completed":
             file = as_json(response.completed)
             self._finish("ok", sha256=file["sha256"])
@@ -266,7 +266,7 @@ class _SocketCourse:
             if not self._opened.is_set():
                 self._finish("ok")
                 self._opened.set()
-            self._sender.told(self._plan, message["bytes_received"])
+            self._sender.note_progress(self._plan, message["bytes_received"])
         elif kind == "success":
             self._finish("ok", sha256=message["file"]["sha256"])
         elif kind == "cancelled":

@@ -204,8 +204,8 @@ class Stage:
         assert await watcher.wait_for(lambda message: "bookmark" in message, 20.0)
         return watcher
 
-    async def all_told(self) -> None:
-        """Have something happen that every watcher of everything hears of last."""
+    async def wait_all_watchers(self) -> None:
+        """Announce a file; wait until every watcher of everything has it, and so every change before."""
         last = await self.file(0)
         for watcher in self.watchers:
             if watcher.request.everything:

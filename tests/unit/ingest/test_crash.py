@@ -1,4 +1,4 @@
-"""kill -9 in mid-upload: what was told to be durable is there, and the upload goes on from it."""
+"""kill -9 in mid-upload: the bytes reported durable are there, and the upload goes on from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 
 
 async def killed_after(folder: Path, durable: int) -> tuple[str, int]:
-    """Run an upload in a process of its own; kill it once so much was told to be durable. Returns the last it told."""
+    """Run an upload in a process of its own; kill it once it reports so many durable bytes. Returns its last report."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -53,23 +53,23 @@ async def killed_after(folder: Path, durable: int) -> tuple[str, int]:
         env={"PYTHONPATH": f"{ROOT / 'server'}:{ROOT / 'tests'}"},
     )
     assert process.stdout is not None
-    file_id, told = "", 0
-    while told < durable and (line := await process.stdout.readline()):
-        file_id, told = line.decode().split()[0], int(line.split()[1])
+    file_id, reported = "", 0
+    while reported < durable and (line := await process.stdout.readline()):
+        file_id, reported = line.decode().split()[0], int(line.split()[1])
     process.send_signal(signal.SIGKILL)
     for line in (await process.stdout.read()).splitlines():
-        told = int(line.split()[1])
+        reported = int(line.split()[1])
     assert await process.wait() == -signal.SIGKILL
-    return file_id, told
+    return file_id, reported
 
 
 @pytest.mark.parametrize("durable", [1, 5 * MIB, 20 * MIB])
 async def test_what_was_durable_survives_a_kill_and_the_upload_is_resumed(tmp_path: Path, durable: int) -> None:
-    file_id, told = await killed_after(tmp_path / "node", durable)
+    file_id, reported = await killed_after(tmp_path / "node", durable)
     async with open_world(tmp_path / "node", Limits(lag_bytes=MIB)) as world:
         row = await world.row(file_id)
         assert row.status is FileStatus.UPLOADING
-        assert row.bytes_received >= told >= durable
+        assert row.bytes_received >= reported >= durable
         whole = PIECE * (SIZE // len(PIECE))
         assert world.sink.size(file_id) >= row.bytes_received
         upload = await world.open(file_id, row.bytes_received)

@@ -31,10 +31,10 @@ async def test_bytes_become_durable_every_so_many(tmp_path: Path) -> None:
             reached = await upload.wait_durable(reached)
             # Written in the row before anybody is told.
             assert (await world.row(file_id)).bytes_received >= reached
-        told = [durable for _, durable in world.progress]
-        assert told == sorted(set(told))
-        assert told[-1] == 2 * MIB
-        assert len(told) == 8
+        reported = [durable for _, durable in world.progress]
+        assert reported == sorted(set(reported))
+        assert reported[-1] == 2 * MIB
+        assert len(reported) == 8
         await upload.close()
 
 

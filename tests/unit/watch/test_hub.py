@@ -66,20 +66,20 @@ async def running(store: Store, *, history: int = 1000, bookmark_interval: float
 
 async def opened(events: Events) -> list[WatchEvent]:
     """Everything up to and with the first bookmark."""
-    heard = [await anext(events)]
-    while not isinstance(heard[-1], Bookmarked):
-        heard.append(await anext(events))
-    return heard
+    events_read = [await anext(events)]
+    while not isinstance(events_read[-1], Bookmarked):
+        events_read.append(await anext(events))
+    return events_read
 
 
 async def hear_up_to(number: int, events: Events) -> list[int]:
     """The numbers of the changes up to that one."""
-    heard: list[int] = []
-    while heard[-1:] != [number]:
+    events_read: list[int] = []
+    while events_read[-1:] != [number]:
         event = await anext(events)
         assert isinstance(event, Changed)
-        heard.append(event.change.no)
-    return heard
+        events_read.append(event.change.no)
+    return events_read
 
 
 async def test_progress_without_end_holds_up_no_cancel(store: Store) -> None:
@@ -92,12 +92,12 @@ async def test_progress_without_end_holds_up_no_cancel(store: Store) -> None:
         # From now on there is news of it whenever the watcher has taken some.
         hub.publish_progress(sent_to, "", 1)
         await store.cancel_file(cancelled, command("CancelFile"))
-        heard: list[WatchEvent] = []
-        while len(heard) < 100 and not (heard and isinstance(heard[-1], Changed)):
-            heard.append(await anext(events))
-            hub.publish_progress(sent_to, "", len(heard) + 1)
+        events_read: list[WatchEvent] = []
+        while len(events_read) < 100 and not (events_read and isinstance(events_read[-1], Changed)):
+            events_read.append(await anext(events))
+            hub.publish_progress(sent_to, "", len(events_read) + 1)
     # A tick is a tenth of a second; the cancel was there long before the second one.
-    assert len(heard) <= 2
+    assert len(events_read) <= 2
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["named", "everything"])
@@ -112,8 +112,8 @@ async def test_progress_known_before_the_end_is_not_told_after_it(store: Store, 
         while not hub.open_watches:  # noqa: ASYNC110 - it joins in the next turn
             await asyncio.sleep(0)
         hub.publish_progress(file_id, "", 1)
-        heard = [await opening, await anext(events), await anext(events)]
-    kinds = [type(event) for event in heard if not isinstance(event, Changed)]
+        events_read = [await opening, await anext(events), await anext(events)]
+    kinds = [type(event) for event in events_read if not isinstance(event, Changed)]
     assert kinds == [Bookmarked] * len(kinds)
 
 
@@ -157,10 +157,10 @@ async def test_what_all_have_taken_is_not_kept(store: Store) -> None:
         await opened(events)
         await opened(others)
         for _ in range(50):
-            heard = asyncio.gather(anext(events), anext(others))
+            events_read = asyncio.gather(anext(events), anext(others))
             await announce(store)
-            await heard
-        del heard
+            await events_read
+        del events_read
         kept = sum(isinstance(each, Changed) for each in gc.get_objects())
     assert kept < 10
 
@@ -237,14 +237,14 @@ async def test_a_watcher_that_falls_behind_hears_every_end_once_and_in_order(sto
         await opened(events)
         for file_id in file_ids:
             await store.cancel_file(file_id, command("CancelFile"))
-        heard: list[Changed] = []
-        while len({e.key for e in heard if e.final}) < 51:
+        events_read: list[Changed] = []
+        while len({e.key for e in events_read if e.final}) < 51:
             event = await anext(events)
             assert isinstance(event, Changed)
-            heard.append(event)
-    numbers = [event.change.no for event in heard]
+            events_read.append(event)
+    numbers = [event.change.no for event in events_read]
     assert numbers == sorted(set(numbers))
-    ended = [event.key for event in heard if event.final and isinstance(event.change.record, File)]
+    ended = [event.key for event in events_read if event.final and isinstance(event.change.record, File)]
     assert ended == list(file_ids)
 
 
@@ -258,13 +258,13 @@ async def test_a_watcher_that_falls_behind_again_while_it_catches_up_hears_of_ev
     ):
         await opened(events)
         await opened(witness)
-        heard: list[int] = []
+        events_read: list[int] = []
         for _ in range(3):
             await announce_batch(store, 3)
             await hear_up_to(store.last_change, witness)
             # The last of them is being sent while the next ones are handed over.
-            heard += await hear_up_to(store.last_change, events)
-    assert heard == list(range(heard[0], heard[0] + 12))
+            events_read += await hear_up_to(store.last_change, events)
+    assert events_read == list(range(events_read[0], events_read[0] + 12))
 
 
 async def test_a_drain_does_not_wait_for_the_rest_of_a_page(store: Store) -> None:
@@ -283,13 +283,13 @@ async def test_until_final_ends_after_the_last_end(store: Store) -> None:
         await opened(events)
         for file_id in file_ids:
             await store.cancel_file(file_id, command("CancelFile"))
-        heard = [event async for event in events]
+        events_read = [event async for event in events]
         assert hub.open_watches == 0
-    assert [e.change.record.status for e in heard if isinstance(e, Changed)] == [FileStatus.CANCELLED] * 2
+    assert [e.change.record.status for e in events_read if isinstance(e, Changed)] == [FileStatus.CANCELLED] * 2
 
 
 async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None:
-    """The alarm is not set anew for each change; what was said meanwhile must put the bookmark off all the same."""
+    """The alarm is not set anew for each change; changes meanwhile must put the bookmark off all the same."""
     file_id = await announce(store)
     loop = asyncio.get_running_loop()
     request = WatchRequest(Targets(file_ids=frozenset({file_id})))

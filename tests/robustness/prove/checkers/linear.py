@@ -256,5 +256,5 @@ def check(history: History) -> Iterable[Violation]:
                 # From the beginning: a file can be read before the answer, or the repeat, that first tells of it.
                 calls.append(Call(0, NEVER, sure=False, step=_expires, text="expiry"))
             if not linearizable(calls, State()):
-                told = "\n    ".join(call.text for call in sorted(calls, key=lambda call: call.start))
-                yield Violation("linear", f"no order explains the calls on {file_id}:\n    {told}")
+                listing = "\n    ".join(call.text for call in sorted(calls, key=lambda call: call.start))
+                yield Violation("linear", f"no order explains the calls on {file_id}:\n    {listing}")

@@ -48,7 +48,7 @@ async def _rounds(turns: Iterator[str], hit: set[str], share: Share, figures: Fi
         figures.counts["named points there are"] = len(_POINTS)
         count(figures, parse(world.recorder.lines))
         figures.at_worst("slowest start, seconds", world.slowest_start)
-        figures.found(map(str, violations), folder)
+        figures.add_violations(map(str, violations), folder)
         if not violations:
             shutil.rmtree(folder)
         share.say(f"seed {seed}: {report(world)}, {len(violations)} violations")

@@ -49,7 +49,7 @@ def _endure(world: FailingDiskWorld, folder: Path, figures: Figures, share: Shar
         figures.counts[f"answered {reason}"] += told[reason]
     count(figures, parse(world.recorder.lines))
     figures.at_worst("slowest recovery, seconds", world.slowest_recovery)
-    figures.found(map(str, violations), folder)
+    figures.add_violations(map(str, violations), folder)
     if not violations:
         shutil.rmtree(folder)
     recovered = f"recovered within {world.slowest_recovery:.1f} s"

@@ -39,17 +39,17 @@ class Figures:
 
     counts: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
-    # Promises broken, each in a line that says where the evidence lies.
+    # Broken promises, each in a line that names the folder of its history.
     violations: list[str] = field(default_factory=list)
-    # What was left out, and why.
+    # Skipped work, and why.
     notes: list[str] = field(default_factory=list)
 
     def at_worst(self, name: str, value: float) -> None:
         """Remember a value if it is the greatest so far."""
         self.worst[name] = max(value, self.worst.get(name, value))
 
-    def found(self, texts: Iterable[str], folder: Path) -> None:
-        """Take violations whose history lies in a folder."""
+    def add_violations(self, texts: Iterable[str], folder: Path) -> None:
+        """Add violations whose history lies in a folder."""
         self.violations += [f"{text} (history in {folder})" for text in texts]
 
 

@@ -25,7 +25,7 @@ def run(share: Share, figures: Figures) -> None:
         found = [str(each) for each in check(history)]
         count(figures, history)
         figures.counts["kills, stops and freezes"] += options.kills + options.stops + options.freezes
-        figures.found(found, folder)
+        figures.add_violations(found, folder)
         if not found:
             shutil.rmtree(folder)
         share.say(f"{profile}, seed {seed}: {len(history.ops)} calls, {len(found)} violations")

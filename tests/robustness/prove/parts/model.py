@@ -51,10 +51,10 @@ def _drive(system: type[StoreSystem | ServerSystem], examples: int, text: str, f
     try:
         run_state_machine_as_test(seed(random.Random(text).getrandbits(64))(Counted), settings=bounded)
     except Exception as error:  # noqa: BLE001 - whatever differs is what was looked for
-        figures.violations.append(f"model, seed {text}: {error!r} ({_kept(error)})")
+        figures.violations.append(f"model, seed {text}: {error!r} ({_keep_report(error)})")
 
 
-def _kept(error: Exception) -> Path:
+def _keep_report(error: Exception) -> Path:
     """Leave the failing sequence of calls in a file."""
     path = Path(tempfile.mkdtemp(prefix="prove-")) / "model.txt"
     path.write_text("".join(traceback.format_exception(error)))

@@ -19,16 +19,16 @@ Try = Callable[[Path], Coroutine[None, None, list[str]]]
 
 
 def run(share: Share, figures: Figures) -> None:
-    """Play every bug; one that is not caught is found wanting as much as a broken promise."""
+    """Play every bug; an escaped mutant counts as much as a broken promise."""
     for (kind, as_it_must_be), name, tried in _all():
         folder = Path(tempfile.mkdtemp(prefix="prove-"))
-        said = asyncio.run(_said(tried(folder)))
+        complaints = asyncio.run(_complaints(tried(folder)))
         figures.counts[kind] += 1
-        figures.counts[as_it_must_be] += not said
-        figures.found((f"{name}: {text}" for text in said), folder)
-        if not said:
+        figures.counts[as_it_must_be] += not complaints
+        figures.add_violations((f"{name}: {text}" for text in complaints), folder)
+        if not complaints:
             shutil.rmtree(folder)
-        share.say(f"{name}: {said[0] if said else as_it_must_be}")
+        share.say(f"{name}: {complaints[0] if complaints else as_it_must_be}")
 
 
 def _all() -> Iterator[tuple[tuple[str, str], str, Try]]:
@@ -41,17 +41,17 @@ def _all() -> Iterator[tuple[tuple[str, str], str, Try]]:
         yield kind, f"{scenario} {on}".strip(), partial(_sound, scenario, on)
 
 
-async def _said(tried: Coroutine[None, None, list[str]]) -> list[str]:
-    """What it says; a bug that cannot be put in any more, or a server that does not start, says so too."""
+async def _complaints(tried: Coroutine[None, None, list[str]]) -> list[str]:
+    """Return the complaints of a try; a bug that no longer applies, or a server that does not start, is one too."""
     try:
         return await tried
-    except Exception as error:  # noqa: BLE001 - told, and counted
+    except Exception as error:  # noqa: BLE001 - a complaint as well
         return [repr(error)[-500:]]
 
 
 async def _escapes(tried: Callable[[str, Path], Awaitable[str]], bug: str, folder: Path) -> list[str]:
-    said = await tried(bug, folder)
-    return [said] if said else []
+    complaint = await tried(bug, folder)
+    return [complaint] if complaint else []
 
 
 async def _sound(scenario: str, on: str, folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ def run(share: Share, figures: Figures) -> None:
         try:
             soaked = asyncio.run(soak(server, share.seconds, seed=share.seed))
         except AssertionError as error:
-            figures.found([f"it does not come to rest: {error}"], folder)
+            figures.add_violations([f"it does not come to rest: {error}"], folder)
             return
         loud = [line for line in server.log if line.get("level") in {"error", "critical"}]
     grown = soaked.memory[-1][1] - soaked.memory[0][1]
@@ -34,7 +34,7 @@ def run(share: Share, figures: Figures) -> None:
     figures.worst["bytes of memory a deed"] = soaked.slope
     leaks = soaked.slope > _MOST_BYTES_A_DEED if share.seconds >= _LONG_SECONDS else grown > _MOST_GROWTH
     if leaks:
-        figures.found([f"memory grows: {soaked}"], folder)
-    figures.found([f"logged as an error: {line}" for line in loud[:5]], folder)
+        figures.add_violations([f"memory grows: {soaked}"], folder)
+    figures.add_violations([f"logged as an error: {line}" for line in loud[:5]], folder)
     if not figures.violations:
         shutil.rmtree(folder)

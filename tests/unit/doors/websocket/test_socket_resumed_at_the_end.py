@@ -31,7 +31,7 @@ def behind_the_end(server: ServerProcess, file_id: str) -> connect:
     return connect(f"{url}/api/v1/upload/ws/{file_id}?offset={len(DATA)}", proxy=None)
 
 
-async def heard(socket: ClientConnection) -> Any:
+async def next_message(socket: ClientConnection) -> Any:
     return json.loads(await socket.recv())
 
 
@@ -44,7 +44,7 @@ async def test_closing_it_cancels(server: ServerProcess, stub: Any) -> None:
     file_id = await sent_without_commit(stub)
     watch = stub.WatchStatus(pb.WatchStatusRequest(file_ids=[file_id], until_final=True))
     async with behind_the_end(server, file_id) as socket:
-        assert await heard(socket) == {"type": "progress", "bytes_received": len(DATA)}
+        assert await next_message(socket) == {"type": "progress", "bytes_received": len(DATA)}
     last = [event.file async for event in watch if event.HasField("file")][-1]
     assert (last.status, last.cancelled_by) == (pb.UPLOAD_STATUS_CANCELLED, "websocket_close")
 
@@ -52,6 +52,6 @@ async def test_closing_it_cancels(server: ServerProcess, stub: Any) -> None:
 async def test_a_commit_completes(server: ServerProcess, stub: Any) -> None:
     file_id = await sent_without_commit(stub)
     async with behind_the_end(server, file_id) as socket:
-        await heard(socket)
+        await next_message(socket)
         await socket.send(json.dumps({"type": "commit"}))
-        assert (await heard(socket))["type"] == "success"
+        assert (await next_message(socket))["type"] == "success"

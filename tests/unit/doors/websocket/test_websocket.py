@@ -118,8 +118,8 @@ async def test_progress_counts_durable_bytes_and_is_a_number(place: Place) -> No
     for _ in range(10):
         await page.send(bytes(1_000_000))
     await page.hear("progress")
-    told = await page.hear("progress")
-    assert 0 < told["bytes_received"] <= (await place.get(file.file_id)).bytes_received
+    progress = await page.hear("progress")
+    assert 0 < progress["bytes_received"] <= (await place.get(file.file_id)).bytes_received
     await page.say(type="cancel")
     await page.end()
     numbers = [m["bytes_received"] for m in page.heard if m["type"] == "progress"]
