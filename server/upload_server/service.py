@@ -14,7 +14,13 @@ from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
-from upload_server.domain.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS, MIN_PROGRESS_SECONDS, Rules
+from upload_server.domain.fields import (
+    MAX_BATCH_FILES,
+    MAX_WATCH_TARGETS,
+    MIN_PROGRESS_SECONDS,
+    Rules,
+    check_cancel,
+)
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import (
     AuditEvent,
@@ -118,14 +124,14 @@ class Uploads:
         self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
     ) -> CancelledFile:
         """Cancel a file; with ``fence`` only while the stream that holds it is still the file's writer."""
-        _check_cancel("file_id", file_id, reason, request_id)
+        check_cancel("file_id", file_id, reason, request_id)
         command = self._command(caller, "CancelFile", request_id, [file_id, reason], reason)
         write = self._store.cancel_file(file_id, command, fence)
         return await self._own(self._cancel(file_id, write, caller))
 
     async def cancel_batch(self, batch_id: str, reason: str, request_id: str, caller: Caller) -> CancelledBatch:
         """Cancel a batch and its files that are not yet final, in one transaction."""
-        _check_cancel("batch_id", batch_id, reason, request_id)
+        check_cancel("batch_id", batch_id, reason, request_id)
         command = self._command(caller, "CancelBatch", request_id, [batch_id, reason], reason)
         write = self._store.cancel_batch(batch_id, command)
         return await self._own(self._cancel(batch_id, write, caller))
@@ -221,14 +227,6 @@ class Uploads:
         resume = ResumeToken.decode(resume_token) if resume_token else None
         request = WatchRequest(targets, resume, until_final, progress_interval)
         return self._hub.watch(request, caller.principal)
-
-
-def _check_cancel(field: str, identifier: str, reason: str, request_id: str) -> None:
-    rules = Rules()
-    rules.identifier(field, identifier)
-    rules.reason(reason)
-    rules.request_id(request_id)
-    rules.check()
 
 
 def _check_targets(targets: Targets, *, until_final: bool) -> None:

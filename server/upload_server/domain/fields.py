@@ -97,6 +97,19 @@ class Rules:
         return value or DEFAULT_PAGE_SIZE
 
 
+def check_cancel(field: str, identifier: str, reason: str, request_id: str) -> None:
+    """Check the fields of a cancel of what ``identifier`` names; raises ``InvalidField``."""
+    # Most cancels are so short altogether that no field can be over its own bound: they pay for no rule.
+    text = f"{identifier}{reason}{request_id}"
+    if identifier and len(text) <= MAX_ID_CHARACTERS and "\x00" not in text:
+        return
+    rules = Rules()
+    rules.identifier(field, identifier)
+    rules.reason(reason)
+    rules.request_id(request_id)
+    rules.check()
+
+
 def _filename_problem(value: str) -> str | None:
     """Return the rule that ``value`` breaks, or None."""
     segments = value.split("/")
