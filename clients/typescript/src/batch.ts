@@ -5,7 +5,7 @@
 
 import type { Api } from "./api.js";
 import { HTTP_PATIENCE_MS, reasonOf } from "./cancel.js";
-import type { CancelOptions } from "./cancel.js";
+import type { BatchCancelOutcome, CancelOptions } from "./cancel.js";
 import { cancelled } from "./endings.js";
 import { ServiceError, UploadError } from "./errors.js";
 import { checkedName, checkedType, nameOf } from "./names.js";
@@ -15,19 +15,6 @@ import { Upload } from "./upload.js";
 
 const MOST_FILES = 10_000;
 const MOST_ASKING_MS = 30_000;
-
-/** What became of a batch's cancel. */
-export type BatchCancelOutcome =
-  | {
-      state: "cancelled";
-      /** How many files this call cancelled; those that were final before are not among them. */
-      cancelledFilesCount: number;
-      totalFilesInBatch: number;
-      cancelledAt: Date | undefined;
-    }
-  | { state: "refused"; error: ServiceError }
-  /** Nobody answered; so many sockets of this page were closed, which cancels their files. */
-  | { state: "unconfirmed"; socketsClosed: number; error: UploadError };
 
 /** A file of a batch and the name to announce it by. */
 export interface BatchFile {

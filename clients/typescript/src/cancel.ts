@@ -41,6 +41,19 @@ export type CancelOutcome =
   /** Nobody answered. `socketClosed`: the upload's socket was closed, so the server cancels when it hears of it. */
   | { state: "unconfirmed"; socketClosed: boolean; error: UploadError };
 
+/** What became of a batch's cancel. */
+export type BatchCancelOutcome =
+  | {
+      state: "cancelled";
+      /** How many files this call cancelled; those that were final before are not among them. */
+      cancelledFilesCount: number;
+      totalFilesInBatch: number;
+      cancelledAt: Date | undefined;
+    }
+  | { state: "refused"; error: ServiceError }
+  /** Nobody answered; so many sockets of this page were closed, which cancels their files. */
+  | { state: "unconfirmed"; socketsClosed: number; error: UploadError };
+
 /** Why a signal was aborted, as the service may record it: text only. */
 export function reasonOf(signal: AbortSignal | undefined): string {
   return typeof signal?.reason === "string" ? signal.reason : "";

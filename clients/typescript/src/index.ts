@@ -3,9 +3,9 @@
 export { Api } from "./api.js";
 export type { ApiOptions, CallOptions } from "./api.js";
 export { BatchCancellation, BatchUpload } from "./batch.js";
-export type { BatchCancelOutcome, BatchFile, BatchOptions } from "./batch.js";
+export type { BatchFile, BatchOptions } from "./batch.js";
 export { Cancellation } from "./cancel.js";
-export type { CancelOptions, CancelOutcome } from "./cancel.js";
+export type { BatchCancelOutcome, CancelOptions, CancelOutcome } from "./cancel.js";
 export { UploadClient } from "./client.js";
 export type { ClientOptions } from "./client.js";
 export { hasReason, ServiceError, UploadError } from "./errors.js";

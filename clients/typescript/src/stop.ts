@@ -4,9 +4,8 @@
  */
 
 import type { Api } from "./api.js";
-import type { BatchCancelOutcome } from "./batch.js";
 import { Cancellation } from "./cancel.js";
-import type { CancelOptions, SocketHolder } from "./cancel.js";
+import type { BatchCancelOutcome, CancelOptions, SocketHolder } from "./cancel.js";
 import { cancelled, ended } from "./endings.js";
 import type { UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";

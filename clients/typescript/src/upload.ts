@@ -2,9 +2,8 @@
  * One upload from announcement to its end, over as many sockets as it takes. Must not know pages or batches' rules.
  */
 
-import type { BatchCancelOutcome } from "./batch.js";
 import { reasonOf } from "./cancel.js";
-import type { Cancellation, CancelOptions, CancelOutcome, SocketHolder } from "./cancel.js";
+import type { BatchCancelOutcome, Cancellation, CancelOptions, CancelOutcome, SocketHolder } from "./cancel.js";
 import { cancelled, ended } from "./endings.js";
 import { UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
