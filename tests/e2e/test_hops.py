@@ -22,6 +22,6 @@ def test_hops_of_a_cancel_are_counted_and_listed() -> None:
     assert over_grpc < min(listeners)
     names = done.stdout.splitlines()
     door = next(i for i, line in enumerate(names) if line.endswith(".CancelFile"))
-    store = next(i for i, line in enumerate(names) if "store/sqlite" in line)
+    store = next(i for i, line in enumerate(names) if "store/commands" in line)
     assert door < store
     assert sum(line.startswith("    ") for line in names) == over_grpc + over_http + sum(listeners)

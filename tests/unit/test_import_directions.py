@@ -82,3 +82,12 @@ def test_every_part_has_its_rule() -> None:
 def test_the_transcoder_knows_no_upload() -> None:
     for path in (SERVER.parent / "transcoder" / "transcoder").rglob("*.py"):
         assert not any(name.split(".")[0] in {"upload", "upload_server"} for name in imports(path)), path
+
+
+def test_commands_know_no_database() -> None:
+    known = {"protocol", "options", "commands"}
+    for path in (SERVER / "store" / "commands").glob("*.py"):
+        for name in imports(path):
+            words = name.split(".")
+            assert words[0] not in {"peewee", "playhouse", "sqlite3", "json"}, f"{path.name}: {name}"
+            assert words[:2] != ["upload_server", "store"] or words[2] in known, f"{path.name}: {name}"

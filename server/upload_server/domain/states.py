@@ -116,7 +116,12 @@ class Caller:
     @property
     def cancelled_by(self) -> str:
         """The caller as a file names who cancelled it."""
-        return self.source.value if self.source in NAMED_BY_SOURCE else self.actor
+        return canceller(self.source, self.actor)
+
+
+def canceller(source: str, actor: str) -> str:
+    """Return what ``cancelled_by`` of a file says of a cancel by ``actor`` through ``source``."""
+    return str(source) if source in NAMED_BY_SOURCE else actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,25 @@ class Batch:
     change_no: int
 
 
+def rolled_up(batch: Batch, at: datetime, *, started: bool) -> Batch:
+    """Return a batch whose counters changed in the status that follows from them; a final status stays.
+
+    ``started``: one of its files is uploading. A file that is cancelled or failed before it was ever sent to leaves the
+    batch pending.
+    """
+    if batch.status.final:
+        return batch
+    counters = (batch.completed_files, batch.failed_files, batch.cancelled_files_count)
+    status = roll_up(batch.total_files, *counters)
+    if status is None:
+        status = BatchStatus.PROCESSING if started or batch.completed_files else batch.status
+    if status is batch.status:
+        return batch
+    if status is BatchStatus.CANCELLED:
+        batch = replace(batch, cancelled_at=at, cancelled_by=ALL_FILES)
+    return replace(batch, status=status, updated_at=at)
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One committed change of status; ``event_id`` is its change number."""
@@ -197,7 +221,7 @@ def cancelled(file: File, cancel: AuditEvent) -> File:
     With its batch a file gets a change number of its own, which is not known here: it keeps the one it had.
     """
     if cancel.file_id:
-        by, change_no = cancel.source if cancel.source in NAMED_BY_SOURCE else cancel.actor, cancel.event_id
+        by, change_no = canceller(cancel.source, cancel.actor), cancel.event_id
     else:
         by, change_no = Source.BATCH_CANCEL.value, file.change_no
     return replace(

@@ -32,13 +32,14 @@ from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, Out
 from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.store.commands.cancelling import CancelFile
 from upload_server.store.commands.initiating import InitiateUpload
+from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite import SqliteStore
-from upload_server.store.sqlite.committer import Committer
+from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.schema import prepare
-from upload_server.store.sqlite.transaction import Transaction
+from upload_server.store.sqlite.transaction import SqliteTransaction
 
 DRIVER = Path(__file__).with_name("driver.py")
 OPTIONS = StoreOptions(busy_timeout_seconds=0.1)
@@ -51,7 +52,8 @@ class SetPragma(Write[list[Any]]):
         self._pragma = pragma
 
     def run(self, transaction: Transaction) -> list[Any]:
-        return transaction.read(f"PRAGMA {self._pragma}")
+        assert isinstance(transaction, SqliteTransaction)
+        return transaction._connection.rows(f"PRAGMA {self._pragma}")
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def run(path: Path, plan: list[str]) -> Iterator[Run]:
     """Run writes as one group on a committer whose next commits go as ``plan`` says."""
     prepare(path)
     connecting = functools.partial(connect, path, OPTIONS, writes=True)
-    committer = Committer(lambda: DoubtfulConnection(connecting(), plan), Whereabouts(path))
+    committer = SqliteCommitter(lambda: DoubtfulConnection(connecting(), plan), Whereabouts(path))
 
     def run_group(*group: Write[Any]) -> list[Any]:
         return committer.run(group).outcomes

@@ -34,23 +34,23 @@ class Point:
     sql: str = ""
 
 
-_STORE = "SqliteStore"
+_STORE = "WritingStore"
 # Each can be crashed at `.before` and `.after`.
 FUNCTIONS: Mapping[str, Point] = {
-    "begin": Point(f"{_SQLITE}.transaction", "Transaction.begin"),
-    "finish": Point(f"{_SQLITE}.transaction", "Transaction.finish"),
+    "begin": Point(f"{_SQLITE}.transaction", "SqliteTransaction.begin"),
+    "finish": Point(f"{_SQLITE}.transaction", "SqliteTransaction.finish"),
     "commit": Point(f"{_SQLITE}.connection", "Connection.execute", sql="COMMIT"),
     # On the event loop, after the commit: watchers and callers are told.
     "answer": Point(f"{_COMMANDS}.writer", "Writer._deliver"),
-    "initiate": Point(f"{_SQLITE}.store", f"{_STORE}.initiate_upload"),
-    "initiate-batch": Point(f"{_SQLITE}.store", f"{_STORE}.initiate_batch"),
-    "claim": Point(f"{_SQLITE}.store", f"{_STORE}.claim"),
-    "record": Point(f"{_SQLITE}.store", f"{_STORE}.record_progress"),
-    "complete": Point(f"{_SQLITE}.store", f"{_STORE}.complete"),
-    "fail": Point(f"{_SQLITE}.store", f"{_STORE}.fail"),
-    "cancel": Point(f"{_SQLITE}.store", f"{_STORE}.cancel_file"),
-    "cancel-batch": Point(f"{_SQLITE}.store", f"{_STORE}.cancel_batch"),
-    "settle": Point(f"{_SQLITE}.store", f"{_STORE}.settle_deletions"),
+    "initiate": Point(f"{_COMMANDS}.store", f"{_STORE}.initiate_upload"),
+    "initiate-batch": Point(f"{_COMMANDS}.store", f"{_STORE}.initiate_batch"),
+    "claim": Point(f"{_COMMANDS}.store", f"{_STORE}.claim"),
+    "record": Point(f"{_COMMANDS}.store", f"{_STORE}.record_progress"),
+    "complete": Point(f"{_COMMANDS}.store", f"{_STORE}.complete"),
+    "fail": Point(f"{_COMMANDS}.store", f"{_STORE}.fail"),
+    "cancel": Point(f"{_COMMANDS}.store", f"{_STORE}.cancel_file"),
+    "cancel-batch": Point(f"{_COMMANDS}.store", f"{_STORE}.cancel_batch"),
+    "settle": Point(f"{_COMMANDS}.store", f"{_STORE}.settle_deletions"),
     "tell-stream": Point("upload_server.ingest.registry", "Ingest.stop"),
     "tell-watchers": Point("upload_server.watch.hub", "WatchHub._publish"),
     "open-bytes": Point("upload_server.sink.disk", "DiskSink.open"),
@@ -64,14 +64,14 @@ FUNCTIONS: Mapping[str, Point] = {
 }
 # Hit while it starts or stops; a test has to stop the server for the second kind.
 AT_START: Mapping[str, Point] = {
-    "open-database": Point(f"{_SQLITE}.committer", "Committer._open"),
+    "open-database": Point(f"{_SQLITE}.committer", "SqliteCommitter._open"),
     "sweep": Point("upload_server.upkeep.janitor", "Janitor.sweep_orphans"),
     "first-deletions": Point("upload_server.upkeep.janitor", "Janitor.delete_owed"),
 }
 AT_STOP: Mapping[str, Point] = {
     "drain": Point("upload_server.app", "Service._drain"),
     "end-streams": Point("upload_server.ingest.registry", "Ingest.aclose"),
-    "checkpoint": Point(f"{_SQLITE}.committer", "Committer.close"),
+    "checkpoint": Point(f"{_SQLITE}.committer", "SqliteCommitter.close"),
 }
 # Half of the bytes reach the disk.
 TORN = "append.half"

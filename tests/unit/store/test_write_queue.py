@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 
 import pytest
 
@@ -13,22 +12,19 @@ from upload_server.store.commands.write_queue import WriteQueue
 from upload_server.store.options import StoreOptions
 
 
-@dataclass(frozen=True)
-class Waiting:
-    name: str
-    alone: bool = False
-    urgent: bool = False
+def put(queue: WriteQueue[str], name: str, *, urgent: bool = False) -> None:
+    """Queue a write; upper-case names are batch calls."""
+    queue.put(name, urgent=urgent, alone=name.isupper())
 
 
-def filled(queue: WriteQueue[Waiting], *names: str) -> WriteQueue[Waiting]:
-    """Queue writes; upper-case names are batch calls."""
+def filled(queue: WriteQueue[str], *names: str) -> WriteQueue[str]:
     for name in names:
-        queue.put(Waiting(name, alone=name.isupper()))
+        put(queue, name)
     return queue
 
 
-def taken(queue: WriteQueue[Waiting]) -> str:
-    return "".join(item.name for item in queue.take())
+def taken(queue: WriteQueue[str]) -> str:
+    return "".join(queue.take())
 
 
 def test_what_queued_goes_into_one_group_of_bounded_size() -> None:
@@ -47,18 +43,18 @@ def test_batch_calls_and_short_writes_take_turns() -> None:
 
 
 def test_bounds_and_the_reserve_for_cancels() -> None:
-    queue = WriteQueue[Waiting](StoreOptions(queued_writes=2, queued_batch_calls=1, queued_cancels_reserve=1))
+    queue = WriteQueue[str](StoreOptions(queued_writes=2, queued_batch_calls=1, queued_cancels_reserve=1))
     filled(queue, *"abA")
 
-    for refused in (Waiting("c"), Waiting("B", alone=True)):
+    for refused in "cB":
         with pytest.raises(Overloaded) as overloaded:
-            queue.put(refused)
+            put(queue, refused)
         assert overloaded.value.retry_after_seconds == 1.0
-    queue.put(Waiting("d", urgent=True))
-    queue.put(Waiting("D", alone=True, urgent=True))
-    for refused in (Waiting("e", urgent=True), Waiting("E", alone=True, urgent=True)):
+    put(queue, "d", urgent=True)
+    put(queue, "D", urgent=True)
+    for refused in "eE":
         with pytest.raises(Overloaded):
-            queue.put(refused)
+            put(queue, refused, urgent=True)
 
 
 def test_closing_hands_out_what_is_queued_and_then_nothing() -> None:
@@ -68,11 +64,11 @@ def test_closing_hands_out_what_is_queued_and_then_nothing() -> None:
 
     assert [taken(queue), taken(queue), taken(queue)] == ["a", "B", ""]
     with pytest.raises(ShuttingDown):
-        queue.put(Waiting("c"))
+        put(queue, "c")
 
 
 def test_a_lonely_write_does_not_wait_and_company_is_waited_for() -> None:
-    queue = WriteQueue[Waiting](StoreOptions(linger_seconds=60))
+    queue = WriteQueue[str](StoreOptions(linger_seconds=60))
     filled(queue, "a")
     assert taken(queue) == "a"
     filled(queue, *"bc")

@@ -5,13 +5,14 @@ Must not know what the answers say. Scope of a request id: (principal, method).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from upload_server.domain.errors import RequestIdReused
+from upload_server.store.commands import statements
+from upload_server.store.commands.statements import AnswerRow
+from upload_server.store.commands.transaction import Transaction
 from upload_server.store.protocol import Command
-from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import time_text, to_json
-from upload_server.store.sqlite.transaction import Transaction
 
 Key = tuple[str, str, str]
 
@@ -26,32 +27,30 @@ class Answers:
 
     def __init__(self, transaction: Transaction, commands: Iterable[Command]) -> None:
         self._transaction = transaction
-        self._kept: dict[Key, tuple[str, str]] = {}
-        self._new: list[Sequence[str]] = []
+        self._kept: dict[Key, AnswerRow] = {}
+        self._new: list[tuple[Any, ...]] = []
         keys = [key for command in commands if (key := key_of(command)) is not None]
         if keys:
-            for row in transaction.read(statements.READ_ANSWERS, keys=to_json(keys)):
-                self._kept[row[0], row[1], row[2]] = (row[3], row[4])
+            self._kept.update({row[:3]: row for row in transaction.read(statements.READ_ANSWERS, keys=keys)})
 
-    def replay(self, command: Command) -> str | None:
-        """Return the answer stored under the command's request id, if any; raises ``RequestIdReused``."""
+    def replay(self, command: Command) -> Any:
+        """Return the answer stored under the command's request id, or None; raises ``RequestIdReused``."""
         key = key_of(command)
         if key is None or key not in self._kept:
             return None
-        fingerprint, answer = self._kept[key]
-        if fingerprint != command.fingerprint.hex():
+        kept = self._kept[key]
+        if kept.fingerprint != command.fingerprint.hex():
             raise RequestIdReused(command.request_id)
-        return answer
+        return kept.answer
 
-    def keep(self, command: Command, answer: str) -> None:
+    def keep(self, command: Command, answer: object) -> None:
         """Have ``answer`` stored under the command's request id; also for the commands after it in this group."""
         key = key_of(command)
         if key is not None:
-            fingerprint = command.fingerprint.hex()
-            self._kept[key] = (fingerprint, answer)
-            self._new.append((*key, fingerprint, answer, time_text(command.at)))
+            row = self._kept[key] = AnswerRow(*key, command.fingerprint.hex(), answer)
+            self._new.append((*row, command.at))
 
     def write(self) -> None:
         """Store the new answers, in the transaction of what they answer."""
         if self._new:
-            self._transaction.write_exactly(len(self._new), statements.KEEP_ANSWERS, answers=to_json(self._new))
+            self._transaction.write_exactly(len(self._new), statements.KEEP_ANSWERS, answers=self._new)

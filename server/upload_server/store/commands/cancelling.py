@@ -5,28 +5,37 @@ Must not know who has to hear of it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from upload_server.domain.errors import (
     BatchNotCancellable,
     BatchNotFound,
     FileNotCancellable,
     FileNotFound,
-    UploadError,
+    RequestIdReused,
     WriterReplaced,
 )
-from upload_server.domain.states import AuditEvent, Batch, CancelledBatch, CancelledFile, FileStatus, Source
+from upload_server.domain.states import (
+    AuditEvent,
+    BatchStatus,
+    CancelledBatch,
+    CancelledFile,
+    FileStatus,
+    Source,
+    sources_of,
+)
+from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers
-from upload_server.store.commands.files import Who, read_files
-from upload_server.store.commands.trail import Entry, Move, follow_up, write_entries
+from upload_server.store.commands.files import read_files
+from upload_server.store.commands.statements import BatchRow, EventRow, FileToCancel
+from upload_server.store.commands.trail import follow_up, make_event, write_events
+from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.protocol import Audited, Command, Result
-from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import FileRow, batch_row_of, time_of, time_text, to_json
-from upload_server.store.sqlite.transaction import Transaction
+
+_MAY_CANCEL = sources_of(FileStatus.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,140 +47,72 @@ class CancelFile(Write[Result[CancelledFile]]):
     fence: int | None = None
     urgent: ClassVar[bool] = True
 
-    def run(self, transaction: Transaction) -> Result[CancelledFile]:
-        """Cancel the file."""
-        outcome = self.run_all(transaction, (self,))[0]
-        if isinstance(outcome, UploadError):
-            raise outcome
-        result: Result[CancelledFile] = outcome
-        return result
-
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[CancelFile]) -> list[Outcome]:
-        """Cancel the files: the first command for a file wins, the rest are told of the state it left."""
-        group = _Group(transaction, writes)
-        decisions = [group.decide(write) for write in writes]
-        batch_events = group.write()
-        files = read_files(transaction, late) if (late := group.late(decisions)) else {}
-        return [group.result(decision, batch_events, files) for decision in decisions]
+        """Cancel the files: the first command for a file wins, the others are refused with the state it left."""
+        answers = Answers(transaction, [write.command for write in writes])
+        file_ids = list(dict.fromkeys(write.file_id for write in writes))
+        files = {file.file_id: file for file in transaction.read(statements.READ_TO_CANCEL, file_ids=file_ids)}
+        cancelled: dict[str, CancelledFile] = {}
+        decisions: list[Outcome] = []
+        for write in writes:
+            decision = _decide(transaction, write, files.get(write.file_id), answers, cancelled)
+            if isinstance(decision, EventRow):
+                cancelled[write.file_id] = CancelledFile(write.file_id, files[write.file_id].filename, write.command.at)
+                answers.keep(write.command, cancelled[write.file_id])
+            decisions.append(decision)
+        rows = [decision for decision in decisions if isinstance(decision, EventRow)]
+        batch_events = _write(transaction, rows, touched=any(files[row.event.file_id].touched for row in rows))
+        answers.write()
+        # Read after the write, since some lost to another of the group.
+        refused = {write.file_id for write, decision in zip(writes, decisions, strict=True) if decision is None}
+        final = read_files(transaction, refused) if refused else {}
+        outcomes: list[Outcome] = []
+        for write, decision in zip(writes, decisions, strict=True):
+            if isinstance(decision, EventRow):
+                # The first that touched a batch also carries that batch's event.
+                batch_event = batch_events.pop(decision.batch_row, None)
+                events = (decision.event,) if batch_event is None else (decision.event, batch_event)
+                outcomes.append(Result(cancelled[write.file_id], Audited(events)))
+            else:
+                outcomes.append(FileNotCancellable(final[write.file_id].file) if decision is None else decision)
+        return outcomes
 
 
-class _Found(NamedTuple):
-    """What ``READ_TO_CANCEL`` says of a file."""
-
-    row: int
-    batch_row: int | None
-    file_id: str
-    filename: str
-    batch_id: str
-    status: str
-    owner: str
-    fence: int
-    may_cancel: int
-    # Whether a stream ever touched it, so that bytes of it may lie somewhere.
-    touched: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Cancelled:
-    """A command that won: what it wrote, and its answer."""
-
-    entry: Entry
-    answer: CancelledFile
-
-
-@dataclass(frozen=True, slots=True)
-class _TooLate:
-    """A command that found the file final, or lost to another of its group."""
-
-    file_id: str
+def _decide(
+    transaction: Transaction,
+    write: CancelFile,
+    file: FileToCancel | None,
+    answers: Answers,
+    cancelled: Mapping[str, CancelledFile],
+) -> Outcome:
+    """Return the audit event of a cancel to be written, None when the file is final, else the outcome."""
+    try:
+        answer = answers.replay(write.command)
+    except RequestIdReused as refusal:
+        return refusal
+    if answer is not None:
+        return Result(answer, replayed=True)
+    if file is None or file.owner != write.command.caller.principal:
+        return FileNotFound(write.file_id)
+    if file.status not in _MAY_CANCEL or write.file_id in cancelled:
+        return None
+    if write.fence is not None and file.fence != write.fence:
+        return WriterReplaced(write.file_id)
+    number = transaction.number()
+    event = make_event(
+        write.command, number, file.status, FileStatus.CANCELLED, file_id=write.file_id, batch_id=file.batch_id
+    )
+    return EventRow(event, file.row, file.batch_row)
 
 
-class _Group:
-    """Cancels that share a transaction: decided one after the other in memory, then written together.
-
-    Those that come too late are told what is read after the write, also when they lost to another of the group.
-    """
-
-    def __init__(self, transaction: Transaction, writes: Sequence[CancelFile]) -> None:
-        self._transaction = transaction
-        self._answers = Answers(transaction, (write.command for write in writes))
-        file_ids = to_json(list(dict.fromkeys(write.file_id for write in writes)))
-        rows = transaction.read(statements.READ_TO_CANCEL, file_ids=file_ids)
-        self._files = {found.file_id: found for found in map(_Found._make, rows)}
-        self._won: set[str] = set()
-        self._entries: list[Entry] = []
-        self._moves: list[Move] = []
-        self._touched = False
-
-    def decide(self, write: CancelFile) -> _Cancelled | _TooLate | Outcome:
-        """Return the cancel to be written, or the answer of a command that changes nothing."""
-        try:
-            stored = self._answers.replay(write.command)
-            if stored is not None:
-                return Result(_file_answer(stored), replayed=True)
-        except UploadError as refusal:
-            return refusal
-        found = self._files.get(write.file_id)
-        if found is None or found.owner != write.command.caller.principal:
-            return FileNotFound(write.file_id)
-        if not found.may_cancel or found.file_id in self._won:
-            return _TooLate(found.file_id)
-        if write.fence is not None and found.fence != write.fence:
-            return WriterReplaced(write.file_id)
-        return self._cancel(write.command, found)
-
-    def _cancel(self, command: Command, found: _Found) -> _Cancelled:
-        event = AuditEvent(
-            event_id=self._transaction.number(),
-            file_id=found.file_id,
-            batch_id=found.batch_id,
-            from_status=found.status,
-            to_status=FileStatus.CANCELLED.value,
-            actor=command.caller.actor,
-            source=command.caller.source.value,
-            reason=command.reason,
-            request_id=command.request_id,
-            occurred_at=command.at,
-        )
-        entry = Entry(event, found.row, found.batch_row)
-        self._won.add(found.file_id)
-        self._entries.append(entry)
-        if found.batch_row is not None:
-            self._moves.append(Move(found.batch_row, FileStatus.CANCELLED, command.at))
-        self._touched |= bool(found.touched)
-        if command.request_id:
-            self._answers.keep(command, to_json([found.file_id, found.filename, time_text(command.at)]))
-        return _Cancelled(entry, CancelledFile(found.file_id, found.filename, command.at))
-
-    def write(self) -> dict[int, AuditEvent]:
-        """Write every cancel that was decided; returns the audit events of batches by row."""
-        if not self._entries:
-            return {}
-        write_entries(self._transaction, self._entries)
-        first, last = self._entries[0].event.event_id, self._entries[-1].event.event_id
-        _cancel_audited(self._transaction, first, last, touched=self._touched)
-        self._answers.write()
-        return follow_up(self._transaction, self._moves)
-
-    def late(self, decisions: Iterable[_Cancelled | _TooLate | Outcome]) -> Sequence[str]:
-        """Return the files whose state has to be told to those that came too late."""
-        return list({decision.file_id for decision in decisions if isinstance(decision, _TooLate)})
-
-    def result(
-        self,
-        decision: _Cancelled | _TooLate | Outcome,
-        batch_events: dict[int, AuditEvent],
-        files: Mapping[str, FileRow],
-    ) -> Outcome:
-        """Return a command's answer; the first that touched a batch also carries that batch's event."""
-        if isinstance(decision, _TooLate):
-            return FileNotCancellable(files[decision.file_id].file)
-        if not isinstance(decision, _Cancelled):
-            return decision
-        events = (decision.entry.event,)
-        batch_event = batch_events.pop(decision.entry.batch_row or 0, None)
-        return Result(decision.answer, Audited(events if batch_event is None else (*events, batch_event)))
+def _write(transaction: Transaction, rows: Sequence[EventRow], *, touched: bool) -> dict[int | None, AuditEvent]:
+    """Write the cancels of files, and what follows for their batches; returns the batches' audit events by row."""
+    if not rows:
+        return {}
+    write_events(transaction, rows)
+    _cancel_audited(transaction, rows[0].event.event_id, rows[-1].event.event_id, touched=touched)
+    return follow_up(transaction, rows)
 
 
 def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched: bool = True) -> None:
@@ -184,11 +125,6 @@ def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched:
     transaction.write_exactly(last - first + 1, statements.CANCEL_FILES, first=first, last=last)
 
 
-def _file_answer(stored: str) -> CancelledFile:
-    file_id, filename, cancelled_at = json.loads(stored)
-    return CancelledFile(file_id, filename, time_of(cancelled_at))
-
-
 @dataclass(frozen=True, slots=True)
 class CancelBatch(Write[Result[CancelledBatch]]):
     """Cancel a batch and every file of it that is not final."""
@@ -197,54 +133,42 @@ class CancelBatch(Write[Result[CancelledBatch]]):
     command: Command
     urgent: ClassVar[bool] = True
 
-    @property
-    def alone(self) -> bool:
-        """How many files it has is not known before it runs."""
-        return True
-
     def run(self, transaction: Transaction) -> Result[CancelledBatch]:
         """Cancel them; the batch gets its number after its files."""
         answers = Answers(transaction, (self.command,))
-        stored = answers.replay(self.command)
-        if stored is not None:
-            return Result(_batch_answer(stored), replayed=True)
-        row, batch = self._find(transaction)
+        answer = answers.replay(self.command)
+        if answer is not None:
+            return Result(answer, replayed=True)
+        before = self._find(transaction)
         first = transaction.last_change + 1
-        count = self._cancel_files(transaction, row)
+        count = self._cancel_files(transaction, before.row)
         change_no = transaction.number()
+        command = self.command
         transaction.write_exactly(
             1,
             statements.CANCEL_BATCH,
-            batch_row=row,
+            batch_row=before.row,
             count=count,
-            at=time_text(self.command.at),
-            cancelled_by=self.command.caller.cancelled_by,
-            reason=self.command.reason,
+            at=command.at,
+            cancelled_by=command.caller.cancelled_by,
+            reason=command.reason,
             change_no=change_no,
         )
-        entry = self._entry(row, batch, change_no)
-        write_entries(transaction, (entry,))
-        answer = CancelledBatch(self.batch_id, count, batch.total_files, self.command.at)
-        answers.keep(
-            self.command,
-            to_json([self.batch_id, count, batch.total_files, time_text(self.command.at)]),
-        )
+        event = make_event(command, change_no, before.batch.status.value, BatchStatus.CANCELLED, batch_id=self.batch_id)
+        write_events(transaction, (EventRow(event, None, before.row),))
+        answer = CancelledBatch(self.batch_id, count, before.batch.total_files, command.at)
+        answers.keep(command, answer)
         answers.write()
-        audited = Audited((entry.event,))
-        if count:
-            audited = Audited((entry.event,), count, first, first + count - 1)
+        audited = Audited((event,), count, first, first + count - 1) if count else Audited((event,))
         return Result(answer, audited)
 
-    def _find(self, transaction: Transaction) -> tuple[int, Batch]:
-        rows = transaction.read(statements.READ_BATCH, batch_id=self.batch_id)
-        if not rows:
+    def _find(self, transaction: Transaction) -> BatchRow:
+        found = transaction.read(statements.READ_BATCH, batch_id=self.batch_id)
+        if not found or found[0].batch.owner != self.command.caller.principal:
             raise BatchNotFound(self.batch_id)
-        found = batch_row_of(rows[0])
-        if found.batch.owner != self.command.caller.principal:
-            raise BatchNotFound(self.batch_id)
-        if found.batch.status.final:
-            raise BatchNotCancellable(found.batch)
-        return found.row, found.batch
+        if found[0].batch.status.final:
+            raise BatchNotCancellable(found[0].batch)
+        return found[0]
 
     def _cancel_files(self, transaction: Transaction, batch_row: int) -> int:
         before = transaction.last_change
@@ -256,30 +180,9 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             source=Source.BATCH_CANCEL.value,
             reason=self.command.reason,
             request_id=self.command.request_id,
-            at=time_text(self.command.at),
+            at=self.command.at,
         )
         if count:
             transaction.number(count)
             _cancel_audited(transaction, before + 1, before + count)
         return count
-
-    def _entry(self, row: int, batch: Batch, change_no: int) -> Entry:
-        who = Who.of(self.command)
-        event = AuditEvent(
-            event_id=change_no,
-            file_id="",
-            batch_id=batch.batch_id,
-            from_status=batch.status.value,
-            to_status=FileStatus.CANCELLED.value,
-            actor=who.actor,
-            source=who.source,
-            reason=who.reason,
-            request_id=who.request_id,
-            occurred_at=self.command.at,
-        )
-        return Entry(event, None, row)
-
-
-def _batch_answer(stored: str) -> CancelledBatch:
-    fields: list[Any] = json.loads(stored)
-    return CancelledBatch(fields[0], fields[1], fields[2], time_of(fields[3]))

@@ -1,6 +1,6 @@
-"""Decides how the store forgets what is no longer needed.
+"""Decides how the store forgets what is no longer needed, and how seals join the audit chain.
 
-Must not know when that is.
+Must not know when that is, nor how a seal is computed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from upload_server.domain.chain import Seal
+from upload_server.store.commands import statements
+from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
-from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.rows import time_text, to_json
-from upload_server.store.sqlite.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class SettleDeletions(Write[None]):
 
     def run(self, transaction: Transaction) -> None:
         """Delete their rows; those that are gone already are no error."""
-        transaction.write(statements.SETTLE_DELETIONS, rows=to_json(list(self.rows)))
+        transaction.write(statements.SETTLE_DELETIONS, rows=list(self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,26 @@ class ForgetAnswers(Write[int]):
 
     def run(self, transaction: Transaction) -> int:
         """Delete at most ``limit`` of them; returns how many."""
-        forgotten = transaction.write_returning(
-            statements.FORGET_ANSWERS, before=time_text(self.before), limit=self.limit
+        return transaction.write(statements.FORGET_ANSWERS, before=self.before, limit=self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class SealEvents(Write[bool]):
+    """Add seals to the chain, if its head still is the one they follow."""
+
+    head: Seal | None
+    seals: Sequence[Seal]
+
+    def run(self, transaction: Transaction) -> bool:
+        """Insert them; False, and nothing written, when the head is another one."""
+        last = transaction.read(statements.READ_LAST_SEAL)
+        if last != ([] if self.head is None else [self.head]):
+            return False
+        transaction.write_exactly(
+            len(self.seals),
+            statements.INSERT_SEALS,
+            numbers=[(seal.event_id, seal.previous_id) for seal in self.seals],
+            # One value, 32 bytes each.
+            hashes=b"".join(seal.hash for seal in self.seals),
         )
-        return len(forgotten)
+        return True

@@ -7,25 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from upload_server.domain.errors import Overloaded, ShuttingDown
 from upload_server.store.options import StoreOptions
 
-
-class Item(Protocol):
-    """What waits: a write with its caller."""
-
-    @property
-    def urgent(self) -> bool:
-        """Whether it may use the places kept for cancels."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether it gets a transaction of its own."""
-
-
-I = TypeVar("I", bound=Item)  # noqa: E741
+I = TypeVar("I")  # noqa: E741
 
 
 class WriteQueue(Generic[I]):
@@ -46,12 +33,15 @@ class WriteQueue(Generic[I]):
         # The writer sleeps until so many are queued; 0: it is not asleep.
         self._wake_at = 0
 
-    def put(self, item: I) -> None:
-        """Queue a write; raises ``Overloaded`` or ``ShuttingDown``."""
+    def put(self, item: I, *, urgent: bool, alone: bool) -> None:
+        """Queue a write; raises ``Overloaded`` or ``ShuttingDown``.
+
+        ``urgent``: it may use the places kept for cancels. ``alone``: it is long, so it gets a group of its own.
+        """
         queue, bound = self._short, self._options.queued_writes
-        if item.alone:
+        if alone:
             queue, bound = self._long, self._options.queued_batch_calls
-        if item.urgent:
+        if urgent:
             bound += self._options.queued_cancels_reserve
         with self._ready:
             if self._closed:
@@ -63,7 +53,7 @@ class WriteQueue(Generic[I]):
                 self._ready.notify()
 
     def close(self) -> None:
-        """Take no more; what is queued is still handed out."""
+        """Refuse what comes from now on; what is queued is still handed out."""
         with self._ready:
             self._closed = True
             self._ready.notify()

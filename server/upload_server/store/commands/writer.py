@@ -1,6 +1,7 @@
 """Decides how calls on the event loop reach the writer's thread and how answers come back.
 
-Must not know SQL. One thread owns the writing connection; the answers of a whole group come back in one call.
+Must not know what is written, nor to which database. One thread runs every transaction; the answers of a whole group
+come back in one call.
 """
 
 from __future__ import annotations
@@ -12,16 +13,33 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from upload_server.store.commands.write_queue import WriteQueue
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Commit, Result
-from upload_server.store.sqlite.committer import Committed, Committer
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a group: outcomes in its order. ``last_change`` is None when no watched row changed."""
+
+    outcomes: list[Outcome]
+    last_change: int | None = None
+
+
+class Committer(Protocol):
+    """What a dialect brings to commit groups; its methods block, on the writer's thread."""
+
+    def run(self, group: Sequence[Write[Any]]) -> Committed:
+        """Commit the group; an outcome that is an exception changed nothing, unless it is ``OutcomeUnknown``."""
+
+    def close(self) -> None:
+        """Close its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +50,6 @@ class _Waiting:
     answer: asyncio.Future[Outcome]
     # When it was asked for, by time.monotonic.
     asked_at: float
-
-    @property
-    def urgent(self) -> bool:
-        return self.write.urgent
-
-    @property
-    def alone(self) -> bool:
-        return self.write.alone
 
 
 class Writer:
@@ -57,10 +67,13 @@ class Writer:
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, write: Write[T]) -> T:
-        """Have ``write`` committed and return its answer; a caller that gives up waiting does not stop it."""
+    async def submit(self, write: Write[T], *, alone: bool = False) -> T:
+        """Have ``write`` committed and return its answer; a caller that gives up waiting does not stop it.
+
+        ``alone``: it may be long, so it gets a transaction of its own, in turn with the groups of short ones.
+        """
         answer: asyncio.Future[Outcome] = self._loop.create_future()
-        self._queue.put(_Waiting(write, answer, time.monotonic()))
+        self._queue.put(_Waiting(write, answer, time.monotonic()), urgent=write.urgent, alone=alone)
         outcome = await answer
         if isinstance(outcome, Exception):
             raise outcome
@@ -81,13 +94,13 @@ class Writer:
                 except Exception as error:  # noqa: BLE001 - a bug: the callers must not wait for ever
                     _log.exception("the writer failed")
                     done = Committed([error for _ in group])
-                self._tell(self._deliver, group, done)
+                self._call_soon(self._deliver, group, done)
         finally:
             self._committer.close()
-            self._tell(self._ended.set)
+            self._call_soon(self._ended.set)
 
-    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
-        # The loop is closed only when the store was not: nobody is left to hear.
+    def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
+        # The loop is closed only when the store was not: nobody waits any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 

@@ -1,4 +1,4 @@
-"""Decides how a group of writes becomes durable, and what each is told when the database fails.
+"""Decides how a group of writes becomes durable, and what each comes to when the database fails.
 
 Must not know who waits for the answers. Runs on the writer's thread. What it promises: an answer is returned only after
 its commit; a failure that it returns has changed nothing, unless it says ``OutcomeUnknown``.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from upload_server.domain.errors import DatabaseFailure, OutcomeUnknown
-from upload_server.store.commands.writes import Outcome, Write
+from upload_server.store.commands.writer import Committed
+from upload_server.store.commands.writes import Write, run_group
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import (
     DATABASE_ERRORS,
@@ -22,17 +22,9 @@ from upload_server.store.sqlite.connection import (
     opened_read_only,
     surely_not_committed,
 )
-from upload_server.store.sqlite.transaction import Transaction
+from upload_server.store.sqlite.transaction import SqliteTransaction
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What became of a group: outcomes in its order. ``last_change`` is None when no watched row changed."""
-
-    outcomes: list[Outcome]
-    last_change: int | None = None
 
 
 class _NothingDone(Exception):
@@ -40,10 +32,10 @@ class _NothingDone(Exception):
 
 
 class _Unknown(Exception):
-    """The commit's fate cannot be told now."""
+    """Whether the commit was done cannot be found out now."""
 
 
-class Committer:
+class SqliteCommitter:
     """Owns the writing connection; opens it anew after errors that leave it in doubt."""
 
     def __init__(self, connect: Callable[[], Connection], whereabouts: Whereabouts) -> None:
@@ -86,7 +78,7 @@ class Committer:
         connection = self._usable()
         transaction = self._begin(connection)
         try:
-            outcomes = _run_by_kind(transaction, group)
+            outcomes = run_group(transaction, group)
             transaction.finish()
         except BaseException:
             self._roll_back(connection)
@@ -106,9 +98,9 @@ class Committer:
             raise _NothingDone
         return self._connection
 
-    def _begin(self, connection: Connection) -> Transaction:
+    def _begin(self, connection: Connection) -> SqliteTransaction:
         try:
-            return Transaction.begin(connection)
+            return SqliteTransaction.begin(connection)
         except DATABASE_ERRORS as error:
             _log.warning("no write transaction can be begun: %s", error)
             self._roll_back(connection)
@@ -133,7 +125,7 @@ class Committer:
             with contextlib.suppress(*DATABASE_ERRORS):
                 connection.close()
 
-    def _commit(self, connection: Connection, transaction: Transaction) -> None:
+    def _commit(self, connection: Connection, transaction: SqliteTransaction) -> None:
         try:
             connection.execute("COMMIT")
         except DATABASE_ERRORS as error:
@@ -145,7 +137,7 @@ class Committer:
                 raise _NothingDone from error
             self._look_up(transaction)
 
-    def _look_up(self, transaction: Transaction) -> None:
+    def _look_up(self, transaction: SqliteTransaction) -> None:
         """Return if the doubtful commit is in the database after all; raises otherwise.
 
         Reading alone would not do: frames of a failed commit can lie in the log, and count after a crash. The
@@ -154,7 +146,7 @@ class Committer:
         self._disconnect()
         try:
             self._connection = self._open()
-            look = Transaction.begin(self._connection)
+            look = SqliteTransaction.begin(self._connection)
             look.wrote = True
             look.finish()
             self._connection.execute("COMMIT")
@@ -174,20 +166,3 @@ class Committer:
         except DATABASE_ERRORS as error:
             _log.warning("the checkpoint at the end failed, the next start does it: %s", error)
         self._disconnect()
-
-
-def _run_by_kind(transaction: Transaction, group: Sequence[Write[Any]]) -> list[Outcome]:
-    """Run the writes of each kind together, urgent kinds first, and return outcomes in the group's order.
-
-    None of a group has been answered when the last of it is called, so each order is one they could have come in.
-    """
-    kinds: dict[type[Write[Any]], list[int]] = {}
-    for index, write in enumerate(group):
-        kinds.setdefault(type(write), []).append(index)
-    outcomes: list[Outcome] = [None] * len(group)
-    for kind in sorted(kinds, key=lambda each: not each.urgent):
-        indexes = kinds[kind]
-        answers = kind.run_all(transaction, [group[index] for index in indexes])
-        for index, answer in zip(indexes, answers, strict=True):
-            outcomes[index] = answer
-    return outcomes

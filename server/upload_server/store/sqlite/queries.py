@@ -11,10 +11,11 @@ from datetime import datetime
 
 from peewee import JOIN, SQL, Join, fn
 
+from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import OwedDeletion, Page
+from upload_server.store.protocol import OwedDeletion, Page, Unsealed
 from upload_server.store.sqlite.compiling import Parameter, compiled, items, unindexed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
@@ -30,7 +31,7 @@ from upload_server.store.sqlite.rows import (
     time_text,
     to_json,
 )
-from upload_server.store.sqlite.statements import OPEN_FILE
+from upload_server.store.sqlite.statements import OPEN_FILE, READ_LAST_SEAL
 
 _OWNER, _CURSOR, _LIMIT = Parameter("owner"), Parameter("cursor"), Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
@@ -174,3 +175,29 @@ def count_files(connection: Connection) -> dict[FileStatus, int]:
     """Count files by status, from an index alone."""
     counted = {FileStatus(status): count for status, count in connection.rows(_COUNTS)}
     return {status: counted.get(status, 0) for status in FileStatus}
+
+
+# For the sealer ------------------------------------------------------------------------------------------------------
+
+# Numbers above the store's last are none of ours: sealed, they would keep the real ones out for ever.
+_UNSEALED = compiled(
+    EVENTS.where(A.change_no > Parameter("head"), A.change_no <= _INFO.select(_INFO.last_change))
+    .order_by(A.change_no)
+    .limit(_LIMIT)
+)
+_COUNT_UNSEALED = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM audit_event WHERE change_no > (SELECT coalesce(max(change_no), 0) FROM audit_seal)
+        LIMIT :limit)"""
+
+
+def read_unsealed(connection: Connection, limit: int) -> Unsealed:
+    """Read the newest seal and the oldest events without one."""
+    last = [Seal(*row) for row in connection.rows(READ_LAST_SEAL)]
+    events = connection.rows(_UNSEALED, {"head": last[0].event_id if last else 0, "limit": limit})
+    return Unsealed(last[0] if last else None, tuple(event_of(row) for row in events))
+
+
+def count_unsealed(connection: Connection, limit: int) -> int:
+    """Count the events behind the newest seal, up to ``limit``."""
+    return int(connection.rows(_COUNT_UNSEALED, {"limit": limit})[0][0])

@@ -1,4 +1,4 @@
-"""Decides how rows become domain values and how times are written.
+"""Decides how rows become values and how values are written: times and lists are text.
 
 Must not know which statement the rows come from.
 """
@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from peewee import CommaNodeList, Node, fn
 
-from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileStatus
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import (
+    AuditEvent,
+    Batch,
+    BatchStatus,
+    CancelledBatch,
+    CancelledFile,
+    File,
+    FileStatus,
+)
 from upload_server.store import models
+from upload_server.store.commands.statements import AnswerRow, BatchRow, FileRow, FileToCancel
 from upload_server.store.sqlite.compiling import EMPTY, compiled
 
 Row = tuple[Any, ...]
@@ -43,9 +52,7 @@ EVENT_FIELDS = [
     *(A.from_status, A.to_status, A.actor, A.source, A.reason, A.request_id, A.occurred_at),
 ]
 
-FILE_COLUMNS, BATCH_COLUMNS, EVENT_COLUMNS = (
-    compiled(CommaNodeList(fields)) for fields in (FILE_FIELDS, BATCH_FIELDS, EVENT_FIELDS)
-)
+FILE_COLUMNS, BATCH_COLUMNS = (compiled(CommaNodeList(fields)) for fields in (FILE_FIELDS, BATCH_FIELDS))
 
 
 def columns_of(model: type[models.Row]) -> str:
@@ -58,29 +65,23 @@ def items_of(model: type[models.Row]) -> str:
     return ", ".join(f"value ->> {index}" for index, _ in enumerate(model.column_names()))
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """A file with what only the store knows of it."""
-
-    row: int
-    batch_row: int | None
-    expected_sha256: str
-    file: File
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRow:
-    """A batch with what only the store knows of it."""
-
-    row: int
-    batch: Batch
-
-
 FILE_ROW_COLUMNS = f"f.id, f.batch_row, f.expected_sha256, {FILE_COLUMNS}"
 BATCH_ROW_COLUMNS = f"b.id, {BATCH_COLUMNS}"
 
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+def _plain(value: object) -> str:
+    """Write what a list holds and JSON does not know."""
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, CancelledFile):
+        return to_json([value.file_id, value.filename, value.cancelled_at])
+    if isinstance(value, CancelledBatch):
+        counts = value.cancelled_files_count, value.total_files_in_batch
+        return to_json([value.batch_id, *counts, value.cancelled_at])
+    raise TypeError(f"a {type(value).__name__} in a list")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
 
 
 def to_json(value: object) -> str:
@@ -155,7 +156,7 @@ def batch_of(row: Row) -> Batch:
 
 
 def event_of(row: Row) -> AuditEvent:
-    """Make an AuditEvent of ``EVENT_COLUMNS``."""
+    """Make an AuditEvent of ``EVENT_FIELDS``."""
     return AuditEvent(
         event_id=row[0],
         file_id=row[1],
@@ -170,11 +171,37 @@ def event_of(row: Row) -> AuditEvent:
     )
 
 
-def file_row_of(row: Row) -> FileRow:
-    """Make a FileRow of ``FILE_ROW_COLUMNS``."""
-    return FileRow(row[0], row[1], row[2], file_of(row[3:]))
+def _answer_row_of(row: Row) -> AnswerRow:
+    return AnswerRow(row[0], row[1], row[2], row[3], _answer_of(row[4]))
 
 
-def batch_row_of(row: Row) -> BatchRow:
-    """Make a BatchRow of ``BATCH_ROW_COLUMNS``."""
-    return BatchRow(row[0], batch_of(row[1:]))
+def _answer_of(text: str) -> str | CancelledFile | CancelledBatch:
+    if not text.startswith("["):
+        return text
+    match json.loads(text):
+        case [file_id, filename, cancelled_at]:
+            return CancelledFile(file_id, filename, time_of(cancelled_at))
+        case [batch_id, cancelled, total, cancelled_at]:
+            return CancelledBatch(batch_id, cancelled, total, time_of(cancelled_at))
+    raise ValueError("a stored answer that no call gives")
+
+
+# How the rows of a query become what it promises; a tuple stays one.
+MAKE_ROW: Mapping[type[Any], Callable[[Row], Any]] = {
+    tuple: lambda row: row,
+    FileRow: lambda row: FileRow(row[0], row[1], row[2], file_of(row[3:])),
+    BatchRow: lambda row: BatchRow(row[0], batch_of(row[1:])),
+    FileToCancel: FileToCancel._make,
+    AnswerRow: _answer_row_of,
+    Seal: lambda row: Seal(*row),
+}
+
+
+def encode(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn values, in place, into what SQLite takes."""
+    for name, value in values.items():
+        if isinstance(value, datetime):
+            values[name] = time_text(value)
+        elif isinstance(value, list):
+            values[name] = to_json(value)
+    return values

@@ -1,6 +1,6 @@
-"""Decides what is written, as SQL: every statement that changes something, and what the writer reads to decide.
+"""Decides what is written, as SQL: the statements of store/commands, under their names there.
 
-Must not know who runs them. Lists come in as one JSON text, so that a statement takes one row or ten thousand.
+Must not know who runs them. A list comes in as one JSON text, so that a statement takes one row or ten thousand.
 The writer is alone between BEGIN IMMEDIATE and COMMIT; the conditions are there all the same: a change of status
 happens only from a state that the domain allows. The plus before such a column keeps SQLite from walking its index,
 which holds every open file there is.
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from upload_server.domain.states import NEXT_BATCH, BatchStatus, FileStatus, Source, sources_of
+from upload_server.domain.states import NAMED_BY_SOURCE, NEXT_BATCH, BatchStatus, FileStatus, sources_of
 from upload_server.store import models
 from upload_server.store.sqlite.rows import BATCH_ROW_COLUMNS, FILE_ROW_COLUMNS, columns_of, items_of
 
 
-def words(statuses: Iterable[str]) -> str:
-    """Make the inside of an SQL ``IN (…)`` of states."""
-    return ", ".join(f"'{status}'" for status in sorted(statuses))
+def words(states: Iterable[str]) -> str:
+    """Make the inside of an SQL ``IN (…)`` of words of the domain."""
+    return ", ".join(f"'{state}'" for state in sorted(states))
 
 
 OPEN_FILE = words(status.value for status in FileStatus if not status.final)
@@ -45,24 +45,22 @@ KEEP_ANSWERS = f"""
     SELECT {items_of(models.StoredAnswer)} FROM json_each(:answers)"""
 FORGET_ANSWERS = """
     DELETE FROM stored_answer WHERE rowid IN (
-        SELECT rowid FROM stored_answer WHERE created_at < :before ORDER BY created_at LIMIT :limit)
-    RETURNING 1"""
+        SELECT rowid FROM stored_answer WHERE created_at < :before ORDER BY created_at LIMIT :limit)"""
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
 READ_FILES = f"""
     SELECT {FILE_ROW_COLUMNS} FROM json_each(:file_ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
-# What a cancel has to know of a file: no more, since cancels come in masses.
-READ_TO_CANCEL = f"""
+READ_TO_CANCEL = """
     SELECT f.id, f.batch_row, f.file_id, f.filename, coalesce(f.batch_id, ''), f.status, f.owner, f.fence,
-           f.status IN ({_MAY_CANCEL}), f.fence > 0 OR f.bytes_received > 0
+           f.fence > 0 OR f.bytes_received > 0
     FROM json_each(:file_ids) AS k CROSS JOIN file AS f ON f.file_id = k.value"""
 READ_IDS_OF_BATCH = "SELECT file_id FROM file WHERE batch_row = :batch_row ORDER BY id"
-# One statement for one file and for ten thousand; the first file has number :first.
-INSERT_FILES = """
+# The first file has number :first.
+INSERT_FILES = f"""
     INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, batch_row, created_at, updated_at,
                       active_at, owner, expected_sha256, change_no)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'pending', :batch_id, :batch_row, :at, :at,
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, '{FileStatus.PENDING}', :batch_id, :batch_row, :at, :at,
            :at, :owner, value ->> 4, :first + key
     FROM json_each(:files)"""
 # One file from the state and fence that were read to what was decided.
@@ -72,11 +70,11 @@ WRITE_FILE = """
         fence = :fence, active_at = :active_at
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
 # Recorded bytes never shrink and are no change: no number, no revision.
-RECORD_PROGRESS = """
+RECORD_PROGRESS = f"""
     UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received), active_at = max(file.active_at, p.at)
     FROM (SELECT value ->> 0 AS file_id, value ->> 1 AS fence, value ->> 2 AS bytes_received, value ->> 3 AS at
           FROM json_each(:progress)) AS p
-    WHERE file.file_id = p.file_id AND file.fence = p.fence AND +file.status = 'uploading'
+    WHERE file.file_id = p.file_id AND file.fence = p.fence AND +file.status = '{FileStatus.UPLOADING}'
     RETURNING file_id, fence"""
 
 # Audit first, since its rows hold the state before; then the files from their audit rows :first to :last --------------
@@ -90,23 +88,23 @@ INSERT_EVENTS_OF_NEW_BATCH = f"""
     FROM file WHERE batch_row = :batch_row ORDER BY change_no"""
 INSERT_EVENTS_OF_CANCELLED_BATCH = f"""
     INSERT INTO audit_event ({columns_of(models.AuditEvent)})
-    SELECT :before + row_number() OVER (ORDER BY id), id, batch_row, status, 'cancelled', :actor, :source, :reason,
-           :request_id, :at
+    SELECT :before + row_number() OVER (ORDER BY id), id, batch_row, status, '{FileStatus.CANCELLED}', :actor, :source,
+           :reason, :request_id, :at
     FROM file WHERE batch_row = :batch_row AND status IN ({_MAY_CANCEL})"""
 # Only what a stream ever touched has bytes to delete.
 OWE_DELETIONS = """
     INSERT OR IGNORE INTO owed_deletion (file_row)
     SELECT f.id FROM audit_event AS a CROSS JOIN file AS f ON f.id = a.file_row
     WHERE a.change_no BETWEEN :first AND :last AND (f.fence > 0 OR f.bytes_received > 0)"""
-# `cancelled_by` is what Caller.cancelled_by says, told from the audit row.
+# `cancelled_by` as `canceller` in the domain decides it.
 CANCEL_FILES = f"""
-    UPDATE file SET status = 'cancelled', revision = revision + 1, fence = fence + 1, change_no = a.change_no,
-        updated_at = a.occurred_at, cancelled_at = a.occurred_at, cancel_reason = a.reason,
-        cancelled_by = iif(a.source IN ('{Source.WEBSOCKET_CLOSE}', '{Source.BATCH_CANCEL}'), a.source, a.actor)
+    UPDATE file SET status = '{FileStatus.CANCELLED}', revision = revision + 1, fence = fence + 1,
+        change_no = a.change_no, updated_at = a.occurred_at, cancelled_at = a.occurred_at, cancel_reason = a.reason,
+        cancelled_by = iif(a.source IN ({words(NAMED_BY_SOURCE)}), a.source, a.actor)
     FROM audit_event AS a
     WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row AND +file.status IN ({_MAY_CANCEL})"""
 FAIL_FILES = f"""
-    UPDATE file SET status = 'failed', revision = revision + 1, fence = fence + 1, change_no = a.change_no,
+    UPDATE file SET status = '{FileStatus.FAILED}', revision = revision + 1, fence = fence + 1, change_no = a.change_no,
         updated_at = a.occurred_at, failure_reason = :failure_reason
     FROM audit_event AS a
     WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row AND +file.status IN ({_MAY_FAIL})"""
@@ -121,10 +119,9 @@ SETTLE_DELETIONS = "DELETE FROM owed_deletion WHERE id IN (SELECT value FROM jso
 READ_BATCH = f"SELECT {BATCH_ROW_COLUMNS} FROM batch AS b WHERE b.batch_id = :batch_id"
 READ_BATCHES_BY_ROW = f"""
     SELECT {BATCH_ROW_COLUMNS} FROM json_each(:rows) AS k CROSS JOIN batch AS b ON b.id = k.value"""
-READ_BATCH_STATUS = "SELECT status FROM batch WHERE id = :batch_row"
-INSERT_BATCH = """
+INSERT_BATCH = f"""
     INSERT INTO batch (batch_id, total_files, created_at, owner, status, updated_at, change_no)
-    VALUES (:batch_id, :total_files, :at, :owner, 'pending', :at, :change_no)
+    VALUES (:batch_id, :total_files, :at, :owner, '{BatchStatus.PENDING}', :at, :change_no)
     RETURNING id"""
 # From the state that was read to what the roll-up decided.
 WRITE_BATCHES = """
@@ -138,7 +135,16 @@ WRITE_BATCHES = """
           FROM json_each(:batches)) AS v
     WHERE batch.id = v.id AND batch.status = v.old_status"""
 CANCEL_BATCH = f"""
-    UPDATE batch SET status = 'cancelled', cancelled_files_count = cancelled_files_count + :count, updated_at = :at,
-        cancelled_at = :at, cancelled_by = :cancelled_by, cancel_reason = :reason, revision = revision + 1,
-        change_no = :change_no
+    UPDATE batch SET status = '{BatchStatus.CANCELLED}', cancelled_files_count = cancelled_files_count + :count,
+        updated_at = :at, cancelled_at = :at, cancelled_by = :cancelled_by, cancel_reason = :reason,
+        revision = revision + 1, change_no = :change_no
     WHERE id = :batch_row AND status IN ({_BATCH_MAY_CANCEL})"""
+
+# Seals ---------------------------------------------------------------------------------------------------------------
+
+READ_LAST_SEAL = """
+    SELECT change_no, previous_no, hash FROM audit_seal WHERE change_no = (SELECT max(change_no) FROM audit_seal)"""
+# The hashes come as one value, 32 bytes each.
+INSERT_SEALS = f"""
+    INSERT INTO audit_seal ({columns_of(models.AuditSeal)})
+    SELECT value ->> 0, value ->> 1, substr(:hashes, 1 + 32 * key, 32) FROM json_each(:numbers)"""

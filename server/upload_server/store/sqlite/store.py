@@ -1,4 +1,4 @@
-"""Decides how the Store protocol is met on SQLite: writes to the one writer, reads beside it.
+"""Decides how a store opens on SQLite, and how it reads: beside the one writer, on threads of their own.
 
 Must not know SQL. Everything blocking happens on the store's own threads.
 """
@@ -12,45 +12,28 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from upload_server.domain.chain import Seal
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
-    CancelledBatch,
-    CancelledFile,
-    FailureReason,
     File,
-    FileSpec,
     FileStatus,
 )
-from upload_server.store.commands.cancelling import CancelBatch, CancelFile
-from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
-from upload_server.store.commands.upkeep import ForgetAnswers, SettleDeletions
-from upload_server.store.commands.uploading import (
-    ClaimFile,
-    CompleteFile,
-    ExpireFiles,
-    FailFile,
-    RecordProgress,
-)
-from upload_server.store.commands.writer import Writer
+from upload_server.store.commands.store import WritingStore
+from upload_server.store.commands.uploading import ExpireFiles
 from upload_server.store.commands.writes import Ping
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import (
     Changes,
-    Claim,
     Command,
-    Commit,
-    Listener,
     OwedDeletion,
     Page,
     Result,
     Targets,
     Unsealed,
 )
-from upload_server.store.sqlite import changes, queries, sealing
-from upload_server.store.sqlite.committer import Committer
+from upload_server.store.sqlite import changes, queries
+from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.readers import Readers
 from upload_server.store.sqlite.schema import as_unusable, prepare
@@ -66,7 +49,7 @@ class _Opened:
         try:
             prepare(path)
             writing = functools.partial(connect, path, options, writes=True)
-            self.committer = Committer(writing, Whereabouts(path))
+            self.committer = SqliteCommitter(writing, Whereabouts(path))
             connection = connect(path, options, writes=False)
             try:
                 self.store_id = queries.read_store_id(connection)
@@ -83,16 +66,13 @@ def _open(path: Path, options: StoreOptions) -> _Opened:
         return _Opened(path, options)
 
 
-class SqliteStore:
+class SqliteStore(WritingStore):
     """The Store on one SQLite file. ``SqliteStore.open`` makes it; ``close`` it in the same event loop."""
 
     def __init__(self, path: Path, options: StoreOptions, opened: _Opened) -> None:
-        self._options = options
+        super().__init__(opened.committer, options, opened.last_change)
         self._lock = opened.lock
         self._store_id = opened.store_id
-        self._last_change = opened.last_change
-        self._listener: Listener | None = None
-        self._writer = Writer(opened.committer, options, self._on_commit)
         self._readers = Readers(functools.partial(connect, path, options, writes=False), options)
 
     @classmethod
@@ -104,20 +84,6 @@ class SqliteStore:
     def store_id(self) -> str:
         """Identity of this store."""
         return self._store_id
-
-    @property
-    def last_change(self) -> int:
-        """Number of the last change known to be committed."""
-        return self._last_change
-
-    def on_commit(self, listener: Listener) -> None:
-        """Have ``listener`` called on the event loop after each commit that changed a watched row."""
-        self._listener = listener
-
-    def _on_commit(self, last_change: int, commits: Sequence[Commit]) -> None:
-        self._last_change = max(self._last_change, last_change)
-        if self._listener is not None:
-            self._listener(commits)
 
     async def close(self) -> None:
         """Finish what is queued, checkpoint, close every connection, release the lock. Safe to call twice."""
@@ -131,45 +97,6 @@ class SqliteStore:
         await self._read(queries.read_last_change)
         await self._writer.submit(Ping())
 
-    # Writes ----------------------------------------------------------------------------------------------------------
-
-    async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
-        """Insert a pending file."""
-        return await self._writer.submit(InitiateUpload(spec, file_id, command))
-
-    async def initiate_batch(
-        self, specs: Sequence[FileSpec], batch_id: str, file_ids: Sequence[str], command: Command
-    ) -> Result[tuple[Batch, tuple[str, ...]]]:
-        """Insert a pending batch and its files."""
-        small = self._options.small_batch_files
-        return await self._writer.submit(InitiateBatch(specs, batch_id, file_ids, command, small))
-
-    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
-        """Cancel a file that is not final."""
-        return await self._writer.submit(CancelFile(file_id, command, fence))
-
-    async def cancel_batch(self, batch_id: str, command: Command) -> Result[CancelledBatch]:
-        """Cancel a batch and its files that are not final."""
-        return await self._writer.submit(CancelBatch(batch_id, command))
-
-    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
-        """Raise the fence and make the file uploading."""
-        return await self._writer.submit(ClaimFile(file_id, offset, command))
-
-    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
-        """Record durable bytes."""
-        return await self._writer.submit(RecordProgress(file_id, fence, bytes_received, at))
-
-    async def complete(
-        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
-    ) -> Result[File]:
-        """Make an uploading file completed."""
-        return await self._writer.submit(CompleteFile(file_id, fence, sha256, bytes_received, command))
-
-    async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
-        """Make an uploading file failed."""
-        return await self._writer.submit(FailFile(file_id, fence, failure, command))
-
     async def expire(
         self, idle_since: datetime, open_files: Sequence[str], limit: int, command: Command
     ) -> Result[tuple[File, ...]]:
@@ -178,18 +105,6 @@ class SqliteStore:
         if not rows:
             return Result(())
         return await self._writer.submit(ExpireFiles(rows, idle_since, command))
-
-    async def settle_deletions(self, rows: Sequence[int]) -> None:
-        """Forget deletions that were carried out."""
-        await self._writer.submit(SettleDeletions(rows))
-
-    async def forget_answers(self, before: datetime, limit: int) -> int:
-        """Delete stored answers older than ``before``."""
-        return await self._writer.submit(ForgetAnswers(before, limit))
-
-    async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
-        """Add seals to the audit chain."""
-        return await self._writer.submit(sealing.SealEvents(head, seals))
 
     # Reads -----------------------------------------------------------------------------------------------------------
 
@@ -267,8 +182,8 @@ class SqliteStore:
 
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal and the events behind it."""
-        return await self._read(sealing.read_unsealed, limit=limit)
+        return await self._read(queries.read_unsealed, limit=limit)
 
     async def count_unsealed_events(self, limit: int) -> int:
         """Count the events that are not sealed yet."""
-        return await self._read(sealing.count_unsealed, limit=limit)
+        return await self._read(queries.count_unsealed, limit=limit)

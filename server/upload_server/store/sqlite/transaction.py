@@ -1,4 +1,4 @@
-"""Decides how one write transaction reads, writes and numbers changes.
+"""Decides how one write transaction runs the statements of commands, and numbers changes.
 
 Must not know what is written. Used on the writer's thread only, between BEGIN IMMEDIATE and COMMIT.
 """
@@ -6,18 +6,18 @@ Must not know what is written. Used on the writer's thread only, between BEGIN I
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from upload_server.store.commands.statements import Query, Statement
+from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import Connection
-from upload_server.store.sqlite.rows import Row
+from upload_server.store.sqlite.rows import MAKE_ROW, encode
+
+R = TypeVar("R")
 
 
-class Inconsistent(Exception):
-    """A conditional write missed a row that was just read: a bug, or a trigger's work. Nothing is committed."""
-
-
-class Transaction:
+class SqliteTransaction:
     """An open write transaction; ``begin`` makes it, the committer ends it."""
 
     def __init__(self, connection: Connection, last_change: int, last_commit: int) -> None:
@@ -29,7 +29,7 @@ class Transaction:
         self.wrote = False
 
     @classmethod
-    def begin(cls, connection: Connection) -> Transaction:
+    def begin(cls, connection: Connection) -> SqliteTransaction:
         """Take the write lock and read the counters."""
         connection.execute(statements.BEGIN)
         last_change, last_commit = connection.rows(statements.READ_COUNTERS)[0]
@@ -40,27 +40,27 @@ class Transaction:
         """Whether a watched row has changed."""
         return self.last_change > self._numbered_from
 
-    def read(self, sql: str, /, **parameters: Any) -> list[Row]:
+    def read(self, query: Query[R], /, **values: Any) -> list[R]:
         """Run a SELECT."""
-        return self._connection.rows(sql, parameters)
+        return list(map(MAKE_ROW[query.row], self._connection.rows(_sql(query), encode(values))))
 
-    def write(self, sql: str, /, **parameters: Any) -> int:
+    def write(self, statement: Statement, /, **values: Any) -> int:
         """Run a statement that changes rows; returns how many."""
-        count = self._connection.execute(sql, parameters)
+        count = self._connection.execute(_sql(statement), encode(values))
         self.wrote |= count > 0
         return count
 
-    def write_returning(self, sql: str, /, **parameters: Any) -> list[Row]:
+    def write_returning(self, query: Query[R], /, **values: Any) -> list[R]:
         """Run a statement with RETURNING; returns its rows."""
-        rows = self._connection.rows(sql, parameters)
+        rows = self.read(query, **values)
         self.wrote |= bool(rows)
         return rows
 
-    def write_exactly(self, count: int, sql: str, /, **parameters: Any) -> None:
+    def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
         """Run a statement that has to change ``count`` rows."""
-        written = self.write(sql, **parameters)
+        written = self.write(statement, **values)
         if written != count:
-            raise Inconsistent(f"{written} rows were written instead of {count}")
+            raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
 
     def number(self, count: int = 1) -> int:
         """Allot ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
@@ -73,3 +73,8 @@ class Transaction:
         if self.wrote:
             counters: Mapping[str, int] = {"last_change": self.last_change, "last_commit": self.commit_no}
             self._connection.execute(statements.WRITE_COUNTERS, counters)
+
+
+def _sql(statement: Statement) -> str:
+    sql: str = getattr(statements, statement.name)
+    return sql

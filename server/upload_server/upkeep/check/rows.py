@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from upload_server.domain.states import ALL_FILES, NEXT_BATCH, NEXT_FILE, BatchStatus, FileStatus, Source, roll_up
+from upload_server.domain.states import ALL_FILES, NEXT_BATCH, NEXT_FILE, BatchStatus, FileStatus, canceller, roll_up
 from upload_server.store.inspection import AnswerFacts, BatchFacts, Debt, EventFacts, FileFacts, Trail
 from upload_server.upkeep.check.findings import Finding, Mend
 
@@ -97,8 +97,7 @@ def _against_trail(file: FileFacts, events: Sequence[EventFacts]) -> Iterator[st
 
 
 def _cancelled(file: FileFacts, last: EventFacts) -> Iterator[str]:
-    by = last.source if last.source in (Source.WEBSOCKET_CLOSE, Source.BATCH_CANCEL) else last.actor
-    said = (last.occurred_at, by, last.reason)
+    said = (last.occurred_at, canceller(last.source, last.actor), last.reason)
     if (file.cancelled_at, file.cancelled_by, file.cancel_reason) != said:
         yield f"was cancelled otherwise than its audit event {last.event_id} says (time, who or why)"
 

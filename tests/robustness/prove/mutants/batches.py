@@ -29,19 +29,16 @@ def roll_up_forgets_failed() -> None:
     """A batch with a failed file becomes completed."""
     change(
         trail,
-        "_Tally.add",
-        ("self.failed += move.status is FileStatus.FAILED", "pass"),
-        (
-            "self.completed += move.status is FileStatus.COMPLETED",
-            "self.completed += move.status in (FileStatus.COMPLETED, FileStatus.FAILED)",
-        ),
+        "_counted",
+        ("batch.failed_files + files[FileStatus.FAILED]", "batch.failed_files"),
+        ("files[FileStatus.COMPLETED]", "files[FileStatus.COMPLETED] + files[FileStatus.FAILED]"),
     )
 
 
 @mutant
 def audit_row_missing() -> None:
     """The change of status that follows for a batch leaves no audit event."""
-    change(trail, "follow_up", ("    write_entries(transaction, list(entries.values()))\n", ""))
+    change(trail, "write_batches", ("    write_events(transaction, rows)\n", ""))
 
 
 @mutant

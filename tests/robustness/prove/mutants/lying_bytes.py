@@ -14,6 +14,7 @@ from upload_server.ingest import syncer
 from upload_server.sink import disk
 from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.commands import cancelling
+from upload_server.store.commands.writer import Committed
 from upload_server.store.commands.writes import Write
 from upload_server.store.sqlite import committer
 from upload_server.upkeep import janitor
@@ -67,12 +68,12 @@ def volatile_disk() -> None:
 @mutant
 def late_bytes_told() -> None:
     """No bug: when a cancel was committed goes to the log, and what is written of its file later, for the benchmark."""
-    if not hasattr(committer.Committer, "run") or not hasattr(disk.DiskFile, "append"):
-        raise MutantRotten("Committer.run or DiskFile.append is gone")
-    run, opened, append = committer.Committer.run, disk.DiskSink.open, disk.DiskFile.append
+    if not hasattr(committer.SqliteCommitter, "run") or not hasattr(disk.DiskFile, "append"):
+        raise MutantRotten("SqliteCommitter.run or DiskFile.append is gone")
+    run, opened, append = committer.SqliteCommitter.run, disk.DiskSink.open, disk.DiskFile.append
     committed: dict[str, float] = {}
 
-    def timed_run(self: committer.Committer, group: Sequence[Write[Any]]) -> committer.Committed:
+    def timed_run(self: committer.SqliteCommitter, group: Sequence[Write[Any]]) -> Committed:
         done = run(self, group)
         for each in group:
             if isinstance(each, cancelling.CancelFile):
@@ -92,6 +93,6 @@ def late_bytes_told() -> None:
         if after > 0:
             log.info("late bytes", file_id=file_id, bytes=sum(map(len, chunks)), milliseconds=after * 1000)
 
-    committer.Committer.run = timed_run  # type: ignore[method-assign]
+    committer.SqliteCommitter.run = timed_run  # type: ignore[method-assign]
     disk.DiskSink.open = named_open  # type: ignore[method-assign]
     disk.DiskFile.append = timed_append  # type: ignore[method-assign]

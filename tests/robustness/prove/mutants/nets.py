@@ -21,7 +21,7 @@ def no_triggers() -> None:
 
 def any_move() -> None:
     """Any status may follow any."""
-    change(files, "moved", ("if status not in NEXT_FILE[file.status]:", "if False:"))
+    change(files, "next_state", ("if status not in NEXT_FILE[file.status]:", "if False:"))
 
 
 def deaf_to_cancels() -> None:

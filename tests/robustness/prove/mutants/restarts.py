@@ -17,8 +17,8 @@ def answers_in_memory() -> None:
     kept = "    self._kept.update({key: KEPT[key] for key in keys if key in KEPT})\n"
     answers.KEPT = {}  # type: ignore[attr-defined]
     change(answers, "Answers.__init__", (found, kept + found))
-    written = "self._transaction.write_exactly(len(self._new), statements.KEEP_ANSWERS, answers=to_json(self._new))"
-    change(answers, "Answers.write", (written, "KEPT.update({tuple(row[:3]): tuple(row[3:5]) for row in self._new})"))
+    written = "self._transaction.write_exactly(len(self._new), statements.KEEP_ANSWERS, answers=self._new)"
+    change(answers, "Answers.write", (written, "KEPT.update({row[:3]: AnswerRow(*row[:5]) for row in self._new})"))
 
 
 @mutant

@@ -23,7 +23,7 @@ def _recorded_whatever_was_found() -> None:
 @mutant
 def cancel_ignores_status() -> None:
     """The status condition is dropped in the cancel of a file."""
-    change(cancelling, "_Group.decide", ("if not found.may_cancel or found.file_id in self._won:", "if False:"))
+    change(cancelling, "_decide", ("if file.status not in _MAY_CANCEL or write.file_id in cancelled:", "if False:"))
     change_text(statements, "CANCEL_FILES", ("file.status IN ('pending', 'uploading')", "1"))
     nets.no_triggers()
 
@@ -103,8 +103,8 @@ def sender_told_before_commit() -> None:
 def answer_before_commit() -> None:
     """Callers get their answer while the commit is still under way."""
     commit = "self._commit(connection, transaction)"
-    change(committer, "Committer._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
-    tell = "self._tell(self._deliver, group, done)"
+    change(committer, "SqliteCommitter._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
+    tell = "self._call_soon(self._deliver, group, done)"
     late = (
         "; __import__('time').sleep(0.2)"
         "; late, self._committer.late = getattr(self._committer, 'late', None), None"
@@ -157,4 +157,4 @@ def request_id_forgotten() -> None:
 @mutant
 def fingerprint_ignored() -> None:
     """Another request under a known id gets the first one's answer."""
-    change(answers, "Answers.replay", ("if fingerprint != command.fingerprint.hex():", "if False:"))
+    change(answers, "Answers.replay", ("if kept.fingerprint != command.fingerprint.hex():", "if False:"))

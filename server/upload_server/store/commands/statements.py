@@ -1,0 +1,119 @@
+"""Decides which statements a dialect has to bring, by name, and what their rows come as.
+
+Must not know SQL. A dialect takes and returns values: datetimes, lists of values, and the rows below. What a statement
+takes is written where it is run; what it does, in the dialect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import AuditEvent, Batch, File
+
+R = TypeVar("R")
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file with what only the store knows of it."""
+
+    row: int
+    batch_row: int | None
+    expected_sha256: str
+    file: File
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch with what only the store knows of it."""
+
+    row: int
+    batch: Batch
+
+
+class EventRow(NamedTuple):
+    """An audit event with the rows that it is about."""
+
+    event: AuditEvent
+    file_row: int | None
+    batch_row: int | None
+
+
+class FileToCancel(NamedTuple):
+    """What a cancel has to know of a file: no more, since cancels come in masses."""
+
+    row: int
+    batch_row: int | None
+    file_id: str
+    filename: str
+    batch_id: str
+    status: str
+    owner: str
+    fence: int
+    # Whether a stream ever touched it, so that bytes of it may lie somewhere.
+    touched: int
+
+
+class AnswerRow(NamedTuple):
+    """A stored answer: its key, the fingerprint of its request in hex, and itself."""
+
+    principal: str
+    method: str
+    request_id: str
+    fingerprint: str
+    # The public id of what was announced, a CancelledFile or a CancelledBatch, as the method has it.
+    answer: Any
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement of the dialect, by its name there."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Statement, Generic[R]):
+    """A statement that returns rows; each comes as an ``R``."""
+
+    row: type[R]
+
+
+Columns = tuple[Any, ...]
+
+READ_ANSWERS = Query("READ_ANSWERS", AnswerRow)
+KEEP_ANSWERS = Statement("KEEP_ANSWERS")
+FORGET_ANSWERS = Statement("FORGET_ANSWERS")
+
+READ_FILES = Query("READ_FILES", FileRow)
+READ_TO_CANCEL = Query("READ_TO_CANCEL", FileToCancel)
+READ_EXPIRED = Query("READ_EXPIRED", FileRow)
+READ_IDS_OF_BATCH: Query[Columns] = Query("READ_IDS_OF_BATCH", tuple)
+INSERT_FILES = Statement("INSERT_FILES")
+WRITE_FILE = Statement("WRITE_FILE")
+RECORD_PROGRESS: Query[Columns] = Query("RECORD_PROGRESS", tuple)
+
+INSERT_EVENTS = Statement("INSERT_EVENTS")
+INSERT_EVENTS_OF_NEW_BATCH = Statement("INSERT_EVENTS_OF_NEW_BATCH")
+INSERT_EVENTS_OF_CANCELLED_BATCH = Statement("INSERT_EVENTS_OF_CANCELLED_BATCH")
+# These three find their files by the audit events `first` to `last`.
+OWE_DELETIONS = Statement("OWE_DELETIONS")
+CANCEL_FILES = Statement("CANCEL_FILES")
+FAIL_FILES = Statement("FAIL_FILES")
+SETTLE_DELETIONS = Statement("SETTLE_DELETIONS")
+
+READ_BATCH = Query("READ_BATCH", BatchRow)
+READ_BATCHES_BY_ROW = Query("READ_BATCHES_BY_ROW", BatchRow)
+INSERT_BATCH: Query[Columns] = Query("INSERT_BATCH", tuple)
+WRITE_BATCHES = Statement("WRITE_BATCHES")
+CANCEL_BATCH = Statement("CANCEL_BATCH")
+
+READ_LAST_SEAL = Query("READ_LAST_SEAL", Seal)
+INSERT_SEALS = Statement("INSERT_SEALS")

@@ -1,0 +1,93 @@
+"""Decides how the writing half of the Store protocol is met: each call is one write, which the writer commits.
+
+Must not know which database it is, nor how anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from upload_server.domain.chain import Seal
+from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
+from upload_server.store.commands.cancelling import CancelBatch, CancelFile
+from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
+from upload_server.store.commands.upkeep import ForgetAnswers, SealEvents, SettleDeletions
+from upload_server.store.commands.uploading import ClaimFile, CompleteFile, FailFile, RecordProgress
+from upload_server.store.commands.writer import Committer, Writer
+from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Claim, Command, Commit, Listener, Result
+
+
+class WritingStore:
+    """The writes of a store, and who listens to them. A dialect adds the committer and the reads."""
+
+    def __init__(self, committer: Committer, options: StoreOptions, last_change: int) -> None:
+        self._options = options
+        self._last_change = last_change
+        self._listener: Listener | None = None
+        self._writer = Writer(committer, options, self._on_commit)
+
+    @property
+    def last_change(self) -> int:
+        """Number of the last change known to be committed."""
+        return self._last_change
+
+    def on_commit(self, listener: Listener) -> None:
+        """Have ``listener`` called on the event loop after each commit that changed a watched row."""
+        self._listener = listener
+
+    def _on_commit(self, last_change: int, commits: Sequence[Commit]) -> None:
+        self._last_change = max(self._last_change, last_change)
+        if self._listener is not None:
+            self._listener(commits)
+
+    async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
+        """Insert a pending file."""
+        return await self._writer.submit(InitiateUpload(spec, file_id, command))
+
+    async def initiate_batch(
+        self, specs: Sequence[FileSpec], batch_id: str, file_ids: Sequence[str], command: Command
+    ) -> Result[tuple[Batch, tuple[str, ...]]]:
+        """Insert a pending batch and its files."""
+        write = InitiateBatch(specs, batch_id, file_ids, command)
+        return await self._writer.submit(write, alone=len(specs) > self._options.small_batch_files)
+
+    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
+        """Cancel a file that is not final."""
+        return await self._writer.submit(CancelFile(file_id, command, fence))
+
+    async def cancel_batch(self, batch_id: str, command: Command) -> Result[CancelledBatch]:
+        """Cancel a batch and its files that are not final."""
+        # How many files it has is not known before it runs.
+        return await self._writer.submit(CancelBatch(batch_id, command), alone=True)
+
+    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
+        """Raise the fence and make the file uploading."""
+        return await self._writer.submit(ClaimFile(file_id, offset, command))
+
+    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
+        """Record durable bytes."""
+        return await self._writer.submit(RecordProgress(file_id, fence, bytes_received, at))
+
+    async def complete(
+        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
+    ) -> Result[File]:
+        """Make an uploading file completed."""
+        return await self._writer.submit(CompleteFile(file_id, fence, sha256, bytes_received, command))
+
+    async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
+        """Make an uploading file failed."""
+        return await self._writer.submit(FailFile(file_id, fence, failure, command))
+
+    async def settle_deletions(self, rows: Sequence[int]) -> None:
+        """Forget deletions that were carried out."""
+        await self._writer.submit(SettleDeletions(rows))
+
+    async def forget_answers(self, before: datetime, limit: int) -> int:
+        """Delete stored answers older than ``before``."""
+        return await self._writer.submit(ForgetAnswers(before, limit))
+
+    async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
+        """Add seals to the audit chain."""
+        return await self._writer.submit(SealEvents(head, seals))

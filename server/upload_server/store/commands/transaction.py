@@ -1,0 +1,39 @@
+"""Decides what commands can ask of an open write transaction; a dialect meets it.
+
+Must not know SQL: statements come by name, and take and return values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from upload_server.store.commands.statements import Query, Statement
+
+R = TypeVar("R")
+
+
+class Inconsistent(Exception):
+    """A conditional write missed a row that was just read: a bug, or a trigger's work. Nothing is committed."""
+
+
+class Transaction(Protocol):
+    """An open write transaction. No other one writes until it ends."""
+
+    @property
+    def last_change(self) -> int:
+        """The last change number that was given."""
+
+    def number(self, count: int = 1) -> int:
+        """Give ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
+
+    def read(self, query: Query[R], /, **values: Any) -> list[R]:
+        """Run a query that changes nothing."""
+
+    def write(self, statement: Statement, /, **values: Any) -> int:
+        """Run a statement that changes rows; returns how many."""
+
+    def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
+        """Run a statement that has to change ``count`` rows; raises ``Inconsistent``."""
+
+    def write_returning(self, query: Query[R], /, **values: Any) -> list[R]:
+        """Run a statement that changes rows and returns something of each."""
