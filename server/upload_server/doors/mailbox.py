@@ -186,7 +186,7 @@ class Mailbox(Generic[M]):
 
 def _size(message: object) -> int:
     """Return how many bytes a message takes of memory, as far as they count."""
-    return len(message) if isinstance(message, bytes | memoryview | str) else 0
+    return len(message) if isinstance(message, (bytes, memoryview, str)) else 0
 
 
 async def take_bytes(
@@ -209,7 +209,7 @@ async def take_bytes(
             return None
         upload.check()
         message = mailbox.take()
-        if isinstance(message, bytes | memoryview):
+        if isinstance(message, (bytes, memoryview)):
             if len(message) > MAX_DATA_BYTES:
                 raise InvalidField([FieldViolation("data", f"must be at most {MAX_DATA_BYTES} bytes a message")])
             if message:

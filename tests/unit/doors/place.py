@@ -77,7 +77,7 @@ class Place:
             metrics=self.metrics,
             pages=default_pages(),
         )
-        self.http = HttpServer(Guard(web), bind("127.0.0.1", 0))
+        self.http = HttpServer(Guard(web), bind("127.0.0.1", 0), memory=self.ingest.memory)
 
     async def serve_socket(self, file_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """By the door of now: tests may change it."""

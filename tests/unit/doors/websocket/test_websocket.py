@@ -248,6 +248,26 @@ async def test_a_close_frame_cancels_at_once(tmp_path: Path, code: int | None) -
         peer.finish()
 
 
+async def test_while_memory_is_short_a_page_goes_on_when_there_is_some_and_its_close_cancels(place: Place) -> None:
+    """Other uploads hold all memory: a page's megabyte is read in pieces, later to its end, and a close is heard."""
+    data = os.urandom(1 << 20)
+    busy = await place.announce(len(data))
+    other = await place.announce(10)
+    sending, leaving = await place.page(busy.file_id), await place.page(other.file_id)
+    for page in (sending, leaving):
+        await page.hear("progress")
+    place.ingest.memory.hold(1 << 30)
+    sent = asyncio.create_task(sending.send(data))
+    await leaving.send(b"x")
+    await leaving.close(1000, "enough")
+    left = await place.until_final(other.file_id)
+    assert (left.status, left.cancel_reason) == (FileStatus.CANCELLED, "enough")
+    assert (await place.get(busy.file_id)).status is FileStatus.UPLOADING
+    place.ingest.memory.hold(-(1 << 30))
+    await sent
+    assert (await sending.end())[0]["type"] == "success"
+
+
 async def test_the_words_of_a_close_frame_are_the_reason(place: Place) -> None:
     file = await place.announce(1_000_000)
     page = await place.page(file.file_id)
