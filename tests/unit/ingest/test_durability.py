@@ -119,7 +119,7 @@ async def test_when_all_hold_too_much_each_waits_for_its_own_bytes(tmp_path: Pat
 
 
 async def test_waiting_for_durable_ends_with_the_upload(world: World) -> None:
-    _, upload = await world.sent(b"bytes")
+    _, upload = await world.send_new(b"bytes")
     waiting = asyncio.create_task(upload.wait_durable(1000))
     await upload.commit("", CALLER)
     assert await waiting == 5
@@ -217,7 +217,7 @@ async def test_a_stream_that_failed_lets_go_only_after_its_sync(tmp_path: Path) 
 
 
 async def test_a_sync_that_leaves_bytes_out_gives_the_stream_up(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     world.sink.left_out = 1
     with pytest.raises(StorageFailure):
         await upload.commit("", CALLER)
@@ -244,7 +244,7 @@ async def test_what_came_while_a_sync_waited_for_the_disk_is_recorded_with_it(tm
 
 
 async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     world.sink.sync_error = NoRoom("No space left on device")
     with pytest.raises(StorageFailure) as raised:
         await upload.commit("", CALLER)
@@ -255,7 +255,7 @@ async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -
 
 
 async def test_a_file_that_lost_bytes_on_disk_is_not_written(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     await upload.close()
     world.sink.delete_all({file_id: None})
     with pytest.raises(StorageFailure):

@@ -47,13 +47,13 @@ async def running(janitor: Janitor) -> AsyncIterator[None]:
 
 async def stored(world: World, size: int = 1000) -> str:
     """An uploading file with all its bytes durable and no stream open."""
-    file_id, upload = await world.sent(b"x" * size)
+    file_id, upload = await world.send_new(b"x" * size)
     await upload.close()
     return file_id
 
 
 async def completed(world: World, data: bytes = b"keep me") -> str:
-    file_id, upload = await world.sent(data)
+    file_id, upload = await world.send_new(data)
     await upload.commit("", CALLER)
     await upload.close()
     return file_id
@@ -113,7 +113,7 @@ async def test_what_is_committed_nudges_it_if_bytes_are_owed(world: World) -> No
     await (await world.open(file_id)).close()
     await world.store.cancel_batch(batch_id, world.command())
     assert janitor.count == 2
-    _, upload = await world.sent(b"bytes", "00" * 32)
+    _, upload = await world.send_new(b"bytes", "00" * 32)
     with pytest.raises(ChecksumMismatch):
         await upload.commit("", CALLER)
     await upload.close()
@@ -213,7 +213,7 @@ async def test_a_deletion_that_died_before_it_was_settled_is_done_again(world: W
 
 
 async def test_the_bytes_of_a_failed_file_go(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     with pytest.raises(Exception, match="SHA-256"):
         await upload.commit("0" * 64, CALLER)
     await upload.close()
@@ -289,7 +289,7 @@ async def test_uploads_nobody_sends_to_expire_and_their_bytes_go(world: World) -
 
 
 async def test_an_upload_with_an_open_stream_never_expires(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     world.later(10 * DAY)
     janitor = janitor_of(world)
     assert await janitor.expire() == 0
@@ -336,7 +336,7 @@ async def test_the_sweep_goes_by_the_rows(tmp_path: Path) -> None:
         await world.store.settle_deletions([owed.row for owed in await world.owed_deletions()])
         unknown = str(uuid.uuid4())
         await asyncio.to_thread(_put, world, unknown)
-        held, upload = await world.sent(b"bytes")
+        held, upload = await world.send_new(b"bytes")
         assert await janitor_of(world).sweep_orphans() == 1
         assert set(world.sink.file_ids()) == {done, resumable, unknown, held}
         await upload.close()

@@ -72,7 +72,7 @@ async def test_a_million_tiny_messages_are_bounded(world: World) -> None:
 
 async def test_nothing_is_left_of_many_uploads_that_were_cancelled(world: World) -> None:
     async def one() -> None:
-        file_id, upload = await world.sent(b"x" * 1000)
+        file_id, upload = await world.send_new(b"x" * 1000)
         await world.cancel(file_id)
         await upload.close()
 

@@ -241,7 +241,7 @@ async def test_a_cancel_this_node_was_not_told_of_is_found_at_the_next_record(tm
 
 
 async def test_a_cancel_wins_until_the_last_commit(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     await world.cancel(file_id, tell=False)
     with pytest.raises(UploadCancelled):
         await upload.commit("", CALLER)
@@ -251,7 +251,7 @@ async def test_a_cancel_wins_until_the_last_commit(world: World) -> None:
 
 
 async def test_a_stopped_upload_cannot_commit(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     await world.cancel(file_id)
     with pytest.raises(UploadCancelled):
         await upload.commit("", CALLER)
@@ -259,7 +259,7 @@ async def test_a_stopped_upload_cannot_commit(world: World) -> None:
 
 
 async def test_a_cancel_during_the_commit_s_sync_wins(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     world.sink.syncing.close()
     commit = asyncio.create_task(upload.commit("", CALLER))
     await world.sink.syncing.somebody_waits()
@@ -275,7 +275,7 @@ async def test_of_a_commit_and_a_cancel_that_race_exactly_one_wins(world: World)
     choice = random.Random(7)
     won = {FileStatus.COMPLETED: 0, FileStatus.CANCELLED: 0}
     for _ in range(150):
-        file_id, upload = await world.sent(b"bytes")
+        file_id, upload = await world.send_new(b"bytes")
         commit = asyncio.create_task(upload.commit("", CALLER))
         for _ in range(choice.randrange(40)):
             await asyncio.sleep(0.0002)
@@ -364,7 +364,7 @@ async def test_a_cancel_while_the_file_is_being_opened_reaches_the_stream(world:
 async def test_a_drain_ends_streams_and_keeps_what_they_received(world: World) -> None:
     uploads: list[Upload] = []
     for _ in range(5):
-        _, upload = await world.sent(os.urandom(100 * KIB)[: 50 * KIB])
+        _, upload = await world.send_new(os.urandom(100 * KIB)[: 50 * KIB])
         uploads.append(upload)
     world.ingest.stop_all(ShuttingDown())
     for upload in uploads:
@@ -377,7 +377,7 @@ async def test_a_drain_ends_streams_and_keeps_what_they_received(world: World) -
 
 async def test_after_the_end_nothing_is_opened(tmp_path: Path) -> None:
     async with open_world(tmp_path / "node") as world:
-        file_id, upload = await world.sent(b"bytes")
+        file_id, upload = await world.send_new(b"bytes")
         await world.ingest.aclose()
         assert upload.durable == 5
         with pytest.raises(ShuttingDown):

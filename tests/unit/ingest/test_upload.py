@@ -63,7 +63,7 @@ async def test_views_of_messages_are_taken_as_they_are(world: World) -> None:
 
 async def test_without_a_commit_nothing_is_completed(world: World) -> None:
     data = os.urandom(MIB)
-    file_id, upload = await world.sent(data)
+    file_id, upload = await world.send_new(data)
     await upload.close()
     row = await world.row(file_id)
     assert (row.status, row.bytes_received) == (FileStatus.UPLOADING, MIB)
@@ -83,7 +83,7 @@ async def test_closing_makes_what_came_durable(world: World) -> None:
 
 async def test_digests_are_compared_whatever_their_case(world: World) -> None:
     data = b"some bytes"
-    _, upload = await world.sent(data, digest(data))
+    _, upload = await world.send_new(data, digest(data))
     assert (await upload.commit(digest(data).upper(), CALLER)).status is FileStatus.COMPLETED
     await upload.close()
 
@@ -91,7 +91,7 @@ async def test_digests_are_compared_whatever_their_case(world: World) -> None:
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_wrong_digest_fails_the_file(world: World, announced: bool) -> None:
     data, wrong = os.urandom(200 * KIB), digest(b"other")
-    file_id, upload = await world.sent(data, wrong if announced else "")
+    file_id, upload = await world.send_new(data, wrong if announced else "")
     with pytest.raises(ChecksumMismatch) as raised:
         await upload.commit("" if announced else wrong, CALLER)
     assert raised.value.metadata["expected_sha256"] == wrong
@@ -106,7 +106,7 @@ async def test_a_wrong_digest_fails_the_file(world: World, announced: bool) -> N
 
 async def test_an_announced_digest_is_checked_besides_the_one_at_commit(world: World) -> None:
     data = b"the bytes"
-    _, upload = await world.sent(data, digest(b"announced"))
+    _, upload = await world.send_new(data, digest(b"announced"))
     with pytest.raises(ChecksumMismatch):
         await upload.commit(digest(data), CALLER)
     await upload.close()
@@ -145,7 +145,7 @@ async def test_a_commit_that_comes_too_early_changes_nothing(world: World) -> No
 async def test_refusals_to_open(world: World) -> None:
     with pytest.raises(FileNotFound):
         await world.open(str(uuid.uuid4()))
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     await upload.close()
     for offset in (0, 4, 6):
         with pytest.raises(OffsetMismatch) as raised:
@@ -160,7 +160,7 @@ async def test_refusals_to_open(world: World) -> None:
 
 
 async def test_a_closed_or_completed_upload_takes_nothing(world: World) -> None:
-    _, upload = await world.sent(b"bytes")
+    _, upload = await world.send_new(b"bytes")
     await upload.commit("", CALLER)
     with pytest.raises(RuntimeError):
         await upload.commit("", CALLER)
@@ -170,7 +170,7 @@ async def test_a_closed_or_completed_upload_takes_nothing(world: World) -> None:
 
 
 async def test_a_completion_that_has_begun_is_carried_out_though_its_caller_leaves(world: World) -> None:
-    file_id, upload = await world.sent(b"bytes")
+    file_id, upload = await world.send_new(b"bytes")
     world.store.hold_complete = asyncio.Event()
     commit = asyncio.create_task(upload.commit("", CALLER))
     await world.store.completed.wait()

@@ -229,8 +229,8 @@ class World:
     async def open(self, file_id: str, offset: int = 0) -> Upload:
         return await self.ingest.open(file_id, offset, CALLER)
 
-    async def sent(self, data: bytes, sha256: str = "") -> tuple[str, Upload]:
-        """A file of that size with an upload open on it that has taken all of it, not committed."""
+    async def send_new(self, data: bytes, sha256: str = "") -> tuple[str, Upload]:
+        """Announce a file and send all of it, without a commit; returns its id and its open upload."""
         file_id = await self.initiate(len(data), sha256)
         upload = await self.open(file_id)
         await send(upload, data)
