@@ -17,9 +17,8 @@ from upload_server.store.protocol import Command
 Key = tuple[str, str, str]
 
 
-def key_of(command: Command) -> Key | None:
-    """Return what names a stored answer, or None for a command that does not ask for one."""
-    return (command.caller.principal, command.method, command.request_id) if command.request_id else None
+def _key_of(command: Command) -> Key:
+    return command.caller.principal, command.method, command.request_id
 
 
 class Answers:
@@ -29,24 +28,23 @@ class Answers:
         self._transaction = transaction
         self._kept: dict[Key, AnswerRow] = {}
         self._new: list[tuple[Any, ...]] = []
-        keys = [key for command in commands if (key := key_of(command)) is not None]
+        keys = [_key_of(command) for command in commands if command.request_id]
         if keys:
             self._kept.update({row[:3]: row for row in transaction.read(statements.READ_ANSWERS, keys=keys)})
 
     def replay(self, command: Command) -> Any:
         """Return the answer stored under the command's request id, or None; raises ``RequestIdReused``."""
-        key = key_of(command)
-        if key is None or key not in self._kept:
+        kept = self._kept.get(_key_of(command)) if command.request_id else None
+        if kept is None:
             return None
-        kept = self._kept[key]
         if kept.fingerprint != command.fingerprint.hex():
             raise RequestIdReused(command.request_id)
         return kept.answer
 
     def keep(self, command: Command, answer: object) -> None:
         """Have ``answer`` stored under the command's request id; also for the commands after it in this group."""
-        key = key_of(command)
-        if key is not None:
+        if command.request_id:
+            key = _key_of(command)
             row = self._kept[key] = AnswerRow(*key, command.fingerprint.hex(), answer)
             self._new.append((*row, command.at))
 

@@ -105,21 +105,18 @@ class Writer:
             self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _deliver(self, group: Sequence[_Waiting], done: Committed) -> None:
+        now = time.monotonic()
+        # The writes that left something in the audit trail.
+        commits = [
+            Commit(outcome.audited, now - waiting.asked_at)
+            for waiting, outcome in zip(group, done.outcomes, strict=True)
+            if isinstance(outcome, Result) and outcome.audited.events
+        ]
         try:
             if done.last_change is not None:
-                self._on_commit(done.last_change, _commits(group, done.outcomes))
+                self._on_commit(done.last_change, commits)
         finally:
             for waiting, outcome in zip(group, done.outcomes, strict=True):
                 # Done already: its caller gave up waiting.
                 if not waiting.answer.done():
                     waiting.answer.set_result(outcome)
-
-
-def _commits(group: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> list[Commit]:
-    """Return the writes of a group that left something in the audit trail."""
-    now = time.monotonic()
-    return [
-        Commit(outcome.audited, now - waiting.asked_at)
-        for waiting, outcome in zip(group, outcomes, strict=True)
-        if isinstance(outcome, Result) and outcome.audited.events
-    ]

@@ -84,7 +84,8 @@ class SqliteCommitter:
             self._roll_back(connection)
             raise
         self._commit(connection, transaction)
-        return Committed(outcomes, transaction.last_change if transaction.changed else None)
+        changed = transaction.last_change > transaction.numbered_from
+        return Committed(outcomes, transaction.last_change if changed else None)
 
     def _usable(self) -> Connection:
         if self._connection is None:

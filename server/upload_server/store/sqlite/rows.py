@@ -81,16 +81,9 @@ def _plain(value: object) -> str:
     raise TypeError(f"a {type(value).__name__} in a list")
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
-
-
-def to_json(value: object) -> str:
-    """Write a list that a statement takes.
-
-    Not escaped to ASCII: SQLite would accept half a surrogate pair that way, and the row could never be read again. So
-    such a text raises UnicodeEncodeError when it is bound.
-    """
-    return _encode(value)
+# Writes a list that a statement takes. Not escaped to ASCII: SQLite would accept half a surrogate pair that way, and
+# the row could never be read again. So such a text raises UnicodeEncodeError when it is bound.
+to_json = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
 
 
 def time_text(moment: datetime) -> str:

@@ -22,7 +22,7 @@ class SqliteTransaction:
 
     def __init__(self, connection: Connection, last_change: int, last_commit: int) -> None:
         self._connection = connection
-        self._numbered_from = last_change
+        self.numbered_from = last_change
         self.last_change = last_change
         # Identifies this transaction in the store, once it has written something.
         self.commit_no = last_commit + 1
@@ -35,18 +35,13 @@ class SqliteTransaction:
         last_change, last_commit = connection.rows(statements.READ_COUNTERS)[0]
         return cls(connection, last_change, last_commit)
 
-    @property
-    def changed(self) -> bool:
-        """Whether a watched row has changed."""
-        return self.last_change > self._numbered_from
-
     def read(self, query: Query[R], /, **values: Any) -> list[R]:
         """Run a SELECT."""
-        return list(map(MAKE_ROW[query.row], self._connection.rows(_sql(query), encode(values))))
+        return list(map(MAKE_ROW[query.row], self._connection.rows(getattr(statements, query.name), encode(values))))
 
     def write(self, statement: Statement, /, **values: Any) -> int:
         """Run a statement that changes rows; returns how many."""
-        count = self._connection.execute(_sql(statement), encode(values))
+        count = self._connection.execute(getattr(statements, statement.name), encode(values))
         self.wrote |= count > 0
         return count
 
@@ -73,8 +68,3 @@ class SqliteTransaction:
         if self.wrote:
             counters: Mapping[str, int] = {"last_change": self.last_change, "last_commit": self.commit_no}
             self._connection.execute(statements.WRITE_COUNTERS, counters)
-
-
-def _sql(statement: Statement) -> str:
-    sql: str = getattr(statements, statement.name)
-    return sql
