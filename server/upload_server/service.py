@@ -140,7 +140,7 @@ class Uploads:
         """Cancel what ``identifier`` names: from before the write until its streams are stopped none writes a byte."""
         outcome = "error"
         try:
-            with self._ingest.hold(identifier):
+            with self._ingest.holds.hold(identifier):
                 result = await write
                 if not result.replayed:
                     self._ingest.stop(result.audited.events[0])

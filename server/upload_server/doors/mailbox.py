@@ -88,7 +88,7 @@ class Mailbox(Generic[M]):
 
     def follow(self, upload: Upload) -> None:
         """Wake the door for an upload's news; its sender is not idle yet."""
-        upload.on_news(self.ring)
+        upload.ending.on_news(self.ring)
         self.start_idling()
 
     def start_idling(self) -> None:
@@ -207,7 +207,7 @@ async def take_bytes(
     while True:
         if upload.durable > told:
             return None
-        upload.check()
+        upload.ending.check()
         message = mailbox.take()
         if isinstance(message, (bytes, memoryview)):
             if len(message) > MAX_DATA_BYTES:

@@ -90,14 +90,17 @@ class Ending:
         return error
 
     def check(self) -> None:
-        """Raise what ended the stream: the cause of the stop, else the failure."""
+        """Raise what ended the stream, if something did: the cause of the stop, else ``StorageFailure``, ..."""
         ended_by = self.cause or self._failure
         if ended_by is not None:
             # One object is raised wherever the stream is used: its traceback would grow with every raise.
             raise ended_by.with_traceback(None)
 
     def on_news(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called at every ``news``; at once if the stream is stopped already."""
+        """Have ``listener`` called on the event loop at every ``news``, and at once if the stream is stopped already.
+
+        It must not block or raise. What ended the stream is then raised by ``check``.
+        """
         self._listeners.append(listener)
         if self.cause is not None:
             listener()

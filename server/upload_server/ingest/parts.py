@@ -144,7 +144,11 @@ class Memory:
 
 
 class Holds:
-    """What is held now, by id of the file or the batch. Lives on the event loop; threads may ask ``apply``."""
+    """Files and batches whose cancel is being decided: meanwhile no further byte of theirs reaches the disk.
+
+    Without it bytes would be written after the commit: its news takes time to reach a busy thread. Lives on the event
+    loop; threads may ask ``covers``.
+    """
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
@@ -152,7 +156,7 @@ class Holds:
 
     @contextlib.contextmanager
     def hold(self, identifier: str) -> Iterator[None]:
-        """Hold a file, or the files of a batch; often at once."""
+        """Hold a file, or the files of a batch, while the block runs; two blocks may hold the same at once."""
         self._held[identifier] += 1
         try:
             yield
@@ -164,12 +168,12 @@ class Holds:
             for listener in waiting:
                 listener()
 
-    def apply(self, file: File) -> bool:
+    def covers(self, file: File) -> bool:
         """Whether the bytes of ``file`` have to wait."""
         return file.file_id in self._held or file.batch_id in self._held
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called once, when something is let go of; it then asks again."""
+        """Have ``listener`` called once, when the next hold ends; it then asks again."""
         self._waiting.add(listener)
 
 

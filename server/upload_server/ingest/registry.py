@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -29,16 +28,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Opening:
-    """A stream to come. Cancels that arrive before the claim's answer are kept: the claim may have committed first."""
+    """A stream to come; ``file`` is None until the claim's answer."""
 
     ending: Ending
     file: File | None = None
-    missed: list[AuditEvent] = field(default_factory=list)
-
-    def claimed(self, file: File) -> None:
-        self.file = file
-        for cancel in self.missed:
-            _stop(self.ending, file, cancel)
 
 
 @dataclass(slots=True)
@@ -48,25 +41,22 @@ class _Slot:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     current: Upload | None = None
     opening: _Opening | None = None
+    # Cancels that came before the claim's answer: the claim may have committed first.
+    missed: list[AuditEvent] = field(default_factory=list)
     users: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self, cancel: AuditEvent) -> None:
-        if self.current is not None:
-            _stop(self.current.ending, self.current.file, cancel)
-        if self.opening is None:
-            return
-        if self.opening.file is None:
-            self.opening.missed.append(cancel)
-        else:
-            _stop(self.opening.ending, self.opening.file, cancel)
-
-
-def _stop(ending: Ending, file: File, cancel: AuditEvent) -> None:
-    """Stop a stream if the cancel is about its file; one that became final first is not cancelled with its batch."""
-    with_batch = not cancel.file_id and cancel.batch_id == file.batch_id and not file.status.final
-    if with_batch or cancel.file_id == file.file_id:
-        ending.stop(UploadCancelled(cancelled(file, cancel)))
+        """Stop its streams if the cancel is about the file, which is left out of its batch's if it was final first."""
+        for stream in (self.current, self.opening):
+            if stream is None:
+                continue
+            if (file := stream.file) is None:
+                self.missed.append(cancel)
+            elif cancel.file_id == file.file_id or (
+                not cancel.file_id and cancel.batch_id == file.batch_id and not file.status.final
+            ):
+                stream.ending.stop(UploadCancelled(cancelled(file, cancel)))
 
 
 class Ingest:
@@ -87,6 +77,10 @@ class Ingest:
         on_progress: Callable[[str, str, int], None],
         observer: Observer,
     ) -> None:
+        # What the streams hold in memory together; a door that reads ahead counts there what it holds for them.
+        self.memory = Memory((limits or Limits()).total_buffer_bytes)
+        # The service holds the bytes of what it is about to cancel.
+        self.holds = Holds()
         self._parts = Parts(
             store=store,
             sink=sink,
@@ -96,8 +90,8 @@ class Ingest:
             observer=observer,
             on_progress=on_progress,
             tasks=Tasks(),
-            memory=Memory((limits or Limits()).total_buffer_bytes),
-            holds=Holds(),
+            memory=self.memory,
+            holds=self.holds,
         )
         self._slots: dict[str, _Slot] = {}
         self._refusal: Stopped | None = None
@@ -118,16 +112,7 @@ class Ingest:
             task.add_done_callback(_close_unused)
             raise
 
-    @property
-    def memory(self) -> Memory:
-        """What the streams hold together; a door that reads ahead counts there what it holds for them."""
-        return self._parts.memory
-
     # For the service -----------------------------------------------------------------------------------------------
-
-    def hold(self, identifier: str) -> AbstractContextManager[None]:
-        """Let no further byte of a file, or of a batch's files, reach the disk while its cancel is being decided."""
-        return self._parts.holds.hold(identifier)
 
     def stop(self, cancel: AuditEvent) -> None:
         """Stop the open streams that a committed cancel is about: of its file, or of its batch's files."""
@@ -188,6 +173,7 @@ class Ingest:
                     return await self._claim(slot, opening, file_id, offset, caller)
                 finally:
                     slot.opening = None
+                    slot.missed.clear()
         finally:
             slot.users -= 1
             self._tidy(file_id, slot)
@@ -195,7 +181,9 @@ class Ingest:
     async def _claim(self, slot: _Slot, opening: _Opening, file_id: str, offset: int, caller: Caller) -> Upload:
         command = Command(caller, "UploadFile", self._parts.clock())
         claim = (await self._parts.store.claim(file_id, offset, command)).answer
-        opening.claimed(claim.file)
+        opening.file = claim.file
+        for cancel in slot.missed:
+            slot.stop(cancel)
         if slot.current is not None:
             slot.current.ending.stop(WriterReplaced(file_id))
             await self._wait_released(slot.current, file_id)

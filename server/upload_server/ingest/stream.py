@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -80,17 +80,6 @@ class Stream:
                 break
             await self.ending.change()
         return self.marks.durable
-
-    def on_news(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called on the event loop when ``durable`` has grown and when the stream has to end.
-
-        It must not block or raise. What ended the stream is then raised by ``check``.
-        """
-        self.ending.on_news(listener)
-
-    def check(self) -> None:
-        """Raise what ended the stream, if something did: the cause of its stop, ``StorageFailure``, ..."""
-        self.ending.check()
 
     def withhold(self) -> None:
         """Let nothing that is written from now on become durable until ``release``.
@@ -168,7 +157,7 @@ class Stream:
 
     async def _work(self) -> None:
         """Do the next thing there is to do, or wait for one."""
-        if self._queue and self._parts.holds.apply(self.file):
+        if self._queue and self._parts.holds.covers(self.file):
             self._parts.holds.on_change(self.ending.changed)
             await self.ending.change()
         elif self._queue and not self._syncer.lags:
@@ -213,7 +202,7 @@ class Stream:
     def _write(self, pieces: Sequence[Piece], start: int, with_digest: bool) -> int:
         """Write and hash; runs on a thread. Returns how many pieces were written: before each it looks for a cancel."""
         for number, piece in enumerate(pieces):
-            if self.ending.abandoned or self._parts.holds.apply(self.file):
+            if self.ending.abandoned or self._parts.holds.covers(self.file):
                 return number
             self._sink_file.append(piece.chunks)
             self._last_write = time.monotonic()

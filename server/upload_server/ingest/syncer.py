@@ -25,21 +25,17 @@ class Syncer:
         self._ending = ending
         # While a commit is at work nothing is recorded: the write that completes the file does that.
         self.recording = True
-        self._task: asyncio.Task[None] | None = None
+        # The sync that is under way; it never raises.
+        self.running: asyncio.Task[None] | None = None
         # What the last sync covers, also while it is under way.
         self._target = ending.marks.written
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
 
     @property
-    def running(self) -> asyncio.Task[None] | None:
-        """The sync that is under way; it never raises."""
-        return self._task
-
-    @property
     def lags(self) -> bool:
         """Whether a sync is under way and as much again was written: more would pile up in the page cache."""
-        return self._task is not None and self._unsynced() >= self._parts.limits.sync_bytes
+        return self.running is not None and self._unsynced() >= self._parts.limits.sync_bytes
 
     def arm(self) -> None:
         """Bytes have come: they are to be synced within the time set."""
@@ -55,7 +51,7 @@ class Syncer:
     def start_if_due(self) -> None:
         """Start a sync if enough was written or enough time has passed, and none is under way."""
         due = self._due or self._unsynced() >= self._parts.limits.sync_bytes
-        if due and self._task is None and self._unsynced() and not self._ending.dead:
+        if due and self.running is None and self._unsynced() and not self._ending.dead:
             self.start()
 
     def start(self) -> asyncio.Task[None]:
@@ -65,8 +61,8 @@ class Syncer:
         self.disarm()
         if self._marks.received > self._target:
             self.arm()
-        self._task = self._parts.tasks.spawn(self._sync(self._target))
-        return self._task
+        self.running = self._parts.tasks.spawn(self._sync(self._target))
+        return self.running
 
     def _unsynced(self) -> int:
         return self._marks.written - self._target
@@ -90,7 +86,7 @@ class Syncer:
         except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
             self._ending.fail(error)
         finally:
-            self._task = None
+            self.running = None
             self.start_if_due()
             self._ending.changed()
 

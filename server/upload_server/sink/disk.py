@@ -107,8 +107,10 @@ class DiskFile:
         """Close without syncing. Safe to call twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with _as_sink_errors:
+            try:
                 os.close(descriptor)
+            except OSError as error:
+                raise _meaning_of(error) from error
 
 
 class DiskSink:

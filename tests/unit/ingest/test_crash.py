@@ -31,7 +31,7 @@ async def main(folder, size):
     async with open_world(Path(folder), limits) as world:
         file_id = await world.initiate(size)
         upload = await world.open(file_id)
-        upload.on_news(lambda: print(file_id, upload.durable, flush=True))
+        upload.ending.on_news(lambda: print(file_id, upload.durable, flush=True))
         while True:
             await upload.write(piece)
             if upload.received >= size - len(piece):

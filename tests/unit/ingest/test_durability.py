@@ -134,7 +134,7 @@ async def test_news_come_with_durable_bytes_and_with_the_end(tmp_path: Path) -> 
     async with open_world(tmp_path / "node", Limits(sync_seconds=SOON)) as world:
         upload = await world.open(await world.initiate(10))
         heard: list[int] = []
-        upload.on_news(lambda: heard.append(upload.durable))
+        upload.ending.on_news(lambda: heard.append(upload.durable))
         await upload.write(b"x")
         await upload.wait_durable(0)
         assert heard == [1]
@@ -161,7 +161,7 @@ async def test_a_failed_sync_gives_the_stream_up_and_nothing_else(tmp_path: Path
             with pytest.raises(StorageFailure):
                 await upload.write(b"x")
             with pytest.raises(StorageFailure):
-                upload.check()
+                upload.ending.check()
         assert [line["reason"] for line in lines if line["log_level"] == "error"] == ["failed"]
         world.sink.sync_error = None
         syncs = world.sink.syncs

@@ -73,7 +73,7 @@ async def transfer(upload: Upload, body: Mailbox[Never], checksum: Checksum | No
     if upload.received == upload.file.size_bytes:
         return await upload.commit("", CALLER)
     await upload.close()
-    upload.check()
+    upload.ending.check()
     return None
 
 

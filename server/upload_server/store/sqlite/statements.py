@@ -96,7 +96,7 @@ OWE_DELETIONS = """
     INSERT OR IGNORE INTO owed_deletion (file_row)
     SELECT f.id FROM audit_event AS a CROSS JOIN file AS f ON f.id = a.file_row
     WHERE a.change_no BETWEEN :first AND :last AND (f.fence > 0 OR f.bytes_received > 0)"""
-# `cancelled_by` as `canceller` in the domain decides it.
+# The row becomes what `cancelled` in the domain makes of the file and its audit event.
 CANCEL_FILES = f"""
     UPDATE file SET status = '{FileStatus.CANCELLED}', revision = revision + 1, fence = fence + 1,
         change_no = a.change_no, updated_at = a.occurred_at, cancelled_at = a.occurred_at, cancel_reason = a.reason,

@@ -26,7 +26,7 @@ def any_move() -> None:
 
 def deaf_to_cancels() -> None:
     """Open streams are not told of cancels."""
-    change(registry, "_stop", ("ending.stop(", "(lambda *told: None)("))
+    change(registry, "_Slot.stop", ("stream.ending.stop(", "(lambda *told: None)("))
 
 
 def deaf_to_replacement() -> None:
