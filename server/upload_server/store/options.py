@@ -32,5 +32,5 @@ class StoreOptions:
     busy_timeout_seconds: float = 5.0
     # The write-ahead log is cut back to this when it was longer.
     wal_size_limit_bytes: int = 64 * 1024 * 1024
-    # What an overloaded caller is told to wait.
+    # How long an `Overloaded` asks its caller to wait.
     retry_after_seconds: float = 1.0

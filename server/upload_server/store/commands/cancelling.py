@@ -1,6 +1,6 @@
 """Decides how files and batches are cancelled: conditionally, with everything that follows, in one transaction.
 
-Must not know who has to hear of it.
+Must not know senders or watchers.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class FileToCancel(NamedTuple):
     status: str
     owner: str
     fence: int
-    # Whether a stream ever touched it, so that bytes of it may lie somewhere.
+    # Whether a stream ever opened, so that the sink may hold bytes of it.
     touched: int
 
 

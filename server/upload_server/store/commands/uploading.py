@@ -1,6 +1,6 @@
 """Decides how a file gets its bytes recorded and comes to its end: claim, progress, complete, fail, expire.
 
-Must not know where the bytes lie. A writer's right to a file is the fence in its row.
+Must not know the sink. A writer's right to a file is the fence in its row.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class FailFile(Write[Result[File]]):
 
 @dataclass(frozen=True, slots=True)
 class ExpireFiles(Write[Result[tuple[File, ...]]]):
-    """Fail files that nobody sends to; ``rows`` were found by a reader and are checked again."""
+    """Fail files that no sender sends to; a reader found their ``rows``, which are checked again."""
 
     rows: Sequence[int]
     idle_since: datetime

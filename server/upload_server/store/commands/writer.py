@@ -100,7 +100,7 @@ class Writer:
             self._call_soon(self._ended.set)
 
     def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
-        # The loop is closed only when the store was not: nobody waits any more.
+        # A closed loop means that the store was never closed: no caller waits any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 

@@ -179,7 +179,7 @@ def count_files(connection: Connection) -> dict[FileStatus, int]:
 
 # For the sealer ------------------------------------------------------------------------------------------------------
 
-# Numbers above the store's last are none of ours: sealed, they would keep the real ones out for ever.
+# This store did not give numbers above its last: sealed, they would keep the real ones out for ever.
 _UNSEALED = compiled(
     EVENTS.where(A.change_no > Parameter("head"), A.change_no <= _INFO.select(_INFO.last_change))
     .order_by(A.change_no)
