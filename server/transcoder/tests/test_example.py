@@ -38,6 +38,12 @@ async def test_the_example_answers(http: httpx.AsyncClient) -> None:
     assert lines == ['{"result":{"number":1}}', '{"result":{"number":2}}']
 
 
+def test_the_example_is_that_of_the_readme() -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    block = readme.split("```python\n")[1].split("```")[0]
+    assert block in (EXAMPLES / "serve.py").read_text()
+
+
 def test_the_example_is_some_twenty_lines() -> None:
     code = [line for line in (EXAMPLES / "serve.py").read_text().splitlines() if line.strip()]
     assert len(code) <= 20

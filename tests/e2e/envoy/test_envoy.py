@@ -286,9 +286,9 @@ async def test_streams_opened_and_reset_at_once_end_at_envoy(through: httpx.Asyn
     block, reset = call_headers("CancelFile"), struct.pack("!I", 8)
     for stream in range(1, 2001, 2):
         writer.write(frame(HEADERS, END_HEADERS, stream, block) + frame(RST, 0, stream, reset))
-    # Envoy hangs up on who does that.
+    # Envoy hangs up on such a peer: the reader sees a reset, or the broken pipe of a write.
     async with asyncio.timeout(20):
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionError):
             await reader.read(-1)
     writer.close()
     # A few at most: the health checks of the meantime are among them.
