@@ -93,6 +93,10 @@ class Ingest:
             memory=self.memory,
             holds=self.holds,
         )
+        # What the streams hold together; a door that reads ahead counts there what it holds for them.
+        self.memory = self._parts.memory
+        # The files and batches whose cancel is being decided: no further byte of them reaches the disk.
+        self.holds = self._parts.holds
         self._slots: dict[str, _Slot] = {}
         self._refusal: Stopped | None = None
 

@@ -37,7 +37,7 @@ class Point:
 _STORE = "WritingStore"
 # Each can be crashed at `.before` and `.after`.
 FUNCTIONS: Mapping[str, Point] = {
-    "begin": Point(f"{_SQLITE}.transaction", "SqliteTransaction.begin"),
+    "begin": Point(f"{_SQLITE}.transaction", "SqliteTransaction.__init__"),
     "finish": Point(f"{_SQLITE}.transaction", "SqliteTransaction.finish"),
     "commit": Point(f"{_SQLITE}.connection", "Connection.execute", sql="COMMIT"),
     # On the event loop, after the commit: watchers and callers are told.

@@ -59,11 +59,17 @@ class CancelFile(Write[Result[CancelledFile]]):
             decision = _decide(transaction, write, files.get(write.file_id), answers, cancelled)
             if isinstance(decision, EventRow):
                 cancelled[write.file_id] = CancelledFile(write.file_id, files[write.file_id].filename, write.command.at)
-                answers.keep(write.command, cancelled[write.file_id])
+                if write.command.request_id:
+                    answers.keep(write.command, cancelled[write.file_id])
             decisions.append(decision)
         rows = [decision for decision in decisions if isinstance(decision, EventRow)]
-        batch_events = _write(transaction, rows, touched=any(files[row.event.file_id].touched for row in rows))
-        answers.write()
+        batch_events: dict[int | None, AuditEvent] = {}
+        if rows:
+            write_events(transaction, rows)
+            touched = any(files[row.event.file_id].touched for row in rows)
+            _cancel_audited(transaction, rows[0].event.event_id, rows[-1].event.event_id, touched=touched)
+            batch_events = follow_up(transaction, rows)
+            answers.write()
         # Read after the write, since some lost to another of the group.
         refused = {write.file_id for write, decision in zip(writes, decisions, strict=True) if decision is None}
         final = read_files(transaction, refused) if refused else {}
@@ -88,7 +94,7 @@ def _decide(
 ) -> Outcome:
     """Return the audit event of a cancel to be written, None when the file is final, else the outcome."""
     try:
-        answer = answers.replay(write.command)
+        answer = answers.replay(write.command) if write.command.request_id else None
     except RequestIdReused as refusal:
         return refusal
     if answer is not None:
@@ -104,15 +110,6 @@ def _decide(
         write.command, number, file.status, FileStatus.CANCELLED, file_id=write.file_id, batch_id=file.batch_id
     )
     return EventRow(event, file.row, file.batch_row)
-
-
-def _write(transaction: Transaction, rows: Sequence[EventRow], *, touched: bool) -> dict[int | None, AuditEvent]:
-    """Write the cancels of files, and what follows for their batches; returns the batches' audit events by row."""
-    if not rows:
-        return {}
-    write_events(transaction, rows)
-    _cancel_audited(transaction, rows[0].event.event_id, rows[-1].event.event_id, touched=touched)
-    return follow_up(transaction, rows)
 
 
 def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched: bool = True) -> None:

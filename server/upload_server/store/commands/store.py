@@ -16,7 +16,7 @@ from upload_server.store.commands.upkeep import ForgetAnswers, SealEvents, Settl
 from upload_server.store.commands.uploading import ClaimFile, CompleteFile, FailFile, RecordProgress
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Claim, Command, Commit, Listener, Result
+from upload_server.store.protocol import Claim, Command, Listener, Result
 
 
 class WritingStore:
@@ -24,23 +24,16 @@ class WritingStore:
 
     def __init__(self, committer: Committer, options: StoreOptions, last_change: int) -> None:
         self._options = options
-        self._last_change = last_change
-        self._listener: Listener | None = None
-        self._writer = Writer(committer, options, self._on_commit)
+        self._writer = Writer(committer, options, last_change)
 
     @property
     def last_change(self) -> int:
         """Number of the last change known to be committed."""
-        return self._last_change
+        return self._writer.last_change
 
     def on_commit(self, listener: Listener) -> None:
         """Have ``listener`` called on the event loop after each commit that changed a watched row."""
-        self._listener = listener
-
-    def _on_commit(self, last_change: int, commits: Sequence[Commit]) -> None:
-        self._last_change = max(self._last_change, last_change)
-        if self._listener is not None:
-            self._listener(commits)
+        self._writer.listener = listener
 
     async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
         """Insert a pending file."""

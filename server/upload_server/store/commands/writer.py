@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from upload_server.store.commands.write_queue import WriteQueue
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Commit, Result
+from upload_server.store.protocol import Commit, Listener, Result
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class _Waiting:
 class Writer:
     """Runs writes in groups on its own thread; made, called and closed on the event loop."""
 
-    def __init__(
-        self, committer: Committer, options: StoreOptions, on_commit: Callable[[int, Sequence[Commit]], None]
-    ) -> None:
-        """``on_commit`` is called on the loop, with the last change number, after each commit of a watched row."""
+    def __init__(self, committer: Committer, options: StoreOptions, last_change: int) -> None:
+        """``last_change``: number of the last change that is committed."""
+        # Called on the loop after each commit of a watched row.
+        self.listener: Listener | None = None
+        self.last_change = last_change
         self._committer = committer
-        self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._queue: WriteQueue[_Waiting] = WriteQueue(options)
         self._ended = asyncio.Event()
@@ -114,7 +114,9 @@ class Writer:
         ]
         try:
             if done.last_change is not None:
-                self._on_commit(done.last_change, commits)
+                self.last_change = max(self.last_change, done.last_change)
+                if self.listener is not None:
+                    self.listener(commits)
         finally:
             for waiting, outcome in zip(group, done.outcomes, strict=True):
                 # Done already: its caller gave up waiting.

@@ -76,7 +76,11 @@ class SqliteCommitter:
 
     def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
         connection = self._usable()
-        transaction = self._begin(connection)
+        try:
+            transaction = SqliteTransaction(connection)
+        except DATABASE_ERRORS as error:
+            self._give_up_beginning(connection, error)
+            raise _NothingDone from error
         try:
             outcomes = run_group(transaction, group)
             transaction.finish()
@@ -99,16 +103,12 @@ class SqliteCommitter:
             raise _NothingDone
         return self._connection
 
-    def _begin(self, connection: Connection) -> SqliteTransaction:
-        try:
-            return SqliteTransaction.begin(connection)
-        except DATABASE_ERRORS as error:
-            _log.warning("no write transaction can be begun: %s", error)
-            self._roll_back(connection)
-            if opened_read_only(error):
-                # It would stay so when the disk works again.
-                self._disconnect()
-            raise _NothingDone from error
+    def _give_up_beginning(self, connection: Connection, error: BaseException) -> None:
+        _log.warning("no write transaction can be begun: %s", error)
+        self._roll_back(connection)
+        if opened_read_only(error):
+            # It would stay so when the disk works again.
+            self._disconnect()
 
     def _roll_back(self, connection: Connection) -> None:
         """Leave no transaction open; a connection that cannot even do that is closed."""
@@ -147,7 +147,7 @@ class SqliteCommitter:
         self._disconnect()
         try:
             self._connection = self._open()
-            look = SqliteTransaction.begin(self._connection)
+            look = SqliteTransaction(self._connection)
             look.wrote = True
             look.finish()
             self._connection.execute("COMMIT")

@@ -40,7 +40,7 @@ class SqliteMending:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SqliteTransaction]:
         with as_damaged(Inconsistent, ValueError, KeyError):
-            transaction = SqliteTransaction.begin(self._connection)
+            transaction = SqliteTransaction(self._connection)
             try:
                 yield transaction
                 transaction.finish()

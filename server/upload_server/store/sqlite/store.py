@@ -165,7 +165,7 @@ class SqliteStore(WritingStore):
             skip_final_upto=skip_final_upto,
         )
         # Changes that did not come through this process become known here.
-        self._last_change = max(self._last_change, found.last_change)
+        self._writer.last_change = max(self._writer.last_change, found.last_change)
         return found
 
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:

@@ -15,33 +15,32 @@ from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import MAKE_ROW, encode
 
 R = TypeVar("R")
+# Statements by the names that commands know them by.
+_SQL: Mapping[str, str] = vars(statements)
 
 
 class SqliteTransaction:
-    """An open write transaction; ``begin`` makes it, the committer ends it."""
+    """An open write transaction: it begins with this object, and the committer ends it."""
 
-    def __init__(self, connection: Connection, last_change: int, last_commit: int) -> None:
+    def __init__(self, connection: Connection) -> None:
+        """Take the write lock and read the counters."""
+        connection.execute(statements.BEGIN)
+        last_change, last_commit = connection.rows(statements.READ_COUNTERS)[0]
         self._connection = connection
+        # Watched rows have changed once `last_change` is above this.
         self.numbered_from = last_change
         self.last_change = last_change
         # Identifies this transaction in the store, once it has written something.
         self.commit_no = last_commit + 1
         self.wrote = False
 
-    @classmethod
-    def begin(cls, connection: Connection) -> SqliteTransaction:
-        """Take the write lock and read the counters."""
-        connection.execute(statements.BEGIN)
-        last_change, last_commit = connection.rows(statements.READ_COUNTERS)[0]
-        return cls(connection, last_change, last_commit)
-
     def read(self, query: Query[R], /, **values: Any) -> list[R]:
         """Run a SELECT."""
-        return list(map(MAKE_ROW[query.row], self._connection.rows(getattr(statements, query.name), encode(values))))
+        return list(map(MAKE_ROW[query.row], self._connection.rows(_SQL[query.name], encode(values))))
 
     def write(self, statement: Statement, /, **values: Any) -> int:
         """Run a statement that changes rows; returns how many."""
-        count = self._connection.execute(getattr(statements, statement.name), encode(values))
+        count: int = self._connection.execute(_SQL[statement.name], encode(values))
         self.wrote |= count > 0
         return count
 
@@ -53,13 +52,14 @@ class SqliteTransaction:
 
     def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
         """Run a statement that has to change ``count`` rows."""
-        written = self.write(statement, **values)
+        written = self._connection.execute(_SQL[statement.name], encode(values))
+        self.wrote |= written > 0
         if written != count:
             raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
 
     def number(self, count: int = 1) -> int:
         """Allot ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
-        first = self.last_change + 1
+        first: int = self.last_change + 1
         self.last_change += count
         return first
 
