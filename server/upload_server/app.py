@@ -160,7 +160,7 @@ class Service:
             memory=self._ingest.memory,
         )
         try:
-            # Ports first: what cannot be bound is told plainly, not as a group of errors.
+            # Ports first: an error of the bind then reaches the operator plainly, not inside a group of errors.
             await self._grpc.start(config.host, config.grpc_port)
             await self._http.start()
             async with _background(

@@ -73,7 +73,7 @@ class Fault:
 
     kind: FaultKind
     message: str
-    """What the client is told."""
+    """The message that the client gets."""
     field: str = ""
     """The request field it is about, for INVALID_FIELD."""
     description: str = ""

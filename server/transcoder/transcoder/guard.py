@@ -1,6 +1,6 @@
 """Decides when a running call must end: the client left, or its deadline passed.
 
-Must not know what runs, nor how its end is told to the client.
+Must not know what runs, nor how the client hears of its end.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class SelfCancelledError(Exception):
 class Guard:
     """Runs one call in the current task and interrupts it when something outside says so.
 
-    The client is told at once, by a task of its own: what is interrupted may take its time to clean up.
+    A task of its own tells the client at once: what it interrupts may take its time to clean up.
     """
 
     # Most calls change none of these, so none pays for setting them.

@@ -241,7 +241,7 @@ class ServedRequest:
 
 
 def _ended(cause: Cause, context: HttpContext) -> Fault | None:
-    """What the client is told of a call that was ended from outside; None when it has left."""
+    """The fault that ends a call from outside; None when the client has left."""
     context.cancel()
     if cause is Cause.DEADLINE:
         return Fault(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")

@@ -31,7 +31,7 @@ class Framer(Protocol):
     heartbeat: bytes
     """What keeps a silent connection open; empty for nothing."""
     tells_unavailable: bool
-    """Whether UNAVAILABLE before the first message is told in a stream of status 200."""
+    """Whether a stream of status 200 tells of UNAVAILABLE before the first message."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of the response, once its first message is known."""

@@ -142,7 +142,7 @@ class Calls:
 class Call:
     """One call, whatever its door: ``async with`` it, and it is counted, logged and ended with an error that says why.
 
-    An error of the block is told by ``tell`` and goes no further, unless ``tell`` itself raises, as ``abort`` does.
+    ``tell`` says an error of the block, which then goes no further, unless ``tell`` itself raises, as ``abort`` does.
     """
 
     __slots__ = ("_calls", "_gate", "_method", "_started", "_tell", "code")

@@ -1,4 +1,4 @@
-"""Decides how a port is taken, and what an operator is told when it cannot be.
+"""Decides how a port is taken, and what the operator reads when it cannot be.
 
 Must not know what is served on it.
 """

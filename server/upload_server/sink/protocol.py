@@ -20,7 +20,7 @@ Chunk = bytes | memoryview
 class SinkError(Exception):
     """The sink could not do what was asked; ``str()`` says why, for the log and for operators, never for a caller."""
 
-    # A word for the log, by which failures are told apart.
+    # A word for the log that tells failures apart.
     reason: ClassVar[str] = "failed"
 
 

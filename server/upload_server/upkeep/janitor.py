@@ -235,8 +235,8 @@ class Janitor:
         may be the only copy of a completed file.
         """
         deleted, unknown = 0, 0
-        lying = self._sink.file_ids()
-        while not self._stopping.is_set() and (page := await self._hop(_take, lying)):
+        stored_ids = self._sink.file_ids()
+        while not self._stopping.is_set() and (page := await self._hop(_take, stored_ids)):
             statuses = await self._store.status_of(page)
             unknown += sum(file_id not in statuses for file_id in page)
             orphans = [
@@ -261,8 +261,8 @@ class Janitor:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
 
-def _take(lying: Iterator[str]) -> list[str]:
-    return list(islice(lying, _PAGE))
+def _take(stored_ids: Iterator[str]) -> list[str]:
+    return list(islice(stored_ids, _PAGE))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -160,7 +160,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return len(data)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed as every error is told; uvicorn would send ``msg`` as text."""
+        """Refuse a request that does not parse with a Status, as every error; uvicorn would send ``msg`` as text."""
         del msg
         self.transport.write(self._refusal)
         self.transport.close()

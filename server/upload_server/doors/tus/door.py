@@ -35,7 +35,7 @@ PATH: Final = "/api/v1/tus"
 LINGER_SECONDS: Final = 2.0
 # Seconds that HEAD waits for the last bytes of a connection that has just broken.
 _CLOSING_SECONDS: Final = 5.0
-# What a client is told to wait while a file's last bytes are being checked.
+# Seconds that a client shall wait while the ingest checks a file's last bytes.
 _CHECKING_SECONDS: Final = 5.0
 # What each request is as a call. OPTIONS is none.
 _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "GetFile", "DELETE": "CancelFile"}

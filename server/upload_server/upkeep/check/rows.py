@@ -164,7 +164,7 @@ def _derived(batch: BatchFacts, name: str, ids: Mapping[str, str]) -> Iterator[F
     follows = roll_up(batch.total_files, *(batch.completed, batch.failed, batch.cancelled))
     status = BatchStatus(batch.status)
     if status is BatchStatus.CANCELLED and batch.cancelled_by != ALL_FILES:
-        # By a call, whatever its final files are. That none is open is told of the files.
+        # A call cancelled it, whatever its final files are. The rules for files report those that are still open.
         return
     if status.final:
         if follows is not status:

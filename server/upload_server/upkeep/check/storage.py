@@ -1,7 +1,7 @@
 """Decides what is wrong with the bytes that lie in the storage, by the rows: missing, short, left over.
 
-Must not know what a disk is. While a service runs everything moves: what looks wrong is looked at again before it is
-told, and rows are read before the bytes they speak of.
+Must not know what a disk is. While a service runs everything moves: suspicious bytes are re-checked before they are
+reported, and rows are read before the bytes they speak of.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 _PAGE = 500
 _CHUNK = 1024 * 1024
-# Suspicions kept to be looked at again; what is beyond is told at once.
+# Suspicious bytes that are re-checked; beyond that many the check reports them at once.
 _MAX_SUSPECTS = 10_000
-_LOOKS = 3
+_RECHECKS = 3
 
 OWED = "files whose bytes are owed deletion: the service is at it, or does it after its next start"
 NEVER_KEPT = "files completed before bytes were kept here: they have no SHA-256"
@@ -41,7 +41,7 @@ class Storage:
     """Compares bytes with rows."""
 
     def __init__(self, inspection: Inspection, sink: Sink, report: Report, pause: float) -> None:
-        """``pause`` is how many seconds to wait before what looks wrong is looked at again, while a service runs."""
+        """``pause``: seconds before suspicious bytes are re-checked, while a service runs."""
         self._inspection = inspection
         self._sink = sink
         self._report = report
@@ -52,7 +52,7 @@ class Storage:
         """Look at every file's bytes, and at everything that lies in the storage."""
         for page in self._files():
             for file in page:
-                self._first_look(file, file.file_id, self._of_row)
+                self._judge(file, file.file_id, self._of_row)
                 if hashes:
                     self._hash(file)
         for ids in _pages(self._sink.file_ids()):
@@ -60,8 +60,8 @@ class Storage:
             self._inspection.refresh()
             rows = self._inspection.files_named(ids)
             for file_id in ids:
-                self._first_look(rows.get(file_id), file_id, self._of_bytes)
-        self._look_again()
+                self._judge(rows.get(file_id), file_id, self._of_bytes)
+        self._recheck()
 
     def _files(self) -> Iterator[Sequence[FileFacts]]:
         last = 0
@@ -73,7 +73,7 @@ class Storage:
             yield page
             last = page[-1].row
 
-    def _first_look(self, file: FileFacts | None, file_id: str, judge: Judge) -> None:
+    def _judge(self, file: FileFacts | None, file_id: str, judge: Judge) -> None:
         finding = judge(file, file_id)
         if finding is None:
             return
@@ -82,19 +82,19 @@ class Storage:
         else:
             self._report.add(finding)
 
-    def _look_again(self) -> None:
-        """Tell what still is wrong, seen from a new snapshot each time."""
+    def _recheck(self) -> None:
+        """Report the suspicions that hold in a new snapshot each time: a service that runs moves bytes meanwhile."""
         left, found = self._suspects, list[Finding]()
-        for _ in range(_LOOKS):
+        for _ in range(_RECHECKS):
             if not left:
                 return
             time.sleep(self._pause)
-            looked = list(self._looked_at(left))
-            left = [(suspect, judge) for suspect, judge, _ in looked]
-            found = [finding for _, _, finding in looked]
+            again = list(self._rejudged(left))
+            left = [(suspect, judge) for suspect, judge, _ in again]
+            found = [finding for _, _, finding in again]
         self._report.add_all(found)
 
-    def _looked_at(self, suspects: Sequence[tuple[str, Judge]]) -> Iterator[tuple[str, Judge, Finding]]:
+    def _rejudged(self, suspects: Sequence[tuple[str, Judge]]) -> Iterator[tuple[str, Judge, Finding]]:
         for page in _pages(iter(suspects)):
             self._inspection.refresh()
             rows = self._inspection.files_named([file_id for file_id, _ in page])
@@ -114,29 +114,29 @@ class Storage:
         if file is None or file.status not in ("completed", "uploading"):
             return None
         wanted = file.size_bytes if file.status == "completed" else file.bytes_received
-        lie = self._size(file_id)
+        stored = self._size(file_id)
         ids = {"file_id": file_id}
-        if isinstance(lie, SinkError):
-            text = f"the bytes of file {file_id} cannot be looked at: {lie}"
+        if isinstance(stored, SinkError):
+            text = f"the bytes of file {file_id} cannot be looked at: {stored}"
             return Finding("bytes.unreadable", text, "look at the storage", ids)
-        if lie == 0 and wanted > 0:
+        if stored == 0 and wanted > 0:
             if file.status == "completed" and not file.sha256:
                 self._report.notes[NEVER_KEPT] += 1
                 return None
             text = f"the {wanted} bytes of file {file_id} ({file.status}) are missing"
             return Finding("bytes.missing", text, _LOST, ids)
-        if lie < wanted:
-            text = f"file {file_id} ({file.status}) has {lie} bytes of the {wanted} that are recorded"
+        if stored < wanted:
+            text = f"file {file_id} ({file.status}) has {stored} bytes of the {wanted} that are recorded"
             return Finding("bytes.short", text, _LOST, ids)
-        if file.status == "completed" and lie > wanted:
-            text = f"file {file_id} is completed with {wanted} bytes, but {lie} lie there"
+        if file.status == "completed" and stored > wanted:
+            text = f"file {file_id} is completed with {wanted} bytes, but {stored} lie there"
             return Finding("bytes.long", text, "somebody wrote to it: compare by --hash", ids)
         return None
 
     def _of_bytes(self, file: FileFacts | None, file_id: str) -> Finding | None:
         """Whether bytes that lie there may lie there."""
-        ids, lie = {"file_id": file_id}, self._size(file_id)
-        size = "bytes" if isinstance(lie, SinkError) else f"{lie} bytes"
+        ids, stored = {"file_id": file_id}, self._size(file_id)
+        size = "bytes" if isinstance(stored, SinkError) else f"{stored} bytes"
         if file is None:
             text = f"{size} lie in the storage under {file_id}, and no row knows them"
             return Finding("bytes.unknown", text, _UNKNOWN, ids, Mend.DELETE_UNKNOWN)
@@ -145,7 +145,7 @@ class Storage:
                 return None
             text = f"{size} of file {file_id} are left over: it is {file.status}"
             return Finding("bytes.orphan", text, "`--repair` deletes them", ids, Mend.DELETE_BYTES)
-        if file.status == "pending" and not isinstance(lie, SinkError):
+        if file.status == "pending" and not isinstance(stored, SinkError):
             text = f"{size} lie there for file {file_id}, to which nobody has sent"
             return Finding("bytes.early", text, "none of this service's doing; the first sender overwrites them", ids)
         return None
