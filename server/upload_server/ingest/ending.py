@@ -47,7 +47,7 @@ class Ending:
         self.stopped_at = 0.0
         # The file is cancelled, or another stream's: no further byte may reach the disk.
         self.abandoned = False
-        # What came and is not durable yet is given up: the stream is abandoned, or has failed.
+        # The stream is abandoned or has failed: bytes that are not durable yet are given up.
         self.dead = False
         self._failure: Exception | None = None
         self._waiters: set[asyncio.Future[None]] = set()

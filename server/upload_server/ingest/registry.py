@@ -77,9 +77,9 @@ class Ingest:
         on_progress: Callable[[str, str, int], None],
         observer: Observer,
     ) -> None:
-        # What the streams hold in memory together; a door that reads ahead counts there what it holds for them.
+        # All streams together keep within it; a door counts there what it reads ahead for them.
         self.memory = Memory((limits or Limits()).total_buffer_bytes)
-        # The service holds the bytes of what it is about to cancel.
+        # The service holds a file or a batch there while its cancel is being decided.
         self.holds = Holds()
         self._parts = Parts(
             store=store,
@@ -93,10 +93,6 @@ class Ingest:
             memory=self.memory,
             holds=self.holds,
         )
-        # What the streams hold together; a door that reads ahead counts there what it holds for them.
-        self.memory = self._parts.memory
-        # The files and batches whose cancel is being decided: no further byte of them reaches the disk.
-        self.holds = self._parts.holds
         self._slots: dict[str, _Slot] = {}
         self._refusal: Stopped | None = None
 

@@ -23,7 +23,7 @@ from upload_server.sink.protocol import Chunk, SinkError, SinkFile
 
 log = structlog.get_logger(__name__)
 
-# What a queued message costs besides its bytes, so that a million of one byte each are bounded as well.
+# A queued message costs this besides its bytes, so that a million of one byte each are bounded as well.
 _MESSAGE_COST = 64
 
 
@@ -242,7 +242,7 @@ class Stream:
         try:
             await self._parts.wait(self._sink_file.close)
         except SinkError as error:
-            # What had to be durable was synced before: closing can only tell of what was given up.
+            # Bytes that had to be durable were synced before: a failed close can only lose some that were given up.
             log.warning("upload file did not close cleanly", file_id=self.file.file_id, error=repr(error))
         if isinstance(self.ending.cause, UploadCancelled):
             self._parts.observer.stream_stopped(max(0.0, self._last_write - self.ending.stopped_at))

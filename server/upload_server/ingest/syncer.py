@@ -27,7 +27,7 @@ class Syncer:
         self.recording = True
         # The sync that is under way; it never raises.
         self.running: asyncio.Task[None] | None = None
-        # What the last sync covers, also while it is under way.
+        # The last sync covers the bytes up to here, also while it is under way.
         self._target = ending.marks.written
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
@@ -79,7 +79,7 @@ class Syncer:
                 synced = await self._parts.wait(self._sink_file.sync)
                 if synced < target:
                     raise SinkError(f"{synced} bytes were made durable where {target} had been written")
-                # What a hop appended meanwhile counts once the hop has come back.
+                # Bytes that a hop appended meanwhile count once the hop has come back.
                 self._marks.synced = self._target = min(synced, self._marks.written)
             if self.recording and not self._ending.abandoned:
                 await self._record(self._marks.synced)

@@ -1,1 +1,1 @@
-"""Where bytes lie: the protocol, and the places that meet it."""
+"""Where the bytes of files lie: the protocol of a sink, and each sink."""

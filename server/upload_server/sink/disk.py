@@ -17,7 +17,7 @@ from pathlib import Path
 
 from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, SinkFile
 
-# Ids are UUIDv4 text of ours. Whatever else comes here could be a path, so it is refused.
+# Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
 # Of the disk, uploads leave so much to the database, or a sixteenth of a small disk: cancels go on when it is full,
@@ -60,7 +60,7 @@ class DiskFile:
         # Where what was appended ends.
         self._end = offset
         self._lost: SinkError | None = None
-        # What may still be appended before the disk is asked again.
+        # Bytes that fit before this file asks the disk again.
         self._granted = 0
 
     def append(self, chunks: Sequence[Chunk]) -> None:
@@ -158,7 +158,7 @@ class DiskSink:
         outcomes: dict[str, int | SinkError] = {}
         by_folder: dict[Path, list[str]] = {}
         for file_id, kept_fence in kept_fences.items():
-            # One that keeps a fence keeps all it has here; and no bytes can lie under a name that `open` refuses.
+            # A file that keeps a fence keeps its one name; and a name that `open` refuses holds no bytes.
             if kept_fence is not None or _ID.fullmatch(file_id) is None:
                 outcomes[file_id] = 0
                 continue

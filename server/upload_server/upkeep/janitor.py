@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Rows taken at once: of deletions owed, of files that expire, of answers to forget, of files that lie in the sink.
+# Rows taken at once: of deletions owed, of files that expire, of answers to forget, of files that the sink holds.
 _PAGE = 500
 # Files deleted by one hop to a thread: they share their syncs, and are settled together.
 _DELETED_AT_ONCE = 100
@@ -33,7 +33,7 @@ _DELETED_AT_ONCE = 100
 _MAX_ASIDE = 10_000
 # A deletion waits so long for a stream that still holds the file, and then for its next turn.
 _OPEN_SECONDS = 1.0
-# What bytes may be deleted for; whatever else a deletion is owed for is a fault of ours that must cost no bytes.
+# A deletion owed for a file in any other state is a fault of ours: it must cost no bytes.
 _DELETABLE = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
@@ -114,7 +114,7 @@ class Janitor:
             await _wait(self._stopping, self._interval)
 
     async def _sweep(self) -> None:
-        # What is owed goes first: it is what somebody waits for, and then it is no orphan.
+        # Owed deletions go first: somebody waits for them, and once done they are no orphans.
         await self._first_deletions.wait()
         await self._step("orphan sweep", self.sweep_orphans())
 
@@ -173,7 +173,7 @@ class Janitor:
         return [one for one in allowed if one.row not in self._aside]
 
     async def _wait_closed(self, file_ids: Sequence[str]) -> None:
-        """Wait for streams that were just told to stop: it takes them one hop to a thread."""
+        """Wait for streams that a cancel has just stopped: each has one more hop to a thread to finish."""
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
                 for file_id in file_ids:

@@ -13,7 +13,7 @@ from upload_server.upkeep.check.findings import Mend, Report
 
 # Files deleted at once: they share their syncs.
 _AT_ONCE = 100
-# What bytes may be deleted for.
+# The repair deletes bytes of files in these states alone.
 _DELETABLE = frozenset({"cancelled", "failed"})
 
 
