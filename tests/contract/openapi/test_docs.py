@@ -68,7 +68,7 @@ async def test_docs_show_every_operation_and_ask_nobody_else(docs: Tab, server: 
     for shown in ("Initiate upload", "Cancel file", "Watch status", "Upload file by WebSocket", "Readiness"):
         assert shown in text
     await docs.evaluate("location.hash = '#?route=post-/api/v1/upload/cancel/-file_id-'")
-    await docs.wait_for(f"{TEXT}.includes('no byte of the file is accepted any more')")
+    await docs.wait_for(f"{TEXT}.includes('no node accepts another byte of the file')")
     shot = tmp_path / "docs.png"
     shot.write_bytes(base64.b64decode((await docs.call("Page.captureScreenshot"))["data"]))
     assert shot.stat().st_size > 20_000
