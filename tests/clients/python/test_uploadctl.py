@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -141,7 +142,7 @@ async def test_a_file_is_sent_and_shown(server: ServerProcess, small: Path) -> N
     text = await uploadctl(server, "get", file["file_id"])
     assert "status:                 completed" in text.out
     audit = await uploadctl(server, "audit", "--file", file["file_id"])
-    assert [line.split("  ")[2].strip() for line in audit.out.splitlines()] == [
+    assert [re.split(r" {2,}", line)[2] for line in audit.out.splitlines()] == [
         "(new) -> pending",
         "pending -> uploading",
         "uploading -> completed",
