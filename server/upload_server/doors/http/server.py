@@ -16,7 +16,8 @@ from typing import Final
 import uvicorn
 
 from upload_server.doors.http.asgi import Application
-from upload_server.doors.http.protocols import BoundedHttpProtocol, HonestWebSocketProtocol
+from upload_server.doors.http.protocol import BoundedHttpProtocol
+from upload_server.doors.websocket.protocol import HonestWebSocketProtocol
 from upload_server.ingest import Memory
 from upload_server.process.ports import listen
 

@@ -12,7 +12,7 @@ import pytest
 
 from unit.doors.conftest import Serve
 from unit.doors.raw import RawPeer
-from upload_server.doors.http import protocols
+from upload_server.doors.http import protocol
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.server import HttpServer, bind
 
@@ -142,7 +142,7 @@ async def test_a_large_body_is_no_large_head(serve: Serve) -> None:
 async def test_a_connection_that_sends_no_head_is_closed_in_time(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
     server = await serve(hello)
     peer = await RawPeer.connect(server.port)
     peer.writer.write(sent)
@@ -152,7 +152,7 @@ async def test_a_connection_that_sends_no_head_is_closed_in_time(
 
 
 async def test_connections_beyond_the_bound_are_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
     server = await serve(hello)
     peers = [await RawPeer.connect(server.port) for _ in range(2)]
     for peer in peers:
@@ -263,7 +263,7 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
 async def test_a_body_that_drips_behind_its_answer_is_cut(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    monkeypatch.setattr(protocols, "REST_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "REST_SECONDS", 0.3)
     server = await serve(hello)
     peer = await RawPeer.connect(server.port)
     peer.writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + body + b"\r\n\r\n1\r\nx\r\n")
