@@ -4,8 +4,11 @@ set -euo pipefail
 
 # A command that tells whether a package is there, and the package.
 wanted=(
-  # A real browser looks at the pages.
+  # Real browsers look at the pages and upload: three engines.
   "chromium chromium"
+  "firefox-esr firefox-esr"
+  "WebKitWebDriver webkit2gtk-driver"
+  "Xvfb xvfb"
   # Disks that fail: our own library, and libfiu.
   "cc gcc"
   "cc libc6-dev"
