@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from upload_server.domain.errors import CannotStart
+
+# `holder_of` holds a shared lock for microseconds: a server that starts just then must not take it for another server.
+_ASKING_SECONDS = 0.25
 
 
 class AlreadyInUse(CannotStart):
@@ -29,9 +33,9 @@ class FileLock:
         # Never unlinked: a second server could otherwise lock a file of the same name that is another file.
         self._descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(self._descriptor)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            holder = _pid_in(self._descriptor)
             os.close(self._descriptor)
             raise AlreadyInUse(what, holder) from None
         except OSError:
@@ -58,31 +62,37 @@ def lock_database(path: Path) -> FileLock:
 
 
 def holder_of(path: Path) -> str:
-    """Return the pid of the server that runs on a database file, empty when none does; changes nothing."""
+    """Return the pid of the server that runs on a database file, empty when none does; changes nothing.
+
+    Asks the lock alone: the pid may be one of another container, or of a machine that shares the folder.
+    """
     lock_file = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return ""
     try:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        # Asked only of a process that lives: a server that starts right now would take our asking for another server.
-        if not _lives(holder):
-            return ""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return holder
-        return ""
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid_in(descriptor) or "unknown"
     finally:
         os.close(descriptor)
+    return ""
 
 
-def _lives(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
+def _lock_soon(descriptor: int) -> None:
+    """Take the exclusive lock; raises BlockingIOError when another process keeps it for longer than asking takes."""
+    deadline = time.monotonic() + _ASKING_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_ASKING_SECONDS / 50)
+        else:
+            return
+
+
+def _pid_in(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()

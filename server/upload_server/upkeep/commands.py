@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -142,10 +143,17 @@ def _export(config: Config, options: Mapping[str, Any]) -> int:
         inspection = held.enter_context(contextlib.closing(_store(config).inspect()))
         target: BinaryIO = sys.stdout.buffer
         if options["output"]:
-            # Names of people and files are in it.
-            descriptor = os.open(options["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            target = held.enter_context(os.fdopen(descriptor, "wb"))
+            target = held.enter_context(_private(options["output"]))
         for line in lines(inspection, options["after"]):
             target.write(line)
         target.flush()
     return EXIT_FINE
+
+
+def _private(path: str) -> BinaryIO:
+    """Open a file for writing that its owner alone may read, also one that was there: names of people are in it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # A pipe or a device keeps its mode.
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from support.process import ServerProcess
+from support.process import ServerProcess, StartServer
 from support.stores import RefusedBySchema
-from unit.upkeep.installation import DATA, NOBODY, Installation
+from unit.upkeep.installation import DATA, NOBODY, Installation, live
 from upload_server.domain.states import Caller, Source
 from upload_server.store.open import open_store, store_at
 from upload_server.store.protocol import Command
@@ -426,6 +429,62 @@ def test_a_read_only_copy_can_be_checked(place: Installation) -> None:
             path.chmod(0o700 if path.is_dir() else 0o600)
 
     assert (ran.code, ran.out.splitlines()[-1]) == (0, "nothing wrong")
+
+
+COMMANDS = (("check",), ("audit", "verify"), ("audit", "export"))
+
+
+@pytest_asyncio.fixture
+async def killed(start_server: StartServer) -> Installation:
+    """What a killed server leaves, or `cp -a` takes of a running one: the newest commits are in the log alone."""
+    server = start_server()
+    await live(server)
+    server.kill()
+    place = Installation(server.data_dir, NOBODY)
+    (place.folder / "upload.sqlite3-shm").unlink()
+    assert (place.folder / "upload.sqlite3-wal").stat().st_size > 0
+    return place
+
+
+def test_a_log_that_cannot_be_read_along_is_not_read_past(killed: Installation, tmp_path: Path) -> None:
+    shared = killed.folder / "upload.sqlite3-shm"
+    # SQLite follows no link here: it cannot make its shared memory, whoever runs it.
+    shared.symlink_to(tmp_path / "nowhere" / "shm")
+
+    for words in COMMANDS:
+        ran = killed.run(*words)
+        assert (ran.code, ran.out) == (2, "")
+        assert "cannot be looked at here: copy it to where it can be written" in ran.err
+    shared.unlink()
+    for words in COMMANDS:
+        assert killed.run(*words).code == 0
+    events = killed.rows("SELECT count(*) FROM audit_event")[0][0]
+    assert len(killed.run("audit", "export").out.splitlines()) == events > 20
+
+
+def test_a_log_in_a_read_only_folder_is_not_read_past(killed: Installation) -> None:
+    for words in COMMANDS:
+        code, text = in_read_only(killed, *words)
+        assert (code, "cannot be looked at here: copy it to where it can be written" in text) == (2, True), text
+    killed.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    for words in COMMANDS:
+        code, text = in_read_only(killed, *words)
+        assert code == 0, text
+
+
+def in_read_only(place: Installation, *words: str) -> tuple[int, str]:
+    """Run a command on a folder that is mounted read-only, in a namespace of its own."""
+    folder = str(place.folder)
+    command = [sys.executable, "-m", "upload_server", *words, "--data-dir", folder]
+    script = 'mount --bind -o ro "$0" "$0" 2>/dev/null || mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
+    line = ["unshare", "-Urm", "sh", "-c", f'{script} || exit 77; exec "$@"', folder, *command]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode == 77 or "unshare failed" in done.stderr or done.stderr.startswith("unshare:"):
+        pytest.skip("no read-only mounts here")
+    return done.returncode, done.stdout + done.stderr
 
 
 async def test_a_mended_installation_serves(place: Installation) -> None:

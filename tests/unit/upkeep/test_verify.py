@@ -290,6 +290,8 @@ def test_an_export_proves_itself(place: Installation) -> None:
 
 def test_an_export_goes_to_a_file_that_only_its_owner_reads(place: Installation, tmp_path: Path) -> None:
     target = tmp_path / "trail.jsonl"
+    # Of an older export, or of a shell's redirection.
+    target.touch(0o644)
     after = sealed_ids(place)[4]
 
     ran = place.run("audit", "export", "--output", str(target), "--after", str(after))

@@ -21,7 +21,8 @@ class SqliteAt:
     """A path where a store lies or will lie."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # SQLite keeps its logs, and the service its lock, beside the file and not beside a link to it.
+        self._path = path.resolve() if path.is_symlink() else path
 
     def __str__(self) -> str:
         """The path, for messages."""

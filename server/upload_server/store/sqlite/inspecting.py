@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from peewee import JOIN, SQL, Case, Expression, Join, Select, SqliteDatabase, fn
 
 from upload_server.domain.chain import Seal
+from upload_server.domain.errors import CannotStart
 from upload_server.domain.states import AuditEvent, FileStatus
 from upload_server.store import models
 from upload_server.store.inspection import (
@@ -123,11 +124,22 @@ def as_damaged(*more: type[Exception]) -> Iterator[None]:
         raise Damaged(str(error)) from error
 
 
+class NotToBeReadHere(CannotStart):
+    """SQLite cannot read the log beside the database where it lies, and without it the newest commits are missing."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        super().__init__(
+            f"{path} cannot be looked at here: copy it to where it can be written, with {log.name} beside it: the"
+            " newest commits are there, and SQLite needs to write to read them"
+        )
+
+
 class SqliteInspection:
     """Reads one SQLite file; a server may run on it. Used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing database; raises ``Damaged`` when it cannot be opened."""
+        """Open an existing database; raises ``Damaged`` when it cannot be opened, ``NotToBeReadHere`` when only a part
+        of it can be read."""
         uri = path.absolute().as_uri()
         with as_damaged():
             self._database = _opened(f"{uri}?mode=ro")
@@ -136,6 +148,7 @@ class SqliteInspection:
             except DATABASE_ERRORS:
                 # On a read-only medium, where SQLite cannot make its shared memory, and no server can run either.
                 self._database.close()
+                _refuse_logs(path)
                 self._database = _opened(f"{uri}?immutable=1")
         self.refresh()
 
@@ -242,6 +255,15 @@ class SqliteInspection:
         """Read files by id."""
         found = map(_file_of, self._rows(_FILES.where(F.file_id.in_(items(to_json(list(file_ids)))))))
         return {facts.file_id: facts for facts in found}
+
+
+def _refuse_logs(path: Path) -> None:
+    """Raise ``NotToBeReadHere`` when a log lies beside the database: SQLite reads past it in an immutable one."""
+    for suffix in ("-wal", "-journal"):
+        log = path.with_name(path.name + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size > 0:
+                raise NotToBeReadHere(path, log)
 
 
 def _opened(uri: str) -> SqliteDatabase:

@@ -22,6 +22,9 @@ from upload_server.store.sqlite.connection import DATABASE_ERRORS
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 # `->>` came with it; RETURNING and UPDATE … FROM are older.
 _LEAST_SQLITE = (3, 38, 0)
+# Names of people and of files are in it.
+_PRIVATE = 0o600
+_OTHERS = 0o077
 
 
 class SchemaTooNew(CannotStart):
@@ -63,8 +66,7 @@ def prepare(path: Path, target: str | None = None) -> Sequence[str]:
     """
     if sqlite3.sqlite_version_info < _LEAST_SQLITE:
         raise SqliteTooOld
-    # Made here, for its mode: SQLite gives the log the same one.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _make_private(path)
     database = SqliteDatabase(str(path), pragmas={"journal_mode": "wal", "synchronous": "full"}, thread_safe=False)
     with database.connection_context():
         runner = Runner(database, str(MIGRATIONS))
@@ -73,6 +75,19 @@ def prepare(path: Path, target: str | None = None) -> Sequence[str]:
             raise SchemaTooNew(path, unknown)
         applied: list[str] = runner.up(target)
     return applied
+
+
+def _make_private(path: Path) -> None:
+    """Make the file if there is none, and have nobody else read it: SQLite gives its logs the same mode.
+
+    A restored backup, or a log that lay beside it, often comes with the mode of whoever copied it.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        # What is missing has no mode, and what belongs to another user keeps its own.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if not each.is_symlink() and each.stat().st_mode & _OTHERS:
+                each.chmod(_PRIVATE)
 
 
 Objects = dict[tuple[str, str], str]
