@@ -181,7 +181,8 @@ class Call:
     ) -> bool:
         calls = self._calls
         refusal: UploadError | None = None
-        if isinstance(error, Exception):
+        left = _means_that_the_caller_left(error)
+        if isinstance(error, Exception) and not left:
             refusal = self._meaning(error)
             self.refuse(refusal)
         elif error is not None:
@@ -191,10 +192,16 @@ class Call:
         try:
             if refusal is not None:
                 await self._tell(refusal)
-            return refusal is not None
+        except grpc.aio.InternalError as failed:
+            left, error = True, failed
         finally:
             if self._gate is not None:
                 calls.admission.leave(self._gate)
+        if left:
+            log.debug("call.left", method=self._method, door=calls.door)
+            # grpcio would log its own error as one of the server's.
+            raise asyncio.CancelledError from error
+        return refusal is not None
 
     def _meaning(self, error: Exception) -> UploadError:
         """Return the error that the caller gets."""
@@ -204,6 +211,11 @@ class Call:
             # The write goes on behind this call; a read has changed nothing.
             return DatabaseFailure() if self._gate is Gate.READ else OutcomeUnknown()
         return unforeseen("call.failed", error, method=self._method, door=self._calls.door)
+
+
+def _means_that_the_caller_left(error: BaseException | None) -> bool:
+    """Whether grpcio could not write because nobody listens any more: the stream was reset, or the server stopped."""
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
 
 
 def unforeseen(event: str, error: Exception, **about: str) -> InternalError:

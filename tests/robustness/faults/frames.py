@@ -8,7 +8,8 @@ import struct
 from h2.connection import H2Connection
 from hpack import Encoder, NeverIndexedHeaderTuple
 
-HEADERS, RST, SETTINGS, PING, GOAWAY, CONTINUATION = 1, 3, 4, 6, 7, 9
+DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 FRAME_HEAD_BYTES = 9
 _MOST_IN_A_FRAME = 16_000

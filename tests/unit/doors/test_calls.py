@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # two of its errors have no public name
 
 from upload_server.domain.errors import (
     DatabaseFailure,
@@ -76,6 +78,32 @@ async def test_each_error_is_told_and_counted_once(world: World) -> None:
     assert world.counted.codes == ["OK", "NOT_FOUND", "INTERNAL", "INTERNAL", "INTERNAL", "CANCELLED"]
     world.admission.close()
     await world.admission.wait_empty()
+
+
+@pytest.mark.parametrize("lost", [grpc.aio.InternalError(), cygrpc.ExecuteBatchError(), cygrpc._ServerStoppedError()])
+async def test_a_write_that_grpc_could_not_do_means_that_the_caller_left(world: World, lost: Exception) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(Gate.WATCH, lost)
+    assert world.told == []
+    # A mistake of ours is none of the caller's doing.
+    assert isinstance(await world.run(Gate.WATCH, grpc.aio.UsageError()), InternalError)
+    assert world.counted.codes == ["CANCELLED", "INTERNAL"]
+
+
+async def test_who_left_before_a_refusal_was_told_makes_no_error(world: World) -> None:
+    async def tell(_error: UploadError) -> None:
+        raise cygrpc.ExecuteBatchError
+
+    async def refused() -> None:
+        async with Call(world.calls, "UploadFile", tell) as call:
+            call.admit(Gate.READ)
+            raise FileNotFound("f")
+
+    with pytest.raises(asyncio.CancelledError):
+        await refused()
+    world.admission.close()
+    await world.admission.wait_empty()
+    assert world.counted.codes == ["NOT_FOUND"]
 
 
 async def test_what_takes_too_long_is_ended(world: World) -> None:

@@ -5,6 +5,7 @@ Must not know what the calls do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
@@ -91,10 +92,18 @@ def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
     return handler
 
 
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether grpcio's record tells of an error; that it could not write to a caller who has left is none."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, grpc.aio.InternalError)
+
+
 class GrpcServer:
     """The gRPC port: UploadService, health and, where wanted, reflection."""
 
     def __init__(self, servicer: UploadServicer, *, max_message_bytes: int, reflection_on: bool) -> None:
+        # grpcio writes unary answers and the messages of UploadFile after our code has given them out of hand.
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(max_message_bytes))
         # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
