@@ -2,6 +2,7 @@
 
 import { hasReason, isFinal, UploadClient, UploadError } from "../src/index.js";
 import type { BatchFile, BatchUpload, CancelOutcome, Upload, WatchEvent, WatchState } from "../src/index.js";
+import { quoted } from "../src/visible.js";
 import { Chart } from "./chart.js";
 import { Details } from "./details.js";
 import { byId, say, setAttribute, show, throttled } from "./dom.js";
@@ -137,7 +138,7 @@ class Console {
   }
 
   private announce(row: FileRow): void {
-    say(byId("said"), `${row.filename}: ${row.status}`);
+    say(byId("said"), `${quoted(row.filename)}: ${row.status}`);
   }
 
   private notice(text: string): void {
@@ -196,7 +197,7 @@ class Console {
       if (error.reason !== "UPLOAD_CANCELLED") known.problem = error.message;
       else if (!upload.fileId) known.problem = "Cancelled before it began.";
       if (!upload.fileId) known.status = "failed";
-      if (error.reason !== "UPLOAD_CANCELLED") say(byId("said"), `${known.filename}: ${error.message}`);
+      if (error.reason !== "UPLOAD_CANCELLED") say(byId("said"), `${quoted(known.filename)}: ${error.message}`);
     }).finally(() => {
       this.rows.delete(upload);
       this.draw();
@@ -237,8 +238,8 @@ class Console {
   private hearOutcome(row: FileRow, outcome: CancelOutcome): void {
     if (outcome.state === "cancelled") this.catchUp(row);
     else {
-      if (outcome.error.reason !== "FILE_NOT_CANCELLABLE") this.notice(`${row.filename}: ${outcome.error.message}`);
-      say(byId("said"), `${row.filename}: ${outcome.error.message}`);
+      if (outcome.error.reason !== "FILE_NOT_CANCELLABLE") this.notice(`${quoted(row.filename)}: ${outcome.error.message}`);
+      say(byId("said"), `${quoted(row.filename)}: ${outcome.error.message}`);
       this.catchUp(row);
     }
     this.draw();

@@ -2,7 +2,8 @@
 
 import { dateOf, UploadError } from "../src/index.js";
 import type { Api, AuditEvent } from "../src/index.js";
-import { byId, make, say } from "./dom.js";
+import { quoted } from "../src/visible.js";
+import { byId, make, say, told } from "./dom.js";
 import * as format from "./format.js";
 import type { FileRow } from "./model.js";
 import { badgeOf, BADGES } from "./words.js";
@@ -44,8 +45,8 @@ export class Details {
   update(): void {
     const { row } = this;
     if (!row) return;
-    say(byId("details-title"), row.filename);
-    byId("facts").replaceChildren(...factsOf(row).flatMap(([term, text]) => [make("dt", "", term), make("dd", "", text)]));
+    say(byId("details-title"), quoted(row.filename));
+    byId("facts").replaceChildren(...factsOf(row).flatMap(([term, text]) => [make("dt", "", term), told("dd", "", text)]));
     if (this.shownRevision === row.revision && row.revision > 0n) return;
     this.shownRevision = row.revision;
     void this.load(row);
@@ -72,7 +73,7 @@ function factsOf(row: FileRow): [string, string][] {
     ["Id", row.fileId],
   ];
   if (row.batchId) facts.push(["Batch", row.batchId]);
-  if (row.status === "cancelled") facts.push(["Cancelled by", row.cancelledBy], ["Reason", row.cancelReason || "none given"]);
+  if (row.status === "cancelled") facts.push(["Cancelled by", quoted(row.cancelledBy)], ["Reason", row.cancelReason ? quoted(row.cancelReason) : "none given"]);
   return facts;
 }
 
@@ -82,11 +83,11 @@ function entryOf(event: AuditEvent): HTMLElement {
   time.dateTime = at.toISOString();
   time.title = format.exactly(at);
   const change = event.fromStatus ? `${event.fromStatus} → ${event.toStatus}` : `announced as ${event.toStatus}`;
-  const by = `${format.who(event.actor)} through ${SOURCES[event.source] ?? event.source}`;
-  const entry = make("li", "", make("strong", "", change), make("span", "line", by), time);
+  const by = `${format.who(event.actor)} through ${SOURCES[event.source] ?? quoted(event.source)}`;
+  const entry = make("li", "", told("strong", "", change), told("span", "line", by), time);
   entry.dataset["state"] = event.toStatus;
-  if (event.reason) entry.append(make("q", "", event.reason));
-  if (event.requestId) entry.append(make("span", "line small", `request ${event.requestId}, event ${event.eventId}`));
+  if (event.reason) entry.append(told("q", "", quoted(event.reason)));
+  if (event.requestId) entry.append(told("span", "line small", `request ${quoted(event.requestId)}, event ${event.eventId}`));
   else entry.append(make("span", "line small", `event ${event.eventId}`));
   return entry;
 }

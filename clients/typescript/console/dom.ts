@@ -1,5 +1,7 @@
 /** Small helpers of the page: no framework, no markup from text. */
 
+import { parts } from "../src/visible.js";
+
 /** The element with this id, which the page has. */
 export function byId<E extends HTMLElement = HTMLElement>(id: string): E {
   const found = document.getElementById(id);
@@ -21,6 +23,13 @@ export function make<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** Make an element that says a sentence in which callers' texts may be `quoted`. */
+export function told<K extends keyof HTMLElementTagNameMap>(tag: K, className: string, text: string): HTMLElementTagNameMap[K] {
+  const element = make(tag, className);
+  say(element, text);
+  return element;
+}
+
 /** Make an SVG element with attributes. */
 export function svg(tag: string, attributes: Record<string, string | number>): SVGElement {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -28,9 +37,22 @@ export function svg(tag: string, attributes: Record<string, string | number>): S
   return element;
 }
 
-/** Set text only when it differs: screen readers and layout take notice of every change. */
+const SAID = new WeakMap<Element, string>();
+
+/**
+ * Set text only when it differs: screen readers and layout take notice of every change. What is `quoted` in it becomes an
+ * element of its own direction.
+ */
 export function say(element: Element, text: string): void {
-  if (element.textContent !== text) element.textContent = text;
+  if (SAID.get(element) === text) return;
+  SAID.set(element, text);
+  element.replaceChildren(...parts(text).map((part) => (part.quoted ? theirs(part.text) : part.text)));
+}
+
+function theirs(text: string): HTMLElement {
+  const element = make("bdi", "", text);
+  element.dir = "auto";
+  return element;
 }
 
 export function setAttribute(element: Element, name: string, value: string | undefined): void {

@@ -1,6 +1,7 @@
 /** The latest things that anyone did, newest first. Must not know where they come from. */
 
-import { byId, make, show } from "./dom.js";
+import { quoted } from "../src/visible.js";
+import { byId, make, show, told } from "./dom.js";
 import * as format from "./format.js";
 import type { BatchRow, FileRow } from "./model.js";
 import { batchTitle } from "./words.js";
@@ -44,17 +45,17 @@ export class Feed {
 function entry(status: string, text: string, at: Date): HTMLElement {
   const time = make("time", "", format.when(at));
   time.dateTime = at.toISOString();
-  const item = make("li", "", make("span", "what", text), time);
+  const item = make("li", "", told("span", "what", text), time);
   item.dataset["state"] = status;
   return item;
 }
 
 function words(row: FileRow): string {
-  if (row.status === "cancelled") return `${row.filename} was cancelled by ${format.who(row.cancelledBy)}${why(row.cancelReason)}`;
-  if (row.status === "uploading") return `${row.filename} began to upload`;
-  return `${row.filename} ${row.status === "failed" ? "failed" : "is complete"}`;
+  if (row.status === "cancelled") return `${quoted(row.filename)} was cancelled by ${format.who(row.cancelledBy)}${why(row.cancelReason)}`;
+  if (row.status === "uploading") return `${quoted(row.filename)} began to upload`;
+  return `${quoted(row.filename)} ${row.status === "failed" ? "failed" : "is complete"}`;
 }
 
 function why(reason: string): string {
-  return reason ? `: “${reason}”` : "";
+  return reason ? `: “${quoted(reason)}”` : "";
 }

@@ -1,5 +1,7 @@
 /** Numbers and times as people read them. */
 
+import { quoted } from "../src/visible.js";
+
 const UNITS = ["bytes", "kB", "MB", "GB", "TB"];
 
 export function size(bytes: number): string {
@@ -50,7 +52,7 @@ const WHO: Readonly<Record<string, string>> = {
 
 /** Who cancelled, in words. */
 export function who(by: string): string {
-  return WHO[by] ?? (by.startsWith("user:") ? by.slice(5) : by || "somebody");
+  return WHO[by] ?? quoted(by.startsWith("user:") ? by.slice(5) : by || "somebody");
 }
 
 export function count(number: number, one: string, many = `${one}s`): string {

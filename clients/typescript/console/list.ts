@@ -2,6 +2,7 @@
 
 import { isFinal } from "../src/index.js";
 import type { StatusWord } from "../src/index.js";
+import { quoted } from "../src/visible.js";
 import { arrange, make, say, setAttribute, show } from "./dom.js";
 import * as format from "./format.js";
 import { isBatch } from "./model.js";
@@ -168,11 +169,11 @@ function fileView(first: FileRow, actions: Actions): FileView {
       const state = badgeOf(now);
       setBadge(badge, state);
       setAttribute(element, "data-state", state);
-      say(name, now.filename);
+      say(name, quoted(now.filename));
       say(line, lineOf(now));
       updateBar(bar, now, state);
-      say(cancelName, ` ${now.filename}`);
-      say(openName, ` of ${now.filename}`);
+      say(cancelName, ` ${quoted(now.filename)}`);
+      say(openName, ` of ${quoted(now.filename)}`);
       updateCancel(cancel, open, state, cancellable(now));
       show(open, now.fileId !== "");
     },
@@ -190,7 +191,7 @@ function updateBar(bar: HTMLProgressElement, row: FileRow, state: Badge): void {
   if (!moving) return;
   bar.max = Math.max(1, row.size);
   bar.value = row.received;
-  setAttribute(bar, "aria-label", `${row.filename}: ${format.percent(row.received, row.size)} uploaded`);
+  setAttribute(bar, "aria-label", `${quoted(row.filename)}: ${format.percent(row.received, row.size)} uploaded`);
 }
 
 /** The button stays where it is while it works, so that the focus stays too; when it goes, the focus goes to its neighbour. */

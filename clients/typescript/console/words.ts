@@ -2,6 +2,7 @@
 
 import { isFinal } from "../src/index.js";
 import type { StatusWord } from "../src/index.js";
+import { quoted } from "../src/visible.js";
 import * as format from "./format.js";
 import type { BatchRow, FileRow } from "./model.js";
 
@@ -83,7 +84,7 @@ function cancelledLine(row: FileRow): string {
   const result = row.cancellation?.result;
   const mine = result?.state === "cancelled" && result.by !== "other";
   const how = mine ? `you, ${result.by === "http" ? "over HTTP" : "by closing its connection"}` : format.who(row.cancelledBy);
-  const why = row.cancelReason ? `: “${row.cancelReason}”` : "";
+  const why = row.cancelReason ? `: “${quoted(row.cancelReason)}”` : "";
   return `Cancelled ${format.when(row.updatedAt)} by ${how}${why}`;
 }
 
@@ -115,7 +116,7 @@ export function batchTitle(row: BatchRow): string {
   const first = row.files[0]?.filename ?? "";
   const folder = first.includes("/") ? first.slice(0, first.indexOf("/")) : "";
   const files = format.count(row.total || row.files.length, "file");
-  return folder && row.files.every(({ filename }) => filename.startsWith(`${folder}/`)) ? `${folder}, ${files}` : `Batch of ${files}`;
+  return folder && row.files.every(({ filename }) => filename.startsWith(`${folder}/`)) ? `${quoted(folder)}, ${files}` : `Batch of ${files}`;
 }
 
 /** The batch's status; of an old one that was not asked for, what follows from its files. */
@@ -140,6 +141,6 @@ export function batchLine(row: BatchRow): string {
   if (counts.pending) parts.push(`${counts.pending} waiting`);
   if (counts.failed) parts.push(`${counts.failed} failed`);
   if (counts.cancelled) parts.push(`${counts.cancelled} cancelled`);
-  const by = row.status === "cancelled" ? ` · by ${format.who(row.cancelledBy)}${row.cancelReason ? `: “${row.cancelReason}”` : ""}` : "";
+  const by = row.status === "cancelled" ? ` · by ${format.who(row.cancelledBy)}${row.cancelReason ? `: “${quoted(row.cancelReason)}”` : ""}` : "";
   return parts.join(", ") + by;
 }

@@ -4,6 +4,7 @@ import { UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
 import { dateOf } from "./pause.js";
 import { fileStatusWord } from "./statuses.js";
+import { quoted } from "./visible.js";
 
 /** The end of a final file: itself, or why it did not complete. */
 export function ended(file: UploadedFile): UploadedFile {
@@ -11,7 +12,7 @@ export function ended(file: UploadedFile): UploadedFile {
   if (status === "completed") return file;
   if (status === "cancelled") {
     const at = dateOf(file.cancelledAt);
-    throw cancelled(`by ${file.cancelledBy || "somebody"}`, { at, by: file.cancelledBy, reason: file.cancelReason });
+    throw cancelled(file.cancelledBy ? `by ${quoted(file.cancelledBy)}` : "by somebody", { at, by: file.cancelledBy, reason: file.cancelReason });
   }
   const why = file.failureReason === "expired" ? "UPLOAD_EXPIRED" : "CHECKSUM_MISMATCH";
   const message =

@@ -3,6 +3,8 @@
  * Must not know requests. The service's own reasons are those of its contract.
  */
 
+import { visible } from "./visible.js";
+
 /** Reasons the service gives (`google.rpc.ErrorInfo.reason`). A newer service may give others. */
 export type ServiceReason =
   | "FILE_NOT_FOUND"
@@ -179,8 +181,8 @@ function sentence(
   metadata: Readonly<Record<string, string>>,
   violations: Readonly<Record<string, string>>,
 ): string {
-  const state = metadata["status"] ?? "final";
-  const fields = Object.entries(violations).map(([field, what]) => `${field} ${what}`).join("; ");
+  const state = visible(metadata["status"] ?? "final");
+  const fields = visible(Object.entries(violations).map(([field, what]) => `${field} ${what}`).join("; "));
   switch (reason) {
     case "FILE_NOT_FOUND":
       return "The server knows no such upload; check the id, or look for the file in the list.";
@@ -229,7 +231,7 @@ function sentence(
       return "You may not do this; ask the server's operator.";
     case "INTERNAL": {
       const incident = metadata["incident"];
-      return `The server failed${incident ? ` (incident ${incident})` : ""}; try again, and tell its operator if it stays so.`;
+      return `The server failed${incident ? ` (incident ${visible(incident)})` : ""}; try again, and tell its operator if it stays so.`;
     }
     default:
       return refused(said);
@@ -237,5 +239,5 @@ function sentence(
 }
 
 function refused(said: string): string {
-  return said ? `The server refuses this: ${said}` : "Something else than the upload service answered; check the address.";
+  return said ? `The server refuses this: ${visible(said)}` : "Something else than the upload service answered; check the address.";
 }

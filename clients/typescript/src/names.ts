@@ -1,6 +1,7 @@
 /** Which names can be sent, told before anything is announced: one bad name must not refuse a whole batch. */
 
 import { UploadError } from "./errors.js";
+import { quoted } from "./visible.js";
 
 const MAX_NAME_BYTES = 255;
 const MAX_TYPE_BYTES = 127;
@@ -43,6 +44,6 @@ function invalid(message: string): UploadError {
 }
 
 function shorten(name: string): string {
-  const clean = name.replace(/[\p{Cc}\p{Cs}]/gu, "�");
-  return clean.length > 60 ? `${clean.slice(0, 57)}…` : clean;
+  const letters = [...name];
+  return quoted(letters.length > 60 ? `${letters.slice(0, 57).join("")}…` : name);
 }

@@ -16,7 +16,17 @@ from upload import errors
 from upload.cancelling import CancelledFile
 from upload.cli.arguments import parse
 from upload.cli.exits import EXIT_CODES, Exit, exit_of, worst
-from upload.cli.output import Output, as_json, audit_line, batch_line, file_line, outcome_json, printable, size_text
+from upload.cli.output import (
+    Output,
+    as_json,
+    audit_line,
+    batch_line,
+    file_line,
+    outcome_json,
+    printable,
+    size_text,
+    visible,
+)
 from upload.cli.plan import plan
 from upload.v1 import upload_pb2 as pb
 
@@ -190,6 +200,24 @@ def test_a_batch_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_sizes_for_people(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+VISIBLE = json.loads((Path(__file__).parents[1] / "visible.json").read_text())
+
+
+@pytest.mark.parametrize(("text", "shown"), VISIBLE)
+def test_what_is_invisible_in_a_text_of_others_is_escaped(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert visible(shown) == shown
+
+
+@pytest.mark.parametrize("text", [text for text, _ in VISIBLE])
+def test_a_json_line_hides_nothing_and_is_the_same_value(text: str) -> None:
+    out = io.StringIO()
+    Output(json_lines=True, out=out).result({"filename": text}, "")
+    (line,) = out.getvalue().splitlines()
+    assert json.loads(line) == {"filename": text}
+    assert line == printable(line)
 
 
 def test_no_text_can_steer_a_terminal() -> None:

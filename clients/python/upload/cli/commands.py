@@ -6,7 +6,7 @@ from upload.async_client import AsyncClient
 from upload.cancelling import CancelledBatch, CancelledFile
 from upload.cli.arguments import Arguments
 from upload.cli.exits import Exit
-from upload.cli.output import Output, as_json, audit_line, file_line, outcome_json
+from upload.cli.output import Output, as_json, audit_line, file_line, outcome_json, visible
 
 _PAGE = 1000
 
@@ -28,8 +28,8 @@ async def cancel_batch(client: AsyncClient, arguments: Arguments, output: Output
 def cancelled_text(outcome: CancelledFile) -> str:
     """Say that a file is cancelled, and by whom if it was not us."""
     if outcome.already:
-        return f"{outcome.filename} ({outcome.file_id}) was already cancelled{_past(outcome)}."
-    return f"Cancelled {outcome.filename} ({outcome.file_id})."
+        return f"{visible(outcome.filename)} ({outcome.file_id}) was already cancelled{_past(outcome)}."
+    return f"Cancelled {visible(outcome.filename)} ({outcome.file_id})."
 
 
 def cancelled_batch_text(outcome: CancelledBatch) -> str:
@@ -45,7 +45,7 @@ def cancelled_batch_text(outcome: CancelledBatch) -> str:
 
 
 def _past(outcome: CancelledFile | CancelledBatch) -> str:
-    why = f" ({outcome.cancel_reason})" if outcome.cancel_reason else ""
+    why = f" ({visible(outcome.cancel_reason)})" if outcome.cancel_reason else ""
     return f" at {outcome.cancelled_at:%Y-%m-%d %H:%M:%S} UTC by {outcome.cancelled_by}{why}"
 
 

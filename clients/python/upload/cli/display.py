@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from upload.cli.output import Output, printable, size_text
+from upload.cli.output import Output, size_text, visible
 from upload.cli.plan import Item
 from upload.sending import TransferProgress
 
@@ -46,7 +46,7 @@ class Lines:
 
     def start(self, item: Item, file_id: str) -> None:
         """Say what begins, with its id."""
-        text = f"Uploading {item.name} ({size_text(item.size_bytes)}) as {file_id}"
+        text = f"Uploading {visible(item.name)} ({size_text(item.size_bytes)}) as {file_id}"
         self._output.note("started", text, file_id=file_id, filename=item.name, size_bytes=item.size_bytes)
 
     def update(self, progress: TransferProgress) -> None:
@@ -76,7 +76,7 @@ class Bars:
 
     def start(self, item: Item, file_id: str) -> None:
         """Add a bar."""
-        self._tasks[file_id] = self._bars.add_task(printable(item.name), total=item.size_bytes)
+        self._tasks[file_id] = self._bars.add_task(visible(item.name), total=item.size_bytes)
         self._shown[file_id] = 0
 
     def update(self, progress: TransferProgress) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
@@ -24,6 +26,14 @@ Json = Mapping[str, object]
 
 _PREFIXES = {"UploadStatus": "UPLOAD_STATUS_", "BatchStatus": "BATCH_STATUS_"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+# What Python calls printable and fonts leave out: fillers, joiners and selectors, and blanks of Braille and music.
+_BRAILLE_BLANK = "\u2800"
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U0001d159\U000e0100-\U000e01ef]"
+)
+# They choose whether the symbol before them has a colour; after anything else they are not to be seen.
+_SELECTORS = "\ufe0e\ufe0f"
+_BLANK = re.compile("^ |(?<= ) | $")
 
 
 def as_json(message: Message) -> dict[str, object]:
@@ -76,8 +86,33 @@ def size_text(count: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that cannot steer a terminal, whatever its origin."""
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+    """Return text that cannot steer a terminal nor hide anything: such characters stand as JSON escapes them."""
+    if text.isascii() and text.isprintable():
+        return text
+    pairs = zip(" " + text, text, strict=False)
+    return "".join(_escaped(char) if _hides(char, before) else char for before, char in pairs)
+
+
+def visible(text: str) -> str:
+    """Return a caller's text printable, without spaces and marks that show nothing where they stand.
+
+    The TypeScript client's ``visible`` shows the same text in the same way.
+    """
+    shown = printable(text)
+    if text and unicodedata.category(text[0]).startswith("M") and shown.startswith(text[0]):
+        shown = _escaped(text[0]) + shown[1:]
+    return _BLANK.sub(lambda _: _escaped(" "), shown)
+
+
+def _hides(char: str, before: str) -> bool:
+    if char in _SELECTORS:
+        return before == _BRAILLE_BLANK or unicodedata.category(before) != "So"
+    return not char.isprintable() or _UNSEEN.fullmatch(char) is not None
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
 
 
 def file_line(file: pb.File) -> str:
@@ -87,7 +122,7 @@ def file_line(file: pb.File) -> str:
         if file.status == pb.UPLOAD_STATUS_COMPLETED
         else f"{size_text(file.bytes_received)} of {size_text(file.size_bytes)}"
     )
-    return f"{file.file_id}  {_value(file, 'status'):<9}  {size:>22}  {file.filename}{_why(file)}"
+    return f"{file.file_id}  {_value(file, 'status'):<9}  {size:>22}  {visible(file.filename)}{_why(file)}"
 
 
 def batch_line(batch: pb.Batch) -> str:
@@ -103,13 +138,13 @@ def audit_line(event: pb.AuditEvent) -> str:
     """Return one line on a change of status."""
     target = f"file {event.file_id}" if event.file_id else f"batch {event.batch_id}"
     change = f"{event.from_status or '(new)'} -> {event.to_status}"
-    why = f"  ({event.reason})" if event.reason else ""
+    why = f"  ({visible(event.reason)})" if event.reason else ""
     return f"{event.occurred_at.ToJsonString():<27}  {target}  {change:<22}  {event.actor} by {event.source}{why}"
 
 
 def _why(record: pb.File | pb.Batch) -> str:
     if record.cancelled_by:
-        reason = f": {record.cancel_reason}" if record.cancel_reason else ""
+        reason = f": {visible(record.cancel_reason)}" if record.cancel_reason else ""
         return f"  (by {record.cancelled_by}{reason})"
     failure = record.failure_reason if isinstance(record, pb.File) else ""
     return f"  ({failure})" if failure else ""
@@ -135,7 +170,7 @@ class Output:
 
     def result(self, values: Json, text: str) -> None:
         """Write one result: its values, or its text."""
-        line = json.dumps(values, ensure_ascii=False) if self.json_lines else printable(text)
+        line = printable(json.dumps(values, ensure_ascii=False) if self.json_lines else text)
         print(line, file=self._out, flush=True)
 
     def details(self, values: Json) -> None:
@@ -144,7 +179,7 @@ class Output:
             self.result(values, "")
             return
         for name, value in values.items():
-            print(f"{name + ':':<23} {printable(str('' if value is None else value))}", file=self._out)
+            print(f"{name + ':':<23} {visible(str('' if value is None else value))}", file=self._out)
 
     def note(self, event: str, text: str, **values: object) -> None:
         """Write a note beside the results."""

@@ -6,7 +6,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from upload.cli.output import as_json, printable, size_text
+from upload.cli.output import as_json, size_text, visible
 from upload.v1 import upload_pb2 as pb
 
 # Rows that are kept; older ones make way, so that watching everything for a week costs no more than a minute of it.
@@ -53,7 +53,7 @@ class WatchTable:
         table = Table("id", "status", "received", "name", "by, why", expand=True)
         for identifier, row in reversed(self._rows.items()):
             status = Text(row[0], style=_STYLES.get(row[0], ""))
-            table.add_row(identifier, status, *(Text(printable(cell)) for cell in row[1:]))
+            table.add_row(identifier, status, *(Text(visible(cell)) for cell in row[1:]))
         return table
 
     def _put(self, identifier: str, *row: str) -> None:
