@@ -1,6 +1,7 @@
-"""CancelFile beside hostile peers: p50 and p99, quiet and attacked in turns on one server; its memory; who was cut off.
+"""CancelFile beside hostile peers, quiet and attacked in turns on one server: p50, p99, most, the loop's longest turn.
 
-Options: attacks by name (all), ``--rounds N`` (3), ``--seconds N`` of each turn (4), ``--envoy`` in front, as deployed.
+Options: attacks by name (all), ``--rounds N`` (3), ``--seconds N`` of each turn (4), ``--stated`` for stated rates
+only, ``--envoy`` in front, as deployed. Prints its memory, and who was cut off, too.
 
 Each attack strikes at a stated rate, and then as fast as it can. The attacker runs on one core, with the caller and
 behind it (SCHED_IDLE), the server on the others: what starves is never the caller for the attacker's sake.
@@ -25,24 +26,14 @@ import grpc
 
 from benchmarks.sizes import quantile
 from e2e.envoy.proxy import EnvoyProcess, Node
-from robustness.faults.attackers import ATTACKS
-from support.process import ServerProcess
+from robustness.faults.attacks import ATTACKS, RATES
+from robustness.faults.vitals import Memory
+from robustness.faults.watched import WatchedServer
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
 
 MIB = 2**20
 TESTS = Path(__file__).parents[1]
-# Strikes a second, of those that can be counted out; the others do what they do.
-RATES = {
-    "rapid_reset": 10_000,
-    "cancel_reset": 2_000,
-    "ping_flood": 10_000,
-    "settings_flood": 10_000,
-    "header_flood": 10_000,
-    "huge_metadata": 500,
-    "lying_sockets": 100,
-    "garbage": 200,
-}
 FULL = 0
 # What is opened once and held: told as a number, not as a rate.
 HELD = {"watches", "sockets"}
@@ -59,6 +50,7 @@ class Turns:
     """What all turns of one kind have given. Times in seconds."""
 
     took: list[float] = field(default_factory=list)
+    longest_turn: float = 0.0
     failed: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
@@ -66,36 +58,6 @@ class Turns:
     seconds: float = 0.0
     attacked_seconds: float = 0.0
     turns: int = 0
-
-
-class Memory:
-    """A process's resident memory in bytes: now, and the most since it was last asked to forget."""
-
-    def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}")
-
-    def forget(self) -> None:
-        """Begin to look for the peak anew."""
-        (self._folder / "clear_refs").write_text("5")
-
-    def _field(self, name: str) -> int:
-        lines = (self._folder / "status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-    @property
-    def now(self) -> int:
-        """At this moment."""
-        return self._field("VmRSS")
-
-    @property
-    def peak(self) -> int:
-        """The most since."""
-        return self._field("VmHWM")
-
-    def cpu_seconds(self) -> float:
-        """Processor time the process has used."""
-        fields = (self._folder / "stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def cancel_for(stub: upload_pb2_grpc.UploadServiceStub, seconds: float, failed: Counter[str]) -> list[float]:
@@ -118,7 +80,8 @@ def cancel_for(stub: upload_pb2_grpc.UploadServiceStub, seconds: float, failed: 
 class Stage:
     """A server, perhaps behind Envoy, and one caller."""
 
-    def __init__(self, server: ServerProcess, grpc_port: int, http_port: int) -> None:
+    def __init__(self, server: WatchedServer, grpc_port: int, http_port: int) -> None:
+        self._server = server
         self.memory = Memory(server.pid)
         self._ports = (grpc_port, http_port)
         self.channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}")
@@ -132,10 +95,11 @@ class Stage:
         turns.took += cancel_for(self.stub, seconds, turns.failed)
         turns.cpu += self.memory.cpu_seconds() - cpu
         turns.seconds += time.monotonic() - began
+        turns.longest_turn = max(turns.longest_turn, self._server.longest_turn(began))
 
     def attacked_turn(self, turns: Turns, seconds: float, name: str, rate: int) -> None:
         """The same beside an attack, which lasts a little longer."""
-        command = [sys.executable, "-m", "robustness.faults.attackers", name, *map(str, self._ports)]
+        command = [sys.executable, "-m", "robustness.faults.attacks", name, *map(str, self._ports)]
         command += [str(seconds + 1), self._file_id, str(rate)]
         turns.attacked_seconds += seconds + 1
         turns.turns += 1
@@ -163,7 +127,7 @@ def staged(options: list[str], *, envoy: bool) -> Iterator[Stage]:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hostile-"))
         os.sched_setaffinity(0, theirs)
-        server = stack.enter_context(ServerProcess(Path(folder) / "data", [*options, *node.options]))
+        server = stack.enter_context(WatchedServer(Path(folder) / "data", [*options, *node.options]))
         proxy = stack.enter_context(EnvoyProcess(node)) if envoy else None
         os.sched_setaffinity(0, ours)
         stack.callback(os.sched_setaffinity, 0, cores)
@@ -177,7 +141,8 @@ def staged(options: list[str], *, envoy: bool) -> Iterator[Stage]:
 
 def measure(name: str, options: argparse.Namespace) -> None:
     """Put one attack to a server of its own, and print."""
-    rates = [RATES[name], FULL] if name in RATES else [FULL]
+    rate = RATES[ATTACKS[name]]
+    rates = [rate, FULL] if rate and not options.stated else [rate]
     with staged([*BOUNDS.get(name, []), *options.server], envoy=options.envoy) as stage:
         cancel_for(stage.stub, 2.0, Counter())
         quiet, attacked = Turns(), {rate: Turns() for rate in rates}
@@ -197,8 +162,9 @@ def measure(name: str, options: argparse.Namespace) -> None:
 
 
 def _print(name: str, kind: str, turns: Turns, quiet: Turns, more: str = "") -> None:
-    p50, p99 = (quantile(turns.took, q) for q in (0.5, 0.99))
+    p50, p99, most = (quantile(turns.took, q) for q in (0.5, 0.99, 1.0))
     line = f"{name:18}{kind:>9} {len(turns.took):6} cancels  p50 {p50 * 1e3:6.2f}  p99 {p99 * 1e3:6.2f} ms"
+    line += f"  most {most * 1e3:6.1f} ms  longest turn {turns.longest_turn * 1e3:6.1f} ms"
     if turns is not quiet:
         line += f"  p99 {p99 / quantile(quiet.took, 0.99):5.2f} times"
     line += f"  server at {turns.cpu / turns.seconds:4.0%}"
@@ -218,6 +184,7 @@ def main() -> None:
     parser.add_argument("attacks", nargs="*", choices=[*ATTACKS, []], default=list(ATTACKS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--stated", action="store_true", help="only at the stated rates")
     parser.add_argument("--envoy", action="store_true")
     parser.add_argument("--server", action="append", default=[], help="an option of the server, as --server=--x=y")
     options = parser.parse_args()

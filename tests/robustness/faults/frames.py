@@ -58,6 +58,11 @@ def call_without_body(stream: int, block: bytes) -> bytes:
     )
 
 
+def message(payload: bytes) -> bytes:
+    """A message of a call, as gRPC frames it: not compressed, and its length."""
+    return b"\0" + struct.pack("!I", len(payload)) + payload
+
+
 def goodbye(heard: bytes) -> str:
     """How a server ended the connection whose last bytes are these: its GOAWAY, its HTTP status, or nothing."""
     if heard.startswith(b"HTTP/"):

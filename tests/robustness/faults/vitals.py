@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import psutil
@@ -49,3 +51,33 @@ async def come_to_rest(server: ServerProcess, baseline: Vitals, seconds: float =
             return now
         assert asyncio.get_running_loop().time() < deadline, f"still {now}, at first {baseline}"
         await asyncio.sleep(0.1)
+
+
+class Memory:
+    """A process's resident memory in bytes: now, and the most since it was last asked to forget."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+
+    def forget(self) -> None:
+        """Begin to look for the peak anew."""
+        (self._folder / "clear_refs").write_text("5")
+
+    def _field(self, name: str) -> int:
+        lines = (self._folder / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+    @property
+    def now(self) -> int:
+        """At this moment."""
+        return self._field("VmRSS")
+
+    @property
+    def peak(self) -> int:
+        """The most since."""
+        return self._field("VmHWM")
+
+    def cpu_seconds(self) -> float:
+        """Processor time the process has used."""
+        fields = (self._folder / "stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
