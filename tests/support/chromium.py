@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright
 
 # No GPU, no QUIC, and none of the services that a browser talks to by itself.
 _FLAGS = (
@@ -31,13 +33,33 @@ def missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-@asynccontextmanager
-async def launched_chromium() -> AsyncIterator[Browser]:
-    """Run Chromium; skips without one, except in CI. Every context of it has a profile of its own."""
+def chromium_program() -> str:
+    """Where Chromium is; skips without one, except in CI."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         missing("needs Chromium (apt-get install chromium)")
+    return program
+
+
+@asynccontextmanager
+async def launched_chromium(*flags: str) -> AsyncIterator[Browser]:
+    """Run Chromium; skips without one, except in CI. Every context of it has a profile of its own."""
+    program = chromium_program()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        browser = await playwright.chromium.launch(executable_path=program, args=[*_FLAGS, *flags])
         yield browser
         await browser.close()
+
+
+@asynccontextmanager
+async def chromium_with(profile: Path, preferences: Mapping[str, object]) -> AsyncIterator[BrowserContext]:
+    """Run Chromium on a profile of these preferences, as its settings page would write them."""
+    program = chromium_program()
+    (profile / "Default").mkdir(parents=True)
+    (profile / "Default" / "Preferences").write_text(json.dumps(preferences))
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            profile, executable_path=program, args=list(_FLAGS)
+        )
+        yield context
+        await context.close()

@@ -53,8 +53,8 @@ class Console {
     const watch = this.client.sharedWatch({
       onEvent: (event) => this.hear(event),
       onState: (state) => this.showLive(state),
-      onLeading: (leading) => this.history.lead(leading),
     });
+    this.history.lead(true);
     addEventListener("online", () => watch.wake());
     // A page that comes back from the browser's cache has lost its connections and its place.
     addEventListener("pageshow", (event) => event.persisted && location.reload());
@@ -67,7 +67,7 @@ class Console {
   /** What was there before this page: the watch tells only what is not final yet. */
   private async load(): Promise<void> {
     try {
-      await this.loadFiles(localStorage.getItem(START) ?? "").catch((error: unknown) => {
+      await this.loadFiles(remembered(START)).catch((error: unknown) => {
         // A token of another service that was once here.
         if (!hasReason(error, "INVALID_FIELD")) throw error;
         return this.loadFiles("");
@@ -91,7 +91,7 @@ class Console {
       if (!nextPageToken) break;
       tokens.push(nextPageToken);
     }
-    localStorage.setItem(START, tokens.at(-PAGES_SHOWN) ?? start);
+    remember(START, tokens.at(-PAGES_SHOWN) ?? start);
   }
 
   /** Batches that ended before this page: the newest that people see first. */
@@ -117,7 +117,7 @@ class Console {
       // The service is another one, or was set back: what was known may never have been.
       this.model.forget();
       for (const [upload, row] of this.rows) if (row.batchId) this.rows.delete(upload);
-      localStorage.removeItem(START);
+      remember(START, "");
       void this.load();
     }
     this.draw();
@@ -304,6 +304,22 @@ class Console {
       if (this.client.active.size > 0) event.preventDefault();
     });
     addEventListener("pagehide", () => this.client.leave());
+  }
+}
+
+function remembered(key: string): string {
+  try {
+    return localStorage.getItem(key) ?? "";
+  } catch {
+    return ""; // site data is blocked
+  }
+}
+
+function remember(key: string, value: string): void {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // it is read from the beginning then
   }
 }
 

@@ -17,12 +17,10 @@ const EVERY_MS = 3_000;
 
 export class History {
   samples: Sample[] = [];
-  private readonly channel = new BroadcastChannel(STORED);
   private timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(private readonly onChange: () => void) {
     this.samples = stored();
-    this.channel.addEventListener("message", (event: MessageEvent<Sample>) => this.add(event.data));
   }
 
   /** Whether this tab is the one that reads. */
@@ -56,7 +54,6 @@ export class History {
       const last = this.latest;
       if (last && last.cancelled === sample.cancelled && last.tooLate === sample.tooLate) return;
       this.add(sample);
-      this.channel.postMessage(sample);
       localStorage.setItem(STORED, JSON.stringify(this.samples));
     } catch {
       // The server is away or the storage full: the chart waits.

@@ -42,12 +42,16 @@ export interface CallOptions {
 }
 
 const TIMEOUT_MS = 30_000;
+/** A call that has had no answer for so long may wait for a connection: browsers allow six a host. */
+const SLOW_MS = 1_000;
 
 /** The service's unary calls. */
 export class Api {
   readonly baseUrl: string;
   private readonly fetch: typeof fetch;
   readonly sleep: Sleep;
+  /** Are told of each call that has had no answer for a second. */
+  readonly slowCalls = new Set<(call: Promise<unknown>) => void>();
 
   constructor(options: ApiOptions = {}) {
     const page = typeof location === "undefined" ? undefined : location.href;
@@ -115,7 +119,15 @@ export class Api {
     return this.call(path, { method: "POST", headers, body: JSON.stringify(body) }, answer, options);
   }
 
-  private async call<O extends DescMessage>(
+  private call<O extends DescMessage>(path: string, init: RequestInit, answer: O, options?: CallOptions) {
+    const call = this.repeated(path, init, answer, options);
+    const timer = setTimeout(() => this.slowCalls.forEach((tell) => tell(call)), SLOW_MS);
+    const over = (): void => clearTimeout(timer);
+    call.then(over, over);
+    return call;
+  }
+
+  private async repeated<O extends DescMessage>(
     path: string,
     init: RequestInit,
     answer: O,

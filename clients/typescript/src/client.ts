@@ -151,6 +151,7 @@ export class UploadClient {
   private watchContext(): WatchContext {
     return {
       baseUrl: this.api.baseUrl,
+      slowCalls: this.api.slowCalls,
       EventSource: this.options.EventSource ?? EventSource,
       fetch: this.options.fetch ?? globalThis.fetch.bind(globalThis),
       sleep: this.api.sleep,

@@ -1,16 +1,16 @@
 /**
  * One watch of everything for all tabs of a browser, however many are open: browsers allow six connections a host.
  *
- * The tab that holds a Web Lock listens and tells the others over a BroadcastChannel. When it goes, the browser gives the
- * lock to the next tab, which resumes with the last token it was told: nothing is missed, and what comes twice is
- * dropped by its revision. Where there are no Web Locks (a page that is no secure context), each tab listens for itself.
+ * One tab listens and tells the others over a BroadcastChannel: the one that holds a Web Lock, or, where there are none (a
+ * page that is no secure context) or the browser refuses them, the one that the others have heard of. When it goes,
+ * another resumes with the last token that it was told: nothing is missed, and what comes twice is dropped by its
+ * revision. A tab that cannot speak with the others listens for itself.
  */
 
 import { fromJson, toJson } from "@bufbuild/protobuf";
 import type { JsonValue } from "@bufbuild/protobuf";
 import { BatchSchema, FileSchema } from "./gen/upload/v1/upload_pb.js";
-import { newRequestId } from "./pause.js";
-import { batchStatusWord, fileStatusWord, isFinal } from "./statuses.js";
+import { newRequestId, plainSleep } from "./pause.js";
 import { Watch } from "./watch.js";
 import type { WatchContext, WatchEvent, WatchState } from "./watch.js";
 
@@ -23,56 +23,59 @@ type Wire =
 
 type Note =
   | { kind: "events"; events: Wire[]; token: string }
-  | { kind: "state"; state: WatchState }
-  /** A tab has come: whoever leads, tell it what is. */
-  | { kind: "hello"; tab: string }
-  /** The answer to it: everything not final. */
-  | { kind: "welcome"; tab: string; events: Wire[]; token: string; state: WatchState }
-  | { kind: "leading" };
+  /** Who leads? */
+  | { kind: "hello" }
+  /** The answer to it, and said whenever it changes. */
+  | { kind: "leading"; tab: string; state: WatchState };
 
 export interface SharedWatchOptions {
+  /** Tells what changes after this token (of `getStatistics`, or of a watch); read what is so before it by the lists. */
+  resumeToken?: string;
   onEvent: (event: WatchEvent) => void;
   onState?: (state: WatchState) => void;
-  /** Whether this tab is the one that listens. */
-  onLeading?: (leading: boolean) => void;
   /** Tabs with the same name share one watch; one name for one service. */
   name?: string;
   progressIntervalMs?: number;
 }
 
+/** Without Web Locks: how long a tab waits to hear who leads, and how long until it asks again. */
+const ANSWER_MS = 500;
+const ASK_MS = 2_000;
+/** Revisions kept against repetition at a hand-over; the oldest go first. */
+const MOST_REVISIONS = 20_000;
+
 export class SharedWatch {
-  leading = false;
   state: WatchState = "waiting";
   private readonly tab = newRequestId();
-  private readonly name: string;
   private readonly channel: BroadcastChannel | undefined;
   private readonly stopped = new AbortController();
-  private token = "";
+  private token: string;
   /** What this tab was told of each target last, so that nothing is told twice. */
   private readonly revisions = new Map<string, bigint>();
-  /** The newest state of everything not final: what a tab that comes later has to be told. */
-  private readonly current = new Map<string, Wire>();
-  private welcomed = false;
+  /** The watch, while this tab leads. */
   private watch: Watch | undefined;
-  /** Told to the other tabs once a frame, not one by one. */
+  /** Whether somebody has said to lead since this tab asked. */
+  private heardLeader = false;
+  /** Told to the other tabs once a turn, not one by one. */
   private outbox: Wire[] = [];
-  private flushing = false;
 
   constructor(
     private readonly context: WatchContext,
     private readonly options: SharedWatchOptions,
   ) {
-    this.name = options.name ?? `upload-watch ${context.baseUrl}`;
-    if (typeof navigator === "undefined" || !navigator.locks || typeof BroadcastChannel === "undefined") {
+    const name = options.name ?? `upload-watch ${context.baseUrl}`;
+    this.token = options.resumeToken ?? "";
+    this.channel = channelOf(name);
+    if (!this.channel) {
       this.lead();
       return;
     }
-    this.channel = new BroadcastChannel(this.name);
     this.channel.addEventListener("message", (event: MessageEvent<Note>) => this.hear(event.data));
-    navigator.locks
-      .request(this.name, { signal: this.stopped.signal }, () => this.leadUntilStopped())
-      .catch(() => {}); // aborted: this tab has stopped
-    this.say({ kind: "hello", tab: this.tab });
+    this.say({ kind: "hello" });
+    const { signal } = this.stopped;
+    const held = lockOf(name, signal, () => this.leadUntilStopped());
+    // No lock, or refused (site data is blocked): that must not leave this tab without news.
+    held.catch(() => void this.elect());
   }
 
   /** Stop listening; another tab takes over. */
@@ -80,7 +83,6 @@ export class SharedWatch {
     this.stopped.abort();
     this.watch?.stop();
     this.channel?.close();
-    this.leading = false;
   }
 
   /** Try again now: the network is back. */
@@ -96,75 +98,68 @@ export class SharedWatch {
     });
   }
 
+  /** Ask who leads, again and again, and lead when nobody says so. Two that lead find out: each says so now and then. */
+  private async elect(): Promise<void> {
+    const sleep = this.context.sleep ?? plainSleep;
+    const { signal } = this.stopped;
+    while (!signal.aborted) {
+      this.heardLeader = false;
+      if (this.watch) this.sayLeading();
+      else this.say({ kind: "hello" });
+      await sleep(ANSWER_MS, signal);
+      if (!this.watch && !this.heardLeader) this.lead();
+      await sleep(ASK_MS, signal);
+    }
+  }
+
   private lead(): void {
     if (this.stopped.signal.aborted) return;
-    this.leading = true;
-    this.options.onLeading?.(true);
     const progressIntervalMs = this.options.progressIntervalMs ?? 500;
-    // A tab that was told nothing yet must not resume from nowhere: its current state comes with a fresh watch.
-    if (!this.welcomed) this.token = "";
-    this.welcomed = true;
-    this.watch = new Watch(
+    const watch = new Watch(
       this.context,
       { all: true, progressIntervalMs, resumeToken: this.token },
-      { onEvent: (event) => this.tell(event), onState: (state) => this.tellState(state) },
+      { onEvent: (event) => this.tell(event), onState: (state) => this.watch === watch && this.setState(state) },
     );
+    this.watch = watch;
     // Refused for good (an old token, no rights): told as a state; the page can only be loaded anew.
-    this.watch.done.catch(() => this.setState("ended"));
-    this.say({ kind: "leading" });
+    watch.done.catch(() => this.watch === watch && this.setState("ended"));
+    this.sayLeading();
+  }
+
+  /** Another tab leads too: the one with the smaller name goes on. */
+  private standBack(): void {
+    this.flush();
+    const { watch } = this;
+    this.watch = undefined;
+    watch?.stop();
   }
 
   private tell(event: WatchEvent): void {
     const wire = toWire(event);
     this.take(wire);
     if (!this.channel) return;
+    if (this.outbox.length === 0) queueMicrotask(() => this.flush());
     this.outbox.push(wire);
-    if (this.flushing) return;
-    this.flushing = true;
-    queueMicrotask(() => this.flush());
   }
 
   private flush(): void {
-    this.flushing = false;
     this.token = this.watch?.resumeToken ?? this.token;
-    this.say({ kind: "events", events: this.outbox, token: this.token });
+    if (this.outbox.length > 0) this.say({ kind: "events", events: this.outbox, token: this.token });
     this.outbox = [];
-  }
-
-  private tellState(state: WatchState): void {
-    this.setState(state);
-    this.say({ kind: "state", state });
   }
 
   private hear(note: Note): void {
     if (this.stopped.signal.aborted) return;
     if (note.kind === "hello") {
-      if (this.leading) this.welcome(note.tab);
+      if (this.watch) this.sayLeading();
     } else if (note.kind === "leading") {
-      if (!this.welcomed) this.say({ kind: "hello", tab: this.tab });
-    } else if (note.kind === "welcome") {
-      if (note.tab === this.tab && !this.welcomed) this.beWelcomed(note);
-    } else if (!this.welcomed) {
-      return; // the welcome will hold it
-    } else if (note.kind === "state") {
-      this.setState(note.state);
+      this.heardLeader = true;
+      if (this.watch && note.tab < this.tab) this.standBack();
+      if (!this.watch) this.setState(note.state);
     } else {
-      this.token = note.token || this.token;
+      if (!this.watch) this.token = note.token || this.token;
       for (const event of note.events) this.take(event);
     }
-  }
-
-  private welcome(tab: string): void {
-    if (this.outbox.length > 0) this.flush();
-    this.say({ kind: "welcome", tab, events: [...this.current.values()], token: this.token, state: this.state });
-  }
-
-  private beWelcomed(note: Extract<Note, { kind: "welcome" }>): void {
-    this.welcomed = true;
-    this.token = note.token;
-    for (const event of note.events) this.take(event);
-    this.options.onEvent({ type: "bookmark", resynced: false });
-    this.setState(note.state);
   }
 
   /** Take one event, from the service or from another tab, unless it is known already. */
@@ -174,27 +169,23 @@ export class SharedWatch {
     const target = targetOf(event);
     if (target) {
       if ((this.revisions.get(target.id) ?? 0n) >= target.revision) return;
+      this.revisions.delete(target.id);
       this.revisions.set(target.id, target.revision);
-      if (target.final) this.current.delete(target.id);
-      else this.current.set(target.id, wire);
-      if (target.final) this.forgetSome();
+      const oldest = this.revisions.size > MOST_REVISIONS ? this.revisions.keys().next().value : undefined;
+      if (oldest !== undefined) this.revisions.delete(oldest);
     }
     this.options.onEvent(event);
-  }
-
-  /** Revisions are kept against repetition at a hand-over only; the oldest go first. */
-  private forgetSome(): void {
-    while (this.revisions.size > 20_000 + this.current.size) {
-      const oldest = this.revisions.keys().next().value;
-      if (oldest === undefined) return;
-      this.revisions.delete(oldest);
-    }
   }
 
   private setState(state: WatchState): void {
     if (this.state === state) return;
     this.state = state;
     this.options.onState?.(state);
+    if (this.watch) this.sayLeading();
+  }
+
+  private sayLeading(): void {
+    this.say({ kind: "leading", tab: this.tab, state: this.state });
   }
 
   private say(note: Note): void {
@@ -202,14 +193,27 @@ export class SharedWatch {
   }
 }
 
-function targetOf(event: WatchEvent): { id: string; revision: bigint; final: boolean } | undefined {
-  if (event.type === "file") {
-    return { id: event.file.fileId, revision: event.file.revision, final: isFinal(fileStatusWord(event.file.status)) };
+/** A channel to the other tabs; none where the browser has or allows none. */
+function channelOf(name: string): BroadcastChannel | undefined {
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return undefined;
   }
-  if (event.type === "batch") {
-    const { batchId, revision, status } = event.batch;
-    return { id: batchId, revision, final: isFinal(batchStatusWord(status)) };
-  }
+}
+
+/** Holds the lock of this name as long as `hold` takes. Rejects where there is none, unless the signal was aborted. */
+async function lockOf(name: string, signal: AbortSignal, hold: () => Promise<void>): Promise<void> {
+  const { locks } = navigator;
+  if (!locks) throw new Error("no Web Locks here");
+  await locks.request(name, { signal }, hold).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+}
+
+function targetOf(event: WatchEvent): { id: string; revision: bigint } | undefined {
+  if (event.type === "file") return { id: event.file.fileId, revision: event.file.revision };
+  if (event.type === "batch") return { id: event.batch.batchId, revision: event.batch.revision };
   return undefined;
 }
 

@@ -45,14 +45,16 @@ export interface WatchOptions {
 
 export interface WatchContext {
   baseUrl: string;
+  /** Is told of calls of this page that wait for their answer. */
+  slowCalls?: Set<(call: Promise<unknown>) => void>;
   EventSource: typeof EventSource;
   fetch: typeof fetch;
   sleep?: Sleep;
 }
 
 /** How one EventSource ended. `gaveUp`: on an answer that was no stream, and it does not say which. */
-type Ending = { done: boolean; gaveUp: boolean };
-const OVER: Ending = { done: true, gaveUp: false };
+type Ending = { done: boolean; gaveUp?: boolean; madeWay?: boolean };
+const OVER: Ending = { done: true };
 
 /** A watch. `done` resolves when it ended well or was stopped, and rejects when the service refused it. */
 export class Watch {
@@ -63,6 +65,9 @@ export class Watch {
   private readonly stopped = new AbortController();
   private readonly bell = new Bell();
   private attempt = 0;
+  /** Calls that this watch has made way for. */
+  private awaited: Promise<unknown> = Promise.resolve();
+  private letGo: () => void = () => {};
 
   constructor(
     private readonly context: WatchContext,
@@ -87,16 +92,27 @@ export class Watch {
     this.bell.ring();
   }
 
+  /** A call of this page has no answer: perhaps it waits for a connection, so let go of ours until it is over. */
+  private makeWay(call: Promise<unknown>): void {
+    this.awaited = Promise.allSettled([this.awaited, call]);
+    this.letGo();
+  }
+
   private async run(): Promise<void> {
+    const makeWay = (call: Promise<unknown>): void => this.makeWay(call);
+    this.context.slowCalls?.add(makeWay);
     try {
       while (!this.stopped.signal.aborted) {
         const ending = await this.listen();
         if (ending.done || this.stopped.signal.aborted) return;
         this.set("waiting");
+        await this.awaited;
+        if (ending.madeWay) continue;
         await this.bell.heard(backoff(this.attempt++), this.context.sleep ?? plainSleep);
         if (ending.gaveUp && (await this.isOver())) return;
       }
     } finally {
+      this.context.slowCalls?.delete(makeWay);
       this.set("ended");
     }
   }
@@ -112,10 +128,11 @@ export class Watch {
       };
       const stop = (): void => leave(() => resolve(OVER));
       this.stopped.signal.addEventListener("abort", stop);
+      this.letGo = () => leave(() => resolve({ done: false, madeWay: true }));
       source.addEventListener("message", (event) => this.hear(event));
       source.addEventListener("end", (event) => {
         const error = errorOfEnd(String(event.data));
-        leave(() => (error && !mayGoOn(error) ? reject(error) : resolve({ done: !error, gaveUp: false })));
+        leave(() => (error && !mayGoOn(error) ? reject(error) : resolve({ done: !error })));
       });
       source.addEventListener("error", () => {
         // Any break: come back on our own terms, with our token and our pauses.

@@ -1,0 +1,89 @@
+"""What a browser's limits do to the page at /: six connections a host, no secure context, no site data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from clients.browser.conftest import LOOP, StartServer, Visitor
+from clients.browser.test_console import announce, status_of, watches_of
+from support.chromium import chromium_with, launched_chromium
+from support.process import ServerProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
+
+HOST = "uploads.test"
+# No cookies, no storage, no locks: as the browser's settings block "on-device site data".
+NO_SITE_DATA = {"profile": {"default_content_setting_values": {"cookies": 2}}}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def insecure() -> AsyncIterator[Browser]:
+    """A browser in which a name that is not this machine's leads to it: a page there is no secure context."""
+    async with launched_chromium(f"--host-resolver-rules=MAP {HOST} 127.0.0.1") as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("speak", [True, False], ids=["tabs that speak", "tabs that cannot"])
+async def test_six_tabs_on_plain_http_hold_up_no_cancel_and_no_upload(
+    insecure: Browser, start_server: StartServer, tmp_path: Path, speak: bool
+) -> None:
+    server = start_server("--allowed-hosts", HOST)
+    context = await insecure.new_context()
+    if not speak:
+        await context.add_init_script("delete window.BroadcastChannel")
+    tabs = [await Visitor(await context.new_page()).open(f"http://{HOST}:{server.http_port}/") for _ in range(6)]
+    first = tabs[0].page
+    assert await first.evaluate("[isSecureContext, navigator.locks === undefined]") == [False, True]
+    if speak:
+        assert watches_of(tabs) == 1
+    else:
+        await expect(first.locator("#live[data-state=live]")).to_be_visible()
+    await announce(server, "somebody's.bin")
+    for tab in tabs:
+        await expect(tab.row("somebody's.bin").badge).to_have_text("Pending")
+    began = time.monotonic()
+    await tabs[0].row("somebody's.bin").press_cancel()
+    await expect(tabs[0].row("somebody's.bin").badge).to_have_text("Cancelled")
+    assert time.monotonic() - began < 5
+    assert await status_of(server, "somebody's") == "cancelled"
+    path = tmp_path / "from the sixth tab.txt"
+    path.write_text("all of it")
+    began = time.monotonic()
+    await tabs[5].choose(path)
+    for tab in reversed(tabs):
+        await expect(tab.row(path.name).badge).to_have_text("Completed")
+    assert time.monotonic() - began < 10
+    await context.close()
+
+
+async def test_tabs_on_plain_http_hand_the_watch_on(insecure: Browser, start_server: StartServer) -> None:
+    server = start_server("--allowed-hosts", HOST)
+    context = await insecure.new_context()
+    tabs = [await Visitor(await context.new_page()).open(f"http://{HOST}:{server.http_port}/") for _ in range(3)]
+    await tabs[0].page.close()
+    await announce(server, "after the first tab.bin")
+    for tab in tabs[1:]:
+        await expect(tab.row("after the first tab.bin").badge).to_have_text("Pending")
+    await context.close()
+
+
+async def test_with_site_data_blocked_the_page_is_live_and_true(server: ServerProcess, tmp_path: Path) -> None:
+    await announce(server, "before the page.bin")
+    path = tmp_path / "without site data.txt"
+    path.write_text("all of it")
+    async with chromium_with(tmp_path / "profile", NO_SITE_DATA) as context:
+        tabs = [await Visitor(await context.new_page()).open(server.url) for _ in range(2)]
+        blocked = "() => { try { return String(localStorage); } catch (error) { return error.name; } }"
+        assert await tabs[0].page.evaluate(blocked) == "SecurityError"
+        await expect(tabs[0].row("before the page.bin").badge).to_have_text("Pending")
+        await expect(tabs[0].page.locator("#notice")).to_be_hidden()
+        await tabs[0].choose(path)
+        for tab in tabs:
+            await expect(tab.row(path.name).badge).to_have_text("Completed")
+            assert tab.problems == []
