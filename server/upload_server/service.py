@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import (
@@ -19,12 +19,14 @@ from upload_server.domain.fields import (
     MAX_WATCH_TARGETS,
     MIN_PROGRESS_SECONDS,
     Rules,
+    S,
     check_cancel,
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
+    BatchStatus,
     Caller,
     CancelledBatch,
     CancelledFile,
@@ -32,9 +34,10 @@ from upload_server.domain.states import (
     FileSpec,
     FileStatus,
 )
-from upload_server.domain.tokens import ResumeToken, decode_page_token, encode_page_token
+from upload_server.domain.statistics import Buckets, Counts, LateCancels
+from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Ingest
-from upload_server.store.protocol import Command, Result, Store, Targets
+from upload_server.store.protocol import Command, Listing, Page, Result, Store, Targets
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
 T = TypeVar("T")
@@ -43,19 +46,33 @@ Fields: TypeAlias = "str | int | Sequence[Fields]"
 
 
 @dataclass(frozen=True, slots=True)
-class FilePage:
-    """Files of one page; ``next_page_token`` is empty on the last one."""
+class Wanted(Generic[S]):
+    """What a caller wants listed, as given; an empty filter takes all."""
 
-    files: Sequence[File]
+    status: S | None = None
+    statuses: Sequence[S] = ()
+    # Of files only.
+    batch_id: str = ""
+    order_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage(Generic[T]):
+    """Rows of one page; ``next_page_token`` is empty on the last one."""
+
+    rows: Sequence[T]
     next_page_token: str
 
 
 @dataclass(frozen=True, slots=True)
-class AuditPage:
-    """Audit events of one page; ``next_page_token`` is empty on the last one."""
+class Statistics:
+    """What there is, what happened in ``buckets``, and the cancels that were refused as too late, ``since`` when."""
 
-    events: Sequence[AuditEvent]
-    next_page_token: str
+    counts: Counts
+    late: int
+    since: datetime
+    buckets: Buckets | None
+    late_in_buckets: Sequence[int]
 
 
 def fingerprint(fields: Fields) -> bytes:
@@ -84,6 +101,7 @@ class Uploads:
         self._new_id = new_id
         self._max_file_bytes = max_file_bytes
         self._observer = observer
+        self._late = LateCancels(clock())
         self._running: set[asyncio.Task[object]] = set()
 
     async def drain(self) -> None:
@@ -147,6 +165,7 @@ class Uploads:
             outcome = "cancelled"
         except (NotInState, WriterReplaced):
             outcome = "too_late"
+            self._late.add(caller.principal, self._clock())
             raise
         except NotFound:
             outcome = "unknown"
@@ -189,21 +208,52 @@ class Uploads:
         return await self._store.get_batch(batch_id, caller.principal)
 
     async def list_files(
-        self, status: FileStatus | None, batch_id: str, page_size: int, page_token: str, caller: Caller
-    ) -> FilePage:
-        """Read a page of files, oldest first."""
+        self, wanted: Wanted[FileStatus], page_size: int, page_token: str, caller: Caller
+    ) -> ListPage[File]:
+        """Read a page of files."""
+        return await self._list("files", self._store.list_files, wanted, page_size, page_token, caller)
+
+    async def list_batches(
+        self, wanted: Wanted[BatchStatus], page_size: int, page_token: str, caller: Caller
+    ) -> ListPage[Batch]:
+        """Read a page of batches."""
+        return await self._list("batches", self._store.list_batches, wanted, page_size, page_token, caller)
+
+    async def _list(
+        self,
+        name: str,
+        read: Callable[[Listing, Cursor | None, int], Awaitable[Page[T]]],
+        wanted: Wanted[S],
+        page_size: int,
+        page_token: str,
+        caller: Caller,
+    ) -> ListPage[T]:
         rules = Rules()
-        rules.identifier("batch_id", batch_id, optional=True)
+        rules.identifier("batch_id", wanted.batch_id, optional=True)
+        statuses = rules.statuses(wanted.status, wanted.statuses)
+        newest_first = rules.order_by(wanted.order_by)
         limit = rules.page_size(page_size)
         rules.check()
-        query = json.dumps(["files", caller.principal, status, batch_id])
-        cursor = decode_page_token(page_token, query)
-        page = await self._store.list_files(caller.principal, status, batch_id, cursor, limit)
-        return FilePage(page.rows, encode_page_token(page.next_cursor, query))
+        listing = Listing(caller.principal, statuses, wanted.batch_id, newest_first=newest_first)
+        # A page token belongs to one list with its filters and order.
+        query = json.dumps([name, caller.principal, statuses, wanted.batch_id, newest_first])
+        page = await read(listing, decode_page_token(page_token, query), limit)
+        return ListPage(page.rows, encode_page_token(page.next_cursor, query))
+
+    async def get_statistics(self, window: float, step: float, caller: Caller) -> Statistics:
+        """Count files and batches, and what happened in the last ``window`` seconds, for each ``step`` of it."""
+        rules = Rules()
+        rules.buckets(window, step)
+        rules.check()
+        now, owner = self._clock(), caller.principal
+        buckets = Buckets.until(now, int(step), int(window / step)) if window else None
+        counts = await self._store.count(owner, now, buckets)
+        late = [self._late.in_bucket(owner, buckets, index) for index in range(buckets.count)] if buckets else []
+        return Statistics(counts, self._late.total(owner), self._late.since, buckets, late)
 
     async def list_audit_events(
         self, file_id: str, batch_id: str, page_size: int, page_token: str, caller: Caller
-    ) -> AuditPage:
+    ) -> ListPage[AuditEvent]:
         """Read a page of the audit trail, oldest first."""
         rules = Rules()
         rules.identifier("file_id", file_id, optional=True)
@@ -213,7 +263,7 @@ class Uploads:
         query = json.dumps(["audit", caller.principal, file_id, batch_id])
         cursor = decode_page_token(page_token, query)
         page = await self._store.list_audit_events(caller.principal, file_id, batch_id, cursor, limit)
-        return AuditPage(page.rows, encode_page_token(page.next_cursor, query))
+        return ListPage(page.rows, encode_page_token(page.next_cursor, query))
 
     def watch(
         self, targets: Targets, resume_token: str, progress_interval: float, caller: Caller, *, until_final: bool

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -243,6 +246,29 @@ BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("ListFiles", {"page_token": "garbage"}, "page_token"),
     ("ListFiles", {"status": 17}, "status"),
     ("ListFiles", {"batch_id": LONG}, "batch_id"),
+    ("ListFiles", {"statuses": ["UPLOAD_STATUS_UNSPECIFIED"]}, "statuses[0]"),
+    ("ListFiles", {"statuses": ["UPLOAD_STATUS_PENDING", 17]}, "statuses[1]"),
+    ("ListFiles", {"statuses": ["UPLOAD_STATUS_PENDING"] * 6}, "statuses"),
+    ("ListFiles", {"status": "UPLOAD_STATUS_FAILED", "statuses": ["UPLOAD_STATUS_PENDING"]}, "statuses"),
+    ("ListFiles", {"order_by": "created_at asc"}, "order_by"),
+    ("ListFiles", {"order_by": "CREATED_AT"}, "order_by"),
+    ("ListFiles", {"order_by": "filename"}, "order_by"),
+    ("ListBatches", {"page_size": 1001}, "page_size"),
+    ("ListBatches", {"page_token": "garbage"}, "page_token"),
+    ("ListBatches", {"status": 17}, "status"),
+    ("ListBatches", {"statuses": ["BATCH_STATUS_PENDING", 0]}, "statuses[1]"),
+    ("ListBatches", {"status": "BATCH_STATUS_FAILED", "statuses": ["BATCH_STATUS_FAILED"]}, "statuses"),
+    ("ListBatches", {"order_by": "updated_at"}, "order_by"),
+    ("GetStatistics", {"window": "86410s", "step": "10s"}, "window"),
+    ("GetStatistics", {"window": "-10s", "step": "10s"}, "window"),
+    ("GetStatistics", {"window": "2410s", "step": "10s"}, "window"),
+    ("GetStatistics", {"window": "50s", "step": "20s"}, "window"),
+    ("GetStatistics", {"window": "0.5s", "step": "10s"}, "window"),
+    ("GetStatistics", {"window": "60s"}, "step"),
+    ("GetStatistics", {"window": "60s", "step": "0.5s"}, "step"),
+    ("GetStatistics", {"window": "60s", "step": "15s"}, "step"),
+    ("GetStatistics", {"window": "60s", "step": "-10s"}, "step"),
+    ("GetStatistics", {"step": "10s"}, "step"),
     ("ListAuditEvents", {"page_size": 1001}, "page_size"),
     ("ListAuditEvents", {"page_token": "AAAA"}, "page_token"),
     ("ListAuditEvents", {"page_size": -1}, "page_size"),
@@ -337,6 +363,129 @@ async def test_lists_are_in_order_of_creation_whatever_becomes_of_the_files(door
         assert seen == wanted
 
 
+async def every_page(door: Door, method: str, rows: str, **request: Any) -> list[Json]:
+    found: list[Json] = []
+    token = ""
+    while True:
+        page = await door.call(method, page_token=token, **request)
+        found += page[rows]
+        if not (token := page["next_page_token"]):
+            return found
+
+
+async def test_the_newest_are_first_when_asked_for(door: Door) -> None:
+    before = await initiate(door)
+    made = await initiate_batch(door, 3)
+    last = await initiate(door)
+    order = [last["file_id"], *reversed(made["file_ids"]), before["file_id"]]
+    await door.call("CancelFile", file_id=order[2])
+
+    page = await door.call("ListFiles", order_by="created_at desc", page_size=5)
+    assert [file["file_id"] for file in page["files"]] == order
+    page = await door.call("ListFiles", order_by="created_at desc", page_size=2, page_token=page["next_page_token"])
+    assert not {file["file_id"] for file in page["files"]} & {*order}
+    of_batch = await every_page(
+        door, "ListFiles", "files", batch_id=made["batch"]["batch_id"], order_by="created_at desc", page_size=2
+    )
+    assert [file["file_id"] for file in of_batch] == order[1:4]
+    files = await every_page(door, "ListFiles", "files", page_size=1000)
+    times = [datetime.fromisoformat(file["created_at"]) for file in files]
+    assert times == sorted(times)
+
+
+async def test_several_states_are_listed_together_in_order(door: Door) -> None:
+    made = await initiate_batch(door, 5)
+    batch_id, ids = made["batch"]["batch_id"], made["file_ids"]
+    await door.call("CancelFile", file_id=ids[1])
+    await door.call("CancelFile", file_id=ids[3])
+    both = ["UPLOAD_STATUS_CANCELLED", "UPLOAD_STATUS_PENDING"]
+    open_ = ["UPLOAD_STATUS_UPLOADING", "UPLOAD_STATUS_PENDING", "UPLOAD_STATUS_PENDING"]
+
+    for statuses, wanted in ((both, ids), (open_, [ids[0], ids[2], ids[4]])):
+        for size in (2, 1000):
+            found = await every_page(door, "ListFiles", "files", batch_id=batch_id, statuses=statuses, page_size=size)
+            assert [file["file_id"] for file in found] == wanted
+        found = await every_page(door, "ListFiles", "files", statuses=statuses, page_size=1000)
+        assert [file["file_id"] for file in found if file["file_id"] in ids] == wanted
+
+
+async def test_batches_are_listed_like_files(door: Door) -> None:
+    made = [(await initiate_batch(door, 2))["batch"]["batch_id"] for _ in range(3)]
+    await door.call("CancelBatch", batch_id=made[1], reason="the wrong folder")
+
+    page = await door.call("ListBatches", order_by="created_at desc", page_size=3)
+    assert [batch["batch_id"] for batch in page["batches"]] == made[::-1]
+    assert page["batches"][1] == await door.call("GetBatch", batch_id=made[1])
+    assert page["batches"][1]["cancel_reason"] == "the wrong folder"
+    for filters, wanted in (
+        ({}, made),
+        ({"status": "BATCH_STATUS_CANCELLED"}, [made[1]]),
+        ({"statuses": ["BATCH_STATUS_PENDING"]}, [made[0], made[2]]),
+        ({"statuses": ["BATCH_STATUS_PENDING", "BATCH_STATUS_CANCELLED"]}, made),
+        ({"statuses": ["BATCH_STATUS_COMPLETED"]}, []),
+    ):
+        found = await every_page(door, "ListBatches", "batches", page_size=2, **filters)
+        assert [batch["batch_id"] for batch in found if batch["batch_id"] in made] == wanted
+
+
+async def statistics(door: Door, **request: Any) -> tuple[dict[str, int], dict[str, int], Json]:
+    answer = await door.call("GetStatistics", **request)
+    files = {count["status"].removeprefix("UPLOAD_STATUS_").lower(): int(count["files"]) for count in answer["files"]}
+    batches = {
+        count["status"].removeprefix("BATCH_STATUS_").lower(): int(count["batches"]) for count in answer["batches"]
+    }
+    return files, batches, answer
+
+
+async def test_statistics_count_what_was_answered(door: Door) -> None:
+    files, batches, answer = await statistics(door)
+    assert list(files) == ["pending", "uploading", "completed", "failed", "cancelled"]
+    assert list(batches) == ["pending", "processing", "completed", "failed", "cancelled"]
+    assert answer["buckets"] == []
+
+    made = await initiate_batch(door, 3)
+    await door.call("CancelFile", file_id=made["file_ids"][0])
+    after, after_batches, _ = await statistics(door)
+    assert (after["pending"], after["cancelled"]) == (files["pending"] + 2, files["cancelled"] + 1)
+    assert after_batches["pending"] == batches["pending"] + 1
+    await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
+    after, after_batches, _ = await statistics(door)
+    assert (after["pending"], after["cancelled"]) == (files["pending"], files["cancelled"] + 3)
+    assert after_batches["cancelled"] == batches["cancelled"] + 1
+
+
+async def test_statistics_say_since_when_they_count_cancels_that_came_too_late(door: Door) -> None:
+    _, _, before = await statistics(door)
+    file = await initiate(door)
+    await door.call("CancelFile", file_id=file["file_id"])
+    for _ in range(2):
+        await refused(door, "CancelFile", file_id=file["file_id"])
+    await refused(door, "CancelFile", file_id="nobody's")
+    _, _, after = await statistics(door)
+    assert int(after["cancels_too_late"]) == int(before["cancels_too_late"]) + 2
+    assert after["counted_since"] == before["counted_since"]
+    assert datetime.fromisoformat(after["counted_since"]) < datetime.fromisoformat(file["created_at"])
+
+
+async def test_statistics_tell_what_happened_in_steps_of_time(door: Door) -> None:
+    def total(answer: Json, name: str) -> int:
+        return sum(int(bucket[name]) for bucket in answer["buckets"])
+
+    names = ("begun", "completed", "failed", "cancelled", "cancels_too_late")
+    _, _, before = await statistics(door, window="86400s", step="360s")
+    assert len(before["buckets"]) == 240
+    starts = [datetime.fromisoformat(bucket["start_at"]).timestamp() for bucket in before["buckets"]]
+    assert [start % 360 for start in starts] == [0] * 240
+    assert {later - earlier for earlier, later in itertools.pairwise(starts)} == {360}
+    assert starts[-1] <= time.time() < starts[-1] + 2 * 360
+
+    made = await initiate_batch(door, 4)
+    await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
+    await refused(door, "CancelFile", file_id=made["file_ids"][0])
+    _, _, after = await statistics(door, window="86400s", step="360s")
+    assert [total(after, name) - total(before, name) for name in names] == [4, 0, 0, 4, 1]
+
+
 async def test_an_unknown_filter_lists_nothing(door: Door) -> None:
     assert (await door.call("ListFiles", batch_id="nothing"))["files"] == []
     assert await events(door, file_id="nothing") == await events(door, batch_id="nothing") == []
@@ -345,13 +494,20 @@ async def test_an_unknown_filter_lists_nothing(door: Door) -> None:
 async def test_a_page_token_belongs_to_its_filter(door: Door) -> None:
     made = await initiate_batch(door, 3)
     page = await door.call("ListFiles", batch_id=made["batch"]["batch_id"], page_size=1)
-    others: list[Json] = [{}, {"batch_id": "other"}, {"status": "UPLOAD_STATUS_PENDING"}]
+    others: list[Json] = [
+        {},
+        {"batch_id": "other"},
+        {"status": "UPLOAD_STATUS_PENDING"},
+        {"batch_id": made["batch"]["batch_id"], "statuses": ["UPLOAD_STATUS_PENDING"]},
+        {"batch_id": made["batch"]["batch_id"], "order_by": "created_at desc"},
+    ]
     for other in others:
         error = await refused(door, "ListFiles", page_size=1, page_token=page["next_page_token"], **other)
         assert list(error.violations) == ["page_token"]
-    # Nor is it one of the audit trail's.
-    error = await refused(door, "ListAuditEvents", page_token=page["next_page_token"])
-    assert list(error.violations) == ["page_token"]
+    # Nor is it one of batches, or of the audit trail.
+    for method in ("ListBatches", "ListAuditEvents"):
+        error = await refused(door, method, page_token=page["next_page_token"])
+        assert list(error.violations) == ["page_token"]
 
 
 async def test_lists_filter_by_status(door: Door) -> None:

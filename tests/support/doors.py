@@ -25,6 +25,8 @@ _ROUTES = {
     "GetFile": ("GET", "/api/v1/files/{file_id}"),
     "ListFiles": ("GET", "/api/v1/files"),
     "GetBatch": ("GET", "/api/v1/batch/{batch_id}"),
+    "ListBatches": ("GET", "/api/v1/batches"),
+    "GetStatistics": ("GET", "/api/v1/statistics"),
     "CancelFile": ("POST", "/api/v1/upload/cancel/{file_id}"),
     "CancelBatch": ("POST", "/api/v1/batch/cancel/{batch_id}"),
     "ListAuditEvents": ("GET", "/api/v1/audit/events"),

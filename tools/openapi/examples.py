@@ -8,9 +8,11 @@ from google.protobuf.message import Message
 
 from upload_server.domain import errors
 from upload_server.domain.states import Batch, BatchStatus, File, FileStatus
-from upload_server.doors.convert import batch_to_proto, file_to_proto
+from upload_server.domain.statistics import Buckets, Counts, Moves, Total
+from upload_server.doors.convert import batch_to_proto, file_to_proto, statistics_to_proto
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import to_json
+from upload_server.service import Statistics
 
 Json = dict[str, Any]
 
@@ -80,6 +82,19 @@ _CANCELLED_BATCH = replace(
     revision=2,
 )
 
+_STATISTICS = Statistics(
+    counts=Counts(
+        files={status: Total(0, 0) for status in FileStatus}
+        | {FileStatus.COMPLETED: Total(156, 780_000_000), FileStatus.CANCELLED: Total(42, 210_000_000)},
+        batches=dict.fromkeys(BatchStatus, 0) | {BatchStatus.CANCELLED: 1},
+        moves=[Moves(198, 156, 0, 42)],
+    ),
+    late=3,
+    since=_CREATED,
+    buckets=Buckets.until(_CREATED, 60, 1),
+    late_in_buckets=[3],
+)
+
 
 def _answer(message: Message) -> Json:
     """The message as JSON in the order of its fields, as the service prints it."""
@@ -130,6 +145,8 @@ ANSWERS: dict[str, Json] = {
     "GetFile": FILE,
     "ListFiles": {"files": [FILE], "next_page_token": ""},
     "GetBatch": _answer(batch_to_proto(_CANCELLED_BATCH)),
+    "ListBatches": {"batches": [_answer(batch_to_proto(_CANCELLED_BATCH))], "next_page_token": ""},
+    "GetStatistics": _answer(statistics_to_proto(_STATISTICS)),
     "CancelFile": {
         "message": "Upload cancelled successfully",
         "file_id": FILE_ID,

@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,19 +15,22 @@ from typing import Self
 import grpc
 from google.protobuf import duration_pb2
 
-from upload import cancelling, errors, statuses, watching
+from upload import cancelling, errors, watching
 from upload.aio import AioTransport
 from upload.cancelling import CancelledBatch, CancelledFile, ask, new_request_id
 from upload.channel import DEFAULT_TARGET, Option
 from upload.retry import Backoff
 from upload.sending import OnProgress, Sending, verdict
 from upload.sources import Content, Feed, Source, open_source
+from upload.statuses import batch_status_number, status_number
 from upload.transport import (
     GET_BATCH,
     GET_FILE,
+    GET_STATISTICS,
     INITIATE_BATCH,
     INITIATE_UPLOAD,
     LIST_AUDIT_EVENTS,
+    LIST_BATCHES,
     LIST_FILES,
     Endpoint,
     Transport,
@@ -223,18 +227,27 @@ class AsyncClient:
         self,
         *,
         status: str = "",
+        statuses: Sequence[str] = (),
         batch_id: str = "",
+        order_by: str = "",
         page_size: int = 0,
     ) -> AsyncIterator[pb.File]:
-        """Iterate over files, oldest first, fetching pages on the way; ``status`` is a lower-case word.
+        """Iterate over files, fetching pages on the way: the oldest first, or ``order_by="created_at desc"``.
+
+        ``status``, or several in ``statuses``, are lower-case words.
 
         Example::
 
-            async for file in client.list_files(status="uploading"):
+            async for file in client.list_files(statuses=["pending", "uploading"], order_by="created_at desc"):
                 print(file.filename)
         """
-        number = statuses.status_number(status)
-        request = pb.ListFilesRequest(status=number, batch_id=batch_id, page_size=page_size)
+        request = pb.ListFilesRequest(
+            status=status_number(status),
+            statuses=map(status_number, statuses),
+            batch_id=batch_id,
+            order_by=order_by,
+            page_size=page_size,
+        )
         while True:
             page = await ask(self._transport, LIST_FILES, request, self._timeout, tries=_READ_TRIES)
             for file in page.files:
@@ -242,6 +255,43 @@ class AsyncClient:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    async def list_batches(
+        self, *, status: str = "", statuses: Sequence[str] = (), order_by: str = "", page_size: int = 0
+    ) -> AsyncIterator[pb.Batch]:
+        """Iterate over batches, as ``list_files`` does over files.
+
+        Example::
+
+            async for batch in client.list_batches(status="cancelled", order_by="created_at desc"):
+                print(batch.batch_id, batch.cancel_reason)
+        """
+        request = pb.ListBatchesRequest(
+            status=batch_status_number(status),
+            statuses=map(batch_status_number, statuses),
+            order_by=order_by,
+            page_size=page_size,
+        )
+        while True:
+            page = await ask(self._transport, LIST_BATCHES, request, self._timeout, tries=_READ_TRIES)
+            for batch in page.batches:
+                yield batch
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def statistics(
+        self, *, window: timedelta = timedelta(0), step: timedelta = timedelta(0)
+    ) -> pb.GetStatisticsResponse:
+        """Count files and batches by state over the whole service, and what happened in each ``step`` of ``window``.
+
+        Example::
+
+            counted = await client.statistics(window=timedelta(hours=1), step=timedelta(minutes=1))
+            print(sum(bucket.cancelled for bucket in counted.buckets), "cancelled in the last hour")
+        """
+        request = pb.GetStatisticsRequest(window=window or None, step=step or None)
+        return await ask(self._transport, GET_STATISTICS, request, self._timeout, tries=_READ_TRIES)
 
     async def audit(self, *, file_id: str = "", batch_id: str = "", page_size: int = 0) -> AsyncIterator[pb.AuditEvent]:
         """Iterate over the audit trail, oldest first; a batch's includes its files'.

@@ -32,6 +32,8 @@ _REPEATABLE = (
     "GetFile",
     "GetBatch",
     "ListFiles",
+    "ListBatches",
+    "GetStatistics",
     "ListAuditEvents",
     "InitiateUpload",
     "InitiateBatch",

@@ -6,6 +6,7 @@ Each method here only drives the method of the same name there; what it does is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -156,17 +157,46 @@ class Client:
         self,
         *,
         status: str = "",
+        statuses: Sequence[str] = (),
         batch_id: str = "",
+        order_by: str = "",
         page_size: int = 0,
     ) -> Iterator[pb.File]:
-        """Iterate over files, oldest first.
+        """Iterate over files: the oldest first, or ``order_by="created_at desc"``.
 
         Example::
 
             for file in client.list_files(batch_id=batch_id):
                 print(file.filename)
         """
-        return drive_all(self._client.list_files(status=status, batch_id=batch_id, page_size=page_size))
+        files = self._client.list_files(
+            status=status, statuses=statuses, batch_id=batch_id, order_by=order_by, page_size=page_size
+        )
+        return drive_all(files)
+
+    def list_batches(
+        self, *, status: str = "", statuses: Sequence[str] = (), order_by: str = "", page_size: int = 0
+    ) -> Iterator[pb.Batch]:
+        """Iterate over batches, as ``list_files`` does over files.
+
+        Example::
+
+            for batch in client.list_batches(status="cancelled"):
+                print(batch.batch_id, batch.cancel_reason)
+        """
+        batches = self._client.list_batches(status=status, statuses=statuses, order_by=order_by, page_size=page_size)
+        return drive_all(batches)
+
+    def statistics(
+        self, *, window: timedelta = timedelta(0), step: timedelta = timedelta(0)
+    ) -> pb.GetStatisticsResponse:
+        """Count files and batches by state over the whole service, and what happened in each ``step`` of ``window``.
+
+        Example::
+
+            counted = client.statistics(window=timedelta(hours=1), step=timedelta(minutes=1))
+        """
+        return drive(self._client.statistics(window=window, step=step))
 
     def audit(self, *, file_id: str = "", batch_id: str = "", page_size: int = 0) -> Iterator[pb.AuditEvent]:
         """Iterate over the audit trail, oldest first.

@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from upload import errors
-from upload.v1.upload_pb2 import File, UploadStatus, UploadStopped
+from upload.v1.upload_pb2 import BatchStatus, File, UploadStatus, UploadStopped
 
 _DOMAIN = "upload.v1"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -25,6 +25,14 @@ _FINAL = (
     UploadStatus.UPLOAD_STATUS_FAILED,
     UploadStatus.UPLOAD_STATUS_CANCELLED,
 )
+_BATCH_STATUSES = {
+    "": BatchStatus.BATCH_STATUS_UNSPECIFIED,
+    "pending": BatchStatus.BATCH_STATUS_PENDING,
+    "processing": BatchStatus.BATCH_STATUS_PROCESSING,
+    "completed": BatchStatus.BATCH_STATUS_COMPLETED,
+    "failed": BatchStatus.BATCH_STATUS_FAILED,
+    "cancelled": BatchStatus.BATCH_STATUS_CANCELLED,
+}
 _STATUSES = (UploadStatus.UPLOAD_STATUS_PENDING, UploadStatus.UPLOAD_STATUS_UPLOADING, *_FINAL)
 
 
@@ -49,6 +57,14 @@ def status_number(word: str) -> UploadStatus:
         if status_word(status) == word:
             return status
     raise ValueError(f"{word!r} is no status of a file: use {', '.join(map(status_word, _STATUSES))}")
+
+
+def batch_status_number(word: str) -> BatchStatus:
+    """Return the enum's member for a lower-case word, unspecified for none; raises ``ValueError``."""
+    found = _BATCH_STATUSES.get(word)
+    if found is None:
+        raise ValueError(f"{word!r} is no status of a batch: use {', '.join(filter(None, _BATCH_STATUSES))}")
+    return found
 
 
 def is_final(status: UploadStatus) -> bool:

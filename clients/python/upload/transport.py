@@ -46,6 +46,8 @@ class Method(Generic[Request, Response]):
 GET_FILE: Method[pb.GetFileRequest, pb.File] = Method("GetFile")
 GET_BATCH: Method[pb.GetBatchRequest, pb.Batch] = Method("GetBatch")
 LIST_FILES: Method[pb.ListFilesRequest, pb.ListFilesResponse] = Method("ListFiles")
+LIST_BATCHES: Method[pb.ListBatchesRequest, pb.ListBatchesResponse] = Method("ListBatches")
+GET_STATISTICS: Method[pb.GetStatisticsRequest, pb.GetStatisticsResponse] = Method("GetStatistics")
 LIST_AUDIT_EVENTS: Method[pb.ListAuditEventsRequest, pb.ListAuditEventsResponse] = Method("ListAuditEvents")
 INITIATE_UPLOAD: Method[pb.InitiateUploadRequest, pb.InitiateUploadResponse] = Method("InitiateUpload")
 INITIATE_BATCH: Method[pb.InitiateBatchRequest, pb.InitiateBatchResponse] = Method("InitiateBatch")

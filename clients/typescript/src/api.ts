@@ -13,12 +13,16 @@ import {
   CancelFileRequestSchema,
   CancelFileResponseSchema,
   FileSchema,
+  GetStatisticsRequestSchema,
+  GetStatisticsResponseSchema,
   InitiateBatchRequestSchema,
   InitiateBatchResponseSchema,
   InitiateUploadRequestSchema,
   InitiateUploadResponseSchema,
   ListAuditEventsRequestSchema,
   ListAuditEventsResponseSchema,
+  ListBatchesRequestSchema,
+  ListBatchesResponseSchema,
   ListFilesRequestSchema,
   ListFilesResponseSchema,
 } from "./gen/upload/v1/upload_pb.js";
@@ -77,7 +81,7 @@ export class Api {
     return this.get(`/api/v1/files/${encodeURIComponent(fileId)}`, {}, FileSchema, options);
   }
 
-  /** One page of files, oldest first. */
+  /** One page of files, the oldest first or `{ orderBy: "created_at desc" }`. */
   listFiles(request: MessageInitShape<typeof ListFilesRequestSchema> = {}, options?: CallOptions) {
     return this.get("/api/v1/files", bodyOf(ListFilesRequestSchema, request), ListFilesResponseSchema, options);
   }
@@ -85,6 +89,24 @@ export class Api {
   /** One batch. */
   getBatch(batchId: string, options?: CallOptions) {
     return this.get(`/api/v1/batch/${encodeURIComponent(batchId)}`, {}, BatchSchema, options);
+  }
+
+  /** One page of batches, the oldest first or `{ orderBy: "created_at desc" }`. */
+  listBatches(request: MessageInitShape<typeof ListBatchesRequestSchema> = {}, options?: CallOptions) {
+    return this.get("/api/v1/batches", bodyOf(ListBatchesRequestSchema, request), ListBatchesResponseSchema, options);
+  }
+
+  /**
+   * What there is in the whole service, by state, and what happened in each step of the last `windowSeconds`: whole
+   * multiples of `stepSeconds`, which is one of 10.
+   */
+  getStatistics(last: { windowSeconds?: number; stepSeconds?: number } = {}, options?: CallOptions) {
+    const { windowSeconds, stepSeconds } = last;
+    const query = bodyOf(GetStatisticsRequestSchema, {
+      ...(windowSeconds && { window: { seconds: BigInt(windowSeconds) } }),
+      ...(stepSeconds && { step: { seconds: BigInt(stepSeconds) } }),
+    });
+    return this.get("/api/v1/statistics", query, GetStatisticsResponseSchema, options);
   }
 
   /** One page of the audit trail, oldest first. */
@@ -109,7 +131,9 @@ export class Api {
 
   private get<O extends DescMessage>(path: string, query: JsonObject, answer: O, options?: CallOptions) {
     const fields = new URLSearchParams();
-    for (const [name, value] of Object.entries(query)) fields.append(name, String(value));
+    for (const [name, value] of Object.entries(query)) {
+      for (const one of Array.isArray(value) ? value : [value]) fields.append(name, String(one));
+    }
     const text = fields.toString();
     return this.call(`${path}${text && "?"}${text}`, {}, answer, { retries: 2, ...options });
   }

@@ -8,15 +8,19 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeVar
 
 from upload_server.domain.errors import FieldViolation, InvalidField
-from upload_server.domain.states import FileSpec
+from upload_server.domain.states import BatchStatus, FileSpec, FileStatus
+from upload_server.domain.statistics import MAX_BUCKETS, MAX_WINDOW_SECONDS, SLOT_SECONDS
 
 MAX_FILENAME_BYTES = 255
 MAX_CONTENT_TYPE_BYTES = 127
 MAX_ID_CHARACTERS = 128
 MAX_REASON_CHARACTERS = 500
 MAX_BATCH_FILES = 10_000
+# The orders of a list, the usual one first.
+ORDERS = ("created_at", "created_at desc")
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
 MAX_WATCH_TARGETS = 1000
@@ -24,6 +28,7 @@ MIN_PROGRESS_SECONDS = 0.1
 # Violations beyond these are counted, not listed: an error has to stay small.
 _MAX_LISTED = 8
 
+S = TypeVar("S", FileStatus, BatchStatus)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -89,6 +94,29 @@ class Rules:
             self.refuse(field, f"must be at most {MAX_CONTENT_TYPE_BYTES} bytes")
         elif not (value.isascii() and value.isprintable()):
             self.refuse(field, "must be printable ASCII")
+
+    def order_by(self, value: str) -> bool:
+        """Return whether the newest come first."""
+        if value not in ("", *ORDERS):
+            self.refuse("order_by", f"must be {' or '.join(repr(order) for order in ORDERS)}, or empty")
+        return value == ORDERS[1]
+
+    def statuses(self, status: S | None, statuses: Sequence[S]) -> Sequence[S]:
+        """Return the states of a filter, each once and in one order, whichever of the two fields names them."""
+        if status is not None and statuses:
+            self.refuse("statuses", "must not be combined with status")
+        return sorted({status} if status is not None else set(statuses))
+
+    def buckets(self, window: float, step: float) -> None:
+        """How far back statistics reach, in seconds, and in which steps."""
+        if not 0 <= window <= MAX_WINDOW_SECONDS:
+            self.refuse("window", f"must be from 0 to {MAX_WINDOW_SECONDS} s")
+        elif not window and step:
+            self.refuse("step", "must not be set without a window")
+        elif window and (step < SLOT_SECONDS or step % SLOT_SECONDS):
+            self.refuse("step", f"must be a whole multiple of {SLOT_SECONDS} s")
+        elif window and (window % step or window / step > MAX_BUCKETS):
+            self.refuse("window", f"must be a whole multiple of step, at most {MAX_BUCKETS} of them")
 
     def page_size(self, value: int) -> int:
         """Return how many rows a page holds."""

@@ -10,15 +10,19 @@ import binascii
 import struct
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from upload_server.domain.errors import FieldViolation, InvalidField
 
 _RESUME = struct.Struct(">16sQ")
-_PAGE = struct.Struct(">IQ")
+_PAGE = struct.Struct(">IQQ")
 _CHECK = struct.Struct(">I")
 # Row ids and change numbers have 63 bits; a database refuses more as an error of its own.
-_LAST_CURSOR = 2**63 - 1
+_LAST_ROW = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MICROSECOND = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _seal(kind: bytes, body: bytes) -> str:
@@ -55,18 +59,36 @@ class ResumeToken:
         return cls(str(UUID(bytes=store)), no)
 
 
-def encode_page_token(cursor: int, query: str) -> str:
+class Cursor(NamedTuple):
+    """The last row of a page: its number and, where time comes first in the order, its microseconds since 1970."""
+
+    row: int
+    microseconds: int = 0
+
+    @classmethod
+    def at(cls, moment: datetime, row: int) -> Cursor:
+        """Return the cursor of a row in the order of time."""
+        return cls(row, (moment - _EPOCH) // timedelta(microseconds=1))
+
+    @property
+    def moment(self) -> datetime:
+        """The row's time."""
+        return _EPOCH + timedelta(microseconds=self.microseconds)
+
+
+def encode_page_token(cursor: Cursor | None, query: str) -> str:
     """Return the token of the page after ``cursor`` of ``query``, or the empty text when there is none."""
-    return _seal(b"page", _PAGE.pack(zlib.crc32(query.encode()), cursor)) if cursor else ""
+    return _seal(b"page", _PAGE.pack(zlib.crc32(query.encode()), *cursor)) if cursor else ""
 
 
-def decode_page_token(text: str, query: str) -> int:
-    """Return the cursor of a page token (0 for an empty one); it belongs to one query. Raises ``InvalidField``."""
+def decode_page_token(text: str, query: str) -> Cursor | None:
+    """Return the cursor of a page token (None for an empty one); it belongs to one query. Raises ``InvalidField``."""
     if not text:
-        return 0
-    made_for, cursor = _PAGE.unpack(_unseal("page_token", b"page", text, _PAGE.size))
-    if cursor > _LAST_CURSOR:
+        return None
+    made_for, *numbers = _PAGE.unpack(_unseal("page_token", b"page", text, _PAGE.size))
+    cursor = Cursor(*numbers)
+    if cursor.row > _LAST_ROW or cursor.microseconds > _LAST_MICROSECOND:
         raise InvalidField([FieldViolation("page_token", "is not a token of this service")])
     if made_for != zlib.crc32(query.encode()):
-        raise InvalidField([FieldViolation("page_token", "belongs to a query with other filters")])
-    return int(cursor)
+        raise InvalidField([FieldViolation("page_token", "belongs to a query with other filters or another order")])
+    return cursor

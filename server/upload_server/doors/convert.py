@@ -5,12 +5,15 @@ Must not know where the values come from or which transport carries the messages
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from upload.v1 import upload_pb2 as pb
+from upload_server.domain.errors import FieldViolation, InvalidField
+from upload_server.domain.fields import S
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -21,6 +24,7 @@ from upload_server.domain.states import (
     FileSpec,
     FileStatus,
 )
+from upload_server.service import Statistics, Wanted
 
 _FILE_STATUS: Mapping[FileStatus, pb.UploadStatus] = {
     FileStatus.PENDING: pb.UPLOAD_STATUS_PENDING,
@@ -36,7 +40,8 @@ _BATCH_STATUS: Mapping[BatchStatus, pb.BatchStatus] = {
     BatchStatus.FAILED: pb.BATCH_STATUS_FAILED,
     BatchStatus.CANCELLED: pb.BATCH_STATUS_CANCELLED,
 }
-_STATUS_OF_PROTO = {number: status for status, number in _FILE_STATUS.items()}
+_STATUS_OF_FILE: Mapping[int, FileStatus] = {number: status for status, number in _FILE_STATUS.items()}
+_STATUS_OF_BATCH: Mapping[int, BatchStatus] = {number: status for status, number in _BATCH_STATUS.items()}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -52,9 +57,9 @@ def _optional(moment: datetime | None) -> Timestamp | None:
     return None if moment is None else timestamp(moment)
 
 
-def status_from_proto(status: pb.UploadStatus) -> FileStatus | None:
-    """Return the status a filter names, or None for unspecified; KeyError if it names none."""
-    return None if status == pb.UPLOAD_STATUS_UNSPECIFIED else _STATUS_OF_PROTO[status]
+def seconds(duration: Duration) -> float:
+    """Return a duration, 0 when it is not set, in seconds."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 def file_to_proto(file: File) -> pb.File:
@@ -143,6 +148,61 @@ def stopped_to_proto(file: File) -> pb.UploadStopped:
         cancelled_at=_optional(file.cancelled_at),
         cancelled_by=file.cancelled_by,
         cancel_reason=file.cancel_reason,
+    )
+
+
+def wanted_files(request: pb.ListFilesRequest) -> Wanted[FileStatus]:
+    """Return which files are to be listed; raises ``InvalidField`` for what is no state."""
+    return Wanted(
+        *_states(request.status, request.statuses, _STATUS_OF_FILE),
+        batch_id=request.batch_id,
+        order_by=request.order_by,
+    )
+
+
+def wanted_batches(request: pb.ListBatchesRequest) -> Wanted[BatchStatus]:
+    """Return which batches are to be listed; raises ``InvalidField`` for what is no state."""
+    return Wanted(*_states(request.status, request.statuses, _STATUS_OF_BATCH), order_by=request.order_by)
+
+
+def _states(status: int, statuses: Sequence[int], known: Mapping[int, S]) -> tuple[S | None, Sequence[S]]:
+    """Return what the fields ``status``, where 0 stands for none, and ``statuses`` name."""
+    if status and status not in known:
+        raise InvalidField([FieldViolation("status", "is no state")])
+    if len(statuses) > len(known):
+        raise InvalidField([FieldViolation("statuses", f"must be at most {len(known)} states")])
+    for index, wanted in enumerate(statuses):
+        if wanted not in known:
+            raise InvalidField([FieldViolation(f"statuses[{index}]", "is no state")])
+    return known.get(status), [known[wanted] for wanted in statuses]
+
+
+def statistics_to_proto(statistics: Statistics) -> pb.GetStatisticsResponse:
+    """Return what was counted as its message."""
+    counts, buckets = statistics.counts, statistics.buckets
+    return pb.GetStatisticsResponse(
+        files=[
+            pb.FileCount(status=number, files=counts.files[status].files, size_bytes=counts.files[status].size_bytes)
+            for status, number in _FILE_STATUS.items()
+        ],
+        batches=[
+            pb.BatchCount(status=number, batches=counts.batches[status]) for status, number in _BATCH_STATUS.items()
+        ],
+        cancels_too_late=statistics.late,
+        counted_since=timestamp(statistics.since),
+        buckets=[
+            pb.StatisticsBucket(
+                start_at=timestamp(buckets.start_of(index)),
+                begun=moves.begun,
+                completed=moves.completed,
+                failed=moves.failed,
+                cancelled=moves.cancelled,
+                cancels_too_late=statistics.late_in_buckets[index],
+            )
+            for index, moves in enumerate(counts.moves)
+        ]
+        if buckets
+        else (),
     )
 
 

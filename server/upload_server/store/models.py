@@ -49,8 +49,8 @@ class File(Row):
     content_type = CharField()
     # As announced: a completed file has exactly so many bytes.
     size_bytes = BigIntegerField()
-    # A word of `FileStatus`. The index serves lists and counts.
-    status = CharField(index=True)
+    # A word of `FileStatus`.
+    status = CharField()
     # The public id of its batch.
     batch_id = CharField(null=True)
     # When it was announced.
@@ -119,6 +119,12 @@ class Batch(Row):
     change_no = IntegerField(default=0, unique=True)
 
 
+# Lists: the order is the tail of each index, so that a page is read where it begins, whatever came before it.
+for _table, _name in ((File, "file"), (Batch, "batch")):
+    _table.add_index(_table.owner, _table.created_at, name=f"{_name}_owner_created_at", safe=False)
+    _table.add_index(
+        _table.owner, _table.status, _table.created_at, name=f"{_name}_owner_status_created_at", safe=False
+    )
 # A watch of a batch's files, and their list.
 File.add_index(
     File.batch_row, File.change_no, where=File.batch_row.is_null(False), name="file_batch_row_change_no", safe=False
@@ -167,6 +173,7 @@ class AuditEvent(Row):
 AuditEvent.add_index(
     AuditEvent.file_row, where=AuditEvent.file_row.is_null(False), name="audit_event_file_row", safe=False
 )
+AuditEvent.add_index(AuditEvent.occurred_at, name="audit_event_occurred_at", safe=False)
 AuditEvent.add_index(
     AuditEvent.batch_row, where=AuditEvent.batch_row.is_null(False), name="audit_event_batch_row", safe=False
 )

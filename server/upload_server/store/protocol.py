@@ -23,6 +23,8 @@ from upload_server.domain.states import (
     FileSpec,
     FileStatus,
 )
+from upload_server.domain.statistics import Buckets, Counts
+from upload_server.domain.tokens import Cursor
 
 T = TypeVar("T")
 
@@ -113,11 +115,23 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Which files or batches a list shows to ``owner``, in order of creation; an empty filter takes all."""
+
+    owner: str
+    # Words of `FileStatus`, or of `BatchStatus`.
+    statuses: Sequence[str] = ()
+    # Of files only.
+    batch_id: str = ""
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Rows after a cursor; ``next_cursor`` is 0 on the last page."""
+    """Rows after a cursor; ``next_cursor`` is None on the last page."""
 
     rows: tuple[T, ...]
-    next_cursor: int
+    next_cursor: Cursor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +234,19 @@ class Store(Protocol):
     async def get_batch(self, batch_id: str, owner: str) -> Batch:
         """Read one batch; raises ``BatchNotFound``."""
 
-    async def list_files(
-        self, owner: str, status: FileStatus | None, batch_id: str, cursor: int, limit: int
-    ) -> Page[File]:
-        """Read files in order of creation, after ``cursor``."""
+    async def list_files(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
+        """Read files, from after ``cursor`` on."""
+
+    async def list_batches(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[Batch]:
+        """Read batches, from after ``cursor`` on."""
 
     async def list_audit_events(
-        self, owner: str, file_id: str, batch_id: str, cursor: int, limit: int
+        self, owner: str, file_id: str, batch_id: str, cursor: Cursor | None, limit: int
     ) -> Page[AuditEvent]:
-        """Read audit events in order, after ``cursor``; a batch's include those of its files."""
+        """Read audit events in order, from after ``cursor`` on; a batch's include those of its files."""
+
+    async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
+        """Count what ``owner`` may see, exactly, and what happened in ``buckets``, which end at ``now`` or before."""
 
     async def check_targets(self, targets: Targets, owner: str) -> Changes:
         """Read the named targets' current rows (not the files of batches), in order; raises NotFound for the first
@@ -247,9 +265,6 @@ class Store(Protocol):
 
     async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
         """Read the status of files; unknown ids are missing from the answer."""
-
-    async def count_files(self) -> dict[FileStatus, int]:
-        """Count files by status, for the metrics."""
 
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal of the audit chain and, in order, at most ``limit`` events behind it."""

@@ -11,6 +11,7 @@ import structlog
 
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import AuditEvent
+from upload_server.domain.tokens import Cursor
 from upload_server.store.protocol import Audited, Commit, Store
 
 _PAGE = 1000
@@ -58,8 +59,8 @@ class Journal:
 
     async def _write_files(self, audited: Audited) -> None:
         """Read the files' events back from the trail: a batch call does not carry 10,000 of them along."""
-        batch_id, cursor = audited.events[0].batch_id, audited.first_event_id - 1
-        while cursor < audited.last_event_id:
+        batch_id, cursor = audited.events[0].batch_id, Cursor(audited.first_event_id - 1)
+        while cursor.row < audited.last_event_id:
             # While callers are not authenticated everything belongs to nobody.
             page = await self._store.list_audit_events("", "", batch_id, cursor, _PAGE)
             if not page.rows:
@@ -67,7 +68,7 @@ class Journal:
             for event in page.rows:
                 if event.file_id and event.event_id <= audited.last_event_id:
                     self._log.debug("status.changed", **_facts(event))
-            cursor = page.rows[-1].event_id
+            cursor = Cursor(page.rows[-1].event_id)
 
 
 def _facts(event: AuditEvent) -> dict[str, object]:

@@ -238,6 +238,12 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> Any:
         raise NotImplementedError
 
+    async def ListBatches(self, request: pb.ListBatchesRequest, context: Context) -> Any:
+        raise NotImplementedError
+
+    async def GetStatistics(self, request: pb.GetStatisticsRequest, context: Context) -> Any:
+        raise NotImplementedError
+
     async def ListFiles(self, request: pb.ListFilesRequest, context: Context) -> Any:
         def answer() -> pb.ListFilesResponse:
             # Two a page, whatever was asked for: the token is the index.

@@ -8,6 +8,7 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -172,6 +173,23 @@ async def test_a_batch_is_cancelled_with_its_files(real: Calls) -> None:
     with pytest.raises(errors.UploadCancelled) as caught:
         await real("upload", b"abc", resume_file_id=answer.file_ids[1])
     assert caught.value.cancelled_by == "batch_cancel"
+
+
+async def test_the_newest_are_listed_first_and_everything_is_counted(real: Calls) -> None:
+    made = [await real("initiate_batch", [FileSpec(filename="a", size_bytes=3)] * 2) for _ in range(2)]
+    batch_ids = [answer.batch.batch_id for answer in made]
+    await real("cancel_batch", batch_ids[1])
+
+    found = await real("list_files", statuses=["cancelled", "pending"], order_by="created_at desc", page_size=3)
+    assert [file.file_id for file in found[:4]] == [*reversed(made[1].file_ids), *reversed(made[0].file_ids)]
+    batches = await real("list_batches", statuses=["pending", "cancelled"], order_by="created_at desc", page_size=1)
+    assert [batch.batch_id for batch in batches[:2]] == batch_ids[::-1]
+    assert batch_ids[0] not in {batch.batch_id for batch in await real("list_batches", status="cancelled")}
+    counted = await real("statistics", window=timedelta(hours=1), step=timedelta(minutes=1))
+    assert len(counted.buckets) == 60
+    assert sum(bucket.cancelled for bucket in counted.buckets) == counted.files[4].files >= 2
+    with pytest.raises(ValueError, match="no status of a batch"):
+        await real("list_batches", status="uploading")
 
 
 async def test_what_is_completed_or_unknown_cannot_be_cancelled(real: Calls) -> None:

@@ -157,6 +157,8 @@ async def test_a_folder_is_a_batch_of_relative_names(server: ServerProcess, fold
     assert (batch["status"], batch["total_files"], batch["completed_files"]) == ("completed", 3, 3)
     listed = await uploadctl(server, "list", "--batch", batch["batch_id"], "--limit", "2", "--json")
     assert [file["filename"] for file in listed.lines] == ["a.txt", "empty"]
+    newest = await uploadctl(server, "list", "--newest", "--limit", "2", "--json")
+    assert [file["filename"] for file in newest.lines] == ["sub/b.txt", "empty"]
 
 
 async def test_several_paths_are_one_batch(server: ServerProcess, folder: Path, small: Path) -> None:

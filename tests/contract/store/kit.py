@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from upload_server.domain.states import (
@@ -21,6 +21,7 @@ from upload_server.domain.states import (
     Source,
     roll_up,
 )
+from upload_server.domain.statistics import Total
 from upload_server.store.protocol import Change, Command, Store, Targets
 
 EVERYTHING = Targets(all=True)
@@ -84,7 +85,7 @@ async def everything(store: Store, after: int = 0, page: int = 100) -> list[Chan
 
 async def audit(store: Store, file_id: str = "", batch_id: str = "", page: int = 1000) -> list[AuditEvent]:
     events: list[AuditEvent] = []
-    cursor = 0
+    cursor = None
     while True:
         found = await store.list_audit_events("", file_id, batch_id, cursor, page)
         events += found.rows
@@ -97,8 +98,23 @@ def steps(events: Sequence[AuditEvent]) -> list[tuple[str, str]]:
     return [(event.from_status, event.to_status) for event in events]
 
 
+async def counted(store: Store) -> dict[FileStatus, int]:
+    """How many files are in each state."""
+    return {status: total.files for status, total in (await store.count("", now())).files.items()}
+
+
+async def assert_counts_hold(store: Store, files: Iterable[File], batches: Iterable[Batch]) -> None:
+    """What is counted is what is there."""
+    by_status: dict[FileStatus, list[int]] = {status: [] for status in FileStatus}
+    for file in files:
+        by_status[file.status].append(file.size_bytes)
+    counts = await store.count("", now())
+    assert counts.files == {status: Total(len(sizes), sum(sizes)) for status, sizes in by_status.items()}
+    assert counts.batches == dict.fromkeys(BatchStatus, 0) | Counter(batch.status for batch in batches)
+
+
 async def assert_history_holds(store: Store) -> None:
-    """The audit trail replays to the tables, moves are legal, and each batch follows from its files."""
+    """The audit trail replays to the tables, moves are legal, batches follow from their files, and so do the counts."""
     rows = [change.record for change in await everything(store, page=1000)]
     files = {row.file_id: row for row in rows if isinstance(row, File)}
     batches = {row.batch_id: row for row in rows if isinstance(row, Batch)}
@@ -114,6 +130,7 @@ async def assert_history_holds(store: Store) -> None:
     assert of_batches.keys() == batches.keys()
     for file_id, file in files.items():
         _assert_file_follows(file, of_files[file_id])
+    await assert_counts_hold(store, files.values(), batches.values())
     for batch_id, batch in batches.items():
         members = [file for file in files.values() if file.batch_id == batch_id]
         _assert_batch_follows(batch, members, of_batches[batch_id])

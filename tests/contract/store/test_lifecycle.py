@@ -12,6 +12,7 @@ from contract.store.kit import (
     batch_of,
     command,
     completed,
+    counted,
     everything,
     new_id,
     pending,
@@ -81,7 +82,7 @@ async def test_closing_finishes_what_is_queued_and_then_takes_no_more(backend: S
     with pytest.raises(ShuttingDown):
         await store.get_file(files[0].file_id, "")
     reopened = await backend.open()
-    assert (await reopened.count_files())[FileStatus.CANCELLED] == 50
+    assert (await counted(reopened))[FileStatus.CANCELLED] == 50
     await reopened.close()
 
 

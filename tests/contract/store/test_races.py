@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contract.store.kit import assert_history_holds, batch_of, command, new_id, now, uploading
+from contract.store.kit import assert_history_holds, batch_of, command, counted, new_id, now, uploading
 from upload_server.domain.errors import (
     BatchNotCancellable,
     DatabaseFailure,
@@ -142,4 +142,4 @@ async def test_a_caller_that_gives_up_does_not_stop_its_write(store: Store) -> N
     assert len(await asyncio.gather(*tasks[1::2])) == 10
     # A write that was queued later is answered after those before it.
     await store.ping()
-    assert await store.count_files() == {**dict.fromkeys(FileStatus, 0), FileStatus.CANCELLED: 20}
+    assert await counted(store) == {**dict.fromkeys(FileStatus, 0), FileStatus.CANCELLED: 20}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -19,22 +20,39 @@ from contract.store.kit import (
     uploading,
 )
 from upload_server.domain.errors import BatchNotFound, FileNotFound
-from upload_server.domain.states import File, FileSpec, FileStatus
-from upload_server.store.protocol import Store
+from upload_server.domain.states import BatchStatus, File, FileSpec, FileStatus
+from upload_server.domain.tokens import Cursor
+from upload_server.store.protocol import Listing, Page, Store
+
+T = TypeVar("T")
+
+
+async def all_pages(
+    read: Callable[[Listing, Cursor | None, int], Awaitable[Page[T]]], listing: Listing, limit: int
+) -> list[T]:
+    rows: list[T] = []
+    cursor = None
+    while True:
+        page = await read(listing, cursor, limit)
+        assert len(page.rows) <= limit
+        rows += page.rows
+        if not page.next_cursor:
+            return rows
+        assert len(page.rows) == limit
+        cursor = page.next_cursor
 
 
 async def listed(
-    store: Store, status: FileStatus | None = None, batch_id: str = "", limit: int = 50, owner: str = ""
+    store: Store,
+    status: FileStatus | None = None,
+    batch_id: str = "",
+    limit: int = 50,
+    owner: str = "",
+    *,
+    newest_first: bool = False,
 ) -> list[File]:
-    files: list[File] = []
-    cursor = 0
-    while True:
-        page = await store.list_files(owner, status, batch_id, cursor, limit)
-        assert len(page.rows) <= limit
-        files += page.rows
-        if not page.next_cursor:
-            return files
-        cursor = page.next_cursor
+    listing = Listing(owner, [status] if status else [], batch_id, newest_first=newest_first)
+    return await all_pages(store.list_files, listing, limit)
 
 
 def ids(files: Sequence[File]) -> list[str]:
@@ -73,6 +91,61 @@ async def test_files_are_listed_in_order_of_creation_a_page_at_a_time(store: Sto
     assert len(await listed(store, owner="ann", limit=limit)) == 1
 
 
+@pytest.mark.parametrize("limit", [1, 2, 7, 50])
+async def test_any_states_are_listed_in_either_direction(store: Store, limit: int) -> None:
+    alone = [await pending(store) for _ in range(3)]
+    batch, members = await batch_of(store, 4)
+    moving = await uploading(store)
+    done = await completed(store)
+    await store.cancel_file(members[1], command())
+    await pending(store, principal="ann")
+    every = [*ids(alone), *members, moving.file_id, done.file_id]
+    wanted = {FileStatus.UPLOADING: {moving.file_id}, FileStatus.CANCELLED: {members[1]}}
+    wanted[FileStatus.PENDING] = {*every} - {moving.file_id, done.file_id, members[1]}
+
+    for statuses in ([], [FileStatus.PENDING], list(wanted), [FileStatus.CANCELLED, FileStatus.FAILED], [*FileStatus]):
+        shown = set().union(*(wanted.get(status, {done.file_id}) for status in statuses)) if statuses else {*every}
+        if FileStatus.COMPLETED not in statuses and statuses:
+            shown -= {done.file_id}
+        for newest_first in (False, True):
+            for batch_id, of in (("", every), (batch.batch_id, [*members])):
+                listing = Listing("", statuses, batch_id, newest_first=newest_first)
+                found = await all_pages(store.list_files, listing, limit)
+                order = of[::-1] if newest_first else of
+                assert ids(found) == [file_id for file_id in order if file_id in shown]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_a_file_that_waited_for_the_writer_stands_where_its_time_does(store: Store, limit: int) -> None:
+    """A write that overtakes a long one has the smaller number and the greater time."""
+    at = now()
+    late, first, second, early = [await pending(store, at=at + timedelta(seconds=seconds)) for seconds in (5, 0, 0, -5)]
+    order = [early.file_id, first.file_id, second.file_id, late.file_id]
+
+    assert ids(await listed(store, limit=limit)) == order
+    assert ids(await listed(store, limit=limit, newest_first=True)) == order[::-1]
+    assert ids(await listed(store, FileStatus.PENDING, limit=limit, newest_first=True)) == order[::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+async def test_batches_are_listed_in_either_direction(store: Store, limit: int) -> None:
+    made = [(await batch_of(store, 2))[0].batch_id for _ in range(4)]
+    await batch_of(store, 1, principal="ann")
+    await store.cancel_batch(made[1], command("CancelBatch"))
+    rest = [made[0], *made[2:]]
+
+    for newest_first in (False, True):
+        for statuses, wanted in (
+            ([], made),
+            ([BatchStatus.PENDING], rest),
+            ([BatchStatus.CANCELLED, BatchStatus.PENDING], made),
+            ([BatchStatus.COMPLETED], []),
+        ):
+            listing = Listing("", statuses, newest_first=newest_first)
+            found = await all_pages(store.list_batches, listing, limit)
+            assert [batch.batch_id for batch in found] == (wanted[::-1] if newest_first else wanted)
+
+
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 async def test_audit_events_are_listed_in_order_a_page_at_a_time(store: Store, limit: int) -> None:
     done = await completed(store)
@@ -93,12 +166,12 @@ async def test_audit_events_are_listed_in_order_a_page_at_a_time(store: Store, l
     assert len(await audit(store, members[0], batch.batch_id, limit)) == 2
     assert await audit(store, done.file_id, batch.batch_id, limit) == []
     assert await audit(store, file_id=new_id()) == []
-    foreign = await store.list_audit_events("ann", done.file_id, "", 0, limit)
+    foreign = await store.list_audit_events("ann", done.file_id, "", None, limit)
     assert foreign.rows == ()
-    assert len((await store.list_audit_events("ann", "", "", 0, limit)).rows) == 1
+    assert len((await store.list_audit_events("ann", "", "", None, limit)).rows) == 1
 
 
-async def test_statuses_and_counts(store: Store) -> None:
+async def test_statuses_are_read_by_id(store: Store) -> None:
     waiting, done = await pending(store), await completed(store)
     gone = await uploading(store)
     await store.cancel_file(gone.file_id, command())
@@ -109,13 +182,6 @@ async def test_statuses_and_counts(store: Store) -> None:
         gone.file_id: FileStatus.CANCELLED,
     }
     assert await store.status_of([]) == {}
-    assert await store.count_files() == {
-        FileStatus.PENDING: 1,
-        FileStatus.UPLOADING: 0,
-        FileStatus.COMPLETED: 1,
-        FileStatus.FAILED: 0,
-        FileStatus.CANCELLED: 1,
-    }
 
 
 async def test_old_answers_are_forgotten_a_few_at_a_time(store: Store) -> None:

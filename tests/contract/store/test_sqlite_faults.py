@@ -23,6 +23,7 @@ from contract.store.kit import (
     assert_history_holds,
     batch_of,
     command,
+    counted,
     everything,
     new_id,
     pending,
@@ -89,7 +90,7 @@ async def test_one_write_that_breaks_its_group_breaks_no_other(store: SqliteStor
 
     assert [type(result) for result in results if isinstance(result, BaseException)] == [DatabaseFailure]
     assert isinstance(results[5], DatabaseFailure)
-    counts = await store.count_files()
+    counts = await counted(store)
     assert (counts[FileStatus.CANCELLED], counts[FileStatus.PENDING]) == (5, 3)
     await assert_history_holds(store)
 

@@ -14,11 +14,11 @@ from robustness.prove.model import Refused
 from robustness.prove.systems import Views, digest
 from robustness.prove.views import BatchView, EventView, FileView, micros, of_domain
 from upload_server.domain.errors import UploadError
-from upload_server.domain.states import Batch, Caller, FailureReason, File, FileSpec, FileStatus, Source
+from upload_server.domain.states import Batch, Caller, FailureReason, File, FileSpec, Source
 from upload_server.service import Fields, fingerprint
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Command, Store, Targets
+from upload_server.store.protocol import Command, Listing, Store, Targets
 
 
 def _refused(error: UploadError) -> Refused:
@@ -144,22 +144,22 @@ class StoreSystem:
         return of_domain(BatchView, await (await self._opened()).get_batch(batch_id, ""))
 
     async def files_of(self, batch_id: str) -> list[FileView]:
-        page = await (await self._opened()).list_files("", None, batch_id, 0, 1000)
+        page = await (await self._opened()).list_files(Listing("", batch_id=batch_id), None, 1000)
         return [of_domain(FileView, file) for file in page.rows]
 
     async def listed(self, status: str) -> list[str]:
         """Ids of the files in a state, by pages of two."""
         found: list[str] = []
-        cursor = 0
+        cursor = None
         while True:
-            page = await (await self._opened()).list_files("", FileStatus(status), "", cursor, 2)
+            page = await (await self._opened()).list_files(Listing("", [status]), cursor, 2)
             found += [file.file_id for file in page.rows]
             cursor = page.next_cursor
             if not cursor:
                 return found
 
     async def audit(self) -> list[EventView]:
-        page = await (await self._opened()).list_audit_events("", "", "", 0, 100_000)
+        page = await (await self._opened()).list_audit_events("", "", "", None, 100_000)
         return [of_domain(EventView, event) for event in page.rows]
 
     async def changes(self, token: str) -> tuple[Views, str]:

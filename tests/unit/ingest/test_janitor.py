@@ -280,7 +280,7 @@ async def test_uploads_nobody_sends_to_expire_and_their_bytes_go(world: World) -
         row = await world.row(file_id)
         assert (row.status, row.failure_reason) == (FileStatus.FAILED, "expired")
     assert (await world.row(done)).status is FileStatus.COMPLETED
-    page = await world.store.list_audit_events("", stalled, "", 0, 100)
+    page = await world.store.list_audit_events("", stalled, "", None, 100)
     last = page.rows[-1]
     assert (last.actor, last.source, last.to_status, last.reason) == ("system", "expiry", "failed", "expired")
     assert last in world.changes[-1].events

@@ -1428,8 +1428,13 @@ type ListFilesRequest struct {
 	BatchId string `protobuf:"bytes,2,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// At most this many files; 0 means 50, the bound is 1,000.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before, with the same filter; empty: the first page.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// `next_page_token` of the page before, with the same filters and order; empty: the first page.
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// `created_at` (oldest first) or `created_at desc` (newest first); empty means `created_at`. Files announced at the
+	// same time are in the order of their announcement.
+	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Only files in one of these states, at most 5; empty: all. Excludes `status`.
+	Statuses      []UploadStatus `protobuf:"varint,6,rep,packed,name=statuses,proto3,enum=upload.v1.UploadStatus" json:"statuses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1492,10 +1497,24 @@ func (x *ListFilesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListFilesRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListFilesRequest) GetStatuses() []UploadStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
 // The answer of `ListFiles`.
 type ListFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The files of this page, oldest first.
+	// The files of this page, in the order asked for.
 	Files []*File `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
 	// Where the next page starts; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1593,6 +1612,493 @@ func (x *GetBatchRequest) GetBatchId() string {
 	return ""
 }
 
+// The request of `ListBatches`.
+type ListBatchesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only batches in this state; unspecified: all.
+	Status BatchStatus `protobuf:"varint,1,opt,name=status,proto3,enum=upload.v1.BatchStatus" json:"status,omitempty"`
+	// At most this many batches; 0 means 50, the bound is 1,000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the page before, with the same filters and order; empty: the first page.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// `created_at` (oldest first) or `created_at desc` (newest first); empty means `created_at`. Batches announced at the
+	// same time are in the order of their announcement.
+	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Only batches in one of these states, at most 5; empty: all. Excludes `status`.
+	Statuses      []BatchStatus `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=upload.v1.BatchStatus" json:"statuses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBatchesRequest) Reset() {
+	*x = ListBatchesRequest{}
+	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBatchesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBatchesRequest) ProtoMessage() {}
+
+func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBatchesRequest.ProtoReflect.Descriptor instead.
+func (*ListBatchesRequest) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListBatchesRequest) GetStatus() BatchStatus {
+	if x != nil {
+		return x.Status
+	}
+	return BatchStatus_BATCH_STATUS_UNSPECIFIED
+}
+
+func (x *ListBatchesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListBatchesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListBatchesRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListBatchesRequest) GetStatuses() []BatchStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+// The answer of `ListBatches`.
+type ListBatchesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The batches of this page, in the order asked for.
+	Batches []*Batch `protobuf:"bytes,1,rep,name=batches,proto3" json:"batches,omitempty"`
+	// Where the next page starts; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBatchesResponse) Reset() {
+	*x = ListBatchesResponse{}
+	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBatchesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBatchesResponse) ProtoMessage() {}
+
+func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBatchesResponse.ProtoReflect.Descriptor instead.
+func (*ListBatchesResponse) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListBatchesResponse) GetBatches() []*Batch {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+func (x *ListBatchesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// The request of `GetStatistics`.
+type GetStatisticsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far back `buckets` reach: a whole multiple of `step`, at most 1 day; absent or 0: no buckets.
+	Window *durationpb.Duration `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	// How long one bucket is: a whole multiple of 10 s, at least a 240th of the window. Only with a `window`.
+	Step          *durationpb.Duration `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatisticsRequest) Reset() {
+	*x = GetStatisticsRequest{}
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatisticsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatisticsRequest) ProtoMessage() {}
+
+func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatisticsRequest.ProtoReflect.Descriptor instead.
+func (*GetStatisticsRequest) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetStatisticsRequest) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *GetStatisticsRequest) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+// The answer of `GetStatistics`.
+type GetStatisticsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Files by state: every state once, those without a file too.
+	Files []*FileCount `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	// Batches by state: every state once, those without a batch too.
+	Batches []*BatchCount `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
+	// Cancels of the caller that were refused since `counted_since` because the file or batch was final. They change
+	// nothing, so the store does not keep them: what was refused before is not known.
+	CancelsTooLate int64 `protobuf:"varint,3,opt,name=cancels_too_late,json=cancelsTooLate,proto3" json:"cancels_too_late,omitempty"`
+	// Since when `cancels_too_late` counts: the start of the server that answers.
+	CountedSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=counted_since,json=countedSince,proto3" json:"counted_since,omitempty"`
+	// What happened to files in `window`, oldest bucket first, without gaps: `window` / `step` of them. A bucket starts at a
+	// whole multiple of `step` since 1970-01-01 UTC; the last one is the one that is not over yet.
+	Buckets       []*StatisticsBucket `protobuf:"bytes,5,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatisticsResponse) Reset() {
+	*x = GetStatisticsResponse{}
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatisticsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatisticsResponse) ProtoMessage() {}
+
+func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatisticsResponse.ProtoReflect.Descriptor instead.
+func (*GetStatisticsResponse) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetStatisticsResponse) GetFiles() []*FileCount {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *GetStatisticsResponse) GetBatches() []*BatchCount {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+func (x *GetStatisticsResponse) GetCancelsTooLate() int64 {
+	if x != nil {
+		return x.CancelsTooLate
+	}
+	return 0
+}
+
+func (x *GetStatisticsResponse) GetCountedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountedSince
+	}
+	return nil
+}
+
+func (x *GetStatisticsResponse) GetBuckets() []*StatisticsBucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+// How many files are in a state.
+type FileCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state.
+	Status UploadStatus `protobuf:"varint,1,opt,name=status,proto3,enum=upload.v1.UploadStatus" json:"status,omitempty"`
+	// How many files.
+	Files int64 `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
+	// The sum of their announced sizes in bytes; of completed files that is what is stored.
+	SizeBytes     int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileCount) Reset() {
+	*x = FileCount{}
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileCount) ProtoMessage() {}
+
+func (x *FileCount) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileCount.ProtoReflect.Descriptor instead.
+func (*FileCount) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *FileCount) GetStatus() UploadStatus {
+	if x != nil {
+		return x.Status
+	}
+	return UploadStatus_UPLOAD_STATUS_UNSPECIFIED
+}
+
+func (x *FileCount) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *FileCount) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+// How many batches are in a state.
+type BatchCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state.
+	Status BatchStatus `protobuf:"varint,1,opt,name=status,proto3,enum=upload.v1.BatchStatus" json:"status,omitempty"`
+	// How many batches.
+	Batches       int64 `protobuf:"varint,2,opt,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCount) Reset() {
+	*x = BatchCount{}
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCount) ProtoMessage() {}
+
+func (x *BatchCount) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCount.ProtoReflect.Descriptor instead.
+func (*BatchCount) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BatchCount) GetStatus() BatchStatus {
+	if x != nil {
+		return x.Status
+	}
+	return BatchStatus_BATCH_STATUS_UNSPECIFIED
+}
+
+func (x *BatchCount) GetBatches() int64 {
+	if x != nil {
+		return x.Batches
+	}
+	return 0
+}
+
+// What happened to files in a step of time.
+type StatisticsBucket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the bucket starts. UTC.
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// Files announced in it.
+	Begun int64 `protobuf:"varint,2,opt,name=begun,proto3" json:"begun,omitempty"`
+	// Files completed in it.
+	Completed int64 `protobuf:"varint,3,opt,name=completed,proto3" json:"completed,omitempty"`
+	// Files failed in it.
+	Failed int64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Files cancelled in it, by whoever.
+	Cancelled int64 `protobuf:"varint,5,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	// Cancels refused in it, as `cancels_too_late`: not known before `counted_since`.
+	CancelsTooLate int64 `protobuf:"varint,6,opt,name=cancels_too_late,json=cancelsTooLate,proto3" json:"cancels_too_late,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *StatisticsBucket) Reset() {
+	*x = StatisticsBucket{}
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatisticsBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatisticsBucket) ProtoMessage() {}
+
+func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatisticsBucket.ProtoReflect.Descriptor instead.
+func (*StatisticsBucket) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *StatisticsBucket) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *StatisticsBucket) GetBegun() int64 {
+	if x != nil {
+		return x.Begun
+	}
+	return 0
+}
+
+func (x *StatisticsBucket) GetCompleted() int64 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *StatisticsBucket) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *StatisticsBucket) GetCancelled() int64 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return 0
+}
+
+func (x *StatisticsBucket) GetCancelsTooLate() int64 {
+	if x != nil {
+		return x.CancelsTooLate
+	}
+	return 0
+}
+
 // The request of `CancelFile`.
 type CancelFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1609,7 +2115,7 @@ type CancelFileRequest struct {
 
 func (x *CancelFileRequest) Reset() {
 	*x = CancelFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +2127,7 @@ func (x *CancelFileRequest) String() string {
 func (*CancelFileRequest) ProtoMessage() {}
 
 func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +2140,7 @@ func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileRequest.ProtoReflect.Descriptor instead.
 func (*CancelFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{18}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelFileRequest) GetFileId() string {
@@ -1675,7 +2181,7 @@ type CancelFileResponse struct {
 
 func (x *CancelFileResponse) Reset() {
 	*x = CancelFileResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +2193,7 @@ func (x *CancelFileResponse) String() string {
 func (*CancelFileResponse) ProtoMessage() {}
 
 func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +2206,7 @@ func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileResponse.ProtoReflect.Descriptor instead.
 func (*CancelFileResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{19}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelFileResponse) GetMessage() string {
@@ -1747,7 +2253,7 @@ type CancelBatchRequest struct {
 
 func (x *CancelBatchRequest) Reset() {
 	*x = CancelBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2265,7 @@ func (x *CancelBatchRequest) String() string {
 func (*CancelBatchRequest) ProtoMessage() {}
 
 func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2278,7 @@ func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchRequest.ProtoReflect.Descriptor instead.
 func (*CancelBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelBatchRequest) GetBatchId() string {
@@ -1815,7 +2321,7 @@ type CancelBatchResponse struct {
 
 func (x *CancelBatchResponse) Reset() {
 	*x = CancelBatchResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2333,7 @@ func (x *CancelBatchResponse) String() string {
 func (*CancelBatchResponse) ProtoMessage() {}
 
 func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2346,7 @@ func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchResponse.ProtoReflect.Descriptor instead.
 func (*CancelBatchResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelBatchResponse) GetMessage() string {
@@ -1904,7 +2410,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2422,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2435,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchStatusRequest) GetFileIds() []string {
@@ -1994,7 +2500,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2512,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2525,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Progress) GetFileId() string {
@@ -2047,7 +2553,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2565,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2578,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Bookmark) GetResynced() bool {
@@ -2102,7 +2608,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2620,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2633,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchStatusResponse) GetEvent() isWatchStatusResponse_Event {
@@ -2229,7 +2735,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2747,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2760,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAuditEventsRequest) GetFileId() string {
@@ -2298,7 +2804,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2816,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2829,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -2447,18 +2953,55 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\astopped\x18\x03 \x01(\v2\x18.upload.v1.UploadStoppedH\x00R\astoppedB\t\n" +
 	"\amessage\")\n" +
 	"\x0eGetFileRequest\x12\x17\n" +
-	"\afile_id\x18\x01 \x01(\tR\x06fileId\"\x9a\x01\n" +
+	"\afile_id\x18\x01 \x01(\tR\x06fileId\"\xea\x01\n" +
 	"\x10ListFilesRequest\x12/\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x17.upload.v1.UploadStatusR\x06status\x12\x19\n" +
 	"\bbatch_id\x18\x02 \x01(\tR\abatchId\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"b\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\x05 \x01(\tR\aorderBy\x123\n" +
+	"\bstatuses\x18\x06 \x03(\x0e2\x17.upload.v1.UploadStatusR\bstatuses\"b\n" +
 	"\x11ListFilesResponse\x12%\n" +
 	"\x05files\x18\x01 \x03(\v2\x0f.upload.v1.FileR\x05files\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n" +
 	"\x0fGetBatchRequest\x12\x19\n" +
-	"\bbatch_id\x18\x01 \x01(\tR\abatchId\"c\n" +
+	"\bbatch_id\x18\x01 \x01(\tR\abatchId\"\xcf\x01\n" +
+	"\x12ListBatchesRequest\x12.\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x16.upload.v1.BatchStatusR\x06status\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\x04 \x01(\tR\aorderBy\x122\n" +
+	"\bstatuses\x18\x05 \x03(\x0e2\x16.upload.v1.BatchStatusR\bstatuses\"i\n" +
+	"\x13ListBatchesResponse\x12*\n" +
+	"\abatches\x18\x01 \x03(\v2\x10.upload.v1.BatchR\abatches\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n" +
+	"\x14GetStatisticsRequest\x121\n" +
+	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
+	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\x96\x02\n" +
+	"\x15GetStatisticsResponse\x12*\n" +
+	"\x05files\x18\x01 \x03(\v2\x14.upload.v1.FileCountR\x05files\x12/\n" +
+	"\abatches\x18\x02 \x03(\v2\x15.upload.v1.BatchCountR\abatches\x12(\n" +
+	"\x10cancels_too_late\x18\x03 \x01(\x03R\x0ecancelsTooLate\x12?\n" +
+	"\rcounted_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fcountedSince\x125\n" +
+	"\abuckets\x18\x05 \x03(\v2\x1b.upload.v1.StatisticsBucketR\abuckets\"q\n" +
+	"\tFileCount\x12/\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x17.upload.v1.UploadStatusR\x06status\x12\x14\n" +
+	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\"V\n" +
+	"\n" +
+	"BatchCount\x12.\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x16.upload.v1.BatchStatusR\x06status\x12\x18\n" +
+	"\abatches\x18\x02 \x01(\x03R\abatches\"\xdd\x01\n" +
+	"\x10StatisticsBucket\x125\n" +
+	"\bstart_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12\x14\n" +
+	"\x05begun\x18\x02 \x01(\x03R\x05begun\x12\x1c\n" +
+	"\tcompleted\x18\x03 \x01(\x03R\tcompleted\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x03R\x06failed\x12\x1c\n" +
+	"\tcancelled\x18\x05 \x01(\x03R\tcancelled\x12(\n" +
+	"\x10cancels_too_late\x18\x06 \x01(\x03R\x0ecancelsTooLate\"c\n" +
 	"\x11CancelFileRequest\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
@@ -2523,7 +3066,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x17BATCH_STATUS_PROCESSING\x10\x02\x12\x1a\n" +
 	"\x16BATCH_STATUS_COMPLETED\x10\x03\x12\x17\n" +
 	"\x13BATCH_STATUS_FAILED\x10\x04\x12\x1a\n" +
-	"\x16BATCH_STATUS_CANCELLED\x10\x052\xb3\b\n" +
+	"\x16BATCH_STATUS_CANCELLED\x10\x052\x8a\n" +
+	"\n" +
 	"\rUploadService\x12y\n" +
 	"\x0eInitiateUpload\x12 .upload.v1.InitiateUploadRequest\x1a!.upload.v1.InitiateUploadResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/api/v1/upload/initiate\x12u\n" +
 	"\rInitiateBatch\x12\x1f.upload.v1.InitiateBatchRequest\x1a .upload.v1.InitiateBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/batch/initiate\x12M\n" +
@@ -2531,7 +3075,9 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"UploadFile\x12\x1c.upload.v1.UploadFileRequest\x1a\x1d.upload.v1.UploadFileResponse(\x010\x01\x12V\n" +
 	"\aGetFile\x12\x19.upload.v1.GetFileRequest\x1a\x0f.upload.v1.File\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/files/{file_id}\x12]\n" +
 	"\tListFiles\x12\x1b.upload.v1.ListFilesRequest\x1a\x1c.upload.v1.ListFilesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/files\x12Z\n" +
-	"\bGetBatch\x12\x1a.upload.v1.GetBatchRequest\x1a\x10.upload.v1.Batch\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/batch/{batch_id}\x12u\n" +
+	"\bGetBatch\x12\x1a.upload.v1.GetBatchRequest\x1a\x10.upload.v1.Batch\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/batch/{batch_id}\x12e\n" +
+	"\vListBatches\x12\x1d.upload.v1.ListBatchesRequest\x1a\x1e.upload.v1.ListBatchesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/batches\x12n\n" +
+	"\rGetStatistics\x12\x1f.upload.v1.GetStatisticsRequest\x1a .upload.v1.GetStatisticsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statistics\x12u\n" +
 	"\n" +
 	"CancelFile\x12\x1c.upload.v1.CancelFileRequest\x1a\x1d.upload.v1.CancelFileResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/upload/cancel/{file_id}\x12x\n" +
 	"\vCancelBatch\x12\x1d.upload.v1.CancelBatchRequest\x1a\x1e.upload.v1.CancelBatchResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/batch/cancel/{batch_id}\x12e\n" +
@@ -2552,7 +3098,7 @@ func file_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_upload_v1_upload_proto_goTypes = []any{
 	(UploadStatus)(0),               // 0: upload.v1.UploadStatus
 	(BatchStatus)(0),                // 1: upload.v1.BatchStatus
@@ -2574,75 +3120,99 @@ var file_upload_v1_upload_proto_goTypes = []any{
 	(*ListFilesRequest)(nil),        // 17: upload.v1.ListFilesRequest
 	(*ListFilesResponse)(nil),       // 18: upload.v1.ListFilesResponse
 	(*GetBatchRequest)(nil),         // 19: upload.v1.GetBatchRequest
-	(*CancelFileRequest)(nil),       // 20: upload.v1.CancelFileRequest
-	(*CancelFileResponse)(nil),      // 21: upload.v1.CancelFileResponse
-	(*CancelBatchRequest)(nil),      // 22: upload.v1.CancelBatchRequest
-	(*CancelBatchResponse)(nil),     // 23: upload.v1.CancelBatchResponse
-	(*WatchStatusRequest)(nil),      // 24: upload.v1.WatchStatusRequest
-	(*Progress)(nil),                // 25: upload.v1.Progress
-	(*Bookmark)(nil),                // 26: upload.v1.Bookmark
-	(*WatchStatusResponse)(nil),     // 27: upload.v1.WatchStatusResponse
-	(*ListAuditEventsRequest)(nil),  // 28: upload.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil), // 29: upload.v1.ListAuditEventsResponse
-	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 31: google.protobuf.Duration
+	(*ListBatchesRequest)(nil),      // 20: upload.v1.ListBatchesRequest
+	(*ListBatchesResponse)(nil),     // 21: upload.v1.ListBatchesResponse
+	(*GetStatisticsRequest)(nil),    // 22: upload.v1.GetStatisticsRequest
+	(*GetStatisticsResponse)(nil),   // 23: upload.v1.GetStatisticsResponse
+	(*FileCount)(nil),               // 24: upload.v1.FileCount
+	(*BatchCount)(nil),              // 25: upload.v1.BatchCount
+	(*StatisticsBucket)(nil),        // 26: upload.v1.StatisticsBucket
+	(*CancelFileRequest)(nil),       // 27: upload.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),      // 28: upload.v1.CancelFileResponse
+	(*CancelBatchRequest)(nil),      // 29: upload.v1.CancelBatchRequest
+	(*CancelBatchResponse)(nil),     // 30: upload.v1.CancelBatchResponse
+	(*WatchStatusRequest)(nil),      // 31: upload.v1.WatchStatusRequest
+	(*Progress)(nil),                // 32: upload.v1.Progress
+	(*Bookmark)(nil),                // 33: upload.v1.Bookmark
+	(*WatchStatusResponse)(nil),     // 34: upload.v1.WatchStatusResponse
+	(*ListAuditEventsRequest)(nil),  // 35: upload.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil), // 36: upload.v1.ListAuditEventsResponse
+	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
 }
 var file_upload_v1_upload_proto_depIdxs = []int32{
 	0,  // 0: upload.v1.File.status:type_name -> upload.v1.UploadStatus
-	30, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
-	30, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
-	30, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
-	30, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
+	37, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
+	37, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
+	37, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
+	37, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: upload.v1.Batch.status:type_name -> upload.v1.BatchStatus
-	30, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
-	30, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
-	30, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
-	30, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	37, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
+	37, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
+	37, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
+	37, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
 	2,  // 10: upload.v1.InitiateUploadResponse.file:type_name -> upload.v1.File
 	5,  // 11: upload.v1.InitiateBatchRequest.files:type_name -> upload.v1.FileSpec
 	3,  // 12: upload.v1.InitiateBatchResponse.batch:type_name -> upload.v1.Batch
 	10, // 13: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
 	11, // 14: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
 	0,  // 15: upload.v1.UploadStopped.status:type_name -> upload.v1.UploadStatus
-	30, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
+	37, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
 	13, // 17: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
 	2,  // 18: upload.v1.UploadFileResponse.completed:type_name -> upload.v1.File
 	14, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
 	0,  // 20: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
-	2,  // 21: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
-	30, // 22: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	30, // 23: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	31, // 24: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
-	2,  // 25: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
-	3,  // 26: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
-	25, // 27: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
-	26, // 28: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
-	4,  // 29: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
-	6,  // 30: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
-	8,  // 31: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
-	12, // 32: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
-	16, // 33: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
-	17, // 34: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
-	19, // 35: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
-	20, // 36: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
-	22, // 37: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
-	24, // 38: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
-	28, // 39: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
-	7,  // 40: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
-	9,  // 41: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
-	15, // 42: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
-	2,  // 43: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
-	18, // 44: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
-	3,  // 45: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
-	21, // 46: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
-	23, // 47: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
-	27, // 48: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
-	29, // 49: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
-	40, // [40:50] is the sub-list for method output_type
-	30, // [30:40] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	0,  // 21: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
+	2,  // 22: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
+	1,  // 23: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
+	1,  // 24: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
+	3,  // 25: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
+	38, // 26: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
+	38, // 27: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	24, // 28: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
+	25, // 29: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
+	37, // 30: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
+	26, // 31: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
+	0,  // 32: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
+	1,  // 33: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
+	37, // 34: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
+	37, // 35: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	37, // 36: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	38, // 37: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
+	2,  // 38: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
+	3,  // 39: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
+	32, // 40: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
+	33, // 41: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
+	4,  // 42: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
+	6,  // 43: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
+	8,  // 44: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
+	12, // 45: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
+	16, // 46: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
+	17, // 47: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
+	19, // 48: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
+	20, // 49: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
+	22, // 50: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
+	27, // 51: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
+	29, // 52: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
+	31, // 53: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
+	35, // 54: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
+	7,  // 55: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
+	9,  // 56: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
+	15, // 57: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
+	2,  // 58: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
+	18, // 59: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
+	3,  // 60: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
+	21, // 61: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
+	23, // 62: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
+	28, // 63: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
+	30, // 64: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
+	34, // 65: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
+	36, // 66: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
+	55, // [55:67] is the sub-list for method output_type
+	43, // [43:55] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_upload_v1_upload_proto_init() }
@@ -2660,7 +3230,7 @@ func file_upload_v1_upload_proto_init() {
 		(*UploadFileResponse_Completed)(nil),
 		(*UploadFileResponse_Stopped)(nil),
 	}
-	file_upload_v1_upload_proto_msgTypes[25].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[32].OneofWrappers = []any{
 		(*WatchStatusResponse_File)(nil),
 		(*WatchStatusResponse_Batch)(nil),
 		(*WatchStatusResponse_Progress)(nil),
@@ -2672,7 +3242,7 @@ func file_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_upload_v1_upload_proto_rawDesc), len(file_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,8 @@ const (
 	UploadService_GetFile_FullMethodName         = "/upload.v1.UploadService/GetFile"
 	UploadService_ListFiles_FullMethodName       = "/upload.v1.UploadService/ListFiles"
 	UploadService_GetBatch_FullMethodName        = "/upload.v1.UploadService/GetBatch"
+	UploadService_ListBatches_FullMethodName     = "/upload.v1.UploadService/ListBatches"
+	UploadService_GetStatistics_FullMethodName   = "/upload.v1.UploadService/GetStatistics"
 	UploadService_CancelFile_FullMethodName      = "/upload.v1.UploadService/CancelFile"
 	UploadService_CancelBatch_FullMethodName     = "/upload.v1.UploadService/CancelBatch"
 	UploadService_WatchStatus_FullMethodName     = "/upload.v1.UploadService/WatchStatus"
@@ -71,12 +73,17 @@ type UploadServiceClient interface {
 	//
 	// Errors: `FILE_NOT_FOUND`.
 	GetFile(ctx context.Context, in *GetFileRequest, opts ...grpc.CallOption) (*File, error)
-	// Lists files, oldest first, a page at a time.
+	// Lists files, oldest first unless `order_by` says otherwise, a page at a time.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*Batch, error)
+	// Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+	ListBatches(ctx context.Context, in *ListBatchesRequest, opts ...grpc.CallOption) (*ListBatchesResponse, error)
+	// Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+	// `window` it also tells what happened to files in it, bucket by bucket.
+	GetStatistics(ctx context.Context, in *GetStatisticsRequest, opts ...grpc.CallOption) (*GetStatisticsResponse, error)
 	// Cancels a file that is `pending` or `uploading`.
 	//
 	// When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
@@ -173,6 +180,26 @@ func (c *uploadServiceClient) GetBatch(ctx context.Context, in *GetBatchRequest,
 	return out, nil
 }
 
+func (c *uploadServiceClient) ListBatches(ctx context.Context, in *ListBatchesRequest, opts ...grpc.CallOption) (*ListBatchesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBatchesResponse)
+	err := c.cc.Invoke(ctx, UploadService_ListBatches_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *uploadServiceClient) GetStatistics(ctx context.Context, in *GetStatisticsRequest, opts ...grpc.CallOption) (*GetStatisticsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStatisticsResponse)
+	err := c.cc.Invoke(ctx, UploadService_GetStatistics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *uploadServiceClient) CancelFile(ctx context.Context, in *CancelFileRequest, opts ...grpc.CallOption) (*CancelFileResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelFileResponse)
@@ -257,12 +284,17 @@ type UploadServiceServer interface {
 	//
 	// Errors: `FILE_NOT_FOUND`.
 	GetFile(context.Context, *GetFileRequest) (*File, error)
-	// Lists files, oldest first, a page at a time.
+	// Lists files, oldest first unless `order_by` says otherwise, a page at a time.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
 	GetBatch(context.Context, *GetBatchRequest) (*Batch, error)
+	// Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+	ListBatches(context.Context, *ListBatchesRequest) (*ListBatchesResponse, error)
+	// Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+	// `window` it also tells what happened to files in it, bucket by bucket.
+	GetStatistics(context.Context, *GetStatisticsRequest) (*GetStatisticsResponse, error)
 	// Cancels a file that is `pending` or `uploading`.
 	//
 	// When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
@@ -313,6 +345,12 @@ func (UnimplementedUploadServiceServer) ListFiles(context.Context, *ListFilesReq
 }
 func (UnimplementedUploadServiceServer) GetBatch(context.Context, *GetBatchRequest) (*Batch, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBatch not implemented")
+}
+func (UnimplementedUploadServiceServer) ListBatches(context.Context, *ListBatchesRequest) (*ListBatchesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBatches not implemented")
+}
+func (UnimplementedUploadServiceServer) GetStatistics(context.Context, *GetStatisticsRequest) (*GetStatisticsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetStatistics not implemented")
 }
 func (UnimplementedUploadServiceServer) CancelFile(context.Context, *CancelFileRequest) (*CancelFileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelFile not implemented")
@@ -444,6 +482,42 @@ func _UploadService_GetBatch_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UploadService_ListBatches_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBatchesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UploadServiceServer).ListBatches(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UploadService_ListBatches_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UploadServiceServer).ListBatches(ctx, req.(*ListBatchesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UploadService_GetStatistics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStatisticsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UploadServiceServer).GetStatistics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UploadService_GetStatistics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UploadServiceServer).GetStatistics(ctx, req.(*GetStatisticsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UploadService_CancelFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelFileRequest)
 	if err := dec(in); err != nil {
@@ -535,6 +609,14 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetBatch",
 			Handler:    _UploadService_GetBatch_Handler,
+		},
+		{
+			MethodName: "ListBatches",
+			Handler:    _UploadService_ListBatches_Handler,
+		},
+		{
+			MethodName: "GetStatistics",
+			Handler:    _UploadService_GetStatistics_Handler,
 		},
 		{
 			MethodName: "CancelFile",

@@ -37,6 +37,7 @@ class Arguments(argparse.Namespace):
     request_id: str
     is_batch: bool
     # watch, list, audit
+    newest: bool
     ids: list[str]
     batches: list[str]
     batch: str
@@ -207,6 +208,7 @@ def _add_reads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--batch", dest="is_batch", action="store_true", help="the id is a batch's")
 
     parser = _command(commands, "list", "list files, oldest first")
+    parser.add_argument("--newest", action="store_true", help="newest first")
     parser.add_argument("--status", choices=STATUSES, default="", help="only files in this state")
     parser.add_argument("--batch", default="", metavar="ID", help="only files of this batch")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50; 0: all")

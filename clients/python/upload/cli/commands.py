@@ -60,7 +60,9 @@ async def list_files(client: AsyncClient, arguments: Arguments, output: Output) 
     """List files."""
     size = min(arguments.limit or _PAGE, _PAGE)
     shown = 0
-    async for file in client.list_files(status=arguments.status, batch_id=arguments.batch, page_size=size):
+    order = "created_at desc" if arguments.newest else ""
+    found = client.list_files(status=arguments.status, batch_id=arguments.batch, order_by=order, page_size=size)
+    async for file in found:
         output.result(as_json(file), file_line(file))
         shown += 1
         if shown == arguments.limit:

@@ -241,16 +241,20 @@ class GetFileRequest(_message.Message):
     def __init__(self, file_id: _Optional[str] = ...) -> None: ...
 
 class ListFilesRequest(_message.Message):
-    __slots__ = ("status", "batch_id", "page_size", "page_token")
+    __slots__ = ("status", "batch_id", "page_size", "page_token", "order_by", "statuses")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
     status: UploadStatus
     batch_id: str
     page_size: int
     page_token: str
-    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    order_by: str
+    statuses: _containers.RepeatedScalarFieldContainer[UploadStatus]
+    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., order_by: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[UploadStatus, str]]] = ...) -> None: ...
 
 class ListFilesResponse(_message.Message):
     __slots__ = ("files", "next_page_token")
@@ -265,6 +269,84 @@ class GetBatchRequest(_message.Message):
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     batch_id: str
     def __init__(self, batch_id: _Optional[str] = ...) -> None: ...
+
+class ListBatchesRequest(_message.Message):
+    __slots__ = ("status", "page_size", "page_token", "order_by", "statuses")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    status: BatchStatus
+    page_size: int
+    page_token: str
+    order_by: str
+    statuses: _containers.RepeatedScalarFieldContainer[BatchStatus]
+    def __init__(self, status: _Optional[_Union[BatchStatus, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., order_by: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[BatchStatus, str]]] = ...) -> None: ...
+
+class ListBatchesResponse(_message.Message):
+    __slots__ = ("batches", "next_page_token")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[Batch]
+    next_page_token: str
+    def __init__(self, batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetStatisticsRequest(_message.Message):
+    __slots__ = ("window", "step")
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    window: _duration_pb2.Duration
+    step: _duration_pb2.Duration
+    def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GetStatisticsResponse(_message.Message):
+    __slots__ = ("files", "batches", "cancels_too_late", "counted_since", "buckets")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    CANCELS_TOO_LATE_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[FileCount]
+    batches: _containers.RepeatedCompositeFieldContainer[BatchCount]
+    cancels_too_late: int
+    counted_since: _timestamp_pb2.Timestamp
+    buckets: _containers.RepeatedCompositeFieldContainer[StatisticsBucket]
+    def __init__(self, files: _Optional[_Iterable[_Union[FileCount, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[BatchCount, _Mapping]]] = ..., cancels_too_late: _Optional[int] = ..., counted_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., buckets: _Optional[_Iterable[_Union[StatisticsBucket, _Mapping]]] = ...) -> None: ...
+
+class FileCount(_message.Message):
+    __slots__ = ("status", "files", "size_bytes")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    status: UploadStatus
+    files: int
+    size_bytes: int
+    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., files: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class BatchCount(_message.Message):
+    __slots__ = ("status", "batches")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    status: BatchStatus
+    batches: int
+    def __init__(self, status: _Optional[_Union[BatchStatus, str]] = ..., batches: _Optional[int] = ...) -> None: ...
+
+class StatisticsBucket(_message.Message):
+    __slots__ = ("start_at", "begun", "completed", "failed", "cancelled", "cancels_too_late")
+    START_AT_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    CANCELS_TOO_LATE_FIELD_NUMBER: _ClassVar[int]
+    start_at: _timestamp_pb2.Timestamp
+    begun: int
+    completed: int
+    failed: int
+    cancelled: int
+    cancels_too_late: int
+    def __init__(self, start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., begun: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., cancels_too_late: _Optional[int] = ...) -> None: ...
 
 class CancelFileRequest(_message.Message):
     __slots__ = ("file_id", "reason", "request_id")

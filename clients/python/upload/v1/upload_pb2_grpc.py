@@ -72,6 +72,16 @@ class UploadServiceStub:
                 request_serializer=upload_dot_v1_dot_upload__pb2.GetBatchRequest.SerializeToString,
                 response_deserializer=upload_dot_v1_dot_upload__pb2.Batch.FromString,
                 _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/upload.v1.UploadService/ListBatches',
+                request_serializer=upload_dot_v1_dot_upload__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=upload_dot_v1_dot_upload__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/upload.v1.UploadService/GetStatistics',
+                request_serializer=upload_dot_v1_dot_upload__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=upload_dot_v1_dot_upload__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
         self.CancelFile = channel.unary_unary(
                 '/upload.v1.UploadService/CancelFile',
                 request_serializer=upload_dot_v1_dot_upload__pb2.CancelFileRequest.SerializeToString,
@@ -148,7 +158,7 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFiles(self, request, context):
-        """Lists files, oldest first, a page at a time.
+        """Lists files, oldest first unless `order_by` says otherwise, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +168,21 @@ class UploadServiceServicer:
         """Returns one batch.
 
         Errors: `BATCH_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBatches(self, request, context):
+        """Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatistics(self, request, context):
+        """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+        `window` it also tells what happened to files in it, bucket by bucket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,6 +263,16 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     servicer.GetBatch,
                     request_deserializer=upload_dot_v1_dot_upload__pb2.GetBatchRequest.FromString,
                     response_serializer=upload_dot_v1_dot_upload__pb2.Batch.SerializeToString,
+            ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=upload_dot_v1_dot_upload__pb2.ListBatchesRequest.FromString,
+                    response_serializer=upload_dot_v1_dot_upload__pb2.ListBatchesResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=upload_dot_v1_dot_upload__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=upload_dot_v1_dot_upload__pb2.GetStatisticsResponse.SerializeToString,
             ),
             'CancelFile': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelFile,
@@ -430,6 +465,60 @@ class UploadService:
             '/upload.v1.UploadService/GetBatch',
             upload_dot_v1_dot_upload__pb2.GetBatchRequest.SerializeToString,
             upload_dot_v1_dot_upload__pb2.Batch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/upload.v1.UploadService/ListBatches',
+            upload_dot_v1_dot_upload__pb2.ListBatchesRequest.SerializeToString,
+            upload_dot_v1_dot_upload__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/upload.v1.UploadService/GetStatistics',
+            upload_dot_v1_dot_upload__pb2.GetStatisticsRequest.SerializeToString,
+            upload_dot_v1_dot_upload__pb2.GetStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,11 +72,17 @@ class UploadServiceStub:
     Errors: `FILE_NOT_FOUND`.
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_upload_pb2.ListFilesRequest, _upload_pb2.ListFilesResponse]
-    """Lists files, oldest first, a page at a time."""
+    """Lists files, oldest first unless `order_by` says otherwise, a page at a time."""
     GetBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]
     """Returns one batch.
 
     Errors: `BATCH_NOT_FOUND`.
+    """
+    ListBatches: _grpc.UnaryUnaryMultiCallable[_upload_pb2.ListBatchesRequest, _upload_pb2.ListBatchesResponse]
+    """Lists batches, oldest first unless `order_by` says otherwise, a page at a time."""
+    GetStatistics: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetStatisticsRequest, _upload_pb2.GetStatisticsResponse]
+    """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+    `window` it also tells what happened to files in it, bucket by bucket.
     """
     CancelFile: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CancelFileRequest, _upload_pb2.CancelFileResponse]
     """Cancels a file that is `pending` or `uploading`.
@@ -145,11 +151,17 @@ class UploadServiceAsyncStub(UploadServiceStub):
     Errors: `FILE_NOT_FOUND`.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_upload_pb2.ListFilesRequest, _upload_pb2.ListFilesResponse]  # type: ignore[assignment]
-    """Lists files, oldest first, a page at a time."""
+    """Lists files, oldest first unless `order_by` says otherwise, a page at a time."""
     GetBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]  # type: ignore[assignment]
     """Returns one batch.
 
     Errors: `BATCH_NOT_FOUND`.
+    """
+    ListBatches: _aio.UnaryUnaryMultiCallable[_upload_pb2.ListBatchesRequest, _upload_pb2.ListBatchesResponse]  # type: ignore[assignment]
+    """Lists batches, oldest first unless `order_by` says otherwise, a page at a time."""
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetStatisticsRequest, _upload_pb2.GetStatisticsResponse]  # type: ignore[assignment]
+    """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+    `window` it also tells what happened to files in it, bucket by bucket.
     """
     CancelFile: _aio.UnaryUnaryMultiCallable[_upload_pb2.CancelFileRequest, _upload_pb2.CancelFileResponse]  # type: ignore[assignment]
     """Cancels a file that is `pending` or `uploading`.
@@ -245,7 +257,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.ListFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.ListFilesResponse, _abc.Awaitable[_upload_pb2.ListFilesResponse]]:
-        """Lists files, oldest first, a page at a time."""
+        """Lists files, oldest first unless `order_by` says otherwise, a page at a time."""
 
     @_abc_1.abstractmethod
     def GetBatch(
@@ -256,6 +268,24 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one batch.
 
         Errors: `BATCH_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBatches(
+        self,
+        request: _upload_pb2.ListBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_pb2.ListBatchesResponse, _abc.Awaitable[_upload_pb2.ListBatchesResponse]]:
+        """Lists batches, oldest first unless `order_by` says otherwise, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _upload_pb2.GetStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_pb2.GetStatisticsResponse, _abc.Awaitable[_upload_pb2.GetStatisticsResponse]]:
+        """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+        `window` it also tells what happened to files in it, bucket by bucket.
         """
 
     @_abc_1.abstractmethod

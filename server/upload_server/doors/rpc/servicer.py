@@ -10,8 +10,8 @@ from contextlib import aclosing
 from functools import partial
 
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import FieldViolation, InvalidField, UploadError
-from upload_server.domain.states import Batch, Caller, File, FileStatus
+from upload_server.domain.errors import UploadError
+from upload_server.domain.states import Batch, Caller, File
 from upload_server.doors import convert
 from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, unary
 from upload_server.doors.mailbox import Mailbox
@@ -53,16 +53,29 @@ class UploadServicer:
     @unary(Gate.READ)
     async def ListFiles(self, request: pb.ListFilesRequest, caller: Caller) -> pb.ListFilesResponse:
         """Return a page of files."""
-        page = await self._uploads.list_files(
-            _status_filter(request.status), request.batch_id, request.page_size, request.page_token, caller
-        )
-        files = [convert.file_to_proto(file) for file in page.files]
+        wanted = convert.wanted_files(request)
+        page = await self._uploads.list_files(wanted, request.page_size, request.page_token, caller)
+        files = [convert.file_to_proto(file) for file in page.rows]
         return pb.ListFilesResponse(files=files, next_page_token=page.next_page_token)
 
     @unary(Gate.READ)
     async def GetBatch(self, request: pb.GetBatchRequest, caller: Caller) -> pb.Batch:
         """Return one batch."""
         return convert.batch_to_proto(await self._uploads.get_batch(request.batch_id, caller))
+
+    @unary(Gate.READ)
+    async def ListBatches(self, request: pb.ListBatchesRequest, caller: Caller) -> pb.ListBatchesResponse:
+        """Return a page of batches."""
+        wanted = convert.wanted_batches(request)
+        page = await self._uploads.list_batches(wanted, request.page_size, request.page_token, caller)
+        batches = [convert.batch_to_proto(batch) for batch in page.rows]
+        return pb.ListBatchesResponse(batches=batches, next_page_token=page.next_page_token)
+
+    @unary(Gate.READ)
+    async def GetStatistics(self, request: pb.GetStatisticsRequest, caller: Caller) -> pb.GetStatisticsResponse:
+        """Count files and batches."""
+        window, step = convert.seconds(request.window), convert.seconds(request.step)
+        return convert.statistics_to_proto(await self._uploads.get_statistics(window, step, caller))
 
     @unary(Gate.CANCEL)
     async def CancelFile(self, request: pb.CancelFileRequest, caller: Caller) -> pb.CancelFileResponse:
@@ -82,7 +95,7 @@ class UploadServicer:
         page = await self._uploads.list_audit_events(
             request.file_id, request.batch_id, request.page_size, request.page_token, caller
         )
-        events = [convert.audit_event_to_proto(event) for event in page.events]
+        events = [convert.audit_event_to_proto(event) for event in page.rows]
         return pb.ListAuditEventsResponse(events=events, next_page_token=page.next_page_token)
 
     async def UploadFile(
@@ -123,8 +136,7 @@ class UploadServicer:
             include_batch_files=request.include_batch_files,
             all=request.all,
         )
-        interval = request.progress_interval
-        seconds = interval.seconds + interval.nanos / 1e9
+        seconds = convert.seconds(request.progress_interval)
         return self._uploads.watch(targets, request.resume_token, seconds, caller, until_final=request.until_final)
 
 
@@ -159,10 +171,3 @@ def _changed(record: File | Batch, token: str) -> pb.WatchStatusResponse:
     if isinstance(record, File):
         return pb.WatchStatusResponse(file=convert.file_to_proto(record), resume_token=token)
     return pb.WatchStatusResponse(batch=convert.batch_to_proto(record), resume_token=token)
-
-
-def _status_filter(status: pb.UploadStatus) -> FileStatus | None:
-    try:
-        return convert.status_from_proto(status)
-    except KeyError:
-        raise InvalidField([FieldViolation("status", "is no UploadStatus")]) from None

@@ -104,8 +104,9 @@ def _read(connection: Connection, table: _Table, sql: str, **parameters: Any) ->
 
 def _every_row(connection: Connection, query: _Query, table: _Table) -> list[Change]:
     """Read a table by change number; up to ``skip`` only rows that are not final, by their own index."""
+    # Here and below, the plus keeps SQLite from walking everything that an owner has.
     number = f"{table.alias}.change_no"
-    rest = f"{table.alias}.owner = :owner ORDER BY {number} LIMIT :limit"
+    rest = f"+{table.alias}.owner = :owner ORDER BY {number} LIMIT :limit"
     found: list[Change] = []
     if query.after < query.skip:
         found = _read(
@@ -149,7 +150,7 @@ def _named(connection: Connection, query: _Query, table: _Table, ids: Iterable[s
         connection,
         table,
         f"json_each(:ids) AS k CROSS JOIN {table.name} ON {table.alias}.{table.key} = k.value"
-        f" WHERE {number} > :after AND {table.alias}.owner = :owner AND {_open_or_new(table)}"
+        f" WHERE {number} > :after AND +{table.alias}.owner = :owner AND {_open_or_new(table)}"
         f" ORDER BY {number} LIMIT :limit",
         ids=to_json(list(ids)),
         after=query.after,
@@ -162,7 +163,7 @@ def _named(connection: Connection, query: _Query, table: _Table, ids: Iterable[s
 def _files_of_batches(connection: Connection, query: _Query) -> list[Change]:
     """Read a page of the batches' files: first their numbers, from the index alone, then those rows."""
     batches = connection.rows(
-        "SELECT b.id FROM json_each(:ids) AS k CROSS JOIN batch AS b ON b.batch_id = k.value WHERE b.owner = :owner",
+        "SELECT b.id FROM json_each(:ids) AS k CROSS JOIN batch AS b ON b.batch_id = k.value WHERE +b.owner = :owner",
         {"ids": to_json(list(query.targets.batch_ids)), "owner": query.owner},
     )
     numbers = heapq.merge(*(_numbers_of_batch(connection, query, batch_row) for (batch_row,) in batches))

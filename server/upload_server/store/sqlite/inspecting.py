@@ -32,7 +32,7 @@ from upload_server.store.inspection import (
 )
 from upload_server.store.sqlite.compiling import EMPTY, items
 from upload_server.store.sqlite.connection import DATABASE_ERRORS
-from upload_server.store.sqlite.queries import EVENTS
+from upload_server.store.sqlite.lists import EVENTS
 from upload_server.store.sqlite.rows import A, B, F, Row, event_of, to_json
 from upload_server.store.sqlite.schema import differences
 

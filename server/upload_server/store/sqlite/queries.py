@@ -5,22 +5,21 @@ Must not know about threads. A caller finds only rows that its owner may see.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from datetime import datetime
 
-from peewee import JOIN, SQL, Join, fn
+from peewee import JOIN, Join
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
-from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
+from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import OwedDeletion, Page, Unsealed
-from upload_server.store.sqlite.compiling import Parameter, compiled, items, unindexed
+from upload_server.store.protocol import OwedDeletion, Unsealed
+from upload_server.store.sqlite.compiling import Parameter, compiled, items
 from upload_server.store.sqlite.connection import Connection
+from upload_server.store.sqlite.lists import EVENTS
 from upload_server.store.sqlite.rows import (
     BATCH_FIELDS,
-    EVENT_FIELDS,
     FILE_FIELDS,
     A,
     B,
@@ -33,7 +32,7 @@ from upload_server.store.sqlite.rows import (
 )
 from upload_server.store.sqlite.statements import OPEN_FILE, READ_LAST_SEAL
 
-_OWNER, _CURSOR, _LIMIT = Parameter("owner"), Parameter("cursor"), Parameter("limit")
+_OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 
 _INFO, _OWED_DELETION = models.StoreInfo.alias("store_info"), models.OwedDeletion.alias("o")
@@ -41,7 +40,6 @@ _LAST_CHANGE = compiled(_INFO.select(_INFO.last_change))
 _STORE_ID = compiled(_INFO.select(_INFO.store_id))
 _FILE = compiled(F.select(*FILE_FIELDS).where(F.file_id == _FILE_ID, F.owner == _OWNER))
 _BATCH = compiled(B.select(*BATCH_FIELDS).where(B.batch_id == _BATCH_ID, B.owner == _OWNER))
-_COUNTS = compiled(F.select(F.status, fn.count(SQL("*"))).group_by(F.status))
 
 
 def read_last_change(connection: Connection) -> int:
@@ -70,70 +68,7 @@ def read_batch(connection: Connection, batch_id: str, owner: str) -> Batch:
     return batch_of(found[0])
 
 
-# A batch's row by its public id.
-_BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == _BATCH_ID)
-_FILE_ROW = models.File.select(models.File.id).where(models.File.file_id == _FILE_ID)
-
-
-@functools.cache
-def _files_page(*, by_status: bool, by_batch: bool) -> str:
-    page = F.select(F.id, *FILE_FIELDS).where(F.id > _CURSOR, F.owner == _OWNER)
-    if by_batch:
-        page = page.where(F.batch_row == _BATCH_ROW)
-    if by_status:
-        # With a batch its own index is the better one.
-        page = page.where((unindexed(F.status) if by_batch else F.status) == Parameter("status"))
-    return compiled(page.order_by(F.id).limit(_LIMIT))
-
-
-def list_files(
-    connection: Connection,
-    owner: str,
-    status: FileStatus | None,
-    batch_id: str,
-    cursor: int,
-    limit: int,
-) -> Page[File]:
-    """Read files by row id, which grows with creation."""
-    wanted = {"owner": owner, "status": status and status.value, "batch_id": batch_id}
-    found = connection.rows(
-        _files_page(by_status=status is not None, by_batch=bool(batch_id)),
-        {**wanted, "cursor": cursor, "limit": limit + 1},
-    )
-    more = len(found) > limit
-    return Page(tuple(file_of(row[1:]) for row in found[:limit]), found[limit - 1][0] if more else 0)
-
-
-EVENTS = (
-    A.select(*EVENT_FIELDS)
-    .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
-    .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
-)
-
-
-@functools.cache
-def _events_page(*, by_file: bool, by_batch: bool) -> str:
-    page = EVENTS.where(A.change_no > _CURSOR, fn.coalesce(F.owner, B.owner) == _OWNER)
-    if by_file:
-        page = page.where(A.file_row == _FILE_ROW)
-    if by_batch:
-        page = page.where((unindexed(A.batch_row) if by_file else A.batch_row) == _BATCH_ROW)
-    return compiled(page.order_by(A.change_no).limit(_LIMIT))
-
-
-def list_audit_events(
-    connection: Connection, owner: str, file_id: str, batch_id: str, cursor: int, limit: int
-) -> Page[AuditEvent]:
-    """Read audit events by change number; those of a batch include its files'."""
-    found = connection.rows(
-        _events_page(by_file=bool(file_id), by_batch=bool(batch_id)),
-        {"owner": owner, "file_id": file_id, "batch_id": batch_id, "cursor": cursor, "limit": limit + 1},
-    )
-    events = tuple(event_of(row) for row in found[:limit])
-    return Page(events, events[-1].event_id if len(found) > limit else 0)
-
-
-# For the janitor and the metrics -------------------------------------------------------------------------------------
+# For the janitor -------------------------------------------------------------------------------------
 
 _OWED = compiled(
     _OWED_DELETION.select(_OWED_DELETION.id, F.file_id)
@@ -169,12 +104,6 @@ def status_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, File
     """Read the status of files by id."""
     found = connection.rows(_STATUS, {"ids": to_json(list(file_ids))})
     return {file_id: FileStatus(status) for file_id, status in found}
-
-
-def count_files(connection: Connection) -> dict[FileStatus, int]:
-    """Count files by status, from an index alone."""
-    counted = {FileStatus(status): count for status, count in connection.rows(_COUNTS)}
-    return {status: counted.get(status, 0) for status in FileStatus}
 
 
 # For the sealer ------------------------------------------------------------------------------------------------------

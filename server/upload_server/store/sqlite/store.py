@@ -18,6 +18,8 @@ from upload_server.domain.states import (
     File,
     FileStatus,
 )
+from upload_server.domain.statistics import Buckets, Counts
+from upload_server.domain.tokens import Cursor
 from upload_server.store.commands.store import WritingStore
 from upload_server.store.commands.uploading import ExpireFiles
 from upload_server.store.commands.writes import Ping
@@ -26,13 +28,14 @@ from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import (
     Changes,
     Command,
+    Listing,
     OwedDeletion,
     Page,
     Result,
     Targets,
     Unsealed,
 )
-from upload_server.store.sqlite import changes, queries
+from upload_server.store.sqlite import changes, lists, queries, tally
 from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.readers import Readers
@@ -74,6 +77,8 @@ class SqliteStore(WritingStore):
         self._lock = opened.lock
         self._store_id = opened.store_id
         self._readers = Readers(functools.partial(connect, path, options, writes=False), options)
+        self._counting = asyncio.Lock()
+        self._tally: tally.Tally | None = None
 
     @classmethod
     async def open(cls, path: Path, options: StoreOptions) -> SqliteStore:
@@ -122,31 +127,34 @@ class SqliteStore(WritingStore):
         """Read one batch."""
         return await self._read(queries.read_batch, batch_id=batch_id, owner=owner)
 
-    async def list_files(
-        self, owner: str, status: FileStatus | None, batch_id: str, cursor: int, limit: int
-    ) -> Page[File]:
+    async def list_files(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
         """Read files in order of creation."""
-        return await self._read(
-            queries.list_files,
-            owner=owner,
-            status=status,
-            batch_id=batch_id,
-            cursor=cursor,
-            limit=limit,
-        )
+        return await self._read(lists.list_files, listing=listing, cursor=cursor, limit=limit)
+
+    async def list_batches(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[Batch]:
+        """Read batches in order of creation."""
+        return await self._read(lists.list_batches, listing=listing, cursor=cursor, limit=limit)
 
     async def list_audit_events(
-        self, owner: str, file_id: str, batch_id: str, cursor: int, limit: int
+        self, owner: str, file_id: str, batch_id: str, cursor: Cursor | None, limit: int
     ) -> Page[AuditEvent]:
         """Read audit events in order."""
         return await self._read(
-            queries.list_audit_events,
+            lists.list_audit_events,
             owner=owner,
             file_id=file_id,
             batch_id=batch_id,
             cursor=cursor,
             limit=limit,
         )
+
+    async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
+        """Count what ``owner`` may see."""
+        # One at a time, so that the first count of a large store takes one reader, not all.
+        async with self._counting:
+            counted = await self._read(tally.tally, before=self._tally, now=now)
+            self._tally = counted
+        return counted.counts(owner, buckets)
 
     async def check_targets(self, targets: Targets, owner: str) -> Changes:
         """Read the named targets' current rows."""
@@ -175,10 +183,6 @@ class SqliteStore(WritingStore):
     async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
         """Read the status of files."""
         return await self._read(queries.status_of, file_ids=file_ids)
-
-    async def count_files(self) -> dict[FileStatus, int]:
-        """Count files by status."""
-        return await self._read(queries.count_files)
 
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal and the events behind it."""

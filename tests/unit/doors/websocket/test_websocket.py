@@ -28,7 +28,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 async def last_event(place: Place, file_id: str) -> AuditEvent:
     page = await place.uploads.list_audit_events(file_id, "", 0, "", ANYBODY)
-    return page.events[-1]
+    return page.rows[-1]
 
 
 async def raw_page(place: Place, file: File, query: str = "") -> RawPeer:

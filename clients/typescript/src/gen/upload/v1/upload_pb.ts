@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file upload/v1/upload.proto.
  */
 export const file_upload_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi4AMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIt0BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVgoIRmlsZVNwZWMSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJIncKFUluaXRpYXRlVXBsb2FkUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCSI3ChZJbml0aWF0ZVVwbG9hZFJlc3BvbnNlEh0KBGZpbGUYASABKAsyDy51cGxvYWQudjEuRmlsZSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJInQKEExpc3RGaWxlc1JlcXVlc3QSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJMChFMaXN0RmlsZXNSZXNwb25zZRIeCgVmaWxlcxgBIAMoCzIPLnVwbG9hZC52MS5GaWxlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIjCg9HZXRCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkiSAoRQ2FuY2VsRmlsZVJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJ6ChJDYW5jZWxGaWxlUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIPCgdmaWxlX2lkGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEjAKDGNhbmNlbGxlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSgoSQ2FuY2VsQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIqcBChNDYW5jZWxCYXRjaFJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSHQoVY2FuY2VsbGVkX2ZpbGVzX2NvdW50GAMgASgFEhwKFHRvdGFsX2ZpbGVzX2luX2JhdGNoGAQgASgFEjAKDGNhbmNlbGxlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAixAEKEldhdGNoU3RhdHVzUmVxdWVzdBIQCghmaWxlX2lkcxgBIAMoCRIRCgliYXRjaF9pZHMYAiADKAkSGwoTaW5jbHVkZV9iYXRjaF9maWxlcxgDIAEoCBILCgNhbGwYBCABKAgSFAoMcmVzdW1lX3Rva2VuGAUgASgJEhMKC3VudGlsX2ZpbmFsGAYgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjMKCFByb2dyZXNzEg8KB2ZpbGVfaWQYASABKAkSFgoOYnl0ZXNfcmVjZWl2ZWQYAiABKAMiHAoIQm9va21hcmsSEAoIcmVzeW5jZWQYASABKAgiygEKE1dhdGNoU3RhdHVzUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASIQoFYmF0Y2gYAiABKAsyEC51cGxvYWQudjEuQmF0Y2hIABInCghwcm9ncmVzcxgDIAEoCzITLnVwbG9hZC52MS5Qcm9ncmVzc0gAEicKCGJvb2ttYXJrGAQgASgLMhMudXBsb2FkLnYxLkJvb2ttYXJrSAASFAoMcmVzdW1lX3Rva2VuGAUgASgJQgcKBWV2ZW50ImIKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS51cGxvYWQudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkquQEKDFVwbG9hZFN0YXR1cxIdChlVUExPQURfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVVBMT0FEX1NUQVRVU19QRU5ESU5HEAESGwoXVVBMT0FEX1NUQVRVU19VUExPQURJTkcQAhIbChdVUExPQURfU1RBVFVTX0NPTVBMRVRFRBADEhgKFFVQTE9BRF9TVEFUVVNfRkFJTEVEEAQSGwoXVVBMT0FEX1NUQVRVU19DQU5DRUxMRUQQBSqzAQoLQmF0Y2hTdGF0dXMSHAoYQkFUQ0hfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUQkFUQ0hfU1RBVFVTX1BFTkRJTkcQARIbChdCQVRDSF9TVEFUVVNfUFJPQ0VTU0lORxACEhoKFkJBVENIX1NUQVRVU19DT01QTEVURUQQAxIXChNCQVRDSF9TVEFUVVNfRkFJTEVEEAQSGgoWQkFUQ0hfU1RBVFVTX0NBTkNFTExFRBAFMrMICg1VcGxvYWRTZXJ2aWNlEnkKDkluaXRpYXRlVXBsb2FkEiAudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVxdWVzdBohLnVwbG9hZC52MS5Jbml0aWF0ZVVwbG9hZFJlc3BvbnNlIiKC0+STAhw6ASoiFy9hcGkvdjEvdXBsb2FkL2luaXRpYXRlEnUKDUluaXRpYXRlQmF0Y2gSHy51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlcXVlc3QaIC51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlc3BvbnNlIiGC0+STAhs6ASoiFi9hcGkvdjEvYmF0Y2gvaW5pdGlhdGUSTQoKVXBsb2FkRmlsZRIcLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVzcG9uc2UoATABElYKB0dldEZpbGUSGS51cGxvYWQudjEuR2V0RmlsZVJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIfgtPkkwIZEhcvYXBpL3YxL2ZpbGVzL3tmaWxlX2lkfRJdCglMaXN0RmlsZXMSGy51cGxvYWQudjEuTGlzdEZpbGVzUmVxdWVzdBocLnVwbG9hZC52MS5MaXN0RmlsZXNSZXNwb25zZSIVgtPkkwIPEg0vYXBpL3YxL2ZpbGVzEloKCEdldEJhdGNoEhoudXBsb2FkLnYxLkdldEJhdGNoUmVxdWVzdBoQLnVwbG9hZC52MS5CYXRjaCIggtPkkwIaEhgvYXBpL3YxL2JhdGNoL3tiYXRjaF9pZH0SdQoKQ2FuY2VsRmlsZRIcLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVzcG9uc2UiKoLT5JMCJDoBKiIfL2FwaS92MS91cGxvYWQvY2FuY2VsL3tmaWxlX2lkfRJ4CgtDYW5jZWxCYXRjaBIdLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlcXVlc3QaHi51cGxvYWQudjEuQ2FuY2VsQmF0Y2hSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL2JhdGNoL2NhbmNlbC97YmF0Y2hfaWR9EmUKC1dhdGNoU3RhdHVzEh0udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVxdWVzdBoeLnVwbG9hZC52MS5XYXRjaFN0YXR1c1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvd2F0Y2gwARJ2Cg9MaXN0QXVkaXRFdmVudHMSIS51cGxvYWQudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBoiLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZSIcgtPkkwIWEhQvYXBpL3YxL2F1ZGl0L2V2ZW50c0JUCgl1cGxvYWQudjFCC1VwbG9hZFByb3RvUAFaOGV4YW1wbGUuY29tL3VwbG9hZC1zZXJ2aWNlL2NsaWVudHMvZ28vdXBsb2FkL3YxO3VwbG9hZHYxYgZwcm90bzM", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi4AMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIt0BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVgoIRmlsZVNwZWMSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJIncKFUluaXRpYXRlVXBsb2FkUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCSI3ChZJbml0aWF0ZVVwbG9hZFJlc3BvbnNlEh0KBGZpbGUYASABKAsyDy51cGxvYWQudjEuRmlsZSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJIrEBChBMaXN0RmlsZXNSZXF1ZXN0EicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoIc3RhdHVzZXMYBiADKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzIkwKEUxpc3RGaWxlc1Jlc3BvbnNlEh4KBWZpbGVzGAEgAygLMg8udXBsb2FkLnYxLkZpbGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKD0dldEJhdGNoUmVxdWVzdBIQCghiYXRjaF9pZBgBIAEoCSKfAQoSTGlzdEJhdGNoZXNSZXF1ZXN0EiYKBnN0YXR1cxgBIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCRIQCghvcmRlcl9ieRgEIAEoCRIoCghzdGF0dXNlcxgFIAMoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cyJRChNMaXN0QmF0Y2hlc1Jlc3BvbnNlEiEKB2JhdGNoZXMYASADKAsyEC51cGxvYWQudjEuQmF0Y2gSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImoKFEdldFN0YXRpc3RpY3NSZXF1ZXN0EikKBndpbmRvdxgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRzdGVwGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIt8BChVHZXRTdGF0aXN0aWNzUmVzcG9uc2USIwoFZmlsZXMYASADKAsyFC51cGxvYWQudjEuRmlsZUNvdW50EiYKB2JhdGNoZXMYAiADKAsyFS51cGxvYWQudjEuQmF0Y2hDb3VudBIYChBjYW5jZWxzX3Rvb19sYXRlGAMgASgDEjEKDWNvdW50ZWRfc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKB2J1Y2tldHMYBSADKAsyGy51cGxvYWQudjEuU3RhdGlzdGljc0J1Y2tldCJXCglGaWxlQ291bnQSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxINCgVmaWxlcxgCIAEoAxISCgpzaXplX2J5dGVzGAMgASgDIkUKCkJhdGNoQ291bnQSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg8KB2JhdGNoZXMYAiABKAMinwEKEFN0YXRpc3RpY3NCdWNrZXQSLAoIc3RhcnRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWJlZ3VuGAIgASgDEhEKCWNvbXBsZXRlZBgDIAEoAxIOCgZmYWlsZWQYBCABKAMSEQoJY2FuY2VsbGVkGAUgASgDEhgKEGNhbmNlbHNfdG9vX2xhdGUYBiABKAMiSAoRQ2FuY2VsRmlsZVJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJ6ChJDYW5jZWxGaWxlUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIPCgdmaWxlX2lkGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEjAKDGNhbmNlbGxlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSgoSQ2FuY2VsQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIqcBChNDYW5jZWxCYXRjaFJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSHQoVY2FuY2VsbGVkX2ZpbGVzX2NvdW50GAMgASgFEhwKFHRvdGFsX2ZpbGVzX2luX2JhdGNoGAQgASgFEjAKDGNhbmNlbGxlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAixAEKEldhdGNoU3RhdHVzUmVxdWVzdBIQCghmaWxlX2lkcxgBIAMoCRIRCgliYXRjaF9pZHMYAiADKAkSGwoTaW5jbHVkZV9iYXRjaF9maWxlcxgDIAEoCBILCgNhbGwYBCABKAgSFAoMcmVzdW1lX3Rva2VuGAUgASgJEhMKC3VudGlsX2ZpbmFsGAYgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjMKCFByb2dyZXNzEg8KB2ZpbGVfaWQYASABKAkSFgoOYnl0ZXNfcmVjZWl2ZWQYAiABKAMiHAoIQm9va21hcmsSEAoIcmVzeW5jZWQYASABKAgiygEKE1dhdGNoU3RhdHVzUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASIQoFYmF0Y2gYAiABKAsyEC51cGxvYWQudjEuQmF0Y2hIABInCghwcm9ncmVzcxgDIAEoCzITLnVwbG9hZC52MS5Qcm9ncmVzc0gAEicKCGJvb2ttYXJrGAQgASgLMhMudXBsb2FkLnYxLkJvb2ttYXJrSAASFAoMcmVzdW1lX3Rva2VuGAUgASgJQgcKBWV2ZW50ImIKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS51cGxvYWQudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkquQEKDFVwbG9hZFN0YXR1cxIdChlVUExPQURfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVVBMT0FEX1NUQVRVU19QRU5ESU5HEAESGwoXVVBMT0FEX1NUQVRVU19VUExPQURJTkcQAhIbChdVUExPQURfU1RBVFVTX0NPTVBMRVRFRBADEhgKFFVQTE9BRF9TVEFUVVNfRkFJTEVEEAQSGwoXVVBMT0FEX1NUQVRVU19DQU5DRUxMRUQQBSqzAQoLQmF0Y2hTdGF0dXMSHAoYQkFUQ0hfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUQkFUQ0hfU1RBVFVTX1BFTkRJTkcQARIbChdCQVRDSF9TVEFUVVNfUFJPQ0VTU0lORxACEhoKFkJBVENIX1NUQVRVU19DT01QTEVURUQQAxIXChNCQVRDSF9TVEFUVVNfRkFJTEVEEAQSGgoWQkFUQ0hfU1RBVFVTX0NBTkNFTExFRBAFMooKCg1VcGxvYWRTZXJ2aWNlEnkKDkluaXRpYXRlVXBsb2FkEiAudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVxdWVzdBohLnVwbG9hZC52MS5Jbml0aWF0ZVVwbG9hZFJlc3BvbnNlIiKC0+STAhw6ASoiFy9hcGkvdjEvdXBsb2FkL2luaXRpYXRlEnUKDUluaXRpYXRlQmF0Y2gSHy51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlcXVlc3QaIC51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlc3BvbnNlIiGC0+STAhs6ASoiFi9hcGkvdjEvYmF0Y2gvaW5pdGlhdGUSTQoKVXBsb2FkRmlsZRIcLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVzcG9uc2UoATABElYKB0dldEZpbGUSGS51cGxvYWQudjEuR2V0RmlsZVJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIfgtPkkwIZEhcvYXBpL3YxL2ZpbGVzL3tmaWxlX2lkfRJdCglMaXN0RmlsZXMSGy51cGxvYWQudjEuTGlzdEZpbGVzUmVxdWVzdBocLnVwbG9hZC52MS5MaXN0RmlsZXNSZXNwb25zZSIVgtPkkwIPEg0vYXBpL3YxL2ZpbGVzEloKCEdldEJhdGNoEhoudXBsb2FkLnYxLkdldEJhdGNoUmVxdWVzdBoQLnVwbG9hZC52MS5CYXRjaCIggtPkkwIaEhgvYXBpL3YxL2JhdGNoL3tiYXRjaF9pZH0SZQoLTGlzdEJhdGNoZXMSHS51cGxvYWQudjEuTGlzdEJhdGNoZXNSZXF1ZXN0Gh4udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVzcG9uc2UiF4LT5JMCERIPL2FwaS92MS9iYXRjaGVzEm4KDUdldFN0YXRpc3RpY3MSHy51cGxvYWQudjEuR2V0U3RhdGlzdGljc1JlcXVlc3QaIC51cGxvYWQudjEuR2V0U3RhdGlzdGljc1Jlc3BvbnNlIhqC0+STAhQSEi9hcGkvdjEvc3RhdGlzdGljcxJ1CgpDYW5jZWxGaWxlEhwudXBsb2FkLnYxLkNhbmNlbEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLkNhbmNlbEZpbGVSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL3VwbG9hZC9jYW5jZWwve2ZpbGVfaWR9EngKC0NhbmNlbEJhdGNoEh0udXBsb2FkLnYxLkNhbmNlbEJhdGNoUmVxdWVzdBoeLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlc3BvbnNlIiqC0+STAiQ6ASoiHy9hcGkvdjEvYmF0Y2gvY2FuY2VsL3tiYXRjaF9pZH0SZQoLV2F0Y2hTdGF0dXMSHS51cGxvYWQudjEuV2F0Y2hTdGF0dXNSZXF1ZXN0Gh4udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS93YXRjaDABEnYKD0xpc3RBdWRpdEV2ZW50cxIhLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIudXBsb2FkLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIhyC0+STAhYSFC9hcGkvdjEvYXVkaXQvZXZlbnRzQlQKCXVwbG9hZC52MUILVXBsb2FkUHJvdG9QAVo4ZXhhbXBsZS5jb20vdXBsb2FkLXNlcnZpY2UvY2xpZW50cy9nby91cGxvYWQvdjE7dXBsb2FkdjFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One upload. Times are UTC, cut to microseconds.
@@ -764,11 +764,26 @@ export type ListFilesRequest = Message<"upload.v1.ListFilesRequest"> & {
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before, with the same filter; empty: the first page.
+   * `next_page_token` of the page before, with the same filters and order; empty: the first page.
    *
    * @generated from field: string page_token = 4;
    */
   pageToken: string;
+
+  /**
+   * `created_at` (oldest first) or `created_at desc` (newest first); empty means `created_at`. Files announced at the
+   * same time are in the order of their announcement.
+   *
+   * @generated from field: string order_by = 5;
+   */
+  orderBy: string;
+
+  /**
+   * Only files in one of these states, at most 5; empty: all. Excludes `status`.
+   *
+   * @generated from field: repeated upload.v1.UploadStatus statuses = 6;
+   */
+  statuses: UploadStatus[];
 };
 
 /**
@@ -785,7 +800,7 @@ export const ListFilesRequestSchema: GenMessage<ListFilesRequest> = /*@__PURE__*
  */
 export type ListFilesResponse = Message<"upload.v1.ListFilesResponse"> & {
   /**
-   * The files of this page, oldest first.
+   * The files of this page, in the order asked for.
    *
    * @generated from field: repeated upload.v1.File files = 1;
    */
@@ -828,6 +843,282 @@ export const GetBatchRequestSchema: GenMessage<GetBatchRequest> = /*@__PURE__*/
   messageDesc(file_upload_v1_upload, 17);
 
 /**
+ * The request of `ListBatches`.
+ *
+ * @generated from message upload.v1.ListBatchesRequest
+ */
+export type ListBatchesRequest = Message<"upload.v1.ListBatchesRequest"> & {
+  /**
+   * Only batches in this state; unspecified: all.
+   *
+   * @generated from field: upload.v1.BatchStatus status = 1;
+   */
+  status: BatchStatus;
+
+  /**
+   * At most this many batches; 0 means 50, the bound is 1,000.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before, with the same filters and order; empty: the first page.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+
+  /**
+   * `created_at` (oldest first) or `created_at desc` (newest first); empty means `created_at`. Batches announced at the
+   * same time are in the order of their announcement.
+   *
+   * @generated from field: string order_by = 4;
+   */
+  orderBy: string;
+
+  /**
+   * Only batches in one of these states, at most 5; empty: all. Excludes `status`.
+   *
+   * @generated from field: repeated upload.v1.BatchStatus statuses = 5;
+   */
+  statuses: BatchStatus[];
+};
+
+/**
+ * Describes the message upload.v1.ListBatchesRequest.
+ * Use `create(ListBatchesRequestSchema)` to create a new message.
+ */
+export const ListBatchesRequestSchema: GenMessage<ListBatchesRequest> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 18);
+
+/**
+ * The answer of `ListBatches`.
+ *
+ * @generated from message upload.v1.ListBatchesResponse
+ */
+export type ListBatchesResponse = Message<"upload.v1.ListBatchesResponse"> & {
+  /**
+   * The batches of this page, in the order asked for.
+   *
+   * @generated from field: repeated upload.v1.Batch batches = 1;
+   */
+  batches: Batch[];
+
+  /**
+   * Where the next page starts; empty on the last one.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message upload.v1.ListBatchesResponse.
+ * Use `create(ListBatchesResponseSchema)` to create a new message.
+ */
+export const ListBatchesResponseSchema: GenMessage<ListBatchesResponse> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 19);
+
+/**
+ * The request of `GetStatistics`.
+ *
+ * @generated from message upload.v1.GetStatisticsRequest
+ */
+export type GetStatisticsRequest = Message<"upload.v1.GetStatisticsRequest"> & {
+  /**
+   * How far back `buckets` reach: a whole multiple of `step`, at most 1 day; absent or 0: no buckets.
+   *
+   * @generated from field: google.protobuf.Duration window = 1;
+   */
+  window?: Duration | undefined;
+
+  /**
+   * How long one bucket is: a whole multiple of 10 s, at least a 240th of the window. Only with a `window`.
+   *
+   * @generated from field: google.protobuf.Duration step = 2;
+   */
+  step?: Duration | undefined;
+};
+
+/**
+ * Describes the message upload.v1.GetStatisticsRequest.
+ * Use `create(GetStatisticsRequestSchema)` to create a new message.
+ */
+export const GetStatisticsRequestSchema: GenMessage<GetStatisticsRequest> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 20);
+
+/**
+ * The answer of `GetStatistics`.
+ *
+ * @generated from message upload.v1.GetStatisticsResponse
+ */
+export type GetStatisticsResponse = Message<"upload.v1.GetStatisticsResponse"> & {
+  /**
+   * Files by state: every state once, those without a file too.
+   *
+   * @generated from field: repeated upload.v1.FileCount files = 1;
+   */
+  files: FileCount[];
+
+  /**
+   * Batches by state: every state once, those without a batch too.
+   *
+   * @generated from field: repeated upload.v1.BatchCount batches = 2;
+   */
+  batches: BatchCount[];
+
+  /**
+   * Cancels of the caller that were refused since `counted_since` because the file or batch was final. They change
+   * nothing, so the store does not keep them: what was refused before is not known.
+   *
+   * @generated from field: int64 cancels_too_late = 3;
+   */
+  cancelsTooLate: bigint;
+
+  /**
+   * Since when `cancels_too_late` counts: the start of the server that answers.
+   *
+   * @generated from field: google.protobuf.Timestamp counted_since = 4;
+   */
+  countedSince?: Timestamp | undefined;
+
+  /**
+   * What happened to files in `window`, oldest bucket first, without gaps: `window` / `step` of them. A bucket starts at a
+   * whole multiple of `step` since 1970-01-01 UTC; the last one is the one that is not over yet.
+   *
+   * @generated from field: repeated upload.v1.StatisticsBucket buckets = 5;
+   */
+  buckets: StatisticsBucket[];
+};
+
+/**
+ * Describes the message upload.v1.GetStatisticsResponse.
+ * Use `create(GetStatisticsResponseSchema)` to create a new message.
+ */
+export const GetStatisticsResponseSchema: GenMessage<GetStatisticsResponse> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 21);
+
+/**
+ * How many files are in a state.
+ *
+ * @generated from message upload.v1.FileCount
+ */
+export type FileCount = Message<"upload.v1.FileCount"> & {
+  /**
+   * The state.
+   *
+   * @generated from field: upload.v1.UploadStatus status = 1;
+   */
+  status: UploadStatus;
+
+  /**
+   * How many files.
+   *
+   * @generated from field: int64 files = 2;
+   */
+  files: bigint;
+
+  /**
+   * The sum of their announced sizes in bytes; of completed files that is what is stored.
+   *
+   * @generated from field: int64 size_bytes = 3;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message upload.v1.FileCount.
+ * Use `create(FileCountSchema)` to create a new message.
+ */
+export const FileCountSchema: GenMessage<FileCount> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 22);
+
+/**
+ * How many batches are in a state.
+ *
+ * @generated from message upload.v1.BatchCount
+ */
+export type BatchCount = Message<"upload.v1.BatchCount"> & {
+  /**
+   * The state.
+   *
+   * @generated from field: upload.v1.BatchStatus status = 1;
+   */
+  status: BatchStatus;
+
+  /**
+   * How many batches.
+   *
+   * @generated from field: int64 batches = 2;
+   */
+  batches: bigint;
+};
+
+/**
+ * Describes the message upload.v1.BatchCount.
+ * Use `create(BatchCountSchema)` to create a new message.
+ */
+export const BatchCountSchema: GenMessage<BatchCount> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 23);
+
+/**
+ * What happened to files in a step of time.
+ *
+ * @generated from message upload.v1.StatisticsBucket
+ */
+export type StatisticsBucket = Message<"upload.v1.StatisticsBucket"> & {
+  /**
+   * When the bucket starts. UTC.
+   *
+   * @generated from field: google.protobuf.Timestamp start_at = 1;
+   */
+  startAt?: Timestamp | undefined;
+
+  /**
+   * Files announced in it.
+   *
+   * @generated from field: int64 begun = 2;
+   */
+  begun: bigint;
+
+  /**
+   * Files completed in it.
+   *
+   * @generated from field: int64 completed = 3;
+   */
+  completed: bigint;
+
+  /**
+   * Files failed in it.
+   *
+   * @generated from field: int64 failed = 4;
+   */
+  failed: bigint;
+
+  /**
+   * Files cancelled in it, by whoever.
+   *
+   * @generated from field: int64 cancelled = 5;
+   */
+  cancelled: bigint;
+
+  /**
+   * Cancels refused in it, as `cancels_too_late`: not known before `counted_since`.
+   *
+   * @generated from field: int64 cancels_too_late = 6;
+   */
+  cancelsTooLate: bigint;
+};
+
+/**
+ * Describes the message upload.v1.StatisticsBucket.
+ * Use `create(StatisticsBucketSchema)` to create a new message.
+ */
+export const StatisticsBucketSchema: GenMessage<StatisticsBucket> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 24);
+
+/**
  * The request of `CancelFile`.
  *
  * @generated from message upload.v1.CancelFileRequest
@@ -861,7 +1152,7 @@ export type CancelFileRequest = Message<"upload.v1.CancelFileRequest"> & {
  * Use `create(CancelFileRequestSchema)` to create a new message.
  */
 export const CancelFileRequestSchema: GenMessage<CancelFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 18);
+  messageDesc(file_upload_v1_upload, 25);
 
 /**
  * The answer of `CancelFile`.
@@ -903,7 +1194,7 @@ export type CancelFileResponse = Message<"upload.v1.CancelFileResponse"> & {
  * Use `create(CancelFileResponseSchema)` to create a new message.
  */
 export const CancelFileResponseSchema: GenMessage<CancelFileResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 19);
+  messageDesc(file_upload_v1_upload, 26);
 
 /**
  * The request of `CancelBatch`.
@@ -939,7 +1230,7 @@ export type CancelBatchRequest = Message<"upload.v1.CancelBatchRequest"> & {
  * Use `create(CancelBatchRequestSchema)` to create a new message.
  */
 export const CancelBatchRequestSchema: GenMessage<CancelBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 20);
+  messageDesc(file_upload_v1_upload, 27);
 
 /**
  * The answer of `CancelBatch`.
@@ -988,7 +1279,7 @@ export type CancelBatchResponse = Message<"upload.v1.CancelBatchResponse"> & {
  * Use `create(CancelBatchResponseSchema)` to create a new message.
  */
 export const CancelBatchResponseSchema: GenMessage<CancelBatchResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 21);
+  messageDesc(file_upload_v1_upload, 28);
 
 /**
  * The request of `WatchStatus`: at most 1,000 targets, or `all`.
@@ -1054,7 +1345,7 @@ export type WatchStatusRequest = Message<"upload.v1.WatchStatusRequest"> & {
  * Use `create(WatchStatusRequestSchema)` to create a new message.
  */
 export const WatchStatusRequestSchema: GenMessage<WatchStatusRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 22);
+  messageDesc(file_upload_v1_upload, 29);
 
 /**
  * The newest progress of one file. Not a change: it carries the stream's current token and is not replayed.
@@ -1082,7 +1373,7 @@ export type Progress = Message<"upload.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 23);
+  messageDesc(file_upload_v1_upload, 30);
 
 /**
  * Says that the server has sent everything up to this token.
@@ -1103,7 +1394,7 @@ export type Bookmark = Message<"upload.v1.Bookmark"> & {
  * Use `create(BookmarkSchema)` to create a new message.
  */
 export const BookmarkSchema: GenMessage<Bookmark> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 24);
+  messageDesc(file_upload_v1_upload, 31);
 
 /**
  * A message of a watch.
@@ -1163,7 +1454,7 @@ export type WatchStatusResponse = Message<"upload.v1.WatchStatusResponse"> & {
  * Use `create(WatchStatusResponseSchema)` to create a new message.
  */
 export const WatchStatusResponseSchema: GenMessage<WatchStatusResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 25);
+  messageDesc(file_upload_v1_upload, 32);
 
 /**
  * The request of `ListAuditEvents`.
@@ -1205,7 +1496,7 @@ export type ListAuditEventsRequest = Message<"upload.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 26);
+  messageDesc(file_upload_v1_upload, 33);
 
 /**
  * The answer of `ListAuditEvents`.
@@ -1233,7 +1524,7 @@ export type ListAuditEventsResponse = Message<"upload.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 27);
+  messageDesc(file_upload_v1_upload, 34);
 
 /**
  * The state of a file. `COMPLETED`, `FAILED` and `CANCELLED` are final.
@@ -1414,7 +1705,7 @@ export const UploadService: GenService<{
     output: typeof FileSchema;
   },
   /**
-   * Lists files, oldest first, a page at a time.
+   * Lists files, oldest first unless `order_by` says otherwise, a page at a time.
    *
    * @generated from rpc upload.v1.UploadService.ListFiles
    */
@@ -1434,6 +1725,27 @@ export const UploadService: GenService<{
     methodKind: "unary";
     input: typeof GetBatchRequestSchema;
     output: typeof BatchSchema;
+  },
+  /**
+   * Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+   *
+   * @generated from rpc upload.v1.UploadService.ListBatches
+   */
+  listBatches: {
+    methodKind: "unary";
+    input: typeof ListBatchesRequestSchema;
+    output: typeof ListBatchesResponseSchema;
+  },
+  /**
+   * Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
+   * `window` it also tells what happened to files in it, bucket by bucket.
+   *
+   * @generated from rpc upload.v1.UploadService.GetStatistics
+   */
+  getStatistics: {
+    methodKind: "unary";
+    input: typeof GetStatisticsRequestSchema;
+    output: typeof GetStatisticsResponseSchema;
   },
   /**
    * Cancels a file that is `pending` or `uploading`.
