@@ -21,6 +21,7 @@ from upload_server.config import Config
 from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Source
 from upload_server.doors.calls import Admission, Calls, Gate
+from upload_server.doors.errors import HTTP_STATUSES
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Application
 from upload_server.doors.http.faults import fault_details
@@ -34,6 +35,7 @@ from upload_server.doors.websocket import WebSocketDoor
 from upload_server.ingest import Ingest
 from upload_server.process import Metrics
 from upload_server.process.heap import Heap
+from upload_server.process.room import Room
 from upload_server.service import Uploads
 from upload_server.sink.open import open_sink
 from upload_server.store.lock import FileLock, lock_directory
@@ -69,7 +71,7 @@ def new_id() -> str:
 class Service:
     """A server process: everything between the ports and the disk."""
 
-    def __init__(self, config: Config, store: Store, metrics: Metrics) -> None:
+    def __init__(self, config: Config, store: Store, room: Room, metrics: Metrics) -> None:
         self._config = config
         self._store = store
         self._metrics = metrics
@@ -87,8 +89,8 @@ class Service:
             store, history=config.watch_history, bookmark_interval=config.bookmark_interval, observer=metrics
         )
         self._journal = Journal(store, with_files=config.log_level == "debug")
-        sink = open_sink(config.storage_url)
-        metrics.show_storage_room(sink.room)
+        sink = open_sink(config.storage_url, room)
+        metrics.show_room(sink.room, store.room)
         self._ingest = Ingest(
             store,
             sink,
@@ -253,6 +255,7 @@ class Service:
             sse_id_field="resume_token",
             sse_resume_field="resume_token",
             error_details=fault_details,
+            http_statuses=HTTP_STATUSES,
         )
 
 
@@ -272,9 +275,11 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
     """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend."""
     lock = _take_directory(config.data_dir)
     try:
-        store = await open_store(config.url, StoreOptions(linger_seconds=config.linger))
+        room = Room()
+        options = StoreOptions(linger_seconds=config.linger, max_database_bytes=config.max_database_bytes, room=room)
+        store = await open_store(config.url, options)
         try:
-            await Service(config, store, Metrics(__version__)).run(stop, started)
+            await Service(config, store, room, Metrics(__version__)).run(stop, started)
         finally:
             await store.close()
     finally:

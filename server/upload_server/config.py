@@ -145,6 +145,13 @@ class Config:
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)  # noqa: RUF009 - immutable
     database_url: str = _option("", "sqlite:///path; empty: upload.sqlite3 in the data dir")
+    max_database_bytes: int = _option(
+        0,
+        "announcements are refused when the database would outgrow this; 0: as large as its disk allows",
+        parse_bytes,
+        0,
+        _MAX_FILE_BYTES,
+    )
     upload_ttl: float = _option(_DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
     request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
     idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)

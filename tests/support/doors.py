@@ -115,6 +115,8 @@ def refusal_of_http(response: httpx.Response) -> Refusal:
     assert response.headers["content-type"] == "application/json"
     found = refusal_of_json(response.json())
     expected = {405, 413} if response.status_code in {405, 413} else {HTTP_STATUS[found.code]}
+    if found.reason == "STORAGE_FULL":
+        expected = {507}
     assert response.status_code in expected
     return found
 

@@ -7,7 +7,7 @@ UploadServiceError
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded
 ├── UnexpectedMessage, InvalidField, RequestIdReused, AccessDenied
 ├── Unavailable: ServerUnreachable, ShuttingDown, DeadlineExceeded, Overloaded
-├── ServerFailure: DatabaseFailure, StorageFailure, OutcomeUnknown, InternalError
+├── ServerFailure: DatabaseFailure, StorageFailure, StorageFull, OutcomeUnknown, InternalError
 └── SourceError: SourceChanged, SourceNotReplayable       (raised by the client itself)
 """
 
@@ -279,6 +279,13 @@ class StorageFailure(ServerFailure):
 
     reason = "STORAGE_FAILURE"
     advice = "try again"
+
+
+class StorageFull(ServerFailure):
+    """The server keeps what room it has left for cancels and for uploads that are open."""
+
+    reason = "STORAGE_FULL"
+    advice = "cancel what is no longer wanted, or tell whoever runs the server"
 
 
 class OutcomeUnknown(ServerFailure):

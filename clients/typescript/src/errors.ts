@@ -27,6 +27,7 @@ export type ServiceReason =
   | "SHUTTING_DOWN"
   | "DATABASE_FAILURE"
   | "STORAGE_FAILURE"
+  | "STORAGE_FULL"
   | "OUTCOME_UNKNOWN"
   | "INTERNAL"
   | "ORIGIN_NOT_ALLOWED"
@@ -220,6 +221,8 @@ function sentence(
     case "DATABASE_FAILURE":
     case "STORAGE_FAILURE":
       return "The server could not store this and changed nothing; try again, and tell its operator if it stays so.";
+    case "STORAGE_FULL":
+      return "The server has no room left; cancel what is no longer wanted, or tell its operator.";
     case "OUTCOME_UNKNOWN":
       return "The server does not know yet whether this took effect; try again and it will tell.";
     case "ORIGIN_NOT_ALLOWED":

@@ -219,3 +219,10 @@ async def test_details_may_be_packed_already() -> None:
 
     answer = await request(make_toy(error_details=packed).app, "GET", "/nowhere")
     assert answer.json()["details"][0]["number"] == 1
+
+
+@pytest.mark.parametrize(("reason", "status"), [("SHELF_FULL", 507), ("BUSY", 429)])
+async def test_a_reason_may_have_an_http_status_of_its_own(reason: str, status: int) -> None:
+    info = {"@type": f"{TYPES}google.rpc.ErrorInfo", "reason": reason, "domain": "d", "metadata": {}}
+    answer = await fail(make_toy(http_statuses={"SHELF_FULL": 507}), code=8, how="abort", details=[info])
+    assert (answer.status, answer.json()["code"], answer.json()["details"]) == (status, 8, [info])

@@ -4,7 +4,7 @@ Must not know any service, nor the course of a call.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from google.protobuf import descriptor_pool
 
@@ -53,6 +53,7 @@ def build_app(
     sse_resume_field: str | None = None,
     sse_heartbeat: float = 15.0,
     error_details: ErrorDetails = no_details,
+    http_statuses: Mapping[str, int] | None = None,
     extra_metadata: Sequence[tuple[str, str | bytes]] = (),
     www_authenticate: str = "Bearer",
 ) -> "Transcoder":
@@ -73,6 +74,7 @@ def build_app(
     sse_resume_field: the request field, where a message has it, that Last-Event-ID is given to.
     sse_heartbeat: seconds of silence before a comment is sent.
     error_details: gives the details of errors that the transcoder makes itself.
+    http_statuses: HTTP statuses, by the reason in an error's ErrorInfo, that are not those of the gRPC code.
     extra_metadata: added to every call's invocation metadata.
     www_authenticate: the challenge that goes with 401, unless the servicer's metadata holds one.
     """
@@ -90,6 +92,7 @@ def build_app(
         sse_resume_field=sse_resume_field,
         sse_heartbeat=sse_heartbeat,
         error_details=error_details,
+        http_statuses=dict(http_statuses or {}),
         extra_metadata=extra_metadata,
         www_authenticate=www_authenticate,
     )

@@ -3,7 +3,7 @@
 Must not know how any choice is carried out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import ErrorDetails, TranscodingConfigError, no_details
@@ -30,6 +30,7 @@ class Options:
     sse_resume_field: str | None = None
     sse_heartbeat: float = 15.0
     error_details: ErrorDetails = no_details
+    http_statuses: Mapping[str, int] = field(default_factory=dict)
     extra_metadata: Sequence[tuple[str, str | bytes]] = ()
     www_authenticate: str = "Bearer"
 

@@ -60,7 +60,8 @@ class Shared:
             headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
         if outcome.code is grpc.StatusCode.UNAUTHENTICATED:
             headers.append((b"www-authenticate", self._challenge(outcome)))
-        await answer(send, outcome.status, self.writer.body(outcome), headers, head=head)
+        status = self.options.http_statuses.get(outcome.reason, outcome.status)
+        await answer(send, status, self.writer.body(outcome), headers, head=head)
 
     def _challenge(self, outcome: Outcome) -> bytes:
         for key, value in (*outcome.metadata, *outcome.trailing):

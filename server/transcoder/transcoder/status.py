@@ -66,6 +66,14 @@ class Outcome:
         return self.http_status or HTTP_STATUS[self.code]
 
     @property
+    def reason(self) -> str:
+        """The reason in an ErrorInfo among the details, if there is one."""
+        for detail in self.details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                return str(error_details_pb2.ErrorInfo.FromString(detail.value).reason)
+        return ""
+
+    @property
     def retry_after_seconds(self) -> float | None:
         """How long a RetryInfo among the details asks to wait."""
         for detail in self.details:

@@ -7,7 +7,7 @@ UploadError
 ├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable
 ├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded, ChecksumMismatch
-├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded
+├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded, StorageFull
 └── DatabaseFailure, StorageFailure, OutcomeUnknown, InternalError
 """
 
@@ -255,6 +255,24 @@ class Overloaded(UploadError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class StorageFull(UploadError):
+    """The room left is kept for cancels, expiry and completions; what can wait, an announcement or bytes, is refused.
+
+    ``limit`` is what has no room left: ``disk`` or ``max_database_bytes``; ``kept`` and ``bound`` are bytes.
+    """
+
+    reason = "STORAGE_FULL"
+
+    def __init__(self, limit: str, kept: int | None = None, bound: int | None = None) -> None:
+        metadata = {"limit": limit}
+        if kept is not None:
+            metadata["kept_bytes"] = str(kept)
+        if bound is not None and limit != "disk":
+            metadata["limit_bytes"] = str(bound)
+        where = "The disk" if limit == "disk" else f"The database ({limit})"
+        super().__init__(f"{where} has no room for more: what is left is kept for cancels and open uploads", metadata)
 
 
 class DatabaseFailure(UploadError):

@@ -5,6 +5,8 @@ Must not know which call failed. What is not in the table is INTERNAL with a fix
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -31,9 +33,13 @@ _CODES: dict[type[errors.UploadError], Code] = {
     errors.RequestIdReused: Code.INVALID_ARGUMENT,
     errors.BodyTooLarge: Code.RESOURCE_EXHAUSTED,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
+    errors.StorageFull: Code.RESOURCE_EXHAUSTED,
     errors.UploadIdle: Code.UNAVAILABLE,
     errors.ShuttingDown: Code.UNAVAILABLE,
 }
+
+# Reasons whose HTTP status is not the one of their code.
+HTTP_STATUSES: Mapping[str, int] = {errors.StorageFull.reason: 507}
 
 # Details stay under 4 KiB, or the metadata limit of HTTP/2 clients replaces our answer by its own.
 _MAX_VIOLATIONS = 8

@@ -12,8 +12,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from upload_server.domain.errors import Stopped, StorageFailure, UploadCancelled, UploadError, WriterReplaced
-from upload_server.sink.protocol import SinkError
+from upload_server.domain.errors import (
+    Stopped,
+    StorageFailure,
+    StorageFull,
+    UploadCancelled,
+    UploadError,
+    WriterReplaced,
+)
+from upload_server.sink.protocol import NoRoom, SinkError
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +33,13 @@ class Marks:
     written: int
     synced: int
     durable: int
+
+
+def storage_error(error: SinkError) -> UploadError:
+    """Return what a sender hears when the sink fails."""
+    told = StorageFull("disk") if isinstance(error, NoRoom) else StorageFailure()
+    told.__cause__ = error
+    return told
 
 
 class Ending:
@@ -82,9 +96,7 @@ class Ending:
                 durable=self.marks.durable,
                 written=self.marks.written,
             )
-            failure = StorageFailure()
-            failure.__cause__ = error
-            return failure
+            return storage_error(error)
         if not isinstance(error, UploadError):
             log.error("an upload's stream broke", file_id=self._file_id, exc_info=error)
         return error

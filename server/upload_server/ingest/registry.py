@@ -17,7 +17,7 @@ import structlog
 from upload_server.domain.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import AuditEvent, Caller, File, cancelled
-from upload_server.ingest.ending import Ending, Marks
+from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink.protocol import Sink, SinkError, SinkFile
@@ -207,7 +207,7 @@ class Ingest:
             return await self._parts.wait(self._parts.sink.open, file.file_id, file.fence, offset)
         except SinkError as error:
             log.exception("storage failed to open a file", file_id=file.file_id, reason=error.reason, offset=offset)
-            raise StorageFailure from error
+            raise storage_error(error) from error
 
     async def _run(self, upload: Upload, slot: _Slot) -> None:
         self._parts.observer.upload_opened()

@@ -98,7 +98,12 @@ class Metrics(Observer):
         )
         self._room = Gauge(
             "upload_storage_room_bytes",
-            "Bytes that uploads may still store: what is free, without what is left to the database.",
+            "Bytes that uploads may still store: what is free, without what is kept for cancels.",
+            registry=registry,
+        )
+        self._row_room = Gauge(
+            "upload_database_room_bytes",
+            "Bytes that announcements may still take, with what is kept for the ends of the files they announce.",
             registry=registry,
         )
         self._unsealed = Gauge(
@@ -187,16 +192,10 @@ class Metrics(Observer):
         """Set how many bytes lie in the storage that no upload may keep."""
         self._orphans.set(count)
 
-    def show_storage_room(self, room: Callable[[], int]) -> None:
-        """Have ``room`` asked at every ``render``, on its thread: bytes that uploads may still store."""
-
-        def shown() -> float:
-            try:
-                return room()
-            except Exception:  # noqa: BLE001 - one gauge must not cost a scrape all the others
-                return math.nan
-
-        self._room.set_function(shown)
+    def show_room(self, storage: Callable[[], int], database: Callable[[], int]) -> None:
+        """Have both asked at every ``render``, on its thread: bytes that uploads, and announcements, may still take."""
+        self._room.set_function(_asked(storage))
+        self._row_room.set_function(_asked(database))
 
     def set_unsealed_events(self, count: int) -> None:
         """Set how many audit events wait for their seal."""
@@ -213,3 +212,13 @@ class Metrics(Observer):
     def render(self) -> bytes:
         """Return the text exposition; takes a few ms with many series, so call it in a thread."""
         return generate_latest(self.registry)
+
+
+def _asked(room: Callable[[], int]) -> Callable[[], float]:
+    def shown() -> float:
+        try:
+            return room()
+        except Exception:  # noqa: BLE001 - one gauge must not cost a scrape all the others
+            return math.nan
+
+    return shown

@@ -10,20 +10,16 @@ import errno
 import os
 import re
 import stat
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from upload_server.process.room import Room
 from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, SinkFile
 
 # Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
-# Of the disk, uploads leave so much to the database, or a sixteenth of a small disk: cancels go on when it is full,
-# since they are what makes room.
-_RESERVE_BYTES = 64 * 1024 * 1024
-_RESERVE_SHARE = 16
 # The disk is asked for room once for so many bytes.
 _GRANT_BYTES = 1024 * 1024
 # The kernel takes at most IOV_MAX (1,024 on Linux) pieces a call.
@@ -55,8 +51,9 @@ def _meaning_of(error: OSError) -> SinkError:
 class DiskFile:
     """The bytes of one file, open for appending."""
 
-    def __init__(self, descriptor: int, offset: int) -> None:
+    def __init__(self, descriptor: int, offset: int, room: Room) -> None:
         self._descriptor = descriptor
+        self._room = room
         # Where what was appended ends.
         self._end = offset
         self._lost: SinkError | None = None
@@ -84,9 +81,9 @@ class DiskFile:
 
     def _claim_room(self, size: int) -> None:
         if size > self._granted:
-            self._granted = min(_room(os.fstatvfs(self._descriptor)), max(size, _GRANT_BYTES))
+            self._granted = min(self._room.left(self._descriptor), max(size, _GRANT_BYTES))
         if size > self._granted:
-            raise NoRoom("what is left of the disk is kept for the database")
+            raise NoRoom("what is left of the disk is kept for cancels")
         self._granted -= size
 
     def sync(self) -> int:
@@ -116,8 +113,10 @@ class DiskFile:
 class DiskSink:
     """Bytes under ``root``; folders are 0700 and files 0600. Methods block and raise SinkError."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, room: Room | None = None) -> None:
+        """``room`` tells what is left of the disk."""
         self._root = root
+        self._room = room or Room()
         # Folders whose own entry in `root` is known to be durable; at most 256.
         self._durable_shards: set[str] = set()
         self._lock = threading.Lock()
@@ -139,7 +138,7 @@ class DiskSink:
             except BaseException:
                 os.close(descriptor)
                 raise
-        return DiskFile(descriptor, offset)
+        return DiskFile(descriptor, offset, self._room)
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         """Read the bytes from ``start`` to ``end`` in pieces; ``BytesMissing`` when there are fewer."""
@@ -194,10 +193,10 @@ class DiskSink:
             raise _meaning_of(error) from error
 
     def room(self) -> int:
-        """Bytes that may still be appended here: what is free, without what is left to the database."""
+        """Bytes that may still be appended here: what is free, without what is kept for cancels."""
         # Nothing may have been stored yet.
         with _as_sink_errors:
-            return _room(os.statvfs(self._root if self._root.is_dir() else self._root.parent))
+            return self._room.left(self._root if self._root.is_dir() else self._root.parent)
 
     def _path(self, file_id: str) -> Path:
         if _ID.fullmatch(file_id) is None:
@@ -226,14 +225,6 @@ class DiskSink:
         # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
         os.ftruncate(descriptor, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
-
-
-def _room(disk: os.statvfs_result) -> int:
-    if not disk.f_blocks:
-        # Some network file systems do not tell.
-        return sys.maxsize
-    reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
-    return max(0, disk.f_bavail * disk.f_frsize - reserve)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Decides what the service can ask of the place where bytes lie: the Sink protocol, and how a sink fails.
 
 Must not know whose bytes they are. Methods block: they run on threads, never on the event loop. They raise
-``SinkError``, from which the ingest makes ``StorageFailure``.
+``SinkError``, from which the ingest makes ``StorageFailure``, or ``StorageFull`` of ``NoRoom``.
 
 A file's bytes are named by its id and by a fence: the number that its row had when the writing stream claimed it. A
 sink that keeps streams apart by their fence needs no other guard against a writer that was replaced and wakes up late;

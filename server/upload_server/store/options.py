@@ -5,7 +5,9 @@ Must not know where the values come from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from upload_server.process.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +34,9 @@ class StoreOptions:
     busy_timeout_seconds: float = 5.0
     # The write-ahead log is cut back to this when it was longer.
     wal_size_limit_bytes: int = 64 * 1024 * 1024
+    # Announcements are refused when the database would outgrow this; 0: as large as its disk allows.
+    max_database_bytes: int = 0
+    # What is left of the disks; the store keeps some of the database's for the files that are open.
+    room: Room = field(default_factory=Room)
     # How long an `Overloaded` asks its caller to wait.
     retry_after_seconds: float = 1.0

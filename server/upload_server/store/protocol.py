@@ -27,6 +27,7 @@ from upload_server.domain.statistics import Buckets, Counts
 from upload_server.domain.tokens import Cursor
 
 T = TypeVar("T")
+_FINAL = frozenset(status for status in FileStatus if status.final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class Command:
     fingerprint: bytes = b""
 
 
+def _opened_by(event: AuditEvent) -> int:
+    """How many files a change opens; a batch call changes all its files as it does the batch."""
+    if not event.from_status:
+        return 1
+    return -1 if event.to_status in _FINAL else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Audited:
     """What a write left in the audit trail, for the log: single events, and for mass changes a range."""
@@ -54,6 +62,12 @@ class Audited:
     files: int = 0
     first_event_id: int = 0
     last_event_id: int = 0
+
+    @property
+    def opened(self) -> int:
+        """How many files more are open since; below 0 when more have come to their end than were announced."""
+        single = sum(_opened_by(event) for event in self.events if event.file_id)
+        return single + sum(self.files * _opened_by(event) for event in self.events if not event.file_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +189,12 @@ class Store(Protocol):
 
     async def ping(self) -> None:
         """Read and write-lock check for readiness; raises ``DatabaseFailure``."""
+
+    def room(self) -> int:
+        """Bytes that announcements may still take, with what is kept for the ends of the files they announce.
+
+        Blocks for a moment; raises OSError. Any thread may ask.
+        """
 
     # Writes ------------------------------------------------------------------------------------------------------
 

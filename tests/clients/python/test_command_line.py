@@ -96,6 +96,7 @@ def test_every_error_has_its_exit_code() -> None:
         "ServerFailure",
         "DatabaseFailure",
         "StorageFailure",
+        "StorageFull",
         "OutcomeUnknown",
         "InternalError",
         "UnexpectedMessage",
@@ -119,7 +120,7 @@ def test_every_class_of_the_contract_is_found_by_its_reason() -> None:
             FILE_NOT_FOUND BATCH_NOT_FOUND FILE_NOT_CANCELLABLE BATCH_NOT_CANCELLABLE FILE_NOT_WRITABLE
             UPLOAD_CANCELLED WRITER_REPLACED OFFSET_MISMATCH UPLOAD_INCOMPLETE SIZE_EXCEEDED CHECKSUM_MISMATCH
             UNEXPECTED_MESSAGE INVALID_FIELD REQUEST_ID_REUSED OVERLOADED UPLOAD_IDLE SHUTTING_DOWN
-            DATABASE_FAILURE STORAGE_FAILURE OUTCOME_UNKNOWN INTERNAL
+            DATABASE_FAILURE STORAGE_FAILURE STORAGE_FULL OUTCOME_UNKNOWN INTERNAL
             """,
         )
     )

@@ -22,7 +22,7 @@ from support.process import ServerProcess
 _RECOVERY_SECONDS = 20.0
 _SIZES = (0, 1, 1000, 70_000, 300_000, 1_500_000)
 # What may be said while the disk fails; that nothing was changed then is for the checkers to find out.
-_HONEST = ("DATABASE_FAILURE", "STORAGE_FAILURE")
+_HONEST = ("DATABASE_FAILURE", "STORAGE_FAILURE", "STORAGE_FULL")
 
 
 @dataclass(frozen=True)

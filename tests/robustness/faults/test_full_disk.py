@@ -1,16 +1,20 @@
-"""A disk that uploads have filled: they are refused, everything else goes on, and cancels make room again."""
+"""A disk that uploads or announcements have filled: both are refused, everything else goes on, cancels make room."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 
 from robustness.faults.disks import small_disk
+from support.doors import GrpcDoor, HttpDoor, Json, Refusal
 from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import START_SECONDS, ServerProcess, gone_from_disk
 from upload.v1 import upload_pb2 as pb
@@ -20,19 +24,19 @@ pytestmark = pytest.mark.timeout(4 * START_SECONDS)
 MIB = 1024 * 1024
 
 
-async def room(server: ServerProcess) -> float:
-    """What the server says that uploads may still store."""
+async def room(server: ServerProcess, of: str = "storage") -> float:
+    """What the server says that uploads may still store, or announcements of the database."""
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/readyz")).status_code == 200
         lines = (await client.get("/metrics")).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("upload_storage_room_bytes "))
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"upload_{of}_room_bytes "))
 
 
 async def test_uploads_leave_room_for_cancels_which_make_room_for_uploads(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "32m") as folder, ServerProcess(folder / "data") as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
             stub = stub_on(channel)
-            specs = [pb.FileSpec(filename=f"{index}", size_bytes=1) for index in range(1000)]
+            specs = [pb.FileSpec(filename=f"{index}", size_bytes=1) for index in range(400)]
             batch = (await stub.InitiateBatch(pb.InitiateBatchRequest(files=specs))).batch.batch_id
             made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="big", size_bytes=64 * MIB))
             big = made.file.file_id
@@ -42,7 +46,7 @@ async def test_uploads_leave_room_for_cancels_which_make_room_for_uploads(tmp_pa
                 sending = asyncio.create_task(_send(call))
                 refusal = await call.refused()
                 sending.cancel()
-            assert refusal.reason == "STORAGE_FAILURE"
+            assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "STORAGE_FULL")
             line = await asyncio.to_thread(
                 server.wait_log, lambda line: line["event"] == "storage failed under an upload"
             )
@@ -51,13 +55,139 @@ async def test_uploads_leave_room_for_cancels_which_make_room_for_uploads(tmp_pa
             assert await room(server) < MIB
 
             cancelled = await stub.CancelBatch(pb.CancelBatchRequest(batch_id=batch))
-            assert cancelled.cancelled_files_count == 1000
+            assert cancelled.cancelled_files_count == 400
             await stub.CancelFile(pb.CancelFileRequest(file_id=big))
             await gone_from_disk(server, big)
             assert await room(server) > 20 * MIB
             made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="next", size_bytes=4 * MIB))
             completed = await upload(stub, made.file.file_id, bytes(4 * MIB))
     assert completed.sha256 == hashlib.sha256(bytes(4 * MIB)).hexdigest()
+
+
+async def announce_until_refused(door: GrpcDoor, name: str, files: int) -> tuple[list[str], list[str], Refusal]:
+    """Announce batches of long names, then single files, until neither finds room; returns batches and files."""
+    specs = [{"filename": f"{name}{index:05}", "size_bytes": 1} for index in range(files)]
+    batches, refusal = await _until_refused(door, "InitiateBatch", files=specs)
+    assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "STORAGE_FULL")
+    singles, refusal = await _until_refused(door, "InitiateUpload", filename=name, size_bytes=1)
+    assert refusal.reason == "STORAGE_FULL"
+    ids = [answer["batch"]["batch_id"] for answer in batches], [answer["file"]["file_id"] for answer in singles]
+    return *ids, refusal
+
+
+async def _until_refused(door: GrpcDoor, method: str, **request: Any) -> tuple[list[Json], Refusal]:
+    answers: list[Json] = []
+    while True:
+        try:
+            answers.append(await door.call(method, **request))
+        except Refusal as refusal:
+            return answers, refusal
+
+
+async def refused_by_every_door(server: ServerProcess) -> None:
+    """An announcement is refused over HTTP and tus as well, each in its words."""
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        for method, request in (
+            ("InitiateUpload", {"filename": "x" * 255, "size_bytes": 1}),
+            ("InitiateBatch", {"files": [{"filename": "x" * 255, "size_bytes": 1}]}),
+        ):
+            with pytest.raises(Refusal) as raised:
+                await HttpDoor(client).call(method, **request)
+            assert raised.value.reason == "STORAGE_FULL"
+            assert raised.value.metadata["limit"] in {"disk", "max_database_bytes"}
+            assert str(server.data_dir) not in raised.value.message
+        name = base64.b64encode(b"x" * 255).decode()
+        headers = {"tus-resumable": "1.0.0", "upload-length": "1", "upload-metadata": f"filename {name}"}
+        answer = await client.post("/api/v1/tus", headers=headers)
+        assert answer.status_code == 507
+        assert "STORAGE_FULL" in answer.text
+
+
+async def all_ends_commit(door: GrpcDoor, batches: Sequence[str], singles: Sequence[str], reason: str) -> None:
+    """Every open file can still be cancelled, alone or with its batch, and by a call that is repeated."""
+    for file_id in singles[:200]:
+        request = {"file_id": file_id, "reason": reason, "request_id": file_id}
+        answer = await door.call("CancelFile", **request)
+        assert await door.call("CancelFile", **request) == answer
+    for batch_id in batches:
+        await door.call("CancelBatch", batch_id=batch_id, reason=reason, request_id=batch_id)
+        assert (await door.call("GetBatch", batch_id=batch_id))["status"] == "BATCH_STATUS_CANCELLED"
+
+
+@pytest.mark.parametrize("reason", ["", "r" * 500])
+async def test_announcements_leave_room_for_every_end_of_what_is_open(tmp_path: Path, reason: str) -> None:
+    data = b"x" * 2000
+    with small_disk(tmp_path / "disk", "150m") as folder:
+        with ServerProcess(folder / "data") as server:
+            async with grpc.aio.insecure_channel(server.target) as channel:
+                stub, door = stub_on(channel), GrpcDoor(channel)
+                made = await door.call("InitiateUpload", filename="before", size_bytes=len(data))
+                async with UploadCall(stub, made["file"]["file_id"]) as call:
+                    await call.send(data[:1000])
+                    await call.hear_durable(1000)
+                    batches, singles, refusal = await announce_until_refused(door, "n" * 250, 10_000)
+                    assert len(batches) > 1
+                    assert refusal.metadata["limit"] == "disk"
+                    assert int(refusal.metadata["kept_bytes"]) > 10 * MIB
+                    await refused_by_every_door(server)
+                    assert await room(server, "database") < MIB
+                    await all_ends_commit(door, batches[1:], singles, reason)
+                    await call.send(data[1000:])
+                    await call.commit(hashlib.sha256(data).hexdigest())
+                    await call.hear_until("completed")
+                # What the ends have given back is there for new announcements.
+                await door.call("InitiateUpload", filename="n" * 255, size_bytes=1)
+            server.terminate()
+        # Nobody sends to the rest: it expires, on the same disk.
+        with ServerProcess(folder / "data", ("--upload-ttl", "1s")) as server:
+            async with grpc.aio.insecure_channel(server.target) as channel, asyncio.timeout(30):
+                door = GrpcDoor(channel)
+                pending = {"status": "UPLOAD_STATUS_PENDING", "page_size": 1}
+                while (await door.call("ListFiles", **pending))["files"]:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.1)
+                assert (await door.call("GetBatch", batch_id=batches[0]))["status"] == "BATCH_STATUS_FAILED"
+            assert not [line for line in server.log if line["level"] == "error"]
+
+
+async def test_a_database_on_a_disk_of_its_own_has_its_own_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "24m") as folder:
+        elsewhere = ("--database-url", f"sqlite:///{folder / 'rows.sqlite3'}")
+        with ServerProcess(tmp_path / "data", elsewhere) as server:
+            async with grpc.aio.insecure_channel(server.target) as channel:
+                door = GrpcDoor(channel)
+                made = await door.call("InitiateUpload", filename="big", size_bytes=64 * MIB)
+                batches, singles, _ = await announce_until_refused(door, "n" * 250, 200)
+                # The bytes lie elsewhere, where there is room.
+                await upload(stub_on(channel), made["file"]["file_id"], bytes(64 * MIB))
+                await all_ends_commit(door, batches, singles, "r" * 500)
+        # And the other way round: bytes have filled their disk, rows lie elsewhere.
+        elsewhere = ("--database-url", f"sqlite:///{tmp_path / 'rows.sqlite3'}")
+        with ServerProcess(folder / "data", elsewhere) as server:
+            async with grpc.aio.insecure_channel(server.target) as channel:
+                door = GrpcDoor(channel)
+                made = await door.call("InitiateUpload", filename="big", size_bytes=64 * MIB)
+                async with UploadCall(stub_on(channel), made["file"]["file_id"]) as call:
+                    sending = asyncio.create_task(_send(call))
+                    assert (await call.refused()).reason == "STORAGE_FULL"
+                    sending.cancel()
+                await door.call("InitiateUpload", filename="n" * 255, size_bytes=1)
+
+
+async def test_a_database_within_its_bound_refuses_announcements_alone(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", ("--max-database-bytes", "4MiB")) as server:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            door = GrpcDoor(channel)
+            batches, singles, refusal = await announce_until_refused(door, "n" * 250, 100)
+            assert len(batches) > 1
+            assert refusal.metadata["limit"] == "max_database_bytes"
+            assert refusal.metadata["limit_bytes"] == str(4 * MIB)
+            await refused_by_every_door(server)
+            await upload(stub_on(channel), singles.pop(), b"x")
+            await all_ends_commit(door, batches, singles, "r" * 500)
+            line = server.wait_log(lambda line: "announcements are refused" in str(line["event"]))
+            assert "--max-database-bytes" in str(line["event"])
+        server.terminate()
+    assert (tmp_path / "data" / "upload.sqlite3").stat().st_size <= 4 * MIB
 
 
 async def _send(call: UploadCall) -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send
-from upload_server.domain.errors import DatabaseFailure, StorageFailure
+from upload_server.domain.errors import DatabaseFailure, StorageFailure, StorageFull
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
 from upload_server.sink.protocol import NoRoom, SinkError
@@ -204,7 +204,7 @@ async def test_a_stream_that_failed_lets_go_only_after_its_sync(tmp_path: Path) 
         await world.sink.syncing.somebody_waits()
         world.sink.append_error = NoRoom("No space left on device")
         await upload.write(b"x")
-        with pytest.raises(StorageFailure):
+        with pytest.raises(StorageFull):
             await upload.wait_durable(0)
         closing = asyncio.create_task(upload.close())
         await asyncio.wait([closing], timeout=0.1)
@@ -246,7 +246,7 @@ async def test_what_came_while_a_sync_waited_for_the_disk_is_recorded_with_it(tm
 async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -> None:
     file_id, upload = await world.send_new(b"bytes")
     world.sink.sync_error = NoRoom("No space left on device")
-    with pytest.raises(StorageFailure) as raised:
+    with pytest.raises(StorageFull) as raised:
         await upload.commit("", CALLER)
     assert str(world.sink.root) not in str(raised.value)
     await upload.close()
@@ -291,7 +291,7 @@ async def test_a_full_disk_fails_the_stream_and_recovers_when_there_is_room(tmp_
             await asyncio.to_thread(ballast.write_bytes, b"x" * 3_500 * KIB)
             file_id = await world.initiate(MIB)
             upload = await world.open(file_id)
-            with pytest.raises(StorageFailure):
+            with pytest.raises(StorageFull):
                 await _send_and_commit(upload, data)
             await upload.close()
             row = await world.row(file_id)

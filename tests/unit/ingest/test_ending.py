@@ -11,7 +11,7 @@ import structlog
 from upload_server.domain.errors import (
     FileNotWritable,
     ShuttingDown,
-    StorageFailure,
+    StorageFull,
     UploadCancelled,
     UploadIdle,
     WriterReplaced,
@@ -132,7 +132,7 @@ async def test_a_failure_of_the_disk_goes_to_the_log_and_not_to_the_sender(endin
         ending.fail(NoRoom("none is left in /secret/path"))
     (line,) = lines
     assert (line["file_id"], line["reason"], line["written"], line["durable"]) == ("id", "no_room", 30, 10)
-    with pytest.raises(StorageFailure) as raised:
+    with pytest.raises(StorageFull) as raised:
         ending.check()
     assert "/secret" not in str(raised.value)
 

@@ -52,9 +52,11 @@ def test_the_room_of_a_storage_that_cannot_be_asked_is_not_a_number() -> None:
             raise answer
         return answer
 
-    metrics.show_storage_room(room)
+    metrics.show_room(room, lambda: 7)
     assert b"upload_storage_room_bytes 5.0" in metrics.render()
-    assert b"upload_storage_room_bytes NaN" in metrics.render()
+    rendered = metrics.render()
+    assert b"upload_storage_room_bytes NaN" in rendered
+    assert b"upload_database_room_bytes 7.0" in rendered
 
 
 def test_what_is_open_goes_up_and_down() -> None:

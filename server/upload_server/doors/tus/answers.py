@@ -24,7 +24,7 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import File, FileStatus
-from upload_server.doors.errors import to_status
+from upload_server.doors.errors import HTTP_STATUSES, to_status
 from upload_server.doors.http.asgi import JSON, Headers, status_body, status_of, whole
 from upload_server.doors.tus.protocol import VERSION
 
@@ -115,7 +115,7 @@ def _http_status(error: UploadError, status: Status) -> int:
             return 409
         case NotInState(found=File() as found):
             return _final_status(error, found)
-    return HTTP_STATUS[_GRPC_CODES[status.code]]
+    return HTTP_STATUSES.get(error.reason, HTTP_STATUS[_GRPC_CODES[status.code]])
 
 
 def _final_status(error: NotInState, found: File) -> int:

@@ -23,6 +23,9 @@ class Transaction(Protocol):
     def last_change(self) -> int:
         """The last change number that was given."""
 
+    def claim_room(self, files: int, text_bytes: int) -> None:
+        """Take the room of so many new files whose rows hold so much text; raises ``StorageFull``."""
+
     def number(self, count: int = 1) -> int:
         """Give ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from upload_server.domain.errors import DatabaseFailure, OutcomeUnknown
 from upload_server.store.commands.writer import Committed
 from upload_server.store.commands.writes import Write, run_group
+from upload_server.store.protocol import Result
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import (
     DATABASE_ERRORS,
@@ -22,6 +23,7 @@ from upload_server.store.sqlite.connection import (
     opened_read_only,
     surely_not_committed,
 )
+from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.transaction import SqliteTransaction
 
 _log = logging.getLogger(__name__)
@@ -38,16 +40,18 @@ class _Unknown(Exception):
 class SqliteCommitter:
     """Owns the writing connection; opens it anew after errors that leave it in doubt."""
 
-    def __init__(self, connect: Callable[[], Connection], whereabouts: Whereabouts) -> None:
-        """Connect; raises what ``connect`` raises."""
+    def __init__(self, connect: Callable[[], Connection], whereabouts: Whereabouts, room: RowRoom) -> None:
+        """Connect; raises what ``connect`` raises. ``room`` hears how many files are open."""
         self._connect = connect
         self._whereabouts = whereabouts
+        self._room = room
         self._connection: Connection | None = self._open()
 
     def _open(self) -> Connection:
         connection = self._connect()
         # The first read creates the log.
         connection.rows(statements.READ_COUNTERS)
+        self._room.count(int(connection.rows(statements.COUNT_OPEN)[0][0]))
         with contextlib.suppress(OSError):
             self._whereabouts.opened()
         return connection
@@ -77,7 +81,7 @@ class SqliteCommitter:
     def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
         connection = self._usable()
         try:
-            transaction = SqliteTransaction(connection)
+            transaction = SqliteTransaction(connection, self._room)
         except DATABASE_ERRORS as error:
             self._give_up_beginning(connection, error)
             raise _NothingDone from error
@@ -88,6 +92,10 @@ class SqliteCommitter:
             self._roll_back(connection)
             raise
         self._commit(connection, transaction)
+        if connection is self._connection:
+            # Else all were counted anew, since the commit was looked up.
+            results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+            self._room.follow(sum(result.audited.opened for result in results))
         changed = transaction.last_change > transaction.numbered_from
         return Committed(outcomes, transaction.last_change if changed else None)
 

@@ -34,6 +34,9 @@ BEGIN = "BEGIN IMMEDIATE"
 READ_COUNTERS = "SELECT last_change, last_commit FROM store_info"
 WRITE_COUNTERS = "UPDATE store_info SET last_change = :last_change, last_commit = :last_commit"
 
+COUNT_OPEN = f"SELECT count(*) FROM file WHERE status IN ({OPEN_FILE})"
+DATABASE_BYTES = "SELECT c.page_count * s.page_size FROM pragma_page_count AS c, pragma_page_size AS s"
+
 # Stored answers ------------------------------------------------------------------------------------------------------
 
 READ_ANSWERS = """

@@ -39,6 +39,7 @@ from upload_server.store.sqlite import changes, lists, queries, tally
 from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.readers import Readers
+from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.schema import as_unusable, prepare
 
 T = TypeVar("T")
@@ -52,7 +53,8 @@ class _Opened:
         try:
             prepare(path)
             writing = functools.partial(connect, path, options, writes=True)
-            self.committer = SqliteCommitter(writing, Whereabouts(path))
+            self.room = RowRoom(path, options.room, options.max_database_bytes)
+            self.committer = SqliteCommitter(writing, Whereabouts(path), self.room)
             connection = connect(path, options, writes=False)
             try:
                 self.store_id = queries.read_store_id(connection)
@@ -76,6 +78,7 @@ class SqliteStore(WritingStore):
         super().__init__(opened.committer, options, opened.last_change)
         self._lock = opened.lock
         self._store_id = opened.store_id
+        self._room = opened.room
         self._readers = Readers(functools.partial(connect, path, options, writes=False), options)
         self._counting = asyncio.Lock()
         self._tally: tally.Tally | None = None
@@ -96,6 +99,10 @@ class SqliteStore(WritingStore):
         await self._readers.close()
         await self._writer.close()
         self._lock.release()
+
+    def room(self) -> int:
+        """Bytes that announcements may still take."""
+        return self._room.left()
 
     async def ping(self) -> None:
         """Read, and take the write lock; raises ``DatabaseFailure``."""

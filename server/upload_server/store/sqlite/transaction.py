@@ -12,6 +12,7 @@ from upload_server.store.commands.statements import Query, Statement
 from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import Connection
+from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.rows import MAKE_ROW, encode
 
 R = TypeVar("R")
@@ -22,11 +23,12 @@ _SQL: Mapping[str, str] = vars(statements)
 class SqliteTransaction:
     """An open write transaction: it begins with this object, and the committer ends it."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Take the write lock and read the counters."""
+    def __init__(self, connection: Connection, room: RowRoom | None = None) -> None:
+        """Take the write lock and read the counters. Without ``room`` nothing can be announced."""
         connection.execute(statements.BEGIN)
         last_change, last_commit = connection.rows(statements.READ_COUNTERS)[0]
         self._connection = connection
+        self._room = room
         # Watched rows have changed once `last_change` is above this.
         self.numbered_from = last_change
         self.last_change = last_change
@@ -56,6 +58,15 @@ class SqliteTransaction:
         self.wrote |= written > 0
         if written != count:
             raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
+
+    def claim_room(self, files: int, text_bytes: int) -> None:
+        """Take the room of new rows."""
+        if self._room is None:
+            raise RuntimeError("this transaction announces nothing")
+        self._room.claim(files, text_bytes, self._database_bytes)
+
+    def _database_bytes(self) -> int:
+        return int(self._connection.rows(statements.DATABASE_BYTES)[0][0])
 
     def number(self, count: int = 1) -> int:
         """Allot ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""

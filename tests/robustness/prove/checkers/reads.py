@@ -43,5 +43,5 @@ def _faults(history: History) -> Iterable[Violation]:
         if code or seconds > _STOP_SECONDS:
             yield Violation("reads", f"a server that was asked to stop ended with {code} after {seconds:.1f} s")
     for op in history.ops:
-        if op.answer.get("reason") in {"INTERNAL", "UNKNOWN", "DATABASE_FAILURE", "STORAGE_FAILURE"}:
+        if op.answer.get("reason") in {"INTERNAL", "UNKNOWN", "DATABASE_FAILURE", "STORAGE_FAILURE", "STORAGE_FULL"}:
             yield Violation("reads", f"failed by our own fault: {op}")

@@ -45,7 +45,7 @@ def _endure(world: FailingDiskWorld, folder: Path, figures: Figures, share: Shar
     violations = asyncio.run(endure(world, folder))
     told = world.errors()
     figures.counts["phases of a failing disk"] += world.phases
-    for reason in ("DATABASE_FAILURE", "STORAGE_FAILURE", "OUTCOME_UNKNOWN"):
+    for reason in ("DATABASE_FAILURE", "STORAGE_FAILURE", "STORAGE_FULL", "OUTCOME_UNKNOWN"):
         figures.counts[f"answered {reason}"] += told[reason]
     count(figures, parse(world.recorder.lines))
     figures.at_worst("slowest recovery, seconds", world.slowest_recovery)

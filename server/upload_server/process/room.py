@@ -1,0 +1,57 @@
+"""Decides how much of a disk announcements and uploads may still take: both can wait. The rest is kept for cancels.
+
+Must not know what lies on the disk, nor who asks. Safe to call from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+MIB: Final = 1024 * 1024
+# Of each disk so much is kept, or a sixteenth of a small one: cancels, expiry and completions go on when it is full,
+# and the first two are what makes room.
+RESERVE_BYTES: Final = 64 * MIB
+RESERVE_INODES: Final = 256
+_SHARE: Final = 16
+
+
+class Room:
+    """What is left of the disks that this process writes to. The store keeps more of its disk for the files that are
+    open; whoever takes bytes asks first."""
+
+    def __init__(self) -> None:
+        # Bytes kept besides the reserve, by device.
+        self._kept: dict[int, int] = {}
+
+    def keep(self, device: int, count: int) -> None:
+        """Keep ``count`` bytes of a device besides its reserve, instead of what was kept before."""
+        self._kept[device] = count
+
+    def kept(self, place: int | Path) -> int:
+        """Bytes that are kept of the disk of a descriptor or path; raises OSError."""
+        return _reserve_of(os.statvfs(place)) + self._kept.get(_device_of(place), 0)
+
+    def left(self, place: int | Path) -> int:
+        """Bytes that may still be taken of the disk of a descriptor or path; raises OSError.
+
+        0 also when hardly an inode is free: a file of no bytes cannot be made then either.
+        """
+        disk = os.statvfs(place)
+        if disk.f_files and disk.f_favail <= min(RESERVE_INODES, disk.f_files // _SHARE):
+            return 0
+        if not disk.f_blocks:
+            # Some network file systems do not tell.
+            return sys.maxsize
+        kept = _reserve_of(disk) + self._kept.get(_device_of(place), 0)
+        return max(0, disk.f_bavail * disk.f_frsize - kept)
+
+
+def _device_of(place: int | Path) -> int:
+    return (os.fstat(place) if isinstance(place, int) else place.stat()).st_dev
+
+
+def _reserve_of(disk: os.statvfs_result) -> int:
+    return min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE)

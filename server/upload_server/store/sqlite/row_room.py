@@ -1,0 +1,103 @@
+"""Decides which announcements find room in the database: so few that every open file can still come to its end.
+
+Must not know what is announced. Used on the writer's thread; ``left`` may be asked from any.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from upload_server.domain.errors import DatabaseFailure, StorageFull
+from upload_server.process.room import Room
+
+_log = logging.getLogger(__name__)
+
+# What the end of an open file takes at most for ever: two events with their seals, a longer row, a stored answer.
+_END_BYTES: Final = 4096
+# What one transaction that ends many files writes into the log, for each of them, and of how many it may consist.
+_LOGGED_BYTES: Final = 3072
+_MOST_IN_A_TRANSACTION: Final = 10_000
+# Of a row: what it takes besides its texts, indexes and event included.
+_ROW_BYTES: Final = 640
+# The disk is asked again after so many seconds, or when what was left then is not enough.
+_FRESH_SECONDS: Final = 0.02
+_WARN_SECONDS: Final = 60.0
+_MIB: Final = 1024 * 1024
+
+
+def _kept_for(open_files: int) -> int:
+    return open_files * _END_BYTES + min(open_files, _MOST_IN_A_TRANSACTION) * _LOGGED_BYTES
+
+
+class RowRoom:
+    """The room for rows on the database's disk, and within ``max_bytes`` of the database (0: no bound)."""
+
+    def __init__(self, path: Path, room: Room, max_bytes: int) -> None:
+        self._path = path
+        self._room = room
+        self._max_bytes = max_bytes
+        self._device = path.stat().st_dev
+        self._open_files = 0
+        # Of the database, when it was last asked: some of that may lie in the log.
+        self._size = 0
+        self._left = 0
+        self._asked_at = -_FRESH_SECONDS
+        self._warned_at = -_WARN_SECONDS
+
+    def count(self, open_files: int) -> None:
+        """Keep room for the ends of this many open files."""
+        self._open_files = open_files
+        self._room.keep(self._device, _kept_for(open_files))
+
+    def follow(self, change: int) -> None:
+        """Keep room for so many open files more, or fewer."""
+        if change:
+            self.count(self._open_files + change)
+
+    def claim(self, files: int, text_bytes: int, size: Callable[[], int]) -> None:
+        """Take the room of ``files`` new rows that hold so much text; raises ``StorageFull``.
+
+        ``size`` tells the bytes of the database; asked only where they are bounded.
+        """
+        rows = files * _ROW_BYTES + text_bytes
+        if self._max_bytes:
+            self._size = size()
+            if self._size + rows + (self._open_files + files) * _END_BYTES > self._max_bytes:
+                self._refuse("max_database_bytes", self._max_bytes, self._open_files * _END_BYTES)
+        # Once in the log, once in the file.
+        needed = 2 * rows + _kept_for(self._open_files + files) - _kept_for(self._open_files)
+        now = time.monotonic()
+        try:
+            if now - self._asked_at >= _FRESH_SECONDS or self._left < needed:
+                self._left, self._asked_at = self._room.left(self._path), now
+            if self._left < needed:
+                self._refuse("disk", self._left, self._room.kept(self._path))
+        except OSError as error:
+            _log.warning("the disk of the database does not tell its room: %s", error)
+            raise DatabaseFailure from error
+        self._left -= needed
+
+    def left(self) -> int:
+        """Bytes that announcements may still take, with what is kept for the files they announce; raises OSError."""
+        left = self._room.left(self._path)
+        if self._max_bytes:
+            size = max(self._size, self._path.stat().st_size)
+            left = min(left, self._max_bytes - size - self._open_files * _END_BYTES)
+        return max(0, left)
+
+    def _refuse(self, limit: str, bound: int, kept: int) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= _WARN_SECONDS:
+            self._warned_at = now
+            remedy = "raise --max-database-bytes" if limit != "disk" else f"make room on the disk of {self._path}"
+            _log.warning(
+                "announcements are refused: %d MiB are kept for cancels, expiry and completions of %d open files; %s",
+                kept // _MIB,
+                self._open_files,
+                remedy,
+            )
+        raise StorageFull(limit, kept, bound)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from robustness.faults.disks import small_disk
+from upload_server.process.room import Room
+
+MIB = 1024 * 1024
+
+
+def test_what_is_kept_of_a_disk_is_that_disks_alone(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "32m") as folder:
+        room = Room()
+        before, elsewhere = room.left(folder), room.left(tmp_path)
+        assert 29 * MIB < before <= 30 * MIB, "a sixteenth of a small disk is kept"
+        room.keep(folder.stat().st_dev, 10 * MIB)
+        assert room.left(folder) == before - 10 * MIB
+        assert room.left(tmp_path) > elsewhere - MIB
+        room.keep(folder.stat().st_dev, 100 * MIB)
+        assert room.left(folder) == 0
+        assert room.kept(folder) == 102 * MIB
+        room.keep(folder.stat().st_dev, 0)
+        with (folder / "file").open("wb") as file:
+            assert room.left(file.fileno()) == room.left(folder) == before
+
+
+def test_a_disk_without_inodes_has_no_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "32m,nr_inodes=64") as folder:
+        room = Room()
+        assert room.left(folder) > 0
+        for number in range(os.statvfs(folder).f_favail - 4):
+            (folder / f"{number}").touch()
+        assert room.left(folder) == 0
+        (folder / "0").unlink()
+        assert room.left(folder) > 0
+
+
+def test_a_disk_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        Room().left(tmp_path / "nothing")
