@@ -9,6 +9,9 @@ wanted=(
   "firefox-esr firefox-esr"
   "WebKitWebDriver webkit2gtk-driver"
   "Xvfb xvfb"
+  # What people put in front: a proxy that compresses and keeps, and a cache.
+  "nginx nginx-light"
+  "varnishd varnish"
   # Disks that fail: our own library, and libfiu.
   "cc gcc"
   "cc libc6-dev"
