@@ -121,6 +121,7 @@ class Service:
         self._grpc = GrpcServer(
             self._servicer(Source.GRPC),
             max_message_bytes=config.max_message_bytes,
+            message_seconds=config.call_timeout,
             reflection_on=config.with_reflection,
         )
 

@@ -165,7 +165,11 @@ class Config:
     bookmark_interval: float = _option(15, "a watch sends a bookmark after this long a silence", parse_seconds, 0.1)
     max_file_bytes: int = _option(1024 * 1024 * MIB, "largest size_bytes of a file", parse_bytes, 1, _MAX_FILE_BYTES)
     max_message_bytes: int = _option(
-        8 * MIB, "largest gRPC message and unary HTTP body", parse_bytes, MIB, _MAX_MESSAGE_BYTES
+        8 * MIB,
+        "largest gRPC message; as an HTTP body only InitiateBatch may be as long",
+        parse_bytes,
+        MIB,
+        _MAX_MESSAGE_BYTES,
     )
     max_calls: int = _option(
         1000, "unary calls at once; over it OVERLOADED. Cancels have as many of their own", _parse_int, 1

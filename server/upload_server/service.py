@@ -15,7 +15,6 @@ from typing import Generic, TypeAlias, TypeVar
 
 from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import (
-    MAX_BATCH_FILES,
     MAX_WATCH_TARGETS,
     MIN_PROGRESS_SECONDS,
     Rules,
@@ -23,6 +22,7 @@ from upload_server.domain.fields import (
     check_cancel,
 )
 from upload_server.domain.observer import Observer
+from upload_server.domain.slices import in_slices
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -40,6 +40,7 @@ from upload_server.ingest import Ingest
 from upload_server.store.protocol import Command, Listing, Page, Result, Store, Targets
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
+A = TypeVar("A")
 T = TypeVar("T")
 # The fields of a request, as JSON holds them.
 Fields: TypeAlias = "str | int | Sequence[Fields]"
@@ -78,6 +79,24 @@ class Statistics:
 def fingerprint(fields: Fields) -> bytes:
     """Digest of a request's fields, by which an equal request is known again."""
     return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).digest()
+
+
+class ListDigest:
+    """The ``fingerprint`` of a list, whose elements come some at a time."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256(b"[")
+        self._between = b""
+
+    def add(self, fields: Sequence[Fields]) -> None:
+        """Take the next elements, at least one."""
+        self._hash.update(self._between + json.dumps(fields, ensure_ascii=False)[1:-1].encode())
+        self._between = b", "
+
+    def fingerprint(self) -> bytes:
+        """Return the digest of the whole list."""
+        self._hash.update(b"]")
+        return self._hash.digest()
 
 
 class Uploads:
@@ -122,20 +141,32 @@ class Uploads:
         return (await self._own(write)).answer
 
     async def initiate_batch(
-        self, specs: Sequence[FileSpec], request_id: str, caller: Caller
+        self, announced: Sequence[A], spec_of: Callable[[A], FileSpec], request_id: str, caller: Caller
     ) -> tuple[Batch, tuple[str, ...]]:
-        """Announce files that belong together; returns the batch and the files' ids in the order given."""
+        """Announce files that belong together; returns the batch and the files' ids in the order given.
+
+        ``spec_of`` says what is announced of one; it is asked in slices, with turns for other calls between.
+        """
         rules = Rules()
-        if not 1 <= len(specs) <= MAX_BATCH_FILES:
-            rules.refuse("files", f"must be 1 to {MAX_BATCH_FILES} files, not {len(specs)}")
-            rules.check()
-        for index, spec in enumerate(specs):
-            rules.spec(spec, self._max_file_bytes, f"files[{index}].")
+        rules.batch("files", len(announced))
         rules.request_id(request_id)
         rules.check()
-        command = self._command(caller, "InitiateBatch", request_id, [_spec_fields(spec) for spec in specs])
-        file_ids = [self._new_id() for _ in specs]
-        write = self._store.initiate_batch([_normal(spec) for spec in specs], self._new_id(), file_ids, command)
+        specs: list[FileSpec] = []
+        file_ids: list[str] = []
+        digest = ListDigest()
+        async for some in in_slices(announced):
+            for spec in map(spec_of, some):
+                rules.spec(spec, self._max_file_bytes, f"files[{len(specs)}].")
+                specs.append(_normal(spec))
+                file_ids.append(self._new_id())
+            if rules.are_full():
+                break
+            if request_id:
+                digest.add([_spec_fields(spec) for spec in specs[-len(some) :]])
+        rules.check()
+        print_of = digest.fingerprint() if request_id else b""
+        command = Command(caller, "InitiateBatch", self._clock(), "", request_id, print_of)
+        write = self._store.initiate_batch(specs, self._new_id(), file_ids, command)
         return (await self._own(write)).answer
 
     async def cancel_file(
@@ -289,7 +320,8 @@ def _check_targets(targets: Targets, *, until_final: bool) -> None:
     if not targets.all and not named:
         rules.refuse("file_ids", "must name a file, or batch_ids a batch, or all must be set")
     if named > MAX_WATCH_TARGETS:
-        rules.refuse("file_ids", f"must be at most {MAX_WATCH_TARGETS} files and batches together")
+        field = "file_ids" if targets.file_ids else "batch_ids"
+        rules.refuse(field, f"must be at most {MAX_WATCH_TARGETS} files and batches together", MAX_WATCH_TARGETS)
         rules.check()
     for field, ids in (("file_ids", targets.file_ids), ("batch_ids", targets.batch_ids)):
         for identifier in sorted(ids):
@@ -302,4 +334,5 @@ def _spec_fields(spec: FileSpec) -> Fields:
 
 
 def _normal(spec: FileSpec) -> FileSpec:
-    return replace(spec, sha256=spec.sha256.lower())
+    lower = spec.sha256.lower()
+    return spec if lower == spec.sha256 else replace(spec, sha256=lower)

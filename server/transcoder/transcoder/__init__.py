@@ -6,6 +6,7 @@ The package must not know any service: descriptors and servicers come in, an ASG
 from .app import Transcoder, build_app
 from .context import HttpContext, HttpRequest
 from .errors import ErrorDetails, Fault, FaultKind, TranscodingConfigError
+from .options import RequestLimits
 
 __all__ = [
     "ErrorDetails",
@@ -13,6 +14,7 @@ __all__ = [
     "FaultKind",
     "HttpContext",
     "HttpRequest",
+    "RequestLimits",
     "Transcoder",
     "TranscodingConfigError",
     "build_app",

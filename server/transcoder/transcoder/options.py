@@ -14,6 +14,18 @@ MAX_DEPTH_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How much one request may hold."""
+
+    max_bytes: int = 8 * 1024 * 1024
+    """Of its body."""
+    max_elements: int = 10_000
+    """Of its repeated fields together, and parameters of its query."""
+    max_value_bytes: int = 8 * 1024 * 1024
+    """Of one element of a list, and of any other value of a long body."""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """The keyword arguments of build_app."""
 

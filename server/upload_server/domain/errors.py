@@ -215,10 +215,14 @@ class UnexpectedMessage(UploadError):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field that breaks one rule; ``field`` is a path such as ``files[3].filename``."""
+    """One field that breaks one rule; ``field`` is a path such as ``files[3].filename``.
+
+    ``limit`` is the bound that it goes past, where the rule is a bound.
+    """
 
     field: str
     description: str
+    limit: int | None = None
 
 
 class InvalidField(UploadError):
@@ -228,7 +232,8 @@ class InvalidField(UploadError):
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
         first = violations[0]
-        super().__init__(f"{first.field}: {first.description}", {"field": first.field})
+        bound = {} if first.limit is None else {"limit": str(first.limit)}
+        super().__init__(f"{first.field}: {first.description}", {"field": first.field, **bound})
         self.violations = tuple(violations)
 
 

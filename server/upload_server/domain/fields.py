@@ -30,6 +30,9 @@ _MAX_LISTED = 8
 
 S = TypeVar("S", FileStatus, BatchStatus)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+# Most names are short, of ASCII and one segment: they pay for one match, and a batch has 10,000 of them.
+_PLAIN_NAME = re.compile(rf"[ -.0-\[\]-~]{{1,{MAX_FILENAME_BYTES}}}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Rules:
@@ -38,10 +41,14 @@ class Rules:
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
 
-    def refuse(self, field: str, description: str) -> None:
-        """Note that ``field`` breaks a rule."""
-        if len(self._violations) < _MAX_LISTED:
-            self._violations.append(FieldViolation(field, description))
+    def refuse(self, field: str, description: str, limit: int | None = None) -> None:
+        """Note that ``field`` breaks a rule, and the bound that it goes past, if the rule is one."""
+        if not self.are_full():
+            self._violations.append(FieldViolation(field, description, limit))
+
+    def are_full(self) -> bool:
+        """Whether no further violation is noted."""
+        return len(self._violations) >= _MAX_LISTED
 
     def check(self) -> None:
         """Raise ``InvalidField`` if any rule was broken."""
@@ -53,19 +60,19 @@ class Rules:
         if not value and not optional:
             self.refuse(field, "must not be empty")
         elif len(value) > MAX_ID_CHARACTERS:
-            self.refuse(field, f"must be at most {MAX_ID_CHARACTERS} characters")
+            self.refuse(field, f"must be at most {MAX_ID_CHARACTERS} characters", MAX_ID_CHARACTERS)
 
     def request_id(self, value: str) -> None:
         """The caller's own id of a request, or empty."""
         if len(value) > MAX_ID_CHARACTERS:
-            self.refuse("request_id", f"must be at most {MAX_ID_CHARACTERS} characters")
+            self.refuse("request_id", f"must be at most {MAX_ID_CHARACTERS} characters", MAX_ID_CHARACTERS)
         if "\x00" in value:
             self.refuse("request_id", "must not contain NUL")
 
     def reason(self, value: str) -> None:
         """The words of someone who cancels."""
         if len(value) > MAX_REASON_CHARACTERS:
-            self.refuse("reason", f"must be at most {MAX_REASON_CHARACTERS} characters")
+            self.refuse("reason", f"must be at most {MAX_REASON_CHARACTERS} characters", MAX_REASON_CHARACTERS)
         elif "\x00" in value:
             self.refuse("reason", "must not contain NUL")
 
@@ -78,20 +85,29 @@ class Rules:
         """What is announced of one file; ``prefix`` is where it stands in the request."""
         self.filename(f"{prefix}filename", spec.filename)
         if not 0 <= spec.size_bytes <= max_file_bytes:
-            self.refuse(f"{prefix}size_bytes", f"must be from 0 to {max_file_bytes}")
+            limit = max_file_bytes if spec.size_bytes > 0 else None
+            self.refuse(f"{prefix}size_bytes", f"must be from 0 to {max_file_bytes}", limit)
         self.content_type(f"{prefix}content_type", spec.content_type)
         self.sha256(f"{prefix}sha256", spec.sha256)
 
     def filename(self, field: str, value: str) -> None:
         """A relative name: data, never a path of ours."""
-        problem = _filename_problem(value)
-        if problem:
+        if _PLAIN_NAME.fullmatch(value) and value not in {".", ".."}:
+            return
+        if len(value.encode()) > MAX_FILENAME_BYTES:
+            self.refuse(field, f"must be at most {MAX_FILENAME_BYTES} bytes of UTF-8", MAX_FILENAME_BYTES)
+        elif problem := _filename_problem(value):
             self.refuse(field, problem)
+
+    def batch(self, field: str, count: int) -> None:
+        """How many files are announced together."""
+        if not 1 <= count <= MAX_BATCH_FILES:
+            self.refuse(field, f"must be 1 to {MAX_BATCH_FILES} files, not {count}", MAX_BATCH_FILES)
 
     def content_type(self, field: str, value: str) -> None:
         """A media type, not parsed: printable ASCII or nothing."""
         if len(value.encode()) > MAX_CONTENT_TYPE_BYTES:
-            self.refuse(field, f"must be at most {MAX_CONTENT_TYPE_BYTES} bytes")
+            self.refuse(field, f"must be at most {MAX_CONTENT_TYPE_BYTES} bytes", MAX_CONTENT_TYPE_BYTES)
         elif not (value.isascii() and value.isprintable()):
             self.refuse(field, "must be printable ASCII")
 
@@ -121,7 +137,7 @@ class Rules:
     def page_size(self, value: int) -> int:
         """Return how many rows a page holds."""
         if not 0 <= value <= MAX_PAGE_SIZE:
-            self.refuse("page_size", f"must be from 0 to {MAX_PAGE_SIZE}")
+            self.refuse("page_size", f"must be from 0 to {MAX_PAGE_SIZE}", MAX_PAGE_SIZE if value > 0 else None)
         return value or DEFAULT_PAGE_SIZE
 
 
@@ -139,12 +155,11 @@ def check_cancel(field: str, identifier: str, reason: str, request_id: str) -> N
 
 
 def _filename_problem(value: str) -> str | None:
-    """Return the rule that ``value`` breaks, or None."""
+    """Return the rule that ``value``, of bounded length, breaks, or None."""
     segments = value.split("/")
     rules: Sequence[tuple[bool, str]] = (
         (not value, "must not be empty"),
-        (len(value.encode()) > MAX_FILENAME_BYTES, f"must be at most {MAX_FILENAME_BYTES} bytes of UTF-8"),
-        (any(unicodedata.category(c) == "Cc" for c in value), "must not contain control characters"),
+        (_CONTROL.search(value) is not None, "must not contain control characters"),
         ("\\" in value, "must not contain a backslash"),
         (value.startswith("/"), "must not start with '/'"),
         (any(s in {"", ".", ".."} for s in segments), "must not have an empty, '.' or '..' segment"),

@@ -25,7 +25,6 @@ from upload_server.domain.errors import (
     Overloaded,
     ShuttingDown,
     Stopped,
-    UnexpectedMessage,
     UploadError,
 )
 from upload_server.domain.observer import Observer
@@ -235,6 +234,20 @@ async def abort(context: Context, error: UploadError) -> NoReturn:
     await context.abort(_STATUS_CODES[status.code], status.message, details)
 
 
+class Unread:
+    """A call's message that has not come yet: it is read once the call is counted."""
+
+    __slots__ = ()
+
+    async def read(self) -> Any:
+        """Return the message; raises an ``UploadError``."""
+        raise NotImplementedError
+
+    async def tell(self, error: UploadError) -> None:
+        """End the call with ``error``; raises, as ``abort`` does."""
+        raise NotImplementedError
+
+
 class HasCalls(Protocol):
     """A servicer whose methods are wrapped here."""
 
@@ -250,25 +263,22 @@ def unary(
     gate: Gate,
 ) -> Callable[
     [Callable[[Servicer, Request, Caller], Awaitable[Response]]],
-    Callable[[Servicer, Request | None, Context], Awaitable[Response]],
+    Callable[[Servicer, Request | Unread, Context], Awaitable[Response]],
 ]:
-    """Make a method of (request, caller) a unary handler of (request, context).
-
-    A request of None is what a door has of bytes that do not decode.
-    """
+    """Make a method of (request, caller) a unary handler of (request, context)."""
 
     def wrap(
         method: Callable[[Servicer, Request, Caller], Awaitable[Response]],
-    ) -> Callable[[Servicer, Request | None, Context], Awaitable[Response]]:
+    ) -> Callable[[Servicer, Request | Unread, Context], Awaitable[Response]]:
         @functools.wraps(method)
-        async def handler(servicer: Servicer, request: Request | None, context: Context) -> Response:
+        async def handler(servicer: Servicer, request: Request | Unread, context: Context) -> Response:
             calls = servicer.calls
-            async with Call(calls, method.__name__, functools.partial(abort, context)) as call:
+            tell = request.tell if isinstance(request, Unread) else functools.partial(abort, context)
+            async with Call(calls, method.__name__, tell) as call:
                 caller = call.admit(gate)
-                if request is None:
-                    raise UnexpectedMessage("The request is not a message of its type")
+                message: Request = await request.read() if isinstance(request, Unread) else request
                 with calls.limit():
-                    return await method(servicer, request, caller)
+                    return await method(servicer, message, caller)
             raise AssertionError("abort raises")
 
         return handler

@@ -6,25 +6,29 @@ Must not know what the calls do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from transcoder.timers import Limit, Timers
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import CannotStart, Overloaded, UnexpectedMessage
-from upload_server.doors.calls import Call, Gate, abort
+from upload_server.domain.errors import CannotStart, Overloaded, UploadError
+from upload_server.doors.bounds import REQUEST, request_limits
+from upload_server.doors.calls import Call, Gate
+from upload_server.doors.rpc.incoming import Arrivals, Incoming
 from upload_server.doors.rpc.servicer import UploadServicer, watch_bytes
 from upload_server.doors.rpc.upload_stream import decode_upload_request
+from upload_server.doors.rpc.wire import Decoder
 from upload_server.process.ports import listen
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
+_CANCELS = frozenset({"CancelFile", "CancelBatch"})
 _MAX_METADATA_BYTES = 8192
 # A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
 _WRITE_SECONDS = 60.0
@@ -58,27 +62,15 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def _decoder(message: Any) -> Callable[[bytes], Any]:
-    """Decode requests; what cannot be decoded is None. Of an exception grpcio would tell the caller the text."""
-
-    def decode(raw: bytes) -> Any:
-        try:
-            return message.FromString(raw)
-        except DecodeError:
-            return None
-
-    return decode
-
-
-def _watch_handler(servicer: UploadServicer) -> Callable[..., Any]:
+def _watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming]) -> Callable[..., Any]:
     """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
     timers = Timers(tick=1.0)
 
-    async def handler(request: pb.WatchStatusRequest | None, context: Any) -> None:
-        async with Call(servicer.calls, "WatchStatus", partial(abort, context)) as call:
+    async def handler(_messages: object, context: Any) -> None:
+        unread = incoming(context)
+        async with Call(servicer.calls, "WatchStatus", unread.tell) as call:
             caller = call.admit(Gate.WATCH)
-            if request is None:
-                raise UnexpectedMessage("The request is not a message of its type")
+            request = await unread.read()
             in_time = Limit(timers, _WRITE_SECONDS)
             async with aclosing(servicer.watch(request, caller)) as events:
                 async for event in events:
@@ -98,12 +90,49 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
     return kind is None or not issubclass(kind, grpc.aio.InternalError)
 
 
+def _unary_handler(serve: Callable[..., Any], incoming: Callable[[Any], Incoming]) -> Callable[..., Any]:
+    async def handler(_messages: object, context: Any) -> Any:
+        return await serve(incoming(context), context)
+
+    return handler
+
+
+def _health_handlers(servicer: Any, arrivals: Arrivals) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Health checking, which is answered whatever runs: it passes no gate."""
+
+    def handler(method: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        decode = Decoder(GetMessageClass(method.input_type), REQUEST).decode
+        serve = getattr(servicer, method.name)
+
+        async def check(_messages: object, context: Any) -> Any:
+            unread = Incoming(context, decode, arrivals)
+            try:
+                request = await unread.read()
+            except UploadError as error:
+                await unread.tell(error)
+            return await serve(request, context)
+
+        to_bytes = GetMessageClass(method.output_type).SerializeToString
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(check, None, to_bytes)
+        return grpc.stream_unary_rpc_method_handler(check, None, to_bytes)
+
+    methods = health_pb2.DESCRIPTOR.services_by_name["Health"].methods
+    return {method.name: handler(method) for method in methods}
+
+
 class GrpcServer:
     """The gRPC port: UploadService, health and, where wanted, reflection."""
 
-    def __init__(self, servicer: UploadServicer, *, max_message_bytes: int, reflection_on: bool) -> None:
+    def __init__(
+        self, servicer: UploadServicer, *, max_message_bytes: int, message_seconds: float, reflection_on: bool
+    ) -> None:
+        """``message_seconds``: how long the message of a call may take to come."""
         # grpcio writes unary answers and the messages of UploadFile after our code has given them out of hand.
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
+        self._limits = request_limits(max_message_bytes)
+        # Cancels have places of their own.
+        self._arrivals, self._cancels = Arrivals(message_seconds), Arrivals(message_seconds)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(max_message_bytes))
         # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
@@ -111,7 +140,7 @@ class GrpcServer:
         self._server.add_registered_method_handlers(
             SERVICE.full_name, {method.name: self._handler(method, servicer) for method in SERVICE.methods}
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_registered_method_handlers(health.SERVICE_NAME, _health_handlers(self._health, self._arrivals))
         if reflection_on:
             names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
@@ -143,8 +172,12 @@ class GrpcServer:
     def _handler(self, method: Any, servicer: UploadServicer) -> grpc.RpcMethodHandler[Any, Any]:
         serve = getattr(servicer, method.name)
         request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
-        if method.name == "WatchStatus":
-            return grpc.unary_stream_rpc_method_handler(_watch_handler(servicer), _decoder(request), None)
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(serve, decode_upload_request, response.SerializeToString)
-        return grpc.unary_unary_rpc_method_handler(serve, _decoder(request), response.SerializeToString)
+        arrivals = self._cancels if method.name in _CANCELS else self._arrivals
+        decoder = Decoder(request, self._limits.get(method.name, REQUEST))
+        incoming = partial(Incoming, decode=decoder.decode, arrivals=arrivals)
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(_watch_handler(servicer, incoming), None, None)
+        handler = _unary_handler(serve, incoming)
+        return grpc.stream_unary_rpc_method_handler(handler, None, response.SerializeToString)

@@ -41,8 +41,8 @@ class UploadServicer:
     @unary(Gate.CHANGE)
     async def InitiateBatch(self, request: pb.InitiateBatchRequest, caller: Caller) -> pb.InitiateBatchResponse:
         """Announce files that belong together."""
-        specs = [convert.file_spec(spec) for spec in request.files]
-        batch, file_ids = await self._uploads.initiate_batch(specs, request.request_id, caller)
+        files, spec_of = request.files, convert.file_spec
+        batch, file_ids = await self._uploads.initiate_batch(files, spec_of, request.request_id, caller)
         return pb.InitiateBatchResponse(batch=convert.batch_to_proto(batch), file_ids=file_ids)
 
     @unary(Gate.READ)

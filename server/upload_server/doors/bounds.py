@@ -1,0 +1,24 @@
+"""Decides how much the request of each method may hold, through whichever door.
+
+Must not know how a door reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from transcoder import RequestLimits
+from upload_server.domain.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS
+
+KIB: Final = 1024
+# Of a method that is not named below; no request of theirs has half of it.
+REQUEST: Final = RequestLimits(max_bytes=64 * KIB, max_elements=64, max_value_bytes=32 * KIB)
+# A thousand ids of 128 characters, each of up to four bytes.
+_WATCH: Final = RequestLimits(max_bytes=600 * KIB, max_elements=MAX_WATCH_TARGETS, max_value_bytes=32 * KIB)
+
+
+def request_limits(max_message_bytes: int) -> Mapping[str, RequestLimits]:
+    """Return the limits of the methods whose requests are long, by their names."""
+    batch = RequestLimits(max_bytes=max_message_bytes, max_elements=MAX_BATCH_FILES, max_value_bytes=32 * KIB)
+    return {"InitiateBatch": batch, "WatchStatus": _WATCH}
