@@ -54,6 +54,7 @@ class Wanted(Generic[S]):
     statuses: Sequence[S] = ()
     # Of files only.
     batch_id: str = ""
+    without_batch: bool = False
     order_by: str = ""
 
 
@@ -70,6 +71,8 @@ class Statistics:
     """What there is, what happened in ``buckets``, and the cancels that were refused as too late, ``since`` when."""
 
     counts: Counts
+    # A watch of everything with it hears what changed after ``counts``.
+    resume_token: str
     late: int
     since: datetime
     buckets: Buckets | None
@@ -263,11 +266,15 @@ class Uploads:
         rules.identifier("batch_id", wanted.batch_id, optional=True)
         statuses = rules.statuses(wanted.status, wanted.statuses)
         newest_first = rules.order_by(wanted.order_by)
+        if wanted.without_batch and (wanted.batch_id or statuses):
+            rules.refuse("without_batch", "must not be combined with other filters")
         limit = rules.page_size(page_size)
         rules.check()
-        listing = Listing(caller.principal, statuses, wanted.batch_id, newest_first=newest_first)
+        listing = Listing(
+            caller.principal, statuses, wanted.batch_id, without_batch=wanted.without_batch, newest_first=newest_first
+        )
         # A page token belongs to one list with its filters and order.
-        query = json.dumps([name, caller.principal, statuses, wanted.batch_id, newest_first])
+        query = json.dumps([name, caller.principal, statuses, wanted.batch_id, wanted.without_batch, newest_first])
         page = await read(listing, decode_page_token(page_token, query), limit)
         return ListPage(page.rows, encode_page_token(page.next_cursor, query))
 
@@ -280,7 +287,8 @@ class Uploads:
         buckets = Buckets.until(now, int(step), int(window / step)) if window else None
         counts = await self._store.count(owner, now, buckets)
         late = [self._late.in_bucket(owner, buckets, index) for index in range(buckets.count)] if buckets else []
-        return Statistics(counts, self._late.total(owner), self._late.since, buckets, late)
+        token = ResumeToken(self._store.store_id, counts.no).encode()
+        return Statistics(counts, token, self._late.total(owner), self._late.since, buckets, late)
 
     async def list_audit_events(
         self, file_id: str, batch_id: str, page_size: int, page_token: str, caller: Caller

@@ -259,6 +259,8 @@ BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("ListBatches", {"statuses": ["BATCH_STATUS_PENDING", 0]}, "statuses[1]"),
     ("ListBatches", {"status": "BATCH_STATUS_FAILED", "statuses": ["BATCH_STATUS_FAILED"]}, "statuses"),
     ("ListBatches", {"order_by": "updated_at"}, "order_by"),
+    ("ListFiles", {"without_batch": True, "batch_id": "a"}, "without_batch"),
+    ("ListFiles", {"without_batch": True, "status": "UPLOAD_STATUS_FAILED"}, "without_batch"),
     ("GetStatistics", {"window": "86410s", "step": "10s"}, "window"),
     ("GetStatistics", {"window": "-10s", "step": "10s"}, "window"),
     ("GetStatistics", {"window": "2410s", "step": "10s"}, "window"),

@@ -131,6 +131,16 @@ async def test_a_token_of_the_end_resumes_with_a_bookmark_alone(door: GrpcDoor, 
     await second.until("CANCELLED")
 
 
+async def test_a_watch_goes_on_where_statistics_were_counted(door: GrpcDoor, watching: Any) -> None:
+    counted_id = await initiate(door)
+    answer = await door.call("GetStatistics")
+    later_id = await initiate(door)
+    watcher = watching(all=True, resume_token=answer["resume_token"])
+    told = [message["file"]["file_id"] for message in await watcher.opening() if "file" in message]
+    assert told.count(later_id) == 1
+    assert counted_id not in told
+
+
 async def test_until_final_with_nothing_left_ends_without_a_message(door: GrpcDoor, watching: Any) -> None:
     file_id = await initiate(door)
     await door.call("CancelFile", file_id=file_id)

@@ -84,11 +84,13 @@ _CANCELLED_BATCH = replace(
 
 _STATISTICS = Statistics(
     counts=Counts(
+        no=80_742,
         files={status: Total(0, 0) for status in FileStatus}
         | {FileStatus.COMPLETED: Total(156, 780_000_000), FileStatus.CANCELLED: Total(42, 210_000_000)},
         batches=dict.fromkeys(BatchStatus, 0) | {BatchStatus.CANCELLED: 1},
         moves=[Moves(198, 156, 0, 42)],
     ),
+    resume_token=TOKEN,
     late=3,
     since=_CREATED,
     buckets=Buckets.until(_CREATED, 60, 1),

@@ -98,7 +98,7 @@ export class Api {
 
   /**
    * What there is in the whole service, by state, and what happened in each step of the last `windowSeconds`: whole
-   * multiples of `stepSeconds`, which is one of 10.
+   * multiples of `stepSeconds`, which is one of 10. A watch with its `resumeToken` goes on from there.
    */
   getStatistics(last: { windowSeconds?: number; stepSeconds?: number } = {}, options?: CallOptions) {
     const { windowSeconds, stepSeconds } = last;

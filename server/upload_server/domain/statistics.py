@@ -81,6 +81,8 @@ class Moves:
 class Counts:
     """What the store counts: every state is there, and ``moves`` has one for each bucket that was asked for."""
 
+    # The last change that was counted.
+    no: int
     files: Mapping[FileStatus, Total]
     batches: Mapping[BatchStatus, int]
     moves: Sequence[Moves]

@@ -156,6 +156,7 @@ def wanted_files(request: pb.ListFilesRequest) -> Wanted[FileStatus]:
     return Wanted(
         *_states(request.status, request.statuses, _STATUS_OF_FILE),
         batch_id=request.batch_id,
+        without_batch=request.without_batch,
         order_by=request.order_by,
     )
 
@@ -190,6 +191,7 @@ def statistics_to_proto(statistics: Statistics) -> pb.GetStatisticsResponse:
         ],
         cancels_too_late=statistics.late,
         counted_since=timestamp(statistics.since),
+        resume_token=statistics.resume_token,
         buckets=[
             pb.StatisticsBucket(
                 start_at=timestamp(buckets.start_of(index)),

@@ -125,6 +125,7 @@ for _table, _name in ((File, "file"), (Batch, "batch")):
     _table.add_index(
         _table.owner, _table.status, _table.created_at, name=f"{_name}_owner_status_created_at", safe=False
     )
+File.add_index(File.owner, File.created_at, where=File.batch_row.is_null(), name="file_owner_without_batch", safe=False)
 # A watch of a batch's files, and their list.
 File.add_index(
     File.batch_row, File.change_no, where=File.batch_row.is_null(False), name="file_batch_row_change_no", safe=False

@@ -137,6 +137,7 @@ class Listing:
     statuses: Sequence[str] = ()
     # Of files only.
     batch_id: str = ""
+    without_batch: bool = False
     newest_first: bool = False
 
 

@@ -115,6 +115,20 @@ async def test_any_states_are_listed_in_either_direction(store: Store, limit: in
                 assert ids(found) == [file_id for file_id in order if file_id in shown]
 
 
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+async def test_files_without_a_batch_are_listed_alone(store: Store, limit: int) -> None:
+    first = await pending(store)
+    await batch_of(store, 5)
+    second = await completed(store)
+    await pending(store, principal="ann")
+    order = ids([first, second])
+
+    for newest_first in (False, True):
+        listing = Listing("", without_batch=True, newest_first=newest_first)
+        found = await all_pages(store.list_files, listing, limit)
+        assert ids(found) == (order[::-1] if newest_first else order)
+
+
 @pytest.mark.parametrize("limit", [1, 3])
 async def test_a_file_that_waited_for_the_writer_stands_where_its_time_does(store: Store, limit: int) -> None:
     """A write that overtakes a long one has the smaller number and the greater time."""

@@ -103,7 +103,12 @@ def test_a_page_is_read_where_it_begins_and_nothing_is_sorted(
     for batch_id in ("", "b"):
         lists.list_files(explaining, Listing("", statuses, batch_id, newest_first=newest_first), Cursor(5, 5), 10)
     lists.list_batches(explaining, Listing("", statuses, newest_first=newest_first), Cursor(5, 5), 10)
+    without_batch = Listing("", without_batch=True, newest_first=newest_first)
+    lists.list_files(explaining, without_batch, Cursor(5, 5), 10)
 
     assert walks(explaining.steps) == set()
     assert not [step for step in explaining.steps if "TEMP B-TREE" in step]
-    assert sum("AND created_at>? AND created_at<?" in step for step in explaining.steps) == 2 * max(1, len(statuses))
+    assert (
+        sum("AND created_at>? AND created_at<?" in step for step in explaining.steps) == 2 * max(1, len(statuses)) + 1
+    )
+    assert any("file_owner_without_batch" in step for step in explaining.steps)

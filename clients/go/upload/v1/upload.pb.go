@@ -1434,7 +1434,9 @@ type ListFilesRequest struct {
 	// same time are in the order of their announcement.
 	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Only files in one of these states, at most 5; empty: all. Excludes `status`.
-	Statuses      []UploadStatus `protobuf:"varint,6,rep,packed,name=statuses,proto3,enum=upload.v1.UploadStatus" json:"statuses,omitempty"`
+	Statuses []UploadStatus `protobuf:"varint,6,rep,packed,name=statuses,proto3,enum=upload.v1.UploadStatus" json:"statuses,omitempty"`
+	// Only files that belong to no batch. Excludes the other filters.
+	WithoutBatch  bool `protobuf:"varint,7,opt,name=without_batch,json=withoutBatch,proto3" json:"without_batch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1509,6 +1511,13 @@ func (x *ListFilesRequest) GetStatuses() []UploadStatus {
 		return x.Statuses
 	}
 	return nil
+}
+
+func (x *ListFilesRequest) GetWithoutBatch() bool {
+	if x != nil {
+		return x.WithoutBatch
+	}
+	return false
 }
 
 // The answer of `ListFiles`.
@@ -1819,7 +1828,9 @@ type GetStatisticsResponse struct {
 	CountedSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=counted_since,json=countedSince,proto3" json:"counted_since,omitempty"`
 	// What happened to files in `window`, oldest bucket first, without gaps: `window` / `step` of them. A bucket starts at a
 	// whole multiple of `step` since 1970-01-01 UTC; the last one is the one that is not over yet.
-	Buckets       []*StatisticsBucket `protobuf:"bytes,5,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	Buckets []*StatisticsBucket `protobuf:"bytes,5,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	// A watch of `all` with this token hears exactly what changed after this count.
+	ResumeToken   string `protobuf:"bytes,6,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1887,6 +1898,13 @@ func (x *GetStatisticsResponse) GetBuckets() []*StatisticsBucket {
 		return x.Buckets
 	}
 	return nil
+}
+
+func (x *GetStatisticsResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
 }
 
 // How many files are in a state.
@@ -2953,7 +2971,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\astopped\x18\x03 \x01(\v2\x18.upload.v1.UploadStoppedH\x00R\astoppedB\t\n" +
 	"\amessage\")\n" +
 	"\x0eGetFileRequest\x12\x17\n" +
-	"\afile_id\x18\x01 \x01(\tR\x06fileId\"\xea\x01\n" +
+	"\afile_id\x18\x01 \x01(\tR\x06fileId\"\x8f\x02\n" +
 	"\x10ListFilesRequest\x12/\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x17.upload.v1.UploadStatusR\x06status\x12\x19\n" +
 	"\bbatch_id\x18\x02 \x01(\tR\abatchId\x12\x1b\n" +
@@ -2961,7 +2979,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x19\n" +
 	"\border_by\x18\x05 \x01(\tR\aorderBy\x123\n" +
-	"\bstatuses\x18\x06 \x03(\x0e2\x17.upload.v1.UploadStatusR\bstatuses\"b\n" +
+	"\bstatuses\x18\x06 \x03(\x0e2\x17.upload.v1.UploadStatusR\bstatuses\x12#\n" +
+	"\rwithout_batch\x18\a \x01(\bR\fwithoutBatch\"b\n" +
 	"\x11ListFilesResponse\x12%\n" +
 	"\x05files\x18\x01 \x03(\v2\x0f.upload.v1.FileR\x05files\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n" +
@@ -2979,13 +2998,14 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n" +
 	"\x14GetStatisticsRequest\x121\n" +
 	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
-	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\x96\x02\n" +
+	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\xb9\x02\n" +
 	"\x15GetStatisticsResponse\x12*\n" +
 	"\x05files\x18\x01 \x03(\v2\x14.upload.v1.FileCountR\x05files\x12/\n" +
 	"\abatches\x18\x02 \x03(\v2\x15.upload.v1.BatchCountR\abatches\x12(\n" +
 	"\x10cancels_too_late\x18\x03 \x01(\x03R\x0ecancelsTooLate\x12?\n" +
 	"\rcounted_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fcountedSince\x125\n" +
-	"\abuckets\x18\x05 \x03(\v2\x1b.upload.v1.StatisticsBucketR\abuckets\"q\n" +
+	"\abuckets\x18\x05 \x03(\v2\x1b.upload.v1.StatisticsBucketR\abuckets\x12!\n" +
+	"\fresume_token\x18\x06 \x01(\tR\vresumeToken\"q\n" +
 	"\tFileCount\x12/\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x17.upload.v1.UploadStatusR\x06status\x12\x14\n" +
 	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x1d\n" +

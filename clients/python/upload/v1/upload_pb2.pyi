@@ -241,20 +241,22 @@ class GetFileRequest(_message.Message):
     def __init__(self, file_id: _Optional[str] = ...) -> None: ...
 
 class ListFilesRequest(_message.Message):
-    __slots__ = ("status", "batch_id", "page_size", "page_token", "order_by", "statuses")
+    __slots__ = ("status", "batch_id", "page_size", "page_token", "order_by", "statuses", "without_batch")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ORDER_BY_FIELD_NUMBER: _ClassVar[int]
     STATUSES_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_BATCH_FIELD_NUMBER: _ClassVar[int]
     status: UploadStatus
     batch_id: str
     page_size: int
     page_token: str
     order_by: str
     statuses: _containers.RepeatedScalarFieldContainer[UploadStatus]
-    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., order_by: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[UploadStatus, str]]] = ...) -> None: ...
+    without_batch: bool
+    def __init__(self, status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., order_by: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[UploadStatus, str]]] = ..., without_batch: _Optional[bool] = ...) -> None: ...
 
 class ListFilesResponse(_message.Message):
     __slots__ = ("files", "next_page_token")
@@ -301,18 +303,20 @@ class GetStatisticsRequest(_message.Message):
     def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetStatisticsResponse(_message.Message):
-    __slots__ = ("files", "batches", "cancels_too_late", "counted_since", "buckets")
+    __slots__ = ("files", "batches", "cancels_too_late", "counted_since", "buckets", "resume_token")
     FILES_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     CANCELS_TOO_LATE_FIELD_NUMBER: _ClassVar[int]
     COUNTED_SINCE_FIELD_NUMBER: _ClassVar[int]
     BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[FileCount]
     batches: _containers.RepeatedCompositeFieldContainer[BatchCount]
     cancels_too_late: int
     counted_since: _timestamp_pb2.Timestamp
     buckets: _containers.RepeatedCompositeFieldContainer[StatisticsBucket]
-    def __init__(self, files: _Optional[_Iterable[_Union[FileCount, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[BatchCount, _Mapping]]] = ..., cancels_too_late: _Optional[int] = ..., counted_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., buckets: _Optional[_Iterable[_Union[StatisticsBucket, _Mapping]]] = ...) -> None: ...
+    resume_token: str
+    def __init__(self, files: _Optional[_Iterable[_Union[FileCount, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[BatchCount, _Mapping]]] = ..., cancels_too_late: _Optional[int] = ..., counted_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., buckets: _Optional[_Iterable[_Union[StatisticsBucket, _Mapping]]] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class FileCount(_message.Message):
     __slots__ = ("status", "files", "size_bytes")

@@ -12,6 +12,7 @@ INDEXES = (
         for table in ("file", "batch")
         for name, columns in (("created_at", "created_at"), ("status_created_at", "status, created_at"))
     ),
+    "CREATE INDEX file_owner_without_batch ON file (owner, created_at) WHERE batch_row IS NULL",
     "CREATE INDEX audit_event_occurred_at ON audit_event (occurred_at)",
 )
 # A program before this one wrote a time with `T`, without microseconds, or with an offset.

@@ -66,10 +66,12 @@ def _between(table: Any) -> Any:
 
 
 @functools.cache
-def _page(table: _Table[T], statuses: int, *, newest_first: bool) -> str:
+def _page(table: _Table[T], statuses: int, *, without_batch: bool, newest_first: bool) -> str:
     """Make the query of a page: a slice for each state, which SQLite merges as it reads them."""
     row = table.row
     page = row.select(row.id, *table.fields).where(row.owner == _OWNER, _between(row))
+    if without_batch:
+        page = page.where(row.batch_row.is_null())
     if statuses:
         first, *others = (page.where(row.status == Parameter(f"status{index}")) for index in range(statuses))
         page = functools.reduce(lambda merged, other: merged.union_all(other), others, first)
@@ -115,7 +117,7 @@ def list_batches(connection: Connection, listing: Listing, cursor: Cursor | None
 
 
 def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cursor | None, limit: int) -> Page[T]:
-    sql = _page(table, len(listing.statuses), newest_first=listing.newest_first)
+    sql = _page(table, len(listing.statuses), without_batch=listing.without_batch, newest_first=listing.newest_first)
     wanted = {f"status{index}": status for index, status in enumerate(listing.statuses)}
     return _read(connection, table, sql, {**wanted, **_places(listing, cursor)}, listing.owner, limit)
 

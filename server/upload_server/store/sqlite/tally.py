@@ -76,6 +76,7 @@ class Tally:
     def counts(self, owner: str, buckets: Buckets | None) -> Counts:
         """Return what ``owner`` may see."""
         return Counts(
+            self.no,
             {status: Total(self.files[owner, status], self.size_bytes[owner, status]) for status in FileStatus},
             {status: self.batches[owner, status] for status in BatchStatus},
             [self._moves(owner, buckets.slots_of(index)) for index in range(buckets.count)] if buckets else (),
