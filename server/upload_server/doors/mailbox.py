@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
-from upload_server.domain.errors import FieldViolation, InvalidField, UploadIdle
+from upload_server.domain.errors import FieldViolation, InvalidField, UploadError, UploadIdle
 from upload_server.ingest import Memory, Upload
 
 M = TypeVar("M")
@@ -184,6 +184,13 @@ class Mailbox(Generic[M]):
             self._gate.cancel()
 
 
+def data_too_long() -> UploadError:
+    """The refusal of a message with too many bytes of a file."""
+    error = InvalidField([FieldViolation("data", f"must be at most {MAX_DATA_BYTES} bytes a message")])
+    error.metadata["limit"] = str(MAX_DATA_BYTES)
+    return error
+
+
 def _size(message: object) -> int:
     """Return how many bytes a message takes of memory, as far as they count."""
     return len(message) if isinstance(message, (bytes, memoryview, str)) else 0
@@ -211,7 +218,7 @@ async def take_bytes(
         message = mailbox.take()
         if isinstance(message, (bytes, memoryview)):
             if len(message) > MAX_DATA_BYTES:
-                raise InvalidField([FieldViolation("data", f"must be at most {MAX_DATA_BYTES} bytes a message")])
+                raise data_too_long()
             if message:
                 await write(message)
                 # Only now: while the disk makes the sender wait, it is not idle.

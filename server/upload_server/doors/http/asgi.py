@@ -49,6 +49,13 @@ def status_body(status: Status) -> bytes:
     return json.dumps(to_json(status)).encode()
 
 
+def last_answer(line: str, reason: str, message: str) -> bytes:
+    """Return a whole answer that ends the connection, for where there is no application to give it."""
+    body = status_body(status_of(Code.INVALID_ARGUMENT, reason, message))
+    head = f"HTTP/1.1 {line}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return f"{head}connection: close\r\n\r\n".encode() + body
+
+
 async def respond(
     send: Send, status: int, body: bytes, content_type: bytes = JSON, extra: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:

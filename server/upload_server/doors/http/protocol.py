@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from google.rpc.code_pb2 import Code
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from upload_server.doors.http.asgi import status_body, status_of
+from upload_server.doors.http.asgi import last_answer
 
 # Bytes of request line and headers; httptools itself has no limit.
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -34,20 +33,13 @@ _TURN_BYTES: Final = 16 * 1024
 MAX_CONNECTIONS: Final = 8_192
 
 
-def _refusal(line: str, reason: str, message: str) -> bytes:
-    """Return a whole answer that ends the connection: there is no application to give it."""
-    body = status_body(status_of(Code.INVALID_ARGUMENT, reason, message))
-    head = f"HTTP/1.1 {line}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return f"{head}connection: close\r\n\r\n".encode() + body
-
-
-_HEAD_TOO_LARGE: Final = _refusal(
+_HEAD_TOO_LARGE: Final = last_answer(
     "431 Request Header Fields Too Large", "HEAD_TOO_LARGE", f"A request's head has at most {MAX_HEAD_BYTES} bytes"
 )
-_MALFORMED: Final = _refusal(
+_MALFORMED: Final = last_answer(
     "400 Bad Request", "MALFORMED_REQUEST", "This is no HTTP/1.1 request, or its URL is longer than 64 KiB"
 )
-_UNKNOWN_CODING: Final = _refusal(
+_UNKNOWN_CODING: Final = last_answer(
     "501 Not Implemented",
     "UNSUPPORTED_TRANSFER_ENCODING",
     "A body is sent whole or with Transfer-Encoding: chunked",

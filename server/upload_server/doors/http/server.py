@@ -21,8 +21,6 @@ from upload_server.doors.websocket.protocol import HonestWebSocketProtocol
 from upload_server.ingest import Memory
 from upload_server.process.ports import listen
 
-# A binary message is at most 1 MiB; the rest is room for a framing that splits differently.
-WS_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
 # Longer than a balancer keeps its connections (60 s with AWS and nginx): the one that closes first must be the one that
 # sends, or a cancel could be sent into the close and be lost.
 KEEP_ALIVE_SECONDS: Final = 75
@@ -96,7 +94,6 @@ class HttpServer:
             loop="none",
             http=BoundedHttpProtocol,
             ws=partial(HonestWebSocketProtocol, memory=memory),  # type: ignore[arg-type]  # uvicorn calls it
-            ws_max_size=WS_MAX_BYTES,
             ws_per_message_deflate=False,
             ws_ping_interval=ping_interval_seconds,
             ws_ping_timeout=ping_timeout_seconds,

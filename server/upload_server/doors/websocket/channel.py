@@ -11,24 +11,26 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from upload_server.doors.http.asgi import Message, Receive, Send
-from upload_server.doors.websocket.messages import NO_CLOSE_FRAME, RESTARTING, Gone
+from upload_server.doors.websocket.messages import NO_CLOSE_FRAME, Gone, Refused
 
 # Seconds that a page may take to read its last messages.
 _LAST_WORDS_SECONDS: Final = 5.0
 
 
-def reader(receive: Receive) -> Callable[[], Awaitable[bytes | str | Gone]]:
-    """Return how a mailbox reads the page's messages; ``Gone`` is the last."""
+def reader(receive: Receive) -> Callable[[], Awaitable[bytes | str | Gone | Refused]]:
+    """Return how a mailbox reads the page's messages; ``Gone`` or ``Refused`` is the last."""
 
-    async def read() -> bytes | str | Gone:
+    async def read() -> bytes | str | Gone | Refused:
         message = await receive()
         if message["type"] == "websocket.receive":
             data: bytes | None = message.get("bytes")
             text: str | None = message.get("text")
             return data if data is not None else text or ""
+        if message["type"] == "websocket.refused":
+            return Refused(message["error"])
         code: int = message.get("code", NO_CLOSE_FRAME)
-        # uvicorn gives the reason of every close frame that came, and none for the close of its own shutdown.
-        by_server = code == RESTARTING and "reason" not in message
+        # Every close frame of the page has a reason here, be it empty; a close of our own has none.
+        by_server = code != NO_CLOSE_FRAME and "reason" not in message
         return Gone(code, message.get("reason") or "", by_server)
 
     return read

@@ -29,14 +29,14 @@ from upload_server.doors.convert import file_to_proto
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import to_json
 from upload_server.doors.mailbox import End
+from upload_server.doors.websocket.frames import MAX_TEXT, TooManyFrames, text_too_long
 
-# Characters of a text message; a reason of 500 characters, every one of them escaped, takes 6,000.
-MAX_TEXT: Final = 16 * 1024
 MAX_QUERY_BYTES: Final = 4 * 1024
 _MAX_OFFSET_DIGITS: Final = 19
 
 # Close codes of ours.
 DONE: Final = 1000
+TOO_MANY: Final = 1008
 RESTARTING: Final = 1012
 BUSY: Final = 1013
 REFUSED: Final = 4400
@@ -77,6 +77,13 @@ class Gone(End):
     def cancels(self) -> bool:
         """Whether the page meant to cancel, rather than having been lost."""
         return self.code in CANCELLING_CODES and not self.by_server
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(End):
+    """The page's frames broke a rule; the socket ends with ``error``."""
+
+    error: UploadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ def parse_text(text: str) -> Cancel | Commit:
     be lost silently.
     """
     if len(text) > MAX_TEXT:
-        raise UnexpectedMessage(f"A text message has at most {MAX_TEXT} characters")
+        raise text_too_long()
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
@@ -189,6 +196,8 @@ def _close_code(error: UploadError) -> int:
             return UNKNOWN_FILE
         case ShuttingDown():
             return RESTARTING
+        case TooManyFrames():
+            return TOO_MANY
         case Overloaded():
             return BUSY
         case _:

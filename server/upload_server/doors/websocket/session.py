@@ -13,7 +13,7 @@ from upload_server.domain.states import Caller, File, FileStatus, Source
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.channel import Outlet
-from upload_server.doors.websocket.messages import Cancel, Commit, Gone, Goodbye
+from upload_server.doors.websocket.messages import Cancel, Commit, Gone, Goodbye, Refused
 from upload_server.ingest import Upload
 from upload_server.service import Uploads
 
@@ -47,7 +47,7 @@ class Session:
             return messages.cancelled_by_other(error.file)
         except UploadError:
             # A page that left after its last byte, whose commit then failed, is one that left.
-            if self._mailbox.end is None or not self._committing:
+            if not (isinstance(self._mailbox.end, Gone) and self._committing):
                 raise
             return _gone(self._mailbox.end)
         finally:
@@ -70,6 +70,8 @@ class Session:
         item = await take_bytes(self._upload, self._mailbox, commit_seconds=self._commit_seconds)
         if isinstance(item, str):
             return await self._obey(messages.parse_text(item))
+        if isinstance(item, Refused):
+            raise item.error
         if isinstance(item, End) and not self._has_sent_all():
             return _gone(item)
         # A close, or a lost connection, behind the last byte is behind its commit and does not cancel.

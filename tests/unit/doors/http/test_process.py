@@ -11,6 +11,7 @@ import websockets
 
 from support.process import ServerProcess, StartServer
 from unit.doors.place import Json, Page
+from unit.doors.raw import RawPeer
 
 
 def announce(server: ServerProcess, size: int) -> str:
@@ -65,3 +66,27 @@ async def test_a_killed_server_cancels_nothing(start_server: StartServer) -> Non
     page = await page_of(server, file_id, f"?offset={get(server, file_id)['bytes_received']}")
     await page.hear("progress")
     await page.close()
+
+
+async def test_nobody_outside_makes_an_error_line(start_server: StartServer) -> None:
+    """What a library of ours says of a peer is at most a warning: who reads errors reads of the server's own."""
+    server = start_server()
+    file_id = announce(server, 10)
+    path, foreign = f"/api/v1/upload/ws/{file_id}", "Origin: http://evil.example"
+    for where, headers in (
+        (path, [foreign]),
+        (path, ["Host: evil.example"]),
+        ("/api/v1/other", []),
+        (path, ["Sec-WebSocket-Protocol: \u00e4, ,"]),
+        (path, [f"X-{number}: a" for number in range(200)]),
+    ):
+        peer = await RawPeer.connect(server.http_port)
+        assert (await peer.handshake(where, server.http_port, *headers))[0] >= 400
+        peer.finish()
+    peer = await RawPeer.connect(server.http_port)
+    await peer.handshake(path, server.http_port)
+    peer.frame(1, b"\xff")
+    await peer.reader.readuntil(b"\x88")
+    peer.finish()
+    assert server.terminate() == 0
+    assert [line for line in server.log if line["level"] in {"error", "critical"}] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,12 @@ import websockets
 
 from unit.doors.conftest import Serve
 from unit.doors.raw import RawPeer
+from upload_server.domain.errors import UploadError
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.http.server import HttpServer
+from upload_server.doors.websocket import protocol
+from upload_server.doors.websocket.frames import Head, read_head
+from upload_server.doors.websocket.protocol import LINGER_SECONDS, HonestWebSocketProtocol
 
 WAIT = 10.0
 
@@ -26,6 +31,8 @@ class Listener:
         self.ended = asyncio.Event()
         self.reading = asyncio.Event()
         self.reading.set()
+        # Said to a page whose frames were refused.
+        self.last_words: dict[str, Any] | None = None
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -35,7 +42,9 @@ class Listener:
             await self.reading.wait()
             message = dict(await receive())
             self.heard.append(message)
-            if message["type"] == "websocket.disconnect":
+            if message["type"] == "websocket.refused" and self.last_words is not None:
+                await send(self.last_words)
+            if message["type"] in {"websocket.disconnect", "websocket.refused"}:
                 self.ended.set()
                 return
 
@@ -176,35 +185,234 @@ async def test_our_own_shutdown_is_1012_without_a_reason(serve: Serve, listener:
     assert closed.value.rcvd.code == 1012
 
 
-async def test_bad_utf8_is_1007(serve: Serve, listener: Listener) -> None:
+def garbage(peer: RawPeer) -> None:
+    peer.writer.write(b"GET / HTTP/1.1\r\n\r\n" * 10)
+
+
+def fragments(peer: RawPeer, opcode: int, *payloads: bytes) -> None:
+    """The frames of one message that does not end."""
+    for number, payload in enumerate(payloads):
+        peer.frame(0 if number else opcode, payload, fin=False)
+
+
+def many(peer: RawPeer, opcode: int) -> None:
+    for _ in range(200):
+        peer.frame(opcode)
+
+
+def one_in_another(peer: RawPeer) -> None:
+    peer.frame(2, b"a", fin=False)
+    peer.frame(2, b"b")
+
+
+def pings_in_a_message(peer: RawPeer) -> None:
+    peer.frame(2, b"a", fin=False)
+    many(peer, 9)
+
+
+BROKEN: dict[str, Callable[[RawPeer], None]] = {
+    "a text that is no utf-8": lambda peer: peer.frame(1, b"\xff\xfe"),
+    "an unmasked frame": lambda peer: peer.frame(2, b"abc", masked=False),
+    "an unknown kind": lambda peer: peer.frame(3, b"abc"),
+    "a compressed frame": lambda peer: peer.frame(0x42, b"abc"),
+    "a continuation of nothing": lambda peer: peer.frame(0, b"abc"),
+    "a message inside another": one_in_another,
+    "a long ping": lambda peer: peer.frame(9, bytes(126)),
+    "a ping in fragments": lambda peer: peer.frame(9, b"a", fin=False),
+    "garbage": garbage,
+    "a long message": lambda peer: peer.writer.write(b"\x82\xff" + (1 << 20 | 1).to_bytes(8, "big") + b"mask"),
+    "a message of 2^63 bytes": lambda peer: peer.writer.write(b"\x82\xff\xff" + bytes(7) + b"mask"),
+    "a long text": lambda peer: peer.writer.write(b"\x81\xff" + (1 << 16 | 1).to_bytes(8, "big") + b"mask"),
+    "long fragments": lambda peer: fragments(peer, 2, *[bytes(60_000)] * 18),
+    "many fragments": lambda peer: fragments(peer, 2, *[b""] * 1025),
+    "many pings": lambda peer: many(peer, 9),
+    "many pongs": lambda peer: many(peer, 10),
+    "many pings in a message": pings_in_a_message,
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_frames_that_break_a_rule_are_refused_and_the_page_can_still_be_told(
+    serve: Serve, listener: Listener, how: str
+) -> None:
+    """uvicorn closes at once; and its application cannot tell that from a close frame of the page."""
+    listener.last_words = {"type": "websocket.close", "code": 4400}
     peer = await open_raw(await serve(listener))
-    peer.frame(1, b"\xff\xfe")
-    assert (await listener.last())["code"] == 1007
+    peer.frame(2, b"before")
+    BROKEN[how](peer)
+    async with asyncio.timeout(WAIT):
+        while (answer := await peer.reader.readexactly(2))[0] == 0x8A:
+            await peer.reader.readexactly(answer[1])
+        assert (answer, await peer.reader.readexactly(2)) == (b"\x88\x02", (4400).to_bytes(2, "big"))
+    types = [message["type"] for message in listener.heard]
+    assert types == ["websocket.receive", "websocket.refused"]
+    assert isinstance(listener.heard[-1]["error"], UploadError)
     peer.finish()
 
 
-async def test_an_unmasked_frame_is_1002(serve: Serve, listener: Listener) -> None:
+async def test_a_page_that_was_refused_and_answers_the_close_is_let_go_at_once(
+    serve: Serve, listener: Listener
+) -> None:
+    listener.last_words = {"type": "websocket.close", "code": 4400}
     peer = await open_raw(await serve(listener))
-    peer.frame(2, b"abc", masked=False)
-    assert (await listener.last())["code"] == 1002
+    peer.writer.write(b"\x82\xff" + (5_000_000).to_bytes(8, "big") + b"mask" + bytes(5_000_000))
+    async with asyncio.timeout(LINGER_SECONDS / 2):
+        await peer.reader.readexactly(4)
+        peer.close_frame(4400)
+        assert await peer.reader.read() == b""
     peer.finish()
 
 
-async def test_a_message_over_the_bound_is_1009_and_never_held(serve: Serve, listener: Listener) -> None:
-    server = await serve(listener)
-    async with websockets.connect(f"ws://127.0.0.1:{server.port}/", max_size=None) as page:
-        with contextlib.suppress(websockets.ConnectionClosed):
-            await page.send(b"x" * (1024 * 1024 + 64 * 1024 + 1))
-        assert (await listener.last())["code"] == 1009
-    assert [message["type"] for message in listener.heard] == ["websocket.disconnect"]
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xe7", b"\x03\xed", b"\x03\xe8\xff"], ids=repr)
+async def test_a_close_frame_that_is_none_is_answered_1002_which_is_our_own_close(
+    serve: Serve, listener: Listener, payload: bytes
+) -> None:
+    peer = await open_raw(await serve(listener))
+    peer.frame(8, payload)
+    last = await listener.last()
+    assert last["code"] in {1002, 1007}
+    assert "reason" not in last
+    peer.finish()
 
 
-async def test_a_fragmented_message_over_the_bound_is_1009(serve: Serve, listener: Listener) -> None:
+@pytest.mark.parametrize("code", [1000, 1001, None])
+async def test_a_close_frame_inside_a_fragmented_message_is_a_close_frame(
+    serve: Serve, listener: Listener, code: int | None
+) -> None:
+    """RFC 6455, 5.4 allows it there; `websockets` calls it a protocol error."""
+    peer = await open_raw(await serve(listener))
+    peer.frame(2, b"half", fin=False)
+    peer.close_frame(code, b"enough" if code else b"")
+    last = await listener.last()
+    assert (last["code"], last["reason"]) == (code or 1005, "enough" if code else "")
+    assert len(listener.heard) == 1
+    peer.finish()
+
+
+async def test_a_ping_inside_a_fragmented_message_is_answered_and_the_message_goes_on(
+    serve: Serve, listener: Listener
+) -> None:
+    peer = await open_raw(await serve(listener))
+    peer.frame(2, b"one ", fin=False)
+    peer.frame(9, b"?")
+    peer.frame(0, b"message")
+    peer.close_frame(1000)
+    await listener.last()
+    assert await peer.reader.readexactly(3) == b"\x8a\x01?"
+    assert listener.heard[0]["bytes"] == b"one message"
+    peer.finish()
+
+
+async def test_a_message_of_a_mebibyte_in_1024_fragments_is_taken(serve: Serve, listener: Listener) -> None:
+    peer = await open_raw(await serve(listener))
+    peer.frame(2, bytes(1024), fin=False)
+    for _ in range(1022):
+        peer.frame(0, bytes(1024), fin=False)
+    peer.frame(0, bytes(1024))
+    peer.close_frame(1000)
+    await listener.last()
+    assert [len(message["bytes"]) for message in listener.heard[:-1]] == [1 << 20]
+    peer.finish()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"\x82\x80\0\0\0\0", b"\x82\x81\0\0\0\0x", b"\x89\x80\0\0\0\0", b"\x03\x80\0\0\0\0"],
+    ids=["empty messages", "1-byte messages", "pings", "frames of no kind"],
+)
+async def test_one_turn_of_the_loop_parses_few_frames(
+    serve: Serve, listener: Listener, monkeypatch: pytest.MonkeyPatch, flood: bytes
+) -> None:
+    """uvicorn parses the 40,000 of one read at once: a second in which no cancel is answered."""
+    listener.last_words = {"type": "websocket.close", "code": 4400}
+    parsed = 0
+
+    def counted(data: bytes) -> Head | None:
+        nonlocal parsed
+        parsed += 1
+        return read_head(data)
+
+    monkeypatch.setattr(protocol, "read_head", counted)
+    peer = await open_raw(await serve(listener))
+    peer.writer.write(flood * 20_000)
+    most = before = 0
+    async with asyncio.timeout(WAIT):
+        while parsed <= 500:
+            await asyncio.sleep(0)
+            most, before = max(most, parsed - before), parsed
+    # Two turns of the parser may lie between two of this task's.
+    assert 0 < most <= 150
+    peer.reset()
+
+
+async def test_a_page_that_sends_small_messages_fast_is_slowed_and_not_closed(serve: Serve, listener: Listener) -> None:
+    peer = await open_raw(await serve(listener))
+    began = asyncio.get_running_loop().time()
+    for number in range(2500):
+        peer.frame(2, str(number).encode())
+    peer.close_frame(1000)
+    assert (await listener.last())["code"] == 1000
+    assert [message["bytes"] for message in listener.heard[:-1]] == [str(number).encode() for number in range(2500)]
+    assert asyncio.get_running_loop().time() - began > 1.4
+    peer.finish()
+
+
+async def test_frames_before_the_socket_is_accepted_wait_for_it(serve: Serve, listener: Listener) -> None:
+    accept = asyncio.Event()
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept.wait()
+        await listener(scope, receive, send)
+
+    server = await serve(late)
+    peer = await RawPeer.connect(server.port)
+    shaking = asyncio.create_task(peer.handshake("/", server.port))
+    await asyncio.sleep(0.1)  # the handshake comes alone, as uvicorn wants it
+    peer.frame(9, b"!")
+    peer.frame(2, b"early")
+    peer.close_frame(1000)
+    await asyncio.sleep(0.1)
+    accept.set()
+    assert (await shaking)[0] == 101
+    assert (await listener.last())["code"] == 1000
+    assert listener.heard[0]["bytes"] == b"early"
+    peer.finish()
+
+
+async def test_pongs_are_not_kept_for_a_page_that_reads_nothing(serve: Serve, listener: Listener) -> None:
     server = await serve(listener)
-    async with websockets.connect(f"ws://127.0.0.1:{server.port}/") as page:
-        with contextlib.suppress(websockets.ConnectionClosed):
-            await page.send([b"x" * 700_000, b"y" * 700_000])
-        assert (await listener.last())["code"] == 1009
+    peer = await open_raw(server)
+    [connection] = [one for one in server._server.server_state.connections if isinstance(one, HonestWebSocketProtocol)]
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # the stream's transport is a read transport too
+    connection.transport.write(bytes(20_000_000))
+    kept = connection.transport.get_write_buffer_size()
+    assert kept > 1_000_000
+    for _ in range(50):
+        peer.frame(9, bytes(125))
+    peer.frame(2, b"read")
+    async with asyncio.timeout(WAIT):
+        while not listener.heard:  # noqa: ASYNC110 - the listener goes on
+            await asyncio.sleep(0.01)
+    assert connection.transport.get_write_buffer_size() <= kept
+    peer.reset()
+
+
+@pytest.mark.parametrize(
+    "odd", [[f"X-{number}: a" for number in range(200)], ["X-A: " + "a" * 9000], ["Content-Length: 0"]]
+)
+async def test_a_handshake_that_cannot_be_read_is_answered_and_let_go(
+    serve: Serve, listener: Listener, odd: list[str]
+) -> None:
+    """uvicorn leaves the connection open, without a word."""
+    server = await serve(listener)
+    peer = await RawPeer.connect(server.port)
+    async with asyncio.timeout(WAIT):
+        status, _, _ = await peer.handshake("/", server.port, *odd)
+        assert status in {101, 400}
+        if status == 400:
+            assert await peer.reader.read() == b""
+    assert status == 400 or odd == ["Content-Length: 0"]
+    peer.finish()
 
 
 async def test_compression_is_not_negotiated(serve: Serve, listener: Listener) -> None:

@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from unit.doors.place import ANYBODY, Place
+from unit.doors.place import ANYBODY, WAIT, Place
 from unit.doors.raw import RawPeer
 from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
@@ -233,13 +233,16 @@ async def test_a_cancel_after_the_last_byte_and_before_the_commit_wins(place: Pl
 # Closing is cancelling ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("half", [b"", b"half a message"], ids=["", "inside a fragmented message"])
 @pytest.mark.parametrize("code", [1000, 1001, None, 4000])
-async def test_a_close_frame_cancels_at_once(tmp_path: Path, code: int | None) -> None:
+async def test_a_close_frame_cancels_at_once(tmp_path: Path, code: int | None, half: bytes) -> None:
     # With this grace the test would time out if the cancel waited for it.
     async with Place.open(tmp_path, grace_seconds=3600) as place:
         file = await place.announce(1_000_000)
         peer = await raw_page(place, file)
         peer.frame(2, b"x" * 1000)
+        if half:
+            peer.frame(2, half, fin=False)
         peer.close_frame(code)
         cancelled = await place.until_final(file.file_id)
         assert (cancelled.status, cancelled.cancelled_by) == (FileStatus.CANCELLED, "websocket_close")
@@ -276,9 +279,7 @@ async def test_the_words_of_a_close_frame_are_the_reason(place: Place) -> None:
     assert (await place.until_final(file.file_id)).cancel_reason == "user pressed  stop"
 
 
-@pytest.mark.parametrize(
-    "how", ["fin", "rst", "3000", "1011", "1012", "unmasked", "bad utf-8", "oversize", "half frame"]
-)
+@pytest.mark.parametrize("how", ["fin", "rst", "3000", "1011", "1012", "half frame"])
 async def test_a_lost_socket_cancels_after_the_grace(tmp_path: Path, how: str) -> None:
     async with Place.open(tmp_path, grace_seconds=0.5) as place:
         file = await place.announce(10_000_000)
@@ -304,12 +305,6 @@ async def lose(peer: RawPeer, how: str) -> None:
             peer.finish()
         case "rst":
             peer.reset()
-        case "unmasked":
-            peer.frame(2, b"x", masked=False)
-        case "bad utf-8":
-            peer.frame(1, b"\xff")
-        case "oversize":
-            peer.writer.write(b"\x82\xff" + (2_000_000).to_bytes(8, "big") + b"mask")
         case "half frame":
             peer.writer.write(b"\x82\xfe")
             peer.finish()
@@ -606,6 +601,68 @@ async def test_a_binary_message_has_at_most_a_mebibyte(place: Place) -> None:
     await page.send(bytes(1024 * 1024 + 1))
     assert await page.error() == ("INVALID_FIELD", 4400)
     assert (await place.get(file.file_id)).bytes_received == 1024 * 1024
+
+
+@pytest.mark.parametrize("sizes", [[1_060_000], [1_200_000], [5_000_000], [700_000, 700_000]], ids=str)
+async def test_a_message_that_is_too_large_is_told_with_its_limit_and_the_upload_stays(
+    tmp_path: Path, sizes: list[int]
+) -> None:
+    async with Place.open(tmp_path, grace_seconds=0) as place:
+        file = await place.announce(10_000_000)
+        page = await place.page(file.file_id)
+        await page.send(b"hello")
+        await page.socket.send([bytes(size) for size in sizes] if len(sizes) > 1 else bytes(sizes[0]))
+        assert await page.error() == ("INVALID_FIELD", 4400)
+        assert page.heard[-1]["error"]["details"][0]["metadata"] == {"field": "data", "limit": str(1 << 20)}
+        assert page.heard[-2] == {"type": "progress", "bytes_received": 5}
+        await stays(place, file)
+
+
+def pings(peer: RawPeer) -> None:
+    for _ in range(200):
+        peer.frame(9)
+
+
+def fragments(peer: RawPeer) -> None:
+    peer.frame(2, fin=False)
+    for _ in range(1100):
+        peer.frame(0, fin=False)
+
+
+BROKEN: dict[str, Callable[[RawPeer], object]] = {
+    "unmasked": lambda peer: peer.frame(2, b"x", masked=False),
+    "bad utf-8": lambda peer: peer.frame(1, b"\xff"),
+    "garbage": lambda peer: peer.writer.write(os.urandom(4096)),
+    "oversize": lambda peer: peer.writer.write(b"\x82\xff" + (2_000_000).to_bytes(8, "big") + b"mask"),
+    "a close frame that is none": lambda peer: peer.frame(8, b"\x03"),
+    "a close frame with an impossible code": lambda peer: peer.close_frame(1006),
+    "pings": pings,
+    "fragments": fragments,
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_a_page_that_breaks_the_protocol_is_closed_by_us_which_cancels_nothing(tmp_path: Path, how: str) -> None:
+    async with Place.open(tmp_path, grace_seconds=0) as place:
+        file = await place.announce(10_000_000)
+        peer = await raw_page(place, file)
+        peer.frame(2, b"hello")
+        BROKEN[how](peer)
+        if "close frame" not in how:
+            code = 1008 if how in {"pings", "fragments"} else 4400
+            async with asyncio.timeout(WAIT):
+                said = await peer.reader.readuntil(b"\x88\x02" + code.to_bytes(2, "big"))
+            assert b'"type": "error"' in said
+        await stays(place, file)
+        peer.finish()
+
+
+async def stays(place: Place, file: File) -> None:
+    """Wait until the socket of a page that sent 5 bytes is over: its upload can be resumed."""
+    await place.until_sockets(0)
+    await place.grace_over()
+    kept = await place.get(file.file_id)
+    assert (kept.status, kept.bytes_received) == (FileStatus.UPLOADING, 5)
 
 
 async def test_an_idle_page_is_told_and_its_upload_stays(tmp_path: Path) -> None:
