@@ -42,6 +42,7 @@ from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Commit, Store
+from upload_server.upkeep.clock import ClockWatch
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.journal import Journal
 from upload_server.upkeep.orphans import OrphanCount
@@ -105,6 +106,7 @@ class Service:
             clock=utc_now,
             upload_ttl=config.upload_ttl,
             request_ttl=config.request_ttl,
+            expiry_grace=config.expiry_grace,
             observer=metrics,
         )
         self._sealer = Sealer(store)
@@ -174,6 +176,7 @@ class Service:
                 self._journal.run(),
                 self._refresh_gauges(),
                 self._metrics.measure_loop_lag(),
+                ClockWatch(utc_now).run(),
                 Heap().run(),
             ):
                 started(self._grpc.port, self._http.port)

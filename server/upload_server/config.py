@@ -153,6 +153,9 @@ class Config:
         _MAX_FILE_BYTES,
     )
     upload_ttl: float = _option(_DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
+    expiry_grace: float = _option(
+        15 * 60, "nothing expires for this long after a start, or for --upload-ttl if that is shorter", parse_seconds, 0
+    )
     request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
     idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)
     websocket_grace: float = _option(

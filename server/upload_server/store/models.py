@@ -14,6 +14,7 @@ from peewee import (
     CharField,
     CompositeKey,
     DateTimeField,
+    DoubleField,
     IntegerField,
     Model,
     TextField,
@@ -81,8 +82,11 @@ class File(Row):
     # Raised by every claim, take-over, cancel and failure, so that a replaced writer is refused; 0: no stream ever
     # opened.
     fence = IntegerField(default=0)
-    # Last recorded byte, last claim or creation: what expiry counts from.
+    # Last recorded byte, last claim or creation: what expiry counts from; of a file that waits, once it is looked at,
+    # also that of its batch.
     active_at = DateTimeField(default="")
+    # The same moment by `StoreInfo.served_seconds`.
+    active_served = DoubleField(default=0.0)
     # `batch_id` as `batch.id`, which indexes carry cheaply.
     batch_row = IntegerField(null=True)
 
@@ -131,11 +135,19 @@ File.add_index(
     File.batch_row, File.change_no, where=File.batch_row.is_null(False), name="file_batch_row_change_no", safe=False
 )
 File.add_index(File.batch_row, where=File.batch_row.is_null(False), name="file_batch_row", safe=False)
-# The first state of a watch of everything, and expiry: rows that are not final, however many are.
+# The first state of a watch of everything: rows that are not final, however many are.
 File.add_index(
     File.change_no,
     where=File.status.in_([status for status in FileStatus if not status.final]),
     name="file_open",
+    safe=False,
+)
+# Expiry: of those the ones that are idle.
+File.add_index(
+    File.active_served,
+    File.active_at,
+    where=File.status.in_([status for status in FileStatus if not status.final]),
+    name="file_idle",
     safe=False,
 )
 Batch.add_index(
@@ -204,13 +216,17 @@ class StoredAnswer(Row):
     fingerprint = TextField()
     # A public id, or JSON of a cancel's answer.
     answer = TextField()
-    # What forgetting goes by.
-    created_at = DateTimeField(index=True)
+    # When it was given, by the wall clock and by `StoreInfo.served_seconds`: what forgetting goes by.
+    created_at = DateTimeField()
+    created_served = DoubleField(default=0.0)
 
     class Meta:
         """Who may repeat what."""
 
         primary_key = CompositeKey("principal", "method", "request_id")
+
+
+StoredAnswer.add_index(StoredAnswer.created_served, StoredAnswer.created_at, name="stored_answer_age", safe=False)
 
 
 class OwedDeletion(Row):
@@ -233,6 +249,8 @@ class StoreInfo(Row):
     last_change = IntegerField()
     # Grows with every transaction, so that a commit whose answer was lost can be looked up.
     last_commit = IntegerField()
+    # Seconds in which a service ran on the store, over all starts; kept with every transaction.
+    served_seconds = DoubleField(default=0.0)
 
 
 MODELS: tuple[type[Row], ...] = (File, Batch, AuditEvent, AuditSeal, StoredAnswer, OwedDeletion, StoreInfo)

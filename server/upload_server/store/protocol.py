@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
@@ -51,6 +51,29 @@ def _opened_by(event: AuditEvent) -> int:
     if not event.from_status:
         return 1
     return -1 if event.to_status in _FINAL else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment by both clocks: by the wall's, which people set, and by the seconds in which a service ran on the store.
+
+    What is older than a moment is older by both: a clock that is set forward makes nothing old, nor does a long stop.
+    """
+
+    at: datetime
+    served: float
+
+    def earlier(self, seconds: float) -> Moment:
+        """Return the moment that lies so long before."""
+        return Moment(self.at - timedelta(seconds=seconds), self.served - seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What one call of ``expire`` came to. ``looked_at``: idle files that it found; at its limit there may be more."""
+
+    files: tuple[File, ...] = ()
+    looked_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +199,13 @@ class Store(Protocol):
     def last_change(self) -> int:
         """Number of the last change known to be committed (may lag behind other nodes)."""
 
+    @property
+    def served(self) -> float:
+        """Seconds in which a service ran on this store, up to now: grows while it is open, and is kept over restarts.
+
+        A process that dies loses what its last transaction has not kept; none gains.
+        """
+
     def on_commit(self, listener: Listener) -> None:
         """Have ``listener`` called on the event loop after each commit that changed a watched row, never before.
 
@@ -234,15 +264,22 @@ class Store(Protocol):
         """Make an uploading file failed, its bytes owed deletion; raises as ``complete``."""
 
     async def expire(
-        self, idle_since: datetime, open_files: Sequence[str], limit: int, command: Command
-    ) -> Result[tuple[File, ...]]:
-        """Fail files without a byte since ``idle_since`` that have no open stream; one call takes at most ``limit``."""
+        self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
+    ) -> Result[Expired]:
+        """Fail files without a byte since ``idle_since`` that have no open stream; one call takes at most ``limit``.
+
+        A pending file of a batch is as old as the newest byte of the batch; one that lives on because of that is as
+        good as new to the next call. The audit events say both ages.
+        """
 
     async def settle_deletions(self, rows: Sequence[int]) -> None:
         """Forget deletions that were carried out."""
 
-    async def forget_answers(self, before: datetime, limit: int) -> int:
+    async def forget_answers(self, before: Moment, limit: int) -> int:
         """Delete stored answers older than ``before``, at most ``limit``; returns how many."""
+
+    async def keep_served(self) -> None:
+        """Have ``served`` kept as it is now: a transaction for a time in which there is no other."""
 
     async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
         """Add seals to the audit chain, if its newest still is ``head``; else False. No change: nobody is notified."""

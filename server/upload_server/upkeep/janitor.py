@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar, TypeVarTuple
 
 import structlog
 
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import Caller, FailureReason, FileStatus, Source
+from upload_server.domain.states import Caller, FileStatus, Source
 from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Sink, SinkError
-from upload_server.store.protocol import Command, Commit, OwedDeletion, Store
+from upload_server.store.protocol import Command, Commit, Moment, OwedDeletion, Store
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,8 @@ _DELETED_AT_ONCE = 100
 _MAX_ASIDE = 10_000
 # A deletion waits so long for a stream that still holds the file, and then for its next turn.
 _OPEN_SECONDS = 1.0
+# However short the TTL is, rounds are no closer.
+_SHORTEST_ROUND = 1.0
 # A deletion owed for a file in any other state is a fault of ours: it must cost no bytes.
 _DELETABLE = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
@@ -41,6 +43,7 @@ class Janitor:
     """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` until ``stop``.
 
     Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often.
+    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Janitor:
         clock: Callable[[], datetime],
         upload_ttl: float,
         request_ttl: float,
+        expiry_grace: float = 0.0,
         interval: float = 30.0,
         observer: Observer,
     ) -> None:
@@ -59,8 +63,9 @@ class Janitor:
         self._sink = sink
         self._ingest = ingest
         self._clock = clock
-        self._upload_ttl = timedelta(seconds=upload_ttl)
-        self._request_ttl = timedelta(seconds=request_ttl)
+        self._upload_ttl = upload_ttl
+        self._request_ttl = request_ttl
+        self._expires_from = store.served + min(expiry_grace, upload_ttl)
         self._interval = interval
         self._observer = observer
         self._nudged = asyncio.Event()
@@ -111,7 +116,14 @@ class Janitor:
         while not self._stopping.is_set():
             await self._step("expiry", self.expire())
             await self._step("forgetting of answers", self.forget_answers())
-            await _wait(self._stopping, self._interval)
+            await self._step("count of the time served", self._store.keep_served())
+            await _wait(self._stopping, self._seconds_to_next_round())
+
+    def _seconds_to_next_round(self) -> float:
+        # With a short TTL as often as that; and as soon as the grace after a start is over.
+        wait = min(self._interval, max(self._upload_ttl, _SHORTEST_ROUND))
+        grace = self._expires_from - self._store.served
+        return min(wait, grace + _SHORTEST_ROUND / 10) if grace > 0 else wait
 
     async def _sweep(self) -> None:
         # Owed deletions go first: somebody waits for them, and once done they are no orphans.
@@ -203,27 +215,30 @@ class Janitor:
     # Expiry and answers --------------------------------------------------------------------------------------------
 
     async def expire(self) -> int:
-        """Fail files nobody has sent to for ``upload_ttl``; returns how many."""
+        """Fail files nobody has sent to for ``upload_ttl`` by both clocks; returns how many."""
         expired = 0
-        while not self._stopping.is_set():
-            now = self._clock()
-            command = Command(Caller(Source.EXPIRY), "Expire", now, FailureReason.EXPIRED.value)
+        while not self._stopping.is_set() and self._store.served >= self._expires_from:
+            now = self._now()
+            command = Command(Caller(Source.EXPIRY), "Expire", now.at)
             open_files = self._ingest.open_file_ids()
-            result = await self._store.expire(now - self._upload_ttl, open_files, _PAGE, command)
-            expired += len(result.answer)
-            if len(result.answer) < _PAGE:
+            result = await self._store.expire(now.earlier(self._upload_ttl), open_files, _PAGE, command)
+            expired += len(result.answer.files)
+            if result.answer.looked_at < _PAGE:
                 break
         return expired
 
     async def forget_answers(self) -> int:
-        """Forget stored answers older than ``request_ttl``; returns how many."""
+        """Forget stored answers older than ``request_ttl`` by both clocks; returns how many."""
         forgotten = 0
         while not self._stopping.is_set():
-            count = await self._store.forget_answers(self._clock() - self._request_ttl, _PAGE)
+            count = await self._store.forget_answers(self._now().earlier(self._request_ttl), _PAGE)
             forgotten += count
             if count < _PAGE:
                 break
         return forgotten
+
+    def _now(self) -> Moment:
+        return Moment(self._clock(), self._store.served)
 
     # Orphans -------------------------------------------------------------------------------------------------------
 

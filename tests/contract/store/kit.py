@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import math
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,13 +24,25 @@ from upload_server.domain.states import (
     roll_up,
 )
 from upload_server.domain.statistics import Total
-from upload_server.store.protocol import Change, Command, Store, Targets
+from upload_server.store.protocol import Change, Command, Moment, Store, Targets
 
 EVERYTHING = Targets(all=True)
 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def by_the_wall(at: datetime) -> Moment:
+    """A moment that by the time served lies behind everything there is."""
+    return Moment(at, math.inf)
+
+
+async def served_for(store: Store, seconds: float) -> None:
+    """Wait until the store has served for so much longer."""
+    until = store.served + seconds
+    while store.served < until:  # noqa: ASYNC110 - time passes by itself
+        await asyncio.sleep(seconds / 10)
 
 
 def new_id() -> str:
@@ -65,10 +79,12 @@ async def finish(store: Store, file: File) -> File:
     return (await store.complete(file.file_id, file.fence, "ab" * 32, file.size_bytes, command("UploadFile"))).answer
 
 
-async def batch_of(store: Store, files: int, principal: str = "") -> tuple[Batch, Sequence[str]]:
+async def batch_of(
+    store: Store, files: int, principal: str = "", at: datetime | None = None
+) -> tuple[Batch, Sequence[str]]:
     specs = [FileSpec(f"dir/{index}.bin", 3) for index in range(files)]
     ids = [new_id() for _ in specs]
-    made = await store.initiate_batch(specs, new_id(), ids, command("InitiateBatch", principal=principal))
+    made = await store.initiate_batch(specs, new_id(), ids, command("InitiateBatch", principal=principal, at=at))
     return made.answer
 
 

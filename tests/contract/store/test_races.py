@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contract.store.kit import assert_history_holds, batch_of, command, counted, new_id, now, uploading
+from contract.store.kit import assert_history_holds, batch_of, by_the_wall, command, counted, new_id, now, uploading
 from upload_server.domain.errors import (
     BatchNotCancellable,
     DatabaseFailure,
@@ -110,14 +110,14 @@ async def test_expiry_races_with_a_writer(store: Store) -> None:
         batch, ids = await batch_of(store, 2)
         idle_since = now()
         expired, cancelled, _, claimed = await asyncio.gather(
-            store.expire(idle_since, [], 10, command()),
+            store.expire(by_the_wall(idle_since), [], 10, command()),
             store.cancel_file(ids[0], command()),
             *(store.claim(file_id, 0, command(at=idle_since)) for file_id in ids),
             return_exceptions=True,
         )
         after = [await store.get_file(file_id, "") for file_id in ids]
         assert isinstance(expired, Result)
-        assert {file.file_id for file in expired.answer} == {
+        assert {file.file_id for file in expired.answer.files} == {
             file.file_id for file in after if file.status is FileStatus.FAILED
         }
         assert isinstance(claimed, Result) is (after[1].status is FileStatus.UPLOADING)

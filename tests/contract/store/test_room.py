@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from contract.store.kit import batch_of, command, completed, everything, finish, new_id, now, pending, uploading
+from contract.store.kit import (
+    batch_of,
+    by_the_wall,
+    command,
+    completed,
+    everything,
+    finish,
+    new_id,
+    now,
+    pending,
+    uploading,
+)
 from upload_server.domain.errors import StorageFull
 from upload_server.domain.states import FailureReason, FileSpec, Source
 from upload_server.process.room import Room
@@ -59,7 +70,7 @@ async def test_room_is_kept_for_each_open_file_until_its_end(store: Store, room:
         assert room.kept(tmp_path) == six - 4 * each
         await store.fail(failing.file_id, failing.fence, FailureReason.CHECKSUM_MISMATCH, command("UploadFile"))
         later = now() + timedelta(days=1)
-        await store.expire(later, [], 10, command("Expire", source=Source.EXPIRY))
+        await store.expire(by_the_wall(later), [], 10, command("Expire", source=Source.EXPIRY))
         assert room.kept(tmp_path) == empty
     await completed(store)
     assert room.kept(tmp_path) == empty

@@ -35,6 +35,7 @@ from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.process.room import Room
 from upload_server.store.commands.cancelling import CancelFile
 from upload_server.store.commands.initiating import InitiateUpload
+from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
 from upload_server.store.options import StoreOptions
@@ -287,7 +288,9 @@ def run(path: Path, plan: list[str]) -> Iterator[Run]:
     prepare(path)
     connecting = functools.partial(connect, path, OPTIONS, writes=True)
     room = RowRoom(path, Room(), 0)
-    committer = SqliteCommitter(lambda: DoubtfulConnection(connecting(), plan), Whereabouts(path), room)
+    committer = SqliteCommitter(
+        lambda: DoubtfulConnection(connecting(), plan), Whereabouts(path), ServedClock(0.0), room
+    )
 
     def run_group(*group: Write[Any]) -> list[Any]:
         return committer.run(group).outcomes

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contract.store.kit import now
+from contract.store.kit import by_the_wall, now
 from upload_server.domain.states import FileStatus
 from upload_server.domain.tokens import Cursor
 from upload_server.store.options import StoreOptions
@@ -85,7 +85,7 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: Connection) -> Non
     changes.read_changes(explaining, named, "", 5, 10, 0)
     changes.read_changes(explaining, named, "", 5, 10, 100)
     queries.owed_deletions(explaining, 10)
-    queries.idle_rows(explaining, now(), ["a"], 10)
+    queries.idle_rows(explaining, by_the_wall(now()), ["a"], 10)
     queries.status_of(explaining, ["a"])
     tally.tally(explaining, Tally(1, 0, Counter(), Counter(), Counter(), {}), now())
 

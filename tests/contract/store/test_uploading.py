@@ -11,12 +11,14 @@ from contract.store.kit import (
     assert_history_holds,
     audit,
     batch_of,
+    by_the_wall,
     command,
     completed,
     finish,
     new_id,
     now,
     pending,
+    served_for,
     steps,
     uploading,
 )
@@ -29,7 +31,7 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
-from upload_server.store.protocol import Store
+from upload_server.store.protocol import Moment, Store
 
 
 async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:
@@ -181,34 +183,118 @@ async def test_files_nobody_sends_to_expire(store: Store) -> None:
     await store.cancel_file(final.file_id, command(at=long_ago))
     asked = command("expire", source=Source.EXPIRY)
 
-    result = await store.expire(now() - timedelta(days=1), [open_here.file_id], 100, asked)
+    result = await store.expire(by_the_wall(now() - timedelta(days=1)), [open_here.file_id], 100, asked)
 
-    assert {file.file_id for file in result.answer} == {stale.file_id, claimed_long_ago.file_id}
-    for file in result.answer:
+    assert {file.file_id for file in result.answer.files} == {stale.file_id, claimed_long_ago.file_id}
+    for file in result.answer.files:
         assert file == await store.get_file(file.file_id, "")
         assert (file.status, file.failure_reason) == (FileStatus.FAILED, "expired")
-    assert {(event.actor, event.source, event.reason) for event in result.audited.events} == {
-        ("system", "expiry", "expired")
+    assert {(event.actor, event.source) for event in result.audited.events} == {("system", "expiry")}
+    # Both ages.
+    assert {event.reason for event in result.audited.events} == {
+        "expired: idle for 172800 s by the clock, for 0 s while the service ran"
     }
     assert (await store.get_file(fresh.file_id, "")).status is FileStatus.PENDING
     assert [each.file_id for each in await store.owed_deletions(10)] == [claimed_long_ago.file_id]
-    again = await store.expire(now() - timedelta(days=1), [open_here.file_id], 100, asked)
-    assert again.answer == ()
+    again = await store.expire(by_the_wall(now() - timedelta(days=1)), [open_here.file_id], 100, asked)
+    assert again.answer.files == ()
     await assert_history_holds(store)
+
+
+async def test_what_is_old_by_one_clock_alone_does_not_expire(store: Store) -> None:
+    """The wall clock was set forward, or the service was down for long; or the wall clock was set back."""
+    old, new = await pending(store, at=now() - timedelta(days=2)), await pending(store)
+    day_ago = now() - timedelta(days=1)
+    for moment in (Moment(now() + timedelta(days=99), 0.0), Moment(day_ago, 0.0)):
+        assert (await store.expire(moment, [], 100, command())).answer.files == ()
+
+    expired = await store.expire(Moment(day_ago, store.served), [], 100, command())
+
+    assert [file.file_id for file in expired.answer.files] == [old.file_id]
+    assert (await store.get_file(new.file_id, "")).status is FileStatus.PENDING
+
+
+async def test_each_activity_counts_by_the_time_served_too(store: Store) -> None:
+    idle, claimed, sent_to = [await uploading(store) for _ in range(3)]
+    await served_for(store, 0.01)
+    since = store.served
+    await store.claim(claimed.file_id, 0, command())
+    assert await store.record_progress(sent_to.file_id, sent_to.fence, 1, now())
+    new = await pending(store)
+
+    expired = await store.expire(Moment(now() + timedelta(days=99), since), [], 100, command())
+
+    assert [file.file_id for file in expired.answer.files] == [idle.file_id]
+    for file in (claimed, sent_to, new):
+        assert not (await store.get_file(file.file_id, "")).status.final
+
+
+async def test_waiting_files_of_a_batch_are_as_old_as_its_last_byte(store: Store) -> None:
+    long_ago = now() - timedelta(days=2)
+    batch, ids = await batch_of(store, 4, at=long_ago)
+    alone = await pending(store, at=long_ago)
+    first = (await store.claim(ids[0], 0, command(at=long_ago))).answer.file
+    interrupted = (await store.claim(ids[1], 0, command(at=long_ago))).answer.file
+    assert await store.record_progress(ids[0], first.fence, 1, now() - timedelta(hours=23))
+    asked, since = command("expire", source=Source.EXPIRY), by_the_wall(now() - timedelta(days=1))
+
+    expired = await store.expire(since, [], 100, asked)
+    assert {file.file_id for file in expired.answer.files} == {alone.file_id, interrupted.file_id}
+    assert expired.answer.looked_at == 4
+    # They were looked at: until the batch is idle they cost nothing.
+    assert (await store.expire(since, [], 100, asked)).answer.looked_at == 0
+    # The last one is done, and the turn of the others comes.
+    await finish(store, first)
+    assert (await store.expire(by_the_wall(now() - timedelta(hours=1)), [], 100, asked)).answer.files == ()
+
+    # A stream of this node has one of them open, whatever it sends.
+    late = by_the_wall(now() + timedelta(days=3))
+    later = command("expire", source=Source.EXPIRY, at=now() + timedelta(days=4))
+    assert (await store.expire(late, [ids[2]], 100, later)).answer.files == ()
+    assert (await store.expire(late, [], 100, later)).answer.files == ()
+
+    abandoned = by_the_wall(now() + timedelta(days=5))
+    left = (await store.expire(abandoned, [], 100, command("expire", at=now() + timedelta(days=6)))).answer
+    assert {file.file_id for file in left.files} == {ids[2], ids[3]}
+    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.FAILED
+    await assert_history_holds(store)
+
+
+async def test_a_batch_is_alive_by_either_clock(store: Store) -> None:
+    batch, ids = await batch_of(store, 2, at=now() - timedelta(days=2))
+    await served_for(store, 0.01)
+    since = store.served
+    sent_to = (await store.claim(ids[0], 0, command(at=now() - timedelta(days=2)))).answer.file
+    await finish(store, sent_to)
+
+    assert (await store.expire(Moment(now() + timedelta(days=9), since), [], 100, command())).answer.files == ()
+    assert (await store.get_file(ids[1], "")).status is FileStatus.PENDING
+    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PROCESSING
+
+
+async def test_more_waiting_files_than_one_call_takes(store: Store) -> None:
+    _, ids = await batch_of(store, 25, at=now() - timedelta(days=2))
+    await store.claim(ids[0], 0, command())
+    since = by_the_wall(now() - timedelta(days=1))
+
+    looked = [(await store.expire(since, [], 10, command())).answer for _ in range(4)]
+
+    assert [answer.looked_at for answer in looked] == [10, 10, 4, 0]
+    assert not any(answer.files for answer in looked)
 
 
 async def test_expiry_takes_at_most_so_many_and_rolls_their_batch_up(store: Store) -> None:
     batch, ids = await batch_of(store, 5)
 
-    first = await store.expire(now() + timedelta(seconds=1), [], 3, command())
-    assert len(first.answer) == 3
+    first = await store.expire(by_the_wall(now() + timedelta(seconds=1)), [], 3, command())
+    assert len(first.answer.files) == 3
     assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PENDING
-    rest = await store.expire(now() + timedelta(seconds=1), [], 3, command())
+    rest = await store.expire(by_the_wall(now() + timedelta(seconds=1)), [], 3, command())
 
-    assert len(rest.answer) == 2
+    assert len(rest.answer.files) == 2
     after = await store.get_batch(batch.batch_id, "")
     assert (after.status, after.failed_files) == (BatchStatus.FAILED, 5)
-    assert {file.file_id for file in (*first.answer, *rest.answer)} == set(ids)
+    assert {file.file_id for file in (*first.answer.files, *rest.answer.files)} == set(ids)
     await assert_history_holds(store)
 
 
@@ -217,9 +303,9 @@ async def test_expiry_finds_what_is_idle_behind_what_is_not(store: Store) -> Non
         await pending(store)
     stale = await pending(store, at=now() - timedelta(days=2))
 
-    expired = await store.expire(now() - timedelta(days=1), [], 1, command())
+    expired = await store.expire(by_the_wall(now() - timedelta(days=1)), [], 1, command())
 
-    assert [file.file_id for file in expired.answer] == [stale.file_id]
+    assert [file.file_id for file in expired.answer.files] == [stale.file_id]
 
 
 async def test_a_batch_follows_its_files(store: Store) -> None:

@@ -38,6 +38,7 @@ CATCHES = {
     "offset_not_checked": Catch("wrong_offset", "disk"),
     "checksum_not_compared": Catch("wrong_digest", "linear"),
     "expiry_ignores_age": Catch("restart", "audit"),
+    "expiry_by_wall_clock_alone": Catch("restart", "audit", on="leaping_clock"),
     "lost_socket_ignores_fence": Catch("lost_socket", "linear"),
     "request_id_forgotten": Catch("same_request_again", "requests"),
     "fingerprint_ignored": Catch("same_request_again", "requests"),
@@ -58,7 +59,7 @@ CATCHES = {
     "progress_before_sync": Catch("power_cut", "disk", on="volatile_disk"),
 }
 # Circumstances that are no bugs.
-NO_BUGS = {"volatile_disk", "late_bytes_told"}
+NO_BUGS = {"volatile_disk", "late_bytes_told", "leaping_clock"}
 
 
 # What must be played without a complaint: every scenario, and those that need special circumstances there too.

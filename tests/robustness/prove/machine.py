@@ -242,7 +242,7 @@ class Conformance(RuleBasedStateMachine):
     @rule(ago=st.integers(0, 8))
     def expire(self, ago: int) -> None:
         before = self.model.tick + 1 - ago
-        open_files = {w.file_id for w in self.writers if self.model.files[w.file_id].writer == w.number}
+        open_files = frozenset(w.file_id for w in self.writers if self.model.files[w.file_id].writer == w.number)
         ours: list[set[str]] = []
         theirs = self._both(
             lambda: ours.append(self.model.expire(before, open_files)),

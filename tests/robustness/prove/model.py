@@ -5,7 +5,7 @@ Must not know the service's code: the two are driven side by side and must agree
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
@@ -118,10 +118,11 @@ class Model:
         if received < file.size:
             raise Refused("UPLOAD_INCOMPLETE", bytes_received=str(received))
         if not matches:
-            file.failure = "checksum_mismatch"
+            file.failure, file.active = "checksum_mismatch", self.tick
             self._move([file], "failed", "user")
             raise Refused("CHECKSUM_MISMATCH")
-        file.durable = file.ceiling = received
+        file.durable, file.active = received, self.tick
+        file.ceiling = received
         self._move([file], "completed", "user")
         return file
 
@@ -150,13 +151,20 @@ class Model:
         self._move(open_files, "cancelled", "user")
         return len(open_files)
 
-    def expire(self, before: int, open_files: Collection[str]) -> set[str]:
-        """Fail what nobody has sent to since tick ``before``; returns their ids."""
-        stale = [
-            file
-            for file in self.files.values()
-            if file.status not in FINAL and file.active < before and file.file_id not in open_files
-        ]
+    def expire(self, before: int, open_files: frozenset[str]) -> set[str]:
+        """Fail what nobody has sent to since tick ``before``; returns their ids.
+
+        What waits in a batch is as old as the newest file there, and new while one of them has an open stream.
+        """
+        stale = []
+        for file in self.files.values():
+            group = self.batches[file.batch_id].files if file.batch_id and file.status == "pending" else [file]
+            newest = max(each.active for each in group)
+            held = not open_files.isdisjoint(each.file_id for each in group)
+            if file.status not in FINAL and newest < before and not held:
+                stale.append(file)
+            elif file.status not in FINAL and held and len(group) > 1 and file.active < before:
+                file.active = self.tick
         for file in stale:
             file.failure, file.writer = "expired", file.writer + 1
         self._move(stale, "failed", "system")

@@ -209,7 +209,7 @@ def _grace_is_over(line: LogLine) -> bool:
     return line.get("event") == "websocket.close_too_late" or line.get("to") == "cancelled"
 
 
-@scenario()
+@scenario("--expiry-grace", "0")
 async def restart(stage: Stage) -> None:
     """A completed, a started and a waiting file before a restart and after it."""
     done, started, waiting = await stage.file(100), await stage.file(100), await stage.file(100)
@@ -229,7 +229,10 @@ async def restart(stage: Stage) -> None:
 def _leave_old_answer(database: Path) -> None:
     """An answer to be forgotten: the janitor does that after it has expired files."""
     with contextlib.closing(sqlite3.connect(database)) as opened, opened:
-        opened.execute("INSERT INTO stored_answer VALUES ('', 'old', 'old', '', '', '2020-01-01 00:00:00.000000')")
+        opened.execute(
+            "INSERT INTO stored_answer (principal, method, request_id, fingerprint, answer, created_at, created_served)"
+            " VALUES ('', 'old', 'old', '', '', '2020-01-01 00:00:00.000000', -1e9)"
+        )
 
 
 def _wait_forgotten(database: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ class ServerSystem:
         answer = await self._call("CancelBatch", batch_id=batch_id, reason=reason, request_id=request_id)
         return answer["cancelled_files_count"], answer["total_files_in_batch"], micros(answer["cancelled_at"])
 
-    async def expire(self, before: int, open_files: Collection[str]) -> set[str]:
+    async def expire(self, before: int, open_files: frozenset[str]) -> set[str]:
         raise NotImplementedError
 
     async def file(self, file_id: str) -> FileView:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from upload_server.domain.states import Batch, Caller, FailureReason, File, File
 from upload_server.service import Fields, fingerprint
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Command, Listing, Store, Targets
+from upload_server.store.protocol import Command, Listing, Moment, Store, Targets
 
 
 def _refused(error: UploadError) -> Refused:
@@ -127,12 +128,12 @@ class StoreSystem:
             raise _refused(error) from None
         return answer.cancelled_files_count, answer.total_files_in_batch, micros(answer.cancelled_at)
 
-    async def expire(self, before: int, open_files: Collection[str]) -> set[str]:
+    async def expire(self, before: int, open_files: frozenset[str]) -> set[str]:
         store = await self._opened()
         command = Command(Caller(Source.EXPIRY), "Expire", self._at(self._ticks + 1), "expired")
         self._ticks += 1
-        result = await store.expire(self._at(before), sorted(open_files), 1000, command)
-        return {file.file_id for file in result.answer}
+        result = await store.expire(Moment(self._at(before), math.inf), sorted(open_files), 1000, command)
+        return {file.file_id for file in result.answer.files}
 
     async def file(self, file_id: str) -> FileView:
         try:

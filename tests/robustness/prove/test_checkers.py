@@ -89,6 +89,10 @@ class Story:
     def _add(self, kind: str, /, **facts: Any) -> None:
         self.lines.append({"t": 10_000_000_000 * (len(self.lines) + 1), "who": "w", "type": kind, **facts})
 
+    def ttl(self, seconds: float) -> Story:
+        self._add("ttl", seconds=seconds)
+        return self
+
     def start(self, op: str, **args: Any) -> int:
         self._ids += 1
         self._add("invoke", id=self._ids, op=op, args=args)
@@ -220,6 +224,7 @@ GOOD: dict[str, Story] = {
     ),
     # Found in a history of the profile "expiry": the repeat comes after the file has failed.
     "expired, then announced again by its request id": story()
+    .ttl(30)
     .made()
     .got(**EXPIRED)
     .made()
@@ -370,6 +375,17 @@ BAD: list[tuple[str, Story]] = [
     ("audit", story().left([file()], [born(), died(occurred_at=8)])),
     ("audit", story().cancelled("r").left()),
     ("audit", story().left([file(status="failed")], [born(), event(2, "pending", "failed", source="expiry")])),
+    # By the wall clock it was old enough, which was set meanwhile.
+    (
+        "audit",
+        story()
+        .made()
+        .got(**EXPIRED)
+        .left(
+            [file(**EXPIRED)],
+            [born(), event(2, "pending", "failed", source="expiry", occurred_at=100_000_000_000)],
+        ),
+    ),
     # disk
     ("disk", story().left(disk={F: [3, "x", True]})),
     ("disk", story().left([file(status="completed", bytes_received=3, sha256="x")])),

@@ -22,7 +22,7 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 
 
-def janitor_of(world: World, interval: float = HOUR) -> Janitor:
+def janitor_of(world: World, interval: float = HOUR, expiry_grace: float = 0.0) -> Janitor:
     return Janitor(
         world.store,
         world.sink,
@@ -30,6 +30,7 @@ def janitor_of(world: World, interval: float = HOUR) -> Janitor:
         clock=world.now,
         upload_ttl=DAY,
         request_ttl=7 * DAY,
+        expiry_grace=expiry_grace,
         interval=interval,
         observer=world.observed,
     )
@@ -282,7 +283,8 @@ async def test_uploads_nobody_sends_to_expire_and_their_bytes_go(world: World) -
     assert (await world.row(done)).status is FileStatus.COMPLETED
     page = await world.store.list_audit_events("", stalled, "", None, 100)
     last = page.rows[-1]
-    assert (last.actor, last.source, last.to_status, last.reason) == ("system", "expiry", "failed", "expired")
+    assert (last.actor, last.source, last.to_status) == ("system", "expiry", "failed")
+    assert last.reason.startswith("expired: idle for 864")
     assert last in world.changes[-1].events
     assert await janitor.delete_owed() == 1
     assert list(world.sink.file_ids()) == [done]
@@ -306,6 +308,72 @@ async def test_expiry_by_itself(world: World) -> None:
     async with running(world.janitor):
         await event.wait()
     assert list(world.sink.file_ids()) == []
+
+
+async def test_a_step_of_the_wall_clock_fails_nothing_and_forgets_nothing(world: World) -> None:
+    stalled, waiting = await stored(world), await world.initiate(10)
+    file_id = await world.initiate(10)
+    await world.store.cancel_file(file_id, world.command("CancelFile", "the request"))
+    janitor = janitor_of(world)
+    # Forward, and back further than it was.
+    for seconds in (90_000, 30 * DAY, -60 * DAY):
+        world.step(seconds)
+        assert await janitor.expire() == 0
+        assert await janitor.forget_answers() == 0
+    world.step(30 * DAY - 90_000)
+    world.later(DAY + 1)
+
+    assert await janitor.expire() == 2
+    assert {(await world.row(each)).failure_reason for each in (stalled, waiting)} == {"expired"}
+
+
+async def test_a_long_stop_fails_nothing_at_once(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node") as world:
+        stalled, waiting = await stored(world), await world.initiate(10)
+    async with open_world(tmp_path / "node") as world:
+        # Down for so long.
+        world.step(25 * HOUR)
+        janitor = janitor_of(world, expiry_grace=900)
+        assert await janitor.expire() == 0
+        # Nobody has come back for a day of service.
+        world.later(DAY)
+        assert await janitor.expire() == 2
+        assert (await world.row(stalled)).failure_reason == (await world.row(waiting)).failure_reason == "expired"
+
+
+@pytest.mark.parametrize(("asked", "grace"), [(900.0, 900.0), (3 * DAY, DAY)])
+async def test_nothing_expires_in_the_grace_after_a_start(tmp_path: Path, asked: float, grace: float) -> None:
+    async with open_world(tmp_path / "node") as world:
+        await stored(world)
+        world.later(2 * DAY)
+        # The process that runs from now on.
+        janitor = janitor_of(world, expiry_grace=asked)
+        world.later(grace - 60)
+        assert await janitor.expire() == 0
+        world.later(61)
+        assert await janitor.expire() == 1
+
+
+async def test_a_round_comes_when_the_grace_is_over(world: World) -> None:
+    await stored(world)
+    world.later(2 * DAY)
+    event = freed(world)
+    world.janitor = janitor_of(world, expiry_grace=0.3)
+    async with running(world.janitor):
+        await event.wait()
+
+
+async def test_a_batch_that_is_being_sent_keeps_its_waiting_files(world: World) -> None:
+    _, ids = await world.initiate_batch([5] * 3)
+    for file_id in ids:
+        upload = await world.open(file_id)
+        world.later(DAY - 60)
+        await send(upload, b"bytes")
+        await upload.commit("", CALLER)
+        await upload.close()
+        assert await janitor_of(world).expire() == 0
+        world.later(120)
+        assert await janitor_of(world).expire() == 0
 
 
 async def test_more_expire_than_one_page(world: World) -> None:

@@ -115,6 +115,13 @@ class GatedStore(StoreAround):
     cancelled: asyncio.Event
     settled: asyncio.Event
 
+    # Seconds that a test has the time served ahead.
+    ahead: float = 0.0
+
+    @property
+    def served(self) -> float:
+        return self.real.served + self.ahead
+
     async def settle_deletions(self, rows: Sequence[int]) -> None:
         await self.real.settle_deletions(rows)
         if rows:
@@ -179,7 +186,7 @@ class Observed(Observer):
 
 
 class World:
-    """One node: store, sink, ingest. ``later`` moves its clock."""
+    """One node: store, sink, ingest. ``later`` moves its clocks."""
 
     def __init__(self, store: GatedStore, sink: GatedSink, limits: Limits) -> None:
         self.store = store
@@ -210,6 +217,12 @@ class World:
         return datetime.now(UTC) + self._ahead
 
     def later(self, seconds: float) -> None:
+        """Serve so long."""
+        self.step(seconds)
+        self.store.ahead += seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock."""
         self._ahead += timedelta(seconds=seconds)
 
     def command(self, method: str = "Test", request_id: str = "") -> Command:

@@ -13,6 +13,7 @@ import pytest
 from peewee import BigIntegerField, CharField, DateTimeField, IntegerField, Model, SqliteDatabase
 from playhouse.migrations import MigrationError
 
+from contract.store.kit import by_the_wall
 from upload_server.domain.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
 from upload_server.domain.states import Batch, BatchStatus, Caller, File, FileStatus, Source
 from upload_server.store.open import migrate_store, open_store
@@ -314,10 +315,10 @@ async def test_times_are_read_however_the_old_program_wrote_them(path: Path) -> 
             assert file.created_at == file.updated_at == datetime(2024, 1, 1, 12, tzinfo=UTC)
         # Expiry counts from then.
         noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
-        expire = store.expire
-        assert (await expire(noon - timedelta(seconds=1), [], 100, command())).answer == ()
-        expired = await expire(noon + timedelta(seconds=1), [], 100, command())
-        assert {file.file_id for file in expired.answer} == {"alone-pending", "alone-uploading"}
+        at, expire = by_the_wall, store.expire
+        assert (await expire(at(noon - timedelta(seconds=1)), [], 100, command())).answer.files == ()
+        expired = await expire(at(noon + timedelta(seconds=1)), [], 100, command())
+        assert {file.file_id for file in expired.answer.files} == {"alone-pending", "alone-uploading"}
     finally:
         await store.close()
 

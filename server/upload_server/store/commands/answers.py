@@ -46,7 +46,7 @@ class Answers:
         if command.request_id:
             key = _key_of(command)
             row = self._kept[key] = AnswerRow(*key, command.fingerprint.hex(), answer)
-            self._new.append((*row, command.at))
+            self._new.append((*row, command.at, self._transaction.served))
 
     def write(self) -> None:
         """Store the new answers, in the transaction of what they answer."""

@@ -72,6 +72,7 @@ def write_file(transaction: Transaction, before: FileRow, after: File, active_at
         change_no=after.change_no,
         fence=after.fence,
         active_at=active_at,
+        active_served=transaction.served,
     )
 
 

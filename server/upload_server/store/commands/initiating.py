@@ -48,6 +48,7 @@ def _insert_files(
         batch_id=batch_id,
         batch_row=batch_row,
         at=command.at,
+        served=transaction.served,
         owner=command.caller.principal,
         first=first,
     )

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.states import AuditEvent, Batch, File
+from upload_server.store.protocol import Moment
 
 R = TypeVar("R")
 
@@ -41,6 +42,22 @@ class EventRow(NamedTuple):
     event: AuditEvent
     file_row: int | None
     batch_row: int | None
+
+
+class IdleFile(NamedTuple):
+    """A file that nobody sends to, and since when."""
+
+    found: FileRow
+    active: Moment
+
+
+class BatchActivity(NamedTuple):
+    """When one of a batch's files was last sent to; by either clock it may have been another one."""
+
+    batch_row: int
+    active: Moment
+    # Whether a stream of this node has one of them open.
+    open_here: int
 
 
 class FileToCancel(NamedTuple):
@@ -94,10 +111,12 @@ FORGET_ANSWERS = Statement("FORGET_ANSWERS")
 
 READ_FILES = Query("READ_FILES", FileRow)
 READ_TO_CANCEL = Query("READ_TO_CANCEL", FileToCancel)
-READ_EXPIRED = Query("READ_EXPIRED", FileRow)
+READ_IDLE = Query("READ_IDLE", IdleFile)
+READ_BATCH_ACTIVITY = Query("READ_BATCH_ACTIVITY", BatchActivity)
 READ_IDS_OF_BATCH: Query[Columns] = Query("READ_IDS_OF_BATCH", tuple)
 INSERT_FILES = Statement("INSERT_FILES")
 WRITE_FILE = Statement("WRITE_FILE")
+PROLONG_FILES = Statement("PROLONG_FILES")
 RECORD_PROGRESS: Query[Columns] = Query("RECORD_PROGRESS", tuple)
 
 INSERT_EVENTS = Statement("INSERT_EVENTS")

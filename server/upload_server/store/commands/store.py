@@ -12,24 +12,31 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
-from upload_server.store.commands.upkeep import ForgetAnswers, SealEvents, SettleDeletions
+from upload_server.store.commands.served import ServedClock
+from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
 from upload_server.store.commands.uploading import ClaimFile, CompleteFile, FailFile, RecordProgress
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Claim, Command, Listener, Result
+from upload_server.store.protocol import Claim, Command, Listener, Moment, Result
 
 
 class WritingStore:
     """The writes of a store, and who listens to them. A dialect adds the committer and the reads."""
 
-    def __init__(self, committer: Committer, options: StoreOptions, last_change: int) -> None:
+    def __init__(self, committer: Committer, options: StoreOptions, last_change: int, clock: ServedClock) -> None:
         self._options = options
+        self._clock = clock
         self._writer = Writer(committer, options, last_change)
 
     @property
     def last_change(self) -> int:
         """Number of the last change known to be committed."""
         return self._writer.last_change
+
+    @property
+    def served(self) -> float:
+        """Seconds in which a service ran on this store."""
+        return self._clock.read()
 
     def on_commit(self, listener: Listener) -> None:
         """Have ``listener`` called on the event loop after each commit that changed a watched row."""
@@ -77,9 +84,13 @@ class WritingStore:
         """Forget deletions that were carried out."""
         await self._writer.submit(SettleDeletions(rows))
 
-    async def forget_answers(self, before: datetime, limit: int) -> int:
+    async def forget_answers(self, before: Moment, limit: int) -> int:
         """Delete stored answers older than ``before``."""
         return await self._writer.submit(ForgetAnswers(before, limit))
+
+    async def keep_served(self) -> None:
+        """Keep the seconds served."""
+        await self._writer.submit(KeepServed())
 
     async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
         """Add seals to the audit chain."""

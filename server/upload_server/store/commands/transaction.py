@@ -23,6 +23,13 @@ class Transaction(Protocol):
     def last_change(self) -> int:
         """The last change number that was given."""
 
+    @property
+    def served(self) -> float:
+        """Seconds in which a service ran on the store, up to the beginning of the transaction."""
+
+    def keep(self) -> None:
+        """Have the counters written at the end, even if nothing else is."""
+
     def claim_room(self, files: int, text_bytes: int) -> None:
         """Take the room of so many new files whose rows hold so much text; raises ``StorageFull``."""
 

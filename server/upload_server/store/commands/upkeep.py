@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from upload_server.domain.chain import Seal
 from upload_server.store.commands import statements
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
+from upload_server.store.protocol import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,22 @@ class SettleDeletions(Write[None]):
 class ForgetAnswers(Write[int]):
     """Delete stored answers older than ``before``, the oldest first."""
 
-    before: datetime
+    before: Moment
     limit: int
 
     def run(self, transaction: Transaction) -> int:
         """Delete at most ``limit`` of them; returns how many."""
-        return transaction.write(statements.FORGET_ANSWERS, before=self.before, limit=self.limit)
+        before = self.before
+        return transaction.write(statements.FORGET_ANSWERS, before=before.at, served=before.served, limit=self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepServed(Write[None]):
+    """Keep how long a service has run on the store: every transaction does so, this one even alone."""
+
+    def run(self, transaction: Transaction) -> None:
+        """Have the transaction keep its counters."""
+        transaction.keep()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Decides how a file gets its bytes recorded and comes to its end: claim, progress, complete, fail, expire.
+"""Decides how a file gets its bytes recorded and comes to its end: claim, progress, complete, fail.
 
 Must not know the sink. A writer's right to a file is the fence in its row.
 """
@@ -18,12 +18,11 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.states import FailureReason, File, FileStatus
 from upload_server.store.commands import statements
-from upload_server.store.commands.files import change_status, file_event, next_state, read_file, write_file
+from upload_server.store.commands.files import change_status, read_file, write_file
 from upload_server.store.commands.statements import FileRow
-from upload_server.store.commands.trail import follow_up, write_events
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Outcome, Write
-from upload_server.store.protocol import Audited, Claim, Command, Result
+from upload_server.store.protocol import Claim, Command, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,9 @@ class RecordProgress(Write[bool]):
             if key not in newest or newest[key].bytes_received < write.bytes_received:
                 newest[key] = write
         progress = [(*key, write.bytes_received, write.at) for key, write in newest.items()]
-        recorded = set(transaction.write_returning(statements.RECORD_PROGRESS, progress=progress))
+        recorded = set(
+            transaction.write_returning(statements.RECORD_PROGRESS, progress=progress, served=transaction.served)
+        )
         return [(write.file_id, write.fence) in recorded for write in writes]
 
 
@@ -137,38 +138,3 @@ class FailFile(Write[Result[File]]):
         number = failed.answer.change_no
         transaction.write(statements.OWE_DELETIONS, first=number, last=number)
         return failed
-
-
-@dataclass(frozen=True, slots=True)
-class ExpireFiles(Write[Result[tuple[File, ...]]]):
-    """Fail files that no sender sends to; a reader found their ``rows``, which are checked again."""
-
-    rows: Sequence[int]
-    idle_since: datetime
-    command: Command
-
-    def run(self, transaction: Transaction) -> Result[tuple[File, ...]]:
-        """Fail those that are still idle, with one set of statements."""
-        found = transaction.read(statements.READ_EXPIRED, rows=list(self.rows), idle_since=self.idle_since)
-        if not found:
-            return Result(())
-        reason = FailureReason.EXPIRED.value
-        command = replace(self.command, reason=reason)
-        failed = [
-            next_state(
-                transaction,
-                row.file,
-                FileStatus.FAILED,
-                command.at,
-                failure_reason=reason,
-                fence=row.file.fence + 1,
-            )
-            for row in found
-        ]
-        rows = [file_event(command, before, after) for before, after in zip(found, failed, strict=True)]
-        write_events(transaction, rows)
-        first, last = failed[0].change_no, failed[-1].change_no
-        transaction.write(statements.OWE_DELETIONS, first=first, last=last)
-        transaction.write_exactly(len(failed), statements.FAIL_FILES, first=first, last=last, failure_reason=reason)
-        batch_events = follow_up(transaction, rows)
-        return Result(tuple(failed), Audited((*(row.event for row in rows), *batch_events.values())))

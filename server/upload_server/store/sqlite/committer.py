@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from upload_server.domain.errors import DatabaseFailure, OutcomeUnknown
+from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.writer import Committed
 from upload_server.store.commands.writes import Write, run_group
 from upload_server.store.protocol import Result
@@ -40,9 +41,12 @@ class _Unknown(Exception):
 class SqliteCommitter:
     """Owns the writing connection; opens it anew after errors that leave it in doubt."""
 
-    def __init__(self, connect: Callable[[], Connection], whereabouts: Whereabouts, room: RowRoom) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], whereabouts: Whereabouts, clock: ServedClock, room: RowRoom
+    ) -> None:
         """Connect; raises what ``connect`` raises. ``room`` hears how many files are open."""
         self._connect = connect
+        self._clock = clock
         self._whereabouts = whereabouts
         self._room = room
         self._connection: Connection | None = self._open()
@@ -81,7 +85,7 @@ class SqliteCommitter:
     def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
         connection = self._usable()
         try:
-            transaction = SqliteTransaction(connection, self._room)
+            transaction = SqliteTransaction(connection, self._clock, self._room)
         except DATABASE_ERRORS as error:
             self._give_up_beginning(connection, error)
             raise _NothingDone from error
@@ -155,8 +159,8 @@ class SqliteCommitter:
         self._disconnect()
         try:
             self._connection = self._open()
-            look = SqliteTransaction(self._connection)
-            look.wrote = True
+            look = SqliteTransaction(self._connection, self._clock)
+            look.keep()
             look.finish()
             self._connection.execute("COMMIT")
         except DATABASE_ERRORS as error:

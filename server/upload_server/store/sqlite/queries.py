@@ -6,7 +6,6 @@ Must not know about threads. A caller finds only rows that its owner may see.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from peewee import JOIN, Join
 
@@ -14,7 +13,7 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import OwedDeletion, Unsealed
+from upload_server.store.protocol import Moment, OwedDeletion, Unsealed
 from upload_server.store.sqlite.compiling import Parameter, compiled, items
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.lists import EVENTS
@@ -38,6 +37,7 @@ _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 _INFO, _OWED_DELETION = models.StoreInfo.alias("store_info"), models.OwedDeletion.alias("o")
 _LAST_CHANGE = compiled(_INFO.select(_INFO.last_change))
 _STORE_ID = compiled(_INFO.select(_INFO.store_id))
+_SERVED = compiled(_INFO.select(_INFO.served_seconds))
 _FILE = compiled(F.select(*FILE_FIELDS).where(F.file_id == _FILE_ID, F.owner == _OWNER))
 _BATCH = compiled(B.select(*BATCH_FIELDS).where(B.batch_id == _BATCH_ID, B.owner == _OWNER))
 
@@ -45,6 +45,11 @@ _BATCH = compiled(B.select(*BATCH_FIELDS).where(B.batch_id == _BATCH_ID, B.owner
 def read_last_change(connection: Connection) -> int:
     """Read the number of the last change in this snapshot."""
     return int(connection.rows(_LAST_CHANGE)[0][0])
+
+
+def read_served(connection: Connection) -> float:
+    """Read the seconds that were kept in which a service ran on the store."""
+    return float(connection.rows(_SERVED)[0][0])
 
 
 def read_store_id(connection: Connection) -> str:
@@ -83,18 +88,18 @@ def owed_deletions(connection: Connection, limit: int) -> Sequence[OwedDeletion]
     return [OwedDeletion(row, file_id) for row, file_id in connection.rows(_OWED, {"limit": limit})]
 
 
-# As text: Peewee has no INDEXED BY, without which this would read every file.
+# As text: Peewee has no INDEXED BY, without which this could read every file.
 _IDLE = f"""
-    SELECT f.id FROM file AS f INDEXED BY file_open
-    WHERE f.status IN ({OPEN_FILE}) AND f.change_no > 0 AND f.active_at < :idle_since
+    SELECT f.id FROM file AS f INDEXED BY file_idle
+    WHERE f.status IN ({OPEN_FILE}) AND f.active_served < :served AND f.active_at < :at
         AND f.file_id NOT IN (SELECT value FROM json_each(:open_files))
-    ORDER BY f.change_no LIMIT :limit"""  # noqa: S608 - the domain's own words
+    ORDER BY f.active_served LIMIT :limit"""  # noqa: S608 - the domain's own words
 
 
-def idle_rows(connection: Connection, idle_since: datetime, open_files: Sequence[str], limit: int) -> list[int]:
-    """Find files that are not final, not open and had no byte since ``idle_since``; reads only what is not final."""
-    wanted = {"idle_since": time_text(idle_since), "open_files": to_json(list(open_files)), "limit": limit}
-    return [row[0] for row in connection.rows(_IDLE, wanted)]
+def idle_rows(connection: Connection, idle_since: Moment, open_files: Sequence[str], limit: int) -> list[int]:
+    """Find files that are not final, not open and had no byte of their own since ``idle_since``; reads only those."""
+    wanted = {"at": time_text(idle_since.at), "served": idle_since.served, "limit": limit}
+    return [row[0] for row in connection.rows(_IDLE, {**wanted, "open_files": to_json(list(open_files))})]
 
 
 _STATUS = compiled(F.select(F.file_id, F.status).where(F.file_id.in_(items(Parameter("ids")))))

@@ -24,7 +24,15 @@ from upload_server.domain.states import (
     FileStatus,
 )
 from upload_server.store import models
-from upload_server.store.commands.statements import AnswerRow, BatchRow, FileRow, FileToCancel
+from upload_server.store.commands.statements import (
+    AnswerRow,
+    BatchActivity,
+    BatchRow,
+    FileRow,
+    FileToCancel,
+    IdleFile,
+)
+from upload_server.store.protocol import Moment
 from upload_server.store.sqlite.compiling import EMPTY, compiled
 
 Row = tuple[Any, ...]
@@ -164,6 +172,10 @@ def event_of(row: Row) -> AuditEvent:
     )
 
 
+def _file_row_of(row: Row) -> FileRow:
+    return FileRow(row[0], row[1], row[2], file_of(row[3:]))
+
+
 def _answer_row_of(row: Row) -> AnswerRow:
     return AnswerRow(row[0], row[1], row[2], row[3], _answer_of(row[4]))
 
@@ -182,7 +194,9 @@ def _answer_of(text: str) -> str | CancelledFile | CancelledBatch:
 # How the rows of a query become what it promises; a tuple stays one.
 MAKE_ROW: Mapping[type[Any], Callable[[Row], Any]] = {
     tuple: lambda row: row,
-    FileRow: lambda row: FileRow(row[0], row[1], row[2], file_of(row[3:])),
+    FileRow: _file_row_of,
+    IdleFile: lambda row: IdleFile(_file_row_of(row[2:]), Moment(time_of(row[0]), row[1])),
+    BatchActivity: lambda row: BatchActivity(row[0], Moment(time_of(row[1]), row[2]), row[3]),
     BatchRow: lambda row: BatchRow(row[0], batch_of(row[1:])),
     FileToCancel: FileToCancel._make,
     AnswerRow: _answer_row_of,

@@ -31,8 +31,9 @@ _BATCH_MAY_CANCEL = words(old for old, new in NEXT_BATCH.items() if BatchStatus.
 # Transaction ---------------------------------------------------------------------------------------------------------
 
 BEGIN = "BEGIN IMMEDIATE"
-READ_COUNTERS = "SELECT last_change, last_commit FROM store_info"
-WRITE_COUNTERS = "UPDATE store_info SET last_change = :last_change, last_commit = :last_commit"
+READ_COUNTERS = "SELECT last_change, last_commit, served_seconds FROM store_info"
+WRITE_COUNTERS = """
+    UPDATE store_info SET last_change = :last_change, last_commit = :last_commit, served_seconds = :served"""
 
 COUNT_OPEN = f"SELECT count(*) FROM file WHERE status IN ({OPEN_FILE})"
 DATABASE_BYTES = "SELECT c.page_count * s.page_size FROM pragma_page_count AS c, pragma_page_size AS s"
@@ -48,7 +49,8 @@ KEEP_ANSWERS = f"""
     SELECT {items_of(models.StoredAnswer)} FROM json_each(:answers)"""
 FORGET_ANSWERS = """
     DELETE FROM stored_answer WHERE rowid IN (
-        SELECT rowid FROM stored_answer WHERE created_at < :before ORDER BY created_at LIMIT :limit)"""
+        SELECT rowid FROM stored_answer WHERE created_served < :served AND created_at < :before
+        ORDER BY created_served LIMIT :limit)"""
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
@@ -62,19 +64,20 @@ READ_IDS_OF_BATCH = "SELECT file_id FROM file WHERE batch_row = :batch_row ORDER
 # The first file has number :first.
 INSERT_FILES = f"""
     INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, batch_row, created_at, updated_at,
-                      active_at, owner, expected_sha256, change_no)
+                      active_at, active_served, owner, expected_sha256, change_no)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, '{FileStatus.PENDING}', :batch_id, :batch_row, :at, :at,
-           :at, :owner, value ->> 4, :first + key
+           :at, :served, :owner, value ->> 4, :first + key
     FROM json_each(:files)"""
 # One file from the state and fence that were read to what was decided.
 WRITE_FILE = """
     UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,
         completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
-        fence = :fence, active_at = :active_at
+        fence = :fence, active_at = :active_at, active_served = :active_served
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
 # Recorded bytes never shrink and are no change: no number, no revision.
 RECORD_PROGRESS = f"""
-    UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received), active_at = max(file.active_at, p.at)
+    UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received),
+        active_at = max(file.active_at, p.at), active_served = max(file.active_served, :served)
     FROM (SELECT value ->> 0 AS file_id, value ->> 1 AS fence, value ->> 2 AS bytes_received, value ->> 3 AS at
           FROM json_each(:progress)) AS p
     WHERE file.file_id = p.file_id AND file.fence = p.fence AND +file.status = '{FileStatus.UPLOADING}'
@@ -112,9 +115,19 @@ FAIL_FILES = f"""
     FROM audit_event AS a
     WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row AND +file.status IN ({_MAY_FAIL})"""
 # The rows were found by a reader: what has been sent to since then is left out.
-READ_EXPIRED = f"""
-    SELECT {FILE_ROW_COLUMNS} FROM json_each(:rows) AS k CROSS JOIN file AS f ON f.id = k.value
-    WHERE f.status IN ({OPEN_FILE}) AND f.active_at < :idle_since"""
+READ_IDLE = f"""
+    SELECT f.active_at, f.active_served, {FILE_ROW_COLUMNS}
+    FROM json_each(:rows) AS k CROSS JOIN file AS f ON f.id = k.value
+    WHERE +f.status IN ({OPEN_FILE}) AND f.active_served < :served AND f.active_at < :at"""
+READ_BATCH_ACTIVITY = """
+    SELECT f.batch_row, max(f.active_at), max(f.active_served),
+           max(f.file_id IN (SELECT value FROM json_each(:open_files)))
+    FROM json_each(:rows) AS k CROSS JOIN file AS f ON f.batch_row = k.value
+    GROUP BY f.batch_row"""
+PROLONG_FILES = """
+    UPDATE file SET active_at = max(file.active_at, v.at), active_served = max(file.active_served, v.served)
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS served FROM json_each(:files)) AS v
+    WHERE file.id = v.id"""
 SETTLE_DELETIONS = "DELETE FROM owed_deletion WHERE id IN (SELECT value FROM json_each(:rows))"
 
 # Batches -------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ Must not know SQL. Everything blocking happens on the store's own threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from upload_server.domain.errors import UploadError
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -20,15 +22,18 @@ from upload_server.domain.states import (
 )
 from upload_server.domain.statistics import Buckets, Counts
 from upload_server.domain.tokens import Cursor
+from upload_server.store.commands.expiring import ExpireFiles
+from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.store import WritingStore
-from upload_server.store.commands.uploading import ExpireFiles
 from upload_server.store.commands.writes import Ping
 from upload_server.store.lock import FileLock, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import (
     Changes,
     Command,
+    Expired,
     Listing,
+    Moment,
     OwedDeletion,
     Page,
     Result,
@@ -52,15 +57,16 @@ class _Opened:
         self.lock: FileLock = lock_database(path)
         try:
             prepare(path)
-            writing = functools.partial(connect, path, options, writes=True)
-            self.room = RowRoom(path, options.room, options.max_database_bytes)
-            self.committer = SqliteCommitter(writing, Whereabouts(path), self.room)
             connection = connect(path, options, writes=False)
             try:
                 self.store_id = queries.read_store_id(connection)
                 self.last_change = queries.read_last_change(connection)
+                self.clock = ServedClock(queries.read_served(connection))
             finally:
                 connection.close()
+            writing = functools.partial(connect, path, options, writes=True)
+            self.room = RowRoom(path, options.room, options.max_database_bytes)
+            self.committer = SqliteCommitter(writing, Whereabouts(path), self.clock, self.room)
         except BaseException:
             self.lock.release()
             raise
@@ -75,7 +81,7 @@ class SqliteStore(WritingStore):
     """The Store on one SQLite file. ``SqliteStore.open`` makes it; ``close`` it in the same event loop."""
 
     def __init__(self, path: Path, options: StoreOptions, opened: _Opened) -> None:
-        super().__init__(opened.committer, options, opened.last_change)
+        super().__init__(opened.committer, options, opened.last_change, opened.clock)
         self._lock = opened.lock
         self._store_id = opened.store_id
         self._room = opened.room
@@ -97,6 +103,9 @@ class SqliteStore(WritingStore):
         """Finish what is queued, checkpoint, close every connection, release the lock. Safe to call twice."""
         # Readers first: the writer's connection is then the last, and takes the log with it.
         await self._readers.close()
+        # Refused when it was closed before, or when the disk takes nothing: then the last transaction's count holds.
+        with contextlib.suppress(UploadError):
+            await self.keep_served()
         await self._writer.close()
         self._lock.release()
 
@@ -110,13 +119,13 @@ class SqliteStore(WritingStore):
         await self._writer.submit(Ping())
 
     async def expire(
-        self, idle_since: datetime, open_files: Sequence[str], limit: int, command: Command
-    ) -> Result[tuple[File, ...]]:
+        self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
+    ) -> Result[Expired]:
         """Fail files without a byte since ``idle_since``; they are found beside the writer and checked again by it."""
         rows = await self._read(queries.idle_rows, idle_since=idle_since, open_files=open_files, limit=limit)
         if not rows:
-            return Result(())
-        return await self._writer.submit(ExpireFiles(rows, idle_since, command))
+            return Result(Expired())
+        return await self._writer.submit(ExpireFiles(rows, idle_since, open_files, command))
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

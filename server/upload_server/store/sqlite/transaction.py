@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.statements import Query, Statement
 from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.sqlite import statements
@@ -23,11 +24,13 @@ _SQL: Mapping[str, str] = vars(statements)
 class SqliteTransaction:
     """An open write transaction: it begins with this object, and the committer ends it."""
 
-    def __init__(self, connection: Connection, room: RowRoom | None = None) -> None:
-        """Take the write lock and read the counters. Without ``room`` nothing can be announced."""
+    def __init__(self, connection: Connection, clock: ServedClock | None = None, room: RowRoom | None = None) -> None:
+        """Take the write lock and read the counters. Without a ``clock`` no service runs, without ``room`` nothing can
+        be announced."""
         connection.execute(statements.BEGIN)
-        last_change, last_commit = connection.rows(statements.READ_COUNTERS)[0]
+        last_change, last_commit, served = connection.rows(statements.READ_COUNTERS)[0]
         self._connection = connection
+        self.served: float = served if clock is None else max(served, clock.read())
         self._room = room
         # Watched rows have changed once `last_change` is above this.
         self.numbered_from = last_change
@@ -59,6 +62,10 @@ class SqliteTransaction:
         if written != count:
             raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
 
+    def keep(self) -> None:
+        """Have the counters written at the end."""
+        self.wrote = True
+
     def claim_room(self, files: int, text_bytes: int) -> None:
         """Take the room of new rows."""
         if self._room is None:
@@ -77,5 +84,5 @@ class SqliteTransaction:
     def finish(self) -> None:
         """Write the counters; the last statement before COMMIT."""
         if self.wrote:
-            counters: Mapping[str, int] = {"last_change": self.last_change, "last_commit": self.commit_no}
+            counters = {"last_change": self.last_change, "last_commit": self.commit_no, "served": self.served}
             self._connection.execute(statements.WRITE_COUNTERS, counters)

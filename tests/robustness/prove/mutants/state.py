@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
+
 from robustness.prove.mutants import nets
 from robustness.prove.mutants.registry import mutant
-from robustness.prove.patching import change, change_text
-from upload_server import service
+from robustness.prove.patching import MutantRotten, change, change_text
+from upload_server import app, service
 from upload_server.doors.rpc import upload_stream
 from upload_server.doors.websocket import cancels
 from upload_server.ingest import upload
-from upload_server.store.commands import answers, cancelling, uploading, writer
+from upload_server.store.commands import answers, cancelling, expiring, uploading, writer
 from upload_server.store.sqlite import committer, queries, statements
 
 _CANCEL = "    write = self._store.cancel_file("
@@ -138,8 +141,33 @@ def checksum_not_compared() -> None:
 @mutant
 def expiry_ignores_age() -> None:
     """Everything that no stream is open on expires."""
-    change_text(queries, "_IDLE", ("f.active_at < :idle_since", "(f.active_at < :idle_since OR 1)"))
-    change_text(statements, "READ_EXPIRED", ("f.active_at < :idle_since", "1"))
+    old = "f.active_served < :served AND f.active_at < :at"
+    for module, name in ((queries, "_IDLE"), (statements, "READ_IDLE")):
+        change_text(module, name, (old, f"({old} OR 1)"))
+    change(expiring, "ExpireFiles._lives", ("return ", "return False and "))
+
+
+@mutant
+def expiry_by_wall_clock_alone() -> None:
+    """A clock that is set forward makes files old."""
+    for module, name in ((queries, "_IDLE"), (statements, "READ_IDLE")):
+        change_text(module, name, ("f.active_served < :served", "f.active_served < :served + 1e9"))
+    change(expiring, "ExpireFiles._lives", (" or active.served >= self.idle_since.served", ""))
+
+
+@mutant
+def leaping_clock() -> None:
+    """No bug: for a second after each start the wall clock is a day ahead, and the next one behind."""
+    if not hasattr(app, "utc_now"):
+        raise MutantRotten("app.utc_now is gone")
+    began = time.monotonic()
+    day = timedelta(hours=25)
+
+    def utc_now() -> datetime:
+        seconds = int(time.monotonic() - began)
+        return datetime.now(UTC) + (day if seconds == 0 else -day if seconds == 1 else timedelta())
+
+    vars(app)["utc_now"] = utc_now
 
 
 @mutant
