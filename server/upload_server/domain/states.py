@@ -101,15 +101,19 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and through which door. ``principal`` is empty while callers are not authenticated."""
+    """Who calls, and through which door. ``principal`` is empty while callers are not authenticated.
+
+    ``by_itself``: nobody asked, the door acts for the caller.
+    """
 
     source: Source
     principal: str = ""
+    by_itself: bool = False
 
     @property
     def actor(self) -> str:
         """The caller as the audit trail and ``cancelled_by`` name them; ``system`` when nobody called."""
-        if self.source in (Source.EXPIRY, Source.ROLL_UP):
+        if self.by_itself or self.source in (Source.EXPIRY, Source.ROLL_UP):
             return SYSTEM
         return f"user:{self.principal}" if self.principal else "user"
 

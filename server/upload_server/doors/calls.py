@@ -157,6 +157,8 @@ class Call:
 
     def admit(self, gate: Gate) -> Caller:
         """Let the call in, or on from the gate it was at; raises ``ShuttingDown`` or ``Overloaded``."""
+        if gate is self._gate:
+            return self._calls.caller
         self._calls.admission.enter(gate)
         if self._gate is not None:
             self._calls.admission.leave(self._gate)

@@ -58,8 +58,8 @@ def code_of(error: errors.UploadError) -> Code:
     return Code.INTERNAL
 
 
-def _details(error: errors.UploadError) -> list[Message]:
-    metadata = {key: _clip(value) for key, value in error.metadata.items()}
+def _details(error: errors.UploadError, more: Mapping[str, str]) -> list[Message]:
+    metadata = {key: _clip(value) for key, value in {**error.metadata, **more}.items()}
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     match error:
         case errors.InvalidField(violations=violations):
@@ -95,6 +95,6 @@ def pack(details: list[Message]) -> list[Any]:
     return packed
 
 
-def to_status(error: errors.UploadError) -> Status:
-    """Return ``error`` as a Status with its details."""
-    return Status(code=code_of(error), message=_clip(str(error)), details=pack(_details(error)))
+def to_status(error: errors.UploadError, **more: str) -> Status:
+    """Return ``error`` as a Status with its details; ``more`` is added to its metadata."""
+    return Status(code=code_of(error), message=_clip(str(error)), details=pack(_details(error, more)))

@@ -7,6 +7,7 @@ and a timeout around a read leaks in grpcio; so a task reads, and everything els
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -54,7 +55,8 @@ class Mailbox(Generic[M]):
         self._bell = asyncio.Event()
         self._room = asyncio.Event()
         self._end: End | None = None
-        self._discarding = False
+        # Bytes that are read and forgotten; None: they are kept.
+        self._unwanted: int | None = None
         self._reader: asyncio.Task[None] | None = None
         self._gate: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -133,17 +135,19 @@ class Mailbox(Generic[M]):
 
     async def discard(self, seconds: float) -> None:
         """Read on and forget it until the sender ends, at most for ``seconds``: a sender busy writing hears nothing."""
-        self._discarding = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.discard_all(sys.maxsize)
+
+    async def discard_all(self, most: int) -> None:
+        """Likewise, until the sender has sent ``most`` bytes more or is idle."""
+        self._unwanted = most
         self._forget()
         self._room.set()
         if self._gate is not None:
             self._gate.cancel()
-        try:
-            async with asyncio.timeout(seconds):
-                while not self.exhausted:
-                    await self._bell.wait()
-                    self._bell.clear()
-        except TimeoutError:
+        self.start_idling()
+        while not self.exhausted and self._unwanted > 0 and await self.wait_within(self._idle_seconds):
             pass
 
     def _forget(self) -> None:
@@ -156,7 +160,7 @@ class Mailbox(Generic[M]):
                 if len(self._waiting) >= _READ_AHEAD or (self._waiting and self._memory.is_crowded()):
                     self._room.clear()
                     await self._room.wait()
-                if self._gated and self._memory.is_crowded() and not self._discarding:
+                if self._gated and self._memory.is_crowded() and self._unwanted is None:
                     await self._wait_for_memory()
         finally:
             self._end = self._end or End()
@@ -169,10 +173,15 @@ class Mailbox(Generic[M]):
         if isinstance(message, End):
             self._end = message
             return False
-        if not self._discarding:
+        if self._unwanted is None:
             self._waiting.append(message)
             self._memory.hold(_size(message))
             self._bell.set()
+        else:
+            self.start_idling()
+            self._unwanted -= _size(message)
+            if self._unwanted <= 0:
+                self._bell.set()
         return True
 
     async def _wait_for_memory(self) -> None:

@@ -98,13 +98,15 @@ class Ingest:
 
     # For the doors -------------------------------------------------------------------------------------------------
 
-    async def open(self, file_id: str, offset: int, caller: Caller) -> Upload:
+    async def open(self, file_id: str, offset: int, caller: Caller, *, may_overlap: bool = False) -> Upload:
         """Claim a file and open it for writing at ``offset``; an older stream on it is replaced.
 
+        With ``may_overlap`` nothing is lost that the older stream has received: the upload begins behind ``offset``
+        then, and its sender's first bytes, up to where it begins, are not to be written.
         Raises ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch``, ``UploadCancelled`` (cancelled just after the
         claim), ``WriterReplaced``, ``ShuttingDown``, ``StorageFailure``, ``DatabaseFailure``, ``OutcomeUnknown``.
         """
-        task = self._parts.tasks.spawn(self._open(file_id, offset, caller))
+        task = self._parts.tasks.spawn(self._open(file_id, offset, caller, may_overlap=may_overlap))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -161,22 +163,28 @@ class Ingest:
 
     # Opening -------------------------------------------------------------------------------------------------------
 
-    async def _open(self, file_id: str, offset: int, caller: Caller) -> Upload:
+    async def _open(self, file_id: str, offset: int, caller: Caller, *, may_overlap: bool) -> Upload:
         slot = self._slots.setdefault(file_id, _Slot())
         slot.users += 1
         try:
             async with slot.lock:
                 if self._refusal is not None:
                     raise self._refusal.with_traceback(None)
-                slot.opening = opening = _Opening(Ending(file_id, Marks(offset, offset, offset, offset)))
-                try:
-                    return await self._claim(slot, opening, file_id, offset, caller)
-                finally:
-                    slot.opening = None
-                    slot.missed.clear()
+                if may_overlap and slot.current is not None and slot.current.durable == offset:
+                    async with slot.current.settled() as durable:
+                        return await self._begin(slot, file_id, durable, caller)
+                return await self._begin(slot, file_id, offset, caller)
         finally:
             slot.users -= 1
             self._tidy(file_id, slot)
+
+    async def _begin(self, slot: _Slot, file_id: str, offset: int, caller: Caller) -> Upload:
+        slot.opening = opening = _Opening(Ending(file_id, Marks(offset, offset, offset, offset)))
+        try:
+            return await self._claim(slot, opening, file_id, offset, caller)
+        finally:
+            slot.opening = None
+            slot.missed.clear()
 
     async def _claim(self, slot: _Slot, opening: _Opening, file_id: str, offset: int, caller: Caller) -> Upload:
         command = Command(caller, "UploadFile", self._parts.clock())

@@ -6,9 +6,10 @@ Must not know what the file may become. All but a hop's own work runs on the eve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -94,6 +95,21 @@ class Stream:
         self._withheld = False
         self._syncer.recording = True
 
+    @contextlib.asynccontextmanager
+    async def settled(self) -> AsyncIterator[int]:
+        """Make durable what was received by now, unless it is withheld; in the block nothing more becomes durable.
+
+        For the stream that takes over: yields where the durable bytes end. Waits a bounded time.
+        """
+        recording = self._syncer.recording
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._parts.limits.close_seconds):
+                    await self._record_up_to(self.marks.received)
+            yield self.marks.durable
+        finally:
+            self._syncer.recording = recording and not self._finalising
+
     def close_soon(self) -> None:
         """Take no more; what came is written, synced and recorded, unless the stream is abandoned or has failed."""
         self._closing = True
@@ -103,6 +119,16 @@ class Stream:
         """Wait until nothing of this stream touches the disk any more."""
         while not self._ended:
             await self.ending.change()
+
+    async def _record_up_to(self, target: int) -> None:
+        while self.marks.durable < target and self._syncer.recording and not (self.ending.dead or self._ended):
+            if self._syncer.running is None and self.marks.written > self.marks.durable:
+                self._syncer.start()
+            await self.ending.change()
+        self._syncer.recording = False
+        if self._syncer.running is not None:
+            # What it is just recording still counts.
+            await asyncio.wait({self._syncer.running})
 
     # For the upload ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
 import httpx
@@ -54,9 +55,9 @@ class Tus:
         file: Json = (await self.client.get(f"/api/v1/files/{file_id_of(url)}")).json()
         return file
 
-    def slow(self, url: str, length: int, offset: int = 0, **headers: str) -> Slow:
-        """A PATCH to be sent by hand; ``async with`` it."""
-        return Slow(self.client.base_url, url, length, offset, **headers)
+    def slow(self, url: str, length: int, offset: int = 0, method: str = "PATCH", /, **headers: str) -> Slow:
+        """A request to be sent by hand; ``async with`` it."""
+        return Slow(self.client.base_url, url or PATH, length, offset, method, **headers)
 
     async def until_durable(self, url: str, count: int) -> None:
         """Wait until so many bytes are durable."""
@@ -67,15 +68,18 @@ class Tus:
         await self._until(url, lambda file: file["status"] == "UPLOAD_STATUS_UPLOADING")
 
     async def _until(self, url: str, wanted: Callable[[Json], bool]) -> None:
-        async with asyncio.timeout(30):
-            while not wanted(await self.file(url)):  # noqa: ASYNC110 - nobody is told when it changes
-                await asyncio.sleep(0.05)
+        async def holds() -> bool:
+            return wanted(await self.file(url))
+
+        await eventually(holds)
 
 
 class Slow:
-    """A PATCH whose body stops half-way: a sender that listens while it sends, as browsers and httpx do not."""
+    """A request whose body stops half-way: a sender that listens while it sends, as browsers and httpx do not."""
 
-    def __init__(self, server: httpx.URL, url: str, length: int, offset: int = 0, **headers: str) -> None:
+    def __init__(
+        self, server: httpx.URL, url: str, length: int, offset: int = 0, method: str = "PATCH", /, **headers: str
+    ) -> None:
         self._host, self._port = server.host, server.port
         named = {
             "Host": f"{server.host}:{server.port}",
@@ -86,7 +90,9 @@ class Slow:
         } | {name.replace("_", "-"): value for name, value in headers.items()}
         if "Transfer-Encoding" in named:
             del named["Content-Length"]
-        lines = [f"PATCH {url} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items()), "", ""]
+        if method == "POST":
+            del named["Upload-Offset"]
+        lines = [f"{method} {url} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items()), "", ""]
         self._head = "\r\n".join(lines).encode()
 
     async def __aenter__(self) -> Self:
@@ -102,18 +108,39 @@ class Slow:
         self._writer.write(data)
         await self._writer.drain()
 
+    async def ask(self, method: str, url: str) -> httpx.Response:
+        """Send another request on the same connection; returns its answer."""
+        self._writer.write(
+            f"{method} {url} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nTus-Resumable: 1.0.0\r\n\r\n".encode()
+        )
+        return await self.answer(of_head=method == "HEAD")
+
+    async def closed(self, seconds: float) -> None:
+        """Wait until the server has closed the connection."""
+        async with asyncio.timeout(seconds):
+            with contextlib.suppress(ConnectionError):
+                await self._reader.read()
+
     def cut(self) -> None:
         """Break the connection."""
         self._writer.transport.abort()
 
-    async def answer(self, seconds: float = 20) -> httpx.Response:
+    async def answer(self, seconds: float = 20, *, of_head: bool = False) -> httpx.Response:
         """What the server says."""
         async with asyncio.timeout(seconds):
             head = await self._reader.readuntil(b"\r\n\r\n")
             status, *lines = head.decode().split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines if line)
-            body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+            length = 0 if of_head else int(headers.get("content-length", "0"))
+            body = await self._reader.readexactly(length)
         return httpx.Response(int(status.split()[1]), headers=headers, content=body)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+    """Wait for what nobody announces, looking again and again."""
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.05)
 
 
 def encoded(**metadata: str) -> str:

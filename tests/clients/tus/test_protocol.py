@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from clients.tus.client import BYTES, PATH, Tus, encoded, file_id_of, metadata, reason, tus_on
+from clients.tus.client import BYTES, PATH, Tus, encoded, eventually, file_id_of, metadata, reason, tus_on
 from support.process import ServerProcess, StartServer, gone_from_disk
 
 MIB = 1024 * 1024
@@ -25,6 +25,21 @@ def checksum(algorithm: str, data: bytes) -> str:
 async def audit(tus: Tus, url: str) -> list[tuple[str, str]]:
     events = (await tus.client.get("/api/v1/audit/events", params={"file_id": file_id_of(url)})).json()["events"]
     return [(event["to_status"], event["source"]) for event in events]
+
+
+async def taken(tus: Tus) -> int:
+    """Bytes that the server has taken from senders in all."""
+    for line in (await tus.client.get("/metrics")).text.splitlines():
+        if line.startswith("upload_taken_bytes_total "):
+            return int(float(line.split()[1]))
+    raise AssertionError("no such series")
+
+
+async def until_taken(tus: Tus, count: int) -> None:
+    async def are_taken() -> bool:
+        return await taken(tus) >= count
+
+    await eventually(are_taken)
 
 
 # Core ----------------------------------------------------------------------------------------------------------------
@@ -350,14 +365,47 @@ async def test_what_came_before_the_connection_broke_is_durable(tus: Tus) -> Non
 
 
 async def test_a_second_request_takes_the_file_over(tus: Tus) -> None:
-    url = await tus.create(10)
-    async with tus.slow(url, 10) as first:
+    """The first time its rival may be a late request of its own: it asks for the offset and goes on. Not the second."""
+    url = await tus.create(15)
+    async with tus.slow(url, 15) as first:
         await first.send(b"12345")
         await tus.until_durable(url, 5)
-        assert (await tus.append(url, 5, b"abcde")).status_code == 204
-        answer = await first.answer()
-    assert (answer.status_code, reason(answer)) == (403, "WRITER_REPLACED")
-    assert (await tus.file(url))["sha256"] == hashlib.sha256(b"12345abcde").hexdigest()
+        async with tus.slow(url, 10, 5) as second:
+            answer = await first.answer()
+            assert (answer.status_code, reason(answer)) == (409, "WRITER_REPLACED")
+            await second.send(b"abcde")
+            await tus.until_durable(url, 10)
+            assert (await tus.append(url, 10, b"67890")).status_code == 204
+            answer = await second.answer()
+            assert (answer.status_code, reason(answer)) == (403, "WRITER_REPLACED")
+    assert (await tus.file(url))["sha256"] == hashlib.sha256(b"12345abcde67890").hexdigest()
+
+
+@pytest.mark.parametrize("given", [{}, {"Upload_Checksum": checksum("sha1", b"x" * 4 * MIB)}])
+async def test_a_late_request_takes_nothing_away(tus: Tus, given: dict[str, str]) -> None:
+    """It comes when its client has long since sent the bytes by another, which are not durable yet."""
+    url, before = await tus.create(4 * MIB), await taken(tus)
+    async with tus.slow(url, 4 * MIB) as live:
+        await live.send(b"x" * MIB)
+        await until_taken(tus, before + MIB)
+        async with tus.slow(url, 4 * MIB, **given) as late:
+            await late.send(b"x" * 1000)
+            assert (await live.answer()).status_code == 409
+    assert await tus.offset(url) == MIB
+    assert (await tus.append(url, MIB, b"x" * 3 * MIB)).status_code == 204
+    assert (await tus.file(url))["sha256"] == hashlib.sha256(b"x" * 4 * MIB).hexdigest()
+
+
+@pytest.mark.parametrize("given", [{}, {"Upload_Checksum": checksum("sha1", b"x" * 4 * MIB)}])
+async def test_a_newer_request_goes_on_behind_what_the_older_one_has_sent(tus: Tus, given: dict[str, str]) -> None:
+    url, before = await tus.create(4 * MIB), await taken(tus)
+    async with tus.slow(url, 4 * MIB) as older:
+        await older.send(b"x" * MIB)
+        await until_taken(tus, before + MIB)
+        newer = await tus.append(url, 0, b"x" * 4 * MIB, **given)
+        assert (newer.status_code, newer.headers["upload-offset"]) == (204, str(4 * MIB))
+        assert (await older.answer()).status_code == 409
+    assert (await tus.file(url))["sha256"] == hashlib.sha256(b"x" * 4 * MIB).hexdigest()
 
 
 async def test_a_sender_that_says_nothing_is_told_so(start_server: StartServer) -> None:

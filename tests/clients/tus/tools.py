@@ -1,4 +1,4 @@
-"""Tools that others wrote: a Node process with tus-js-client, and a browser's page with Uppy."""
+"""Tools that others wrote: a Node process with tus-js-client, and a browser's page with tus-js-client or Uppy."""
 
 from __future__ import annotations
 
@@ -74,22 +74,12 @@ class NodeClient:
 
 
 @contextmanager
-def uppy_page(folder: Path) -> Iterator[str]:
-    """Serve a page with Uppy from an origin of its own; yields the origin."""
+def client_page(folder: Path, client: str) -> Iterator[str]:
+    """Serve a page with ``uppy`` or ``tus`` (tus-js-client) from an origin of its own; yields the origin."""
     node()
-    subprocess.run(
-        [
-            "node_modules/.bin/esbuild",
-            "uppy.mjs",
-            "--bundle",
-            "--log-level=error",
-            "--format=iife",
-            f"--outfile={folder / 'uppy.js'}",
-        ],
-        cwd=NODE,
-        check=True,
-    )
-    (folder / "index.html").write_text("<!doctype html><title>Uppy</title><script src=uppy.js></script>")
+    build = ["node_modules/.bin/esbuild", f"{client}.mjs", "--bundle", "--log-level=error", "--format=iife"]
+    subprocess.run([*build, f"--outfile={folder / 'client.js'}"], cwd=NODE, check=True)
+    (folder / "index.html").write_text("<!doctype html><title>A client</title><script src=client.js></script>")
     with _Files(folder) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -22,6 +22,7 @@ from upload_server.domain.errors import (
     UploadCancelled,
     UploadError,
     WriterReplaced,
+    state_metadata,
 )
 from upload_server.domain.states import File, FileStatus
 from upload_server.doors.errors import HTTP_STATUSES, to_status
@@ -31,6 +32,12 @@ from upload_server.doors.tus.protocol import VERSION
 NO_CONTENT: Final = 204
 # A number of tus's own.
 CHECKSUM_MISMATCH: Final = 460
+# Clients ask again later.
+LOCKED: Final = 423
+# After these a client stops for good, if it hears them; after others, and after a broken connection, it asks on.
+_LAST_WORDS: Final = frozenset({400, 403, 410, 413})
+_TOO_MANY: Final = 429
+_SERVER_ERRORS: Final = 500
 _GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -42,6 +49,11 @@ class Answer:
     headers: Headers = field(default_factory=list)
     body: bytes = b""
     outcome: str = "OK"
+
+    @property
+    def stops(self) -> bool:
+        """Whether its client stops for good, once it has heard it."""
+        return self.status in _LAST_WORDS
 
     def all_headers(self) -> Headers:
         """Headers as they go out; an answer without content says nothing about content."""
@@ -91,13 +103,32 @@ def chunk_mismatch(file_id: str, durable: int) -> Refused:
     return Refused(CHECKSUM_MISMATCH, status)
 
 
-def refused(error: UploadError) -> Answer:
-    """An error that every door knows."""
+def locked(file: File) -> Refused:
+    """Every byte is there, but that is no success: clients would take an offset at the end for one."""
+    text = f"The file is {file.status} with an offset at its end: nothing can be sent, and it is not completed"
+    return Refused(LOCKED, status_of(Code.FAILED_PRECONDITION, "FILE_NOT_COMPLETED", text, **state_metadata(file)))
+
+
+def cancelled_file(error: UploadError) -> File | None:
+    """Return the file of an error that says that it is cancelled."""
+    if isinstance(error, UploadCancelled):
+        return error.file
+    found = error.found if isinstance(error, NotInState) else None
+    return found if isinstance(found, File) and found.status is FileStatus.CANCELLED else None
+
+
+def refused(error: UploadError, *, of_head: bool = False, fight: bool = False) -> Answer:
+    """An error that every door knows. ``fight``: its sender is not replaced for the first time."""
     extra: Headers = []
     if error.retry_after_seconds is not None:
         extra.append((b"retry-after", b"%d" % math.ceil(error.retry_after_seconds)))
-    status = to_status(error)
-    return _error(_http_status(error, status), status, extra)
+    cancelled = cancelled_file(error)
+    status = to_status(error) if cancelled is None else to_status(error, cancel_reason=cancelled.cancel_reason)
+    http_status = 403 if fight else _http_status(error, status)
+    if of_head and (http_status >= _SERVER_ERRORS or http_status == _TOO_MANY):
+        # At anything else than 423 clients that ask for an offset begin the upload anew, on their own.
+        http_status = LOCKED
+    return _error(http_status, status, extra)
 
 
 def _error(http_status: int, status: Status, extra: Headers) -> Answer:
@@ -108,10 +139,7 @@ def _http_status(error: UploadError, status: Status) -> int:
     match error:
         case UploadCancelled():
             return 410
-        case WriterReplaced():
-            # Not 409: two pages with one upload would take it from each other for ever.
-            return 403
-        case OffsetMismatch():
+        case OffsetMismatch() | WriterReplaced():
             return 409
         case NotInState(found=File() as found):
             return _final_status(error, found)

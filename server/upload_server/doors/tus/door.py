@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Final, Never
@@ -15,16 +16,24 @@ from urllib.parse import quote, unquote
 
 import structlog
 
-from upload_server.domain.errors import FileNotWritable, Overloaded, UploadError
+from upload_server.domain.errors import (
+    FileNotCancellable,
+    FileNotWritable,
+    Overloaded,
+    ShuttingDown,
+    UploadError,
+    WriterReplaced,
+)
 from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
-from upload_server.domain.states import Caller, File, FileStatus
+from upload_server.domain.states import Caller, File, FileStatus, Source
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
-from upload_server.doors.tus.transfer import SenderGone, reader, transfer
+from upload_server.doors.tus.senders import Senders
+from upload_server.doors.tus.transfer import Complete, SenderGone, is_gone, reader, transfer
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 
@@ -37,6 +46,9 @@ LINGER_SECONDS: Final = 2.0
 _CLOSING_SECONDS: Final = 5.0
 # Seconds that a client shall wait while the ingest checks a file's last bytes.
 _CHECKING_SECONDS: Final = 5.0
+_UNHEARD_CREATION: Final = "the connection broke before the sender had learnt where to send the file"
+# Events of one file; it has three at most.
+_TRAIL: Final = 10
 # What each request is as a call. OPTIONS is none.
 _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "GetFile", "DELETE": "CancelFile"}
 
@@ -44,33 +56,70 @@ _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "Get
 class Exchange:
     """One request, and the way back to its client."""
 
-    def __init__(self, request: Request, file_id: str, body: Mailbox[Never], send: Send) -> None:
+    def __init__(
+        self, request: Request, file_id: str, receive: Receive, send: Send, body: Mailbox[Never], senders: Senders
+    ) -> None:
         self.request = request
         self.file_id = file_id
         self.body = body
-        # Where the bytes of the file that this request has announced can be sent again: errors carry it as well.
+        # The call that the request is; none for OPTIONS.
+        self.call: Call | None = None
+        # The file that this request has announced, and where its bytes can be sent again: errors carry that as well.
+        self.created: File | None = None
         self.place: Headers = []
+        # Whether the client was still there when its answer was complete, as far as a server can tell.
+        self.heard = True
+        self._receive = receive
         self._send = send
+        self._senders = senders
 
-    async def answer(self, answer: Answer) -> None:
-        """Send an answer; to a client that may still be sending it goes before the rest is read and forgotten."""
+    async def answer(self, answer: Answer, body_bytes: int = 0) -> None:
+        """Send an answer; to a client that may still be sending it goes before the rest is read and forgotten.
+
+        Of the rest ``body_bytes`` are read at most, unless its length is declared.
+        """
         headers = answer.all_headers()
         unread = self.request.has_body and not self.body.exhausted
-        if unread:
+        most = self._readable(answer, body_bytes) if unread else 0
+        if unread and not most:
             headers.append((b"connection", b"close"))
+        elif not unread and (self.created is not None or answer.stops):
+            self.heard = not await self._is_gone()
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
         if unread:
-            await self.body.discard(LINGER_SECONDS)
+            await (self.body.discard_all(most) if most else self.body.discard(LINGER_SECONDS))
+            self.heard = isinstance(self.body.end, Complete)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def refuse(self, answer: Answer) -> None:
+    def _readable(self, answer: Answer, body_bytes: int) -> int:
+        """Return how many bytes are read on for a client that has to hear that it must stop; 0 for any other.
+
+        Firefox and WebKit hear nothing before their body is out, and who has heard nothing begins anew. The connection
+        is kept, so that nobody hangs up on the rest. Such a request counts as an open upload all the while.
+        """
+        if answer.stops and self.request.carries_bytes and self.call is not None:
+            with contextlib.suppress(ShuttingDown, Overloaded):
+                self.call.admit(Gate.UPLOAD)
+                return self.request.body_bytes or body_bytes
+        return 0
+
+    async def _is_gone(self) -> bool:
+        return not isinstance(self.body.end, Complete | None) or await is_gone(self._receive)
+
+    async def refuse(self, answer: Answer, body_bytes: int = 0) -> None:
         """Send the answer of a request that failed."""
-        await self.answer(Answer(answer.status, [*answer.headers, *self.place], answer.body, answer.outcome))
+        answer = Answer(answer.status, [*answer.headers, *self.place], answer.body, answer.outcome)
+        await self.answer(answer, body_bytes)
 
     async def tell(self, error: UploadError) -> None:
         """Send an error that every door knows."""
-        await self.refuse(answers.refused(error))
+        fight = isinstance(error, WriterReplaced) and self._senders.note_replaced(self.file_id)
+        answer = answers.refused(error, of_head=self.request.method == "HEAD", fight=fight)
+        cancelled = answers.cancelled_file(error)
+        await self.refuse(answer, cancelled.size_bytes if cancelled else 0)
+        if cancelled and self.request.carries_bytes:
+            self._senders.note_told(cancelled.file_id, heard=self.heard)
 
 
 Handler = Callable[[Exchange, Call], Awaitable[Answer]]
@@ -98,6 +147,7 @@ class TusDoor:
         self._idle = idle_seconds
         self._ttl = timedelta(seconds=upload_ttl)
         self._max_file_bytes = max_file_bytes
+        self._senders = Senders()
         # Files whose last bytes of a request are being made durable.
         self._closing: set[str] = set()
         self._of_all: Mapping[str, Handler] = {"POST": self._create}
@@ -108,14 +158,17 @@ class TusDoor:
         request = Request.of(scope)
         mailbox: Mailbox[Never] = Mailbox(reader(receive), self._ingest.memory, idle_seconds=self._idle)
         async with mailbox as body:
-            exchange = Exchange(request, _file_id(scope), body, send)
+            exchange = Exchange(request, _file_id(scope), receive, send, body, self._senders)
             if request.method == "OPTIONS":
                 await exchange.answer(Answer(NO_CONTENT, capabilities(self._max_file_bytes)))
             elif request.method not in _METHODS:
                 await exchange.answer(self._method_not_allowed(exchange).answer)
             else:
                 async with Call(self._calls, _METHODS[request.method], exchange.tell) as call:
+                    exchange.call = call
                     await self._serve(exchange, call)
+                if exchange.created is not None and not exchange.heard:
+                    await self._give_up(exchange.created)
 
     async def _serve(self, exchange: Exchange, call: Call) -> None:
         try:
@@ -125,6 +178,7 @@ class TusDoor:
             await exchange.refuse(refusal.answer)
         except SenderGone:
             call.code = "CANCELLED"
+            exchange.heard = False
             _log.debug("tus.sender_gone", file_id=exchange.file_id)
 
     async def _answer(self, exchange: Exchange, call: Call) -> Answer:
@@ -152,7 +206,7 @@ class TusDoor:
         request.checksum()  # refused before anything is announced
         caller = call.admit(Gate.CHANGE)
         with self._calls.limit():
-            file = await self._uploads.initiate_upload(spec, "", caller)
+            exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
         location = (b"location", f"{PATH}/{file.file_id}".encode())
         if not (file.size_bytes == 0 or (request.carries_bytes and request.has_body)):
             return Answer(201, [location, self._expires()])
@@ -178,9 +232,12 @@ class TusDoor:
             return self._appended(found.size_bytes, completed=True)
 
     async def _tell(self, exchange: Exchange, call: Call) -> Answer:
-        file = await self._current(exchange.file_id, call.admit(Gate.READ))
-        if file.status.final and file.status is not FileStatus.COMPLETED:
+        caller = call.admit(Gate.READ)
+        file = await self._current(exchange.file_id, caller)
+        if file.status.final and file.status is not FileStatus.COMPLETED and not await self._is_owed_news(file, caller):
             raise FileNotWritable(file)
+        if file.bytes_received == file.size_bytes and file.status is not FileStatus.COMPLETED:
+            raise answers.locked(file)
         headers = [
             (b"upload-offset", b"%d" % file.bytes_received),
             (b"upload-length", b"%d" % file.size_bytes),
@@ -195,15 +252,39 @@ class TusDoor:
             await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
         return Answer(NO_CONTENT)
 
+    async def _is_owed_news(self, file: File, caller: Caller) -> bool:
+        """Whether a file was cancelled under a sender that may not know yet: its next PATCH shall tell it.
+
+        At any other answer than its offset a client would begin it anew, on its own.
+        """
+        heard = self._senders.has_heard(file.file_id)
+        if heard or file.cancelled_at is None or self._clock() - file.cancelled_at > self._ttl:
+            return False
+        with self._calls.limit():
+            trail = await self._uploads.list_audit_events(file.file_id, "", _TRAIL, "", caller)
+        cancel = next((event for event in trail.rows if event.to_status == FileStatus.CANCELLED), None)
+        # The client that terminates its upload knows.
+        if cancel is None or cancel.source == Source.TUS:
+            return False
+        return heard is False or cancel.from_status == FileStatus.UPLOADING
+
+    async def _give_up(self, file: File) -> None:
+        """Cancel a file whose sender cannot know where to send it: the answer to its creation was lost."""
+        caller = replace(self._calls.caller, principal=file.owner, by_itself=True)
+        try:
+            await self._uploads.cancel_file(file.file_id, _UNHEARD_CREATION, "", caller)
+        except FileNotCancellable:
+            _log.debug("tus.unheard_creation_is_final", file_id=file.file_id)
+
     # Bytes ---------------------------------------------------------------------------------------------------------
 
     async def _transfer(self, exchange: Exchange, call: Call, file_id: str, offset: int) -> Answer:
         request = exchange.request
         checksum = request.checksum()
         _check_id(file_id)
-        upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD))
+        upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD), may_overlap=True)
         try:
-            completed = await transfer(upload, exchange.body, checksum, request.body_bytes)
+            completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes)
         finally:
             self._closing.add(file_id)
             try:

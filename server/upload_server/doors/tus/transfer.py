@@ -6,6 +6,7 @@ Must not know headers or answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Never
 
@@ -30,6 +31,16 @@ class SenderGone(Exception):
     """The connection broke before the body was complete."""
 
 
+async def is_gone(receive: Receive) -> bool:
+    """Whether the client has left, as far as it shows by now; every byte of its request must have been read."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return True
+    return False
+
+
 def reader(receive: Receive) -> Callable[[], Awaitable[bytes | End]]:
     """Return how a mailbox reads the body: pieces of at most some hundred KiB, then how it ended."""
     more = True
@@ -50,20 +61,21 @@ def reader(receive: Receive) -> Callable[[], Awaitable[bytes | End]]:
     return read
 
 
-async def transfer(upload: Upload, body: Mailbox[Never], checksum: Checksum | None, announced: int) -> File | None:
-    """Write the whole body; returns the completed file if it held the last byte.
+async def transfer(
+    upload: Upload, body: Mailbox[Never], checksum: Checksum | None, offset: int, announced: int
+) -> File | None:
+    """Write the whole body, which begins at ``offset``; returns the completed file if it held the last byte.
 
     ``announced`` is the body's length where it is known. What came is durable then, also when this raises: the upload's
     own errors, ``SenderGone``, ``UploadIdle``. Bytes that must have a checksum are taken whole or not at all: until it
     is known they are withheld.
     """
-    if upload.received + announced > upload.file.size_bytes:
+    if offset + announced > upload.file.size_bytes:
         raise SizeExceeded(upload.file.file_id, upload.received, upload.file.size_bytes)
     body.follow(upload)
-    if checksum is None:
-        end = await take_bytes(upload, body)
-    else:
-        end = await _take_checked(upload, body, checksum)
+    if checksum is not None:
+        upload.withhold()
+    end = await take_bytes(upload, body, write=_writer(upload, checksum, upload.received - offset))
     if not isinstance(end, Complete):
         raise SenderGone
     if checksum is not None:
@@ -77,10 +89,17 @@ async def transfer(upload: Upload, body: Mailbox[Never], checksum: Checksum | No
     return None
 
 
-async def _take_checked(upload: Upload, body: Mailbox[Never], checksum: Checksum) -> End | None:
-    async def write(data: Bytes) -> None:
-        await checksum.update(data)
-        await upload.write(data)
+def _writer(upload: Upload, checksum: Checksum | None, overlap: int) -> Callable[[Bytes], Awaitable[None]]:
+    """Return how the body's bytes are written: the first ``overlap`` of them are there already."""
+    if checksum is None and not overlap:
+        return upload.write
 
-    upload.withhold()
-    return await take_bytes(upload, body, write=write)
+    async def write(data: Bytes) -> None:
+        nonlocal overlap
+        if checksum is not None:
+            await checksum.update(data)
+        known = min(overlap, len(data))
+        overlap -= known
+        await upload.write(data[known:])
+
+    return write
