@@ -42,6 +42,7 @@ async def refused(door: Door, method: str, **request: Any) -> Refusal:
 
 async def events(door: Door, **filters: Any) -> list[Json]:
     page = await door.call("ListAuditEvents", page_size=1000, **filters)
+    assert not page["next_page_token"]
     found: list[Json] = page["events"]
     return found
 
@@ -544,11 +545,46 @@ async def test_the_largest_batch_with_the_longest_fields_fits(door: Door) -> Non
     longest = {"size_bytes": 2**40, "content_type": "x" * 127, "sha256": "ab" * 32}
     made = await door.call("InitiateBatch", files=[{"filename": f"{i:0255}", **longest} for i in range(10_000)])
     batch_id = made["batch"]["batch_id"]
-    page = await door.call("ListFiles", batch_id=batch_id, page_size=1000)
-    assert [file["filename"] for file in page["files"]] == [f"{i:0255}" for i in range(1000)]
     await door.call("CancelBatch", batch_id=batch_id, reason="\U0001f600" * 500)
-    for method in ("ListFiles", "ListAuditEvents"):
-        assert (await door.call(method, batch_id=batch_id, page_size=1000))["next_page_token"]
+    seen: list[str] = []
+    token = ""
+    while len(seen) < 1000:
+        page = await door.call("ListFiles", batch_id=batch_id, page_size=1000, page_token=token)
+        seen += [file["filename"] for file in page["files"]]
+        token = page["next_page_token"]
+    assert seen == [f"{i:0255}" for i in range(len(seen))]
+
+
+async def test_a_page_ends_at_256_kib(stub: Stub, http: httpx.AsyncClient) -> None:
+    """However many rows were asked for, nobody can have megabytes made of a hundred bytes."""
+    spec = pb.FileSpec(filename="ä" * 127, content_type="x" * 127, size_bytes=2**40, sha256="ab" * 32)
+    made = await stub.InitiateBatch(pb.InitiateBatchRequest(files=[spec] * 300))
+    batch_id = made.batch.batch_id
+    await stub.CancelBatch(pb.CancelBatchRequest(batch_id=batch_id, reason="\U0001f600" * 500, request_id="é" * 128))
+    files, events, token = [], [], ""
+    while True:
+        page = await stub.ListFiles(pb.ListFilesRequest(batch_id=batch_id, page_size=1000, page_token=token))
+        files += [file.file_id for file in page.files]
+        # Near the bound: a page is not cut for nothing.
+        assert page.ByteSize() <= 256 * 1024
+        if not (token := page.next_page_token):
+            break
+        assert page.ByteSize() > 200 * 1024
+    assert files == list(made.file_ids)
+    while True:
+        trail = await stub.ListAuditEvents(
+            pb.ListAuditEventsRequest(batch_id=batch_id, page_size=1000, page_token=token)
+        )
+        events += [event.event_id for event in trail.events]
+        assert trail.ByteSize() <= 256 * 1024
+        if not (token := trail.next_page_token):
+            break
+        assert trail.ByteSize() > 200 * 1024
+    assert len(set(events)) == len(events) == 602
+    # As JSON it is longer, by its names and escapes.
+    answer = await http.get("/api/v1/files", params={"batch_id": batch_id, "page_size": 1000})
+    assert answer.json()["next_page_token"]
+    assert len(answer.content) < 512 * 1024
 
 
 async def test_a_message_over_8_mib_is_refused_by_grpc_itself(stub: Stub) -> None:

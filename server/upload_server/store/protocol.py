@@ -166,7 +166,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Rows after a cursor; ``next_cursor`` is None on the last page."""
+    """Rows after a cursor; ``next_cursor`` is None on the last page. A page of long rows holds fewer than asked for."""
 
     rows: tuple[T, ...]
     next_cursor: Cursor | None

@@ -23,8 +23,9 @@ from upload_server.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
-# Changes that are kept for one watcher of named ids; one that takes less reads them from the store, by their ids.
-_KEPT_BY_NAME = 1000
+# Changes that are kept for one watcher of named ids; one that takes less reads them from the store, by their ids. Each
+# takes 150 bytes, and thousands of watchers may not read.
+_KEPT_BY_NAME = 100
 # After a failed read the hub waits this long; watchers keep their cursor, so nothing is lost.
 _RETRY_SECONDS = 0.2
 # Changes times watchers by name that the hub offers before other tasks get their turn: some milliseconds.

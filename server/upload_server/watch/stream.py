@@ -20,6 +20,10 @@ from upload_server.watch.watcher import Watcher
 
 # Rows read at once.
 PAGE = 500
+# Rows that all streams together may have read and not sent; beyond it each reads a few at a time, since thousands of
+# watchers that do not read would each hold a page.
+_UNSENT = 20_000
+_FEW = 8
 # Ends that are remembered; progress comes late by one commit at most.
 _ENDS_KEPT = 10_000
 
@@ -36,6 +40,8 @@ class Shared:
     # The server drains: streams have to end.
     closing: bool = False
     turns: Turns = field(default_factory=Turns)
+    # Rows that streams have read, or are about to, and not sent.
+    unsent: int = 0
     # Targets whose end a stream has sent. A page may hold an end before the loop hears of its commit, and of progress
     # that was in the same one: no progress may come after it.
     ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -131,16 +137,23 @@ class Stream:
     async def _catch_up(self, watcher: Watcher, skip_final_upto: int = 0) -> AsyncGenerator[Changed, None]:
         """Read pages from the cursor on until the store has no more, then be live."""
         watcher.begin_to_catch_up()
-        complete = False
+        shared, complete = self._shared, False
         while not complete:
-            page = await self._shared.store.read_changes(
-                self._request.targets, self._owner, self._cursor, PAGE, skip_final_upto
-            )
-            for change in page.changes:
-                await self._shared.turns.wait()
-                if self._shared.closing:
-                    raise ShuttingDown
-                yield self._note_sent(watcher, self._shared.changed(change))
+            held = PAGE if shared.unsent < _UNSENT else _FEW
+            shared.unsent += held
+            try:
+                page = await shared.store.read_changes(
+                    self._request.targets, self._owner, self._cursor, held, skip_final_upto
+                )
+                shared.unsent -= held - len(page.changes)
+                held = len(page.changes)
+                for change in page.changes:
+                    await shared.turns.wait()
+                    if shared.closing:
+                        raise ShuttingDown
+                    yield self._note_sent(watcher, shared.changed(change))
+            finally:
+                shared.unsent -= held
             complete = page.complete
             if complete:
                 self._cursor = page.last_change

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -302,3 +302,20 @@ async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None
         spoke = loop.time()
         assert isinstance(await anext(events), Bookmarked)
     assert 0.35 <= loop.time() - spoke < 0.8
+
+
+async def test_watchers_that_do_not_read_hold_few_rows_together(store: Store) -> None:
+    """Each read a page of 500 rows: thousands of watchers, whose callers sent a hundred bytes each, held gigabytes."""
+    file_ids = await announce_batch(store, 600)
+    request = WatchRequest(EVERYTHING)
+    async with running(store) as hub, AsyncExitStack() as stack:
+        watches = [await stack.enter_async_context(aclosing(hub.watch(request, ""))) for _ in range(60)]
+        for events in watches:
+            await anext(events)
+        assert sum(isinstance(thing, File) for thing in gc.get_objects()) < 22_000
+        # Who reads on misses nothing, and leaves the room to others.
+        for events in watches:
+            assert len(await opened(events)) == len(file_ids) + 1  # the batch, a bookmark, and without the first
+        for _ in range(3):
+            await anext(await stack.enter_async_context(aclosing(hub.watch(request, ""))))
+        assert sum(isinstance(thing, File) for thing in gc.get_objects()) >= 1500

@@ -19,6 +19,17 @@ DATABASE_ERRORS = (peewee.PeeweeException, sqlite3.Error)
 
 _KIB = 1024
 
+# Rows of a page are together at most so long as messages: a caller that asks for a thousand may get fewer (AIP-158).
+PAGE_BYTES = 256 * _KIB
+# What a row's numbers, times and tags are more as a message than as text.
+_ROW_BYTES = 64
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    """Return how many bytes a row is at most as a message."""
+    texts = [value for value in row if isinstance(value, str)]
+    return _ROW_BYTES + sum([len(text) if text.isascii() else len(text.encode()) for text in texts])
+
 
 class Connection:
     """One connection through Peewee's ``execute_sql``; used by one thread at a time, whichever it is."""
@@ -35,6 +46,24 @@ class Connection:
         """Run a statement and return all its rows."""
         cursor: sqlite3.Cursor = self._database.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]
         return cursor.fetchall()
+
+    def page(
+        self, sql: str, parameters: Mapping[str, Any], limit: int, most_bytes: int = PAGE_BYTES
+    ) -> tuple[list[tuple[Any, ...]], bool]:
+        """Run a SELECT with a LIMIT :limit; returns at most so many rows and bytes of them, and whether there are more.
+
+        At least one row, however long it is.
+        """
+        # One more than the page, so that it is known whether there is a next one.
+        cursor: sqlite3.Cursor = self._database.execute_sql(sql, {**parameters, "limit": limit + 1})  # type: ignore[no-untyped-call]
+        rows: list[tuple[Any, ...]] = []
+        for row in cursor:
+            most_bytes -= _size(row)
+            if len(rows) == limit or (rows and most_bytes < 0):
+                cursor.close()
+                return rows, True
+            rows.append(row)
+        return rows, False
 
     @property
     def in_transaction(self) -> bool:

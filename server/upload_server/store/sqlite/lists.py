@@ -125,10 +125,9 @@ def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cu
 def _read(
     connection: Connection, table: _Table[T], sql: str, wanted: dict[str, Any], owner: str, limit: int
 ) -> Page[T]:
-    # One more than the page, so that it is known whether there is a next one.
-    found = connection.rows(sql, {**wanted, "owner": owner, "limit": limit + 1})
-    rows = tuple(table.make(row[1:]) for row in found[:limit])
-    return Page(rows, Cursor.at(rows[-1].created_at, found[limit - 1][0]) if len(found) > limit else None)
+    found, more = connection.page(sql, {**wanted, "owner": owner}, limit)
+    rows = tuple(table.make(row[1:]) for row in found)
+    return Page(rows, Cursor.at(rows[-1].created_at, found[-1][0]) if more else None)
 
 
 # The audit trail -----------------------------------------------------------------------------------------------------
@@ -155,9 +154,7 @@ def list_audit_events(
 ) -> Page[AuditEvent]:
     """Read audit events by change number; those of a batch include its files'."""
     after = cursor.row if cursor else 0
-    found = connection.rows(
-        _events_page(by_file=bool(file_id), by_batch=bool(batch_id)),
-        {"owner": owner, "file_id": file_id, "batch_id": batch_id, "cursor": after, "limit": limit + 1},
-    )
-    events = tuple(event_of(row) for row in found[:limit])
-    return Page(events, Cursor(events[-1].event_id) if len(found) > limit else None)
+    wanted = {"owner": owner, "file_id": file_id, "batch_id": batch_id, "cursor": after}
+    found, more = connection.page(_events_page(by_file=bool(file_id), by_batch=bool(batch_id)), wanted, limit)
+    events = tuple(event_of(row) for row in found)
+    return Page(events, Cursor(events[-1].event_id) if more else None)
