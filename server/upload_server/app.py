@@ -79,6 +79,7 @@ class Service:
         self._admission = Admission(
             {
                 Gate.READ: config.max_calls,
+                Gate.LIST: config.max_calls,
                 Gate.CHANGE: config.max_calls,
                 Gate.CANCEL: config.max_calls,
                 Gate.UPLOAD: config.max_uploads,

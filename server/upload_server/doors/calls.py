@@ -6,16 +6,19 @@ Must not know what a call does, nor the words in which its door says an error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 
 from transcoder.timers import Limit, Timers
 from upload_server.domain.errors import (
@@ -34,7 +37,7 @@ from upload_server.doors.errors import code_of, to_status
 log = structlog.get_logger(__name__)
 
 Request = TypeVar("Request")
-Response = TypeVar("Response")
+Response = TypeVar("Response", bound=Message)
 
 # Says, in a door's words, with which error a call ends.
 Tell = Callable[[UploadError], Awaitable[None]]
@@ -49,6 +52,7 @@ class Gate(Enum):
     """Kinds of calls that are counted apart, so that none can take the place of another; cancels have their own."""
 
     READ = "read calls"
+    LIST = "list calls"
     CHANGE = "change calls"
     CANCEL = "cancel calls"
     UPLOAD = "upload calls"
@@ -60,6 +64,28 @@ class Gate(Enum):
         """How long a refused caller should wait: a socket is held for longer than a call."""
         return 5.0 if self is Gate.WEBSOCKET else 1.0
 
+    @property
+    def most_untaken_bytes(self) -> int:
+        """Memory of answers that nobody takes, beyond which such a call is refused; cancels last, lists first."""
+        return _MOST_UNTAKEN_BYTES.get(self, sys.maxsize)
+
+
+_MIB = 1024 * 1024
+_MOST_UNTAKEN_BYTES: Mapping[Gate, int] = {
+    Gate.LIST: 64 * _MIB,
+    Gate.READ: 96 * _MIB,
+    Gate.CHANGE: 96 * _MIB,
+    Gate.CANCEL: 128 * _MIB,
+}
+# What an answer that waits for its caller takes: grpcio's call and task, and the answer as message, as bytes and as
+# what gRPC's core sends.
+_UNTAKEN_CALL_BYTES = 16 * 1024
+_UNTAKEN_COPIES = 3
+# Lists that are read and converted at once: those of more rows than this, and the others.
+_LARGE_LIST_ROWS = 64
+_LARGE_LISTS = 2
+_SMALL_LISTS = 3
+
 
 class Admission:
     """How many calls of each kind run at once on this node, over all doors. A call leaves it last, after its clean-up.
@@ -70,6 +96,10 @@ class Admission:
     def __init__(self, limits: Mapping[Gate, int]) -> None:
         self._limits = limits
         self._running = dict.fromkeys(Gate, 0)
+        # Memory of answers that were given and are not taken yet, in bytes.
+        self._untaken = 0
+        self._large_lists = asyncio.Semaphore(_LARGE_LISTS)
+        self._small_lists = asyncio.Semaphore(_SMALL_LISTS)
         self._closed = False
         # Rung by each call that leaves a closed admission.
         self._left = asyncio.Event()
@@ -80,6 +110,7 @@ class Admission:
             raise ShuttingDown
         if self._running[gate] >= self._limits[gate]:
             raise Overloaded(f"Too many {gate.value} at once", gate.retry_seconds)
+        self._check_untaken(gate)
         self._running[gate] += 1
 
     def leave(self, gate: Gate) -> None:
@@ -87,6 +118,33 @@ class Admission:
         self._running[gate] -= 1
         if self._closed:
             self._left.set()
+
+    def hold_answer(self, answer: Message, context: Context) -> None:
+        """Count the memory of an answer until its caller has taken it or is gone: a caller need not read.
+
+        A call leaves its gate before: who does not read takes nobody's place.
+        """
+        size = _UNTAKEN_CALL_BYTES + _UNTAKEN_COPIES * answer.ByteSize()
+        self._untaken += size
+
+        def release(_context: object) -> None:
+            self._untaken -= size
+
+        context.add_done_callback(release)
+
+    @contextlib.asynccontextmanager
+    async def list_turn(self, rows: int) -> AsyncIterator[None]:
+        """Wait until a list of so many rows may be made; raises ``Overloaded``.
+
+        Few at once, so that the memory of each is counted before the next one takes its own.
+        """
+        async with self._large_lists if rows > _LARGE_LIST_ROWS else self._small_lists:
+            self._check_untaken(Gate.LIST)
+            yield
+
+    def _check_untaken(self, gate: Gate) -> None:
+        if self._untaken > gate.most_untaken_bytes:
+            raise Overloaded("Too many answers wait for callers who do not read them", gate.retry_seconds)
 
     def close(self) -> None:
         """Refuse every call from now on: the server drains."""
@@ -112,6 +170,9 @@ class Context(Protocol):
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """End the call with a status; raises."""
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Have ``callback`` called once the caller has taken the answer, or is gone."""
 
 
 class StreamContext(Context, Protocol):
@@ -210,7 +271,7 @@ class Call:
             return error
         if isinstance(error, TimeoutError):
             # The write goes on behind this call; a read has changed nothing.
-            return DatabaseFailure() if self._gate is Gate.READ else OutcomeUnknown()
+            return DatabaseFailure() if self._gate in {Gate.READ, Gate.LIST} else OutcomeUnknown()
         return unforeseen("call.failed", error, method=self._method, door=self._calls.door)
 
 
@@ -280,9 +341,33 @@ def unary(
                 caller = call.admit(gate)
                 message: Request = await request.read() if isinstance(request, Unread) else request
                 with calls.limit():
-                    return await method(servicer, message, caller)
+                    response = await method(servicer, message, caller)
+                calls.admission.hold_answer(response, context)
+                return response
             raise AssertionError("abort raises")
 
         return handler
 
     return wrap
+
+
+class Paged(Protocol):
+    """A request for a page of a list."""
+
+    page_size: int
+
+
+PagedRequest = TypeVar("PagedRequest", bound=Paged)
+
+
+def listing(
+    method: Callable[[Servicer, PagedRequest, Caller], Awaitable[Response]],
+) -> Callable[[Servicer, PagedRequest | Unread, Context], Awaitable[Response]]:
+    """Make a method of (request, caller) a unary handler that makes a page of a list when it has its turn."""
+
+    @functools.wraps(method)
+    async def in_turn(servicer: Servicer, request: PagedRequest, caller: Caller) -> Response:
+        async with servicer.calls.admission.list_turn(request.page_size):
+            return await method(servicer, request, caller)
+
+    return unary(Gate.LIST)(in_turn)

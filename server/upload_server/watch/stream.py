@@ -23,7 +23,7 @@ PAGE = 500
 # Rows that all streams together may have read and not sent; beyond it each reads a few at a time, since thousands of
 # watchers that do not read would each hold a page.
 _UNSENT = 20_000
-_FEW = 8
+_FEW = 16
 # Ends that are remembered; progress comes late by one commit at most.
 _ENDS_KEPT = 10_000
 

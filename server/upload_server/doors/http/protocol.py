@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from upload_server.doors.http.asgi import last_answer
+from upload_server.doors.http.untaken import HIGH_WATER_BYTES, Untaken
 
 # Bytes of request line and headers; httptools itself has no limit.
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -68,8 +69,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        untaken: Untaken | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._untaken = untaken or Untaken()
+        # A request was answered, and the peer has not read the answer: the next one waits for that.
+        self._waits_for_peer = False
         # Whether a head is expected or has come in part: from the start, and then with each message.
         self._in_head = True
         self._head_bytes = 0
@@ -88,6 +94,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Count the connection, and start to wait for its first head."""
         super().connection_made(transport)
         self.flow = self._flow = _HeldFlow(transport)
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
@@ -97,7 +104,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Forget the timer and what was not parsed."""
         self._stop_waiting()
         self._unparsed.clear()
+        self._untaken.release(self.transport)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Count what the peer does not read."""
+        super().pause_writing()
+        self._untaken.hold(self.transport)
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has read."""
+        super().resume_writing()
+        self._untaken.release(self.transport)
+        if self._waits_for_peer:
+            self._waits_for_peer = False
+            self.on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, some of it in later turns of the loop: a read of 256 KiB can hold 40,000 chunks."""
@@ -118,7 +139,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _go_on(self) -> None:
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._unparsed.clear()
-        elif self.pipeline:
+        elif self.pipeline or self._waits_for_peer:
             # Requests that wait for their turn are parsed no further; `on_response_complete` goes on.
             return
         if self._unparsed:
@@ -220,6 +241,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """After the answer: let the rest of the request come, but neither long nor much of it."""
         asked = self.cycle
+        if self._flow.write_paused and not self.transport.is_closing():
+            # Else a peer that never reads could have one answer after the other made.
+            self._waits_for_peer = True
+            self._flow.pause_reading()
+            return
         super().on_response_complete()
         if self._unparsed and not self.pipeline:
             self._go_on_soon()

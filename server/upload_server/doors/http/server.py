@@ -17,6 +17,7 @@ import uvicorn
 
 from upload_server.doors.http.asgi import Application
 from upload_server.doors.http.protocol import BoundedHttpProtocol
+from upload_server.doors.http.untaken import Untaken
 from upload_server.doors.websocket.protocol import HonestWebSocketProtocol
 from upload_server.ingest import Memory
 from upload_server.process.ports import listen
@@ -82,6 +83,7 @@ class HttpServer:
         ping_timeout_seconds: float = 20.0,
         stop_seconds: float = 5.0,
         memory: Memory | None = None,
+        untaken: Untaken | None = None,
     ) -> None:
         """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them.
 
@@ -92,7 +94,7 @@ class HttpServer:
         self._config = uvicorn.Config(
             app,
             loop="none",
-            http=BoundedHttpProtocol,
+            http=partial(BoundedHttpProtocol, untaken=untaken or Untaken()),  # type: ignore[arg-type]  # uvicorn calls it
             ws=partial(HonestWebSocketProtocol, memory=memory),  # type: ignore[arg-type]  # uvicorn calls it
             ws_per_message_deflate=False,
             ws_ping_interval=ping_interval_seconds,

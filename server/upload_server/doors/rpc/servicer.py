@@ -13,7 +13,7 @@ from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import Batch, Caller, File
 from upload_server.doors import convert
-from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, unary
+from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, listing, unary
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader
 from upload_server.ingest import Ingest
@@ -50,7 +50,7 @@ class UploadServicer:
         """Return one file."""
         return convert.file_to_proto(await self._uploads.get_file(request.file_id, caller))
 
-    @unary(Gate.READ)
+    @listing
     async def ListFiles(self, request: pb.ListFilesRequest, caller: Caller) -> pb.ListFilesResponse:
         """Return a page of files."""
         wanted = convert.wanted_files(request)
@@ -63,7 +63,7 @@ class UploadServicer:
         """Return one batch."""
         return convert.batch_to_proto(await self._uploads.get_batch(request.batch_id, caller))
 
-    @unary(Gate.READ)
+    @listing
     async def ListBatches(self, request: pb.ListBatchesRequest, caller: Caller) -> pb.ListBatchesResponse:
         """Return a page of batches."""
         wanted = convert.wanted_batches(request)
@@ -89,7 +89,7 @@ class UploadServicer:
         answer = await self._uploads.cancel_batch(request.batch_id, request.reason, request.request_id, caller)
         return convert.cancelled_batch_to_proto(answer)
 
-    @unary(Gate.READ)
+    @listing
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, caller: Caller) -> pb.ListAuditEventsResponse:
         """Return a page of the audit trail."""
         page = await self._uploads.list_audit_events(
