@@ -27,13 +27,15 @@ from upload_server.doors.http.asgi import Application
 from upload_server.doors.http.faults import fault_details
 from upload_server.doors.http.guard import Guard
 from upload_server.doors.http.pages import default_pages
+from upload_server.doors.http.protocol import MAX_CONNECTIONS
 from upload_server.doors.http.server import HttpServer, bind
 from upload_server.doors.rpc.server import SERVICE, GrpcServer
 from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.tus import TusDoor
 from upload_server.doors.websocket import WebSocketDoor
-from upload_server.ingest import Ingest
+from upload_server.ingest import Ingest, Limits
 from upload_server.process import Metrics
+from upload_server.process.descriptors import Descriptors, needed_for, raise_limit
 from upload_server.process.heap import Heap
 from upload_server.process.room import Room
 from upload_server.service import Uploads
@@ -72,8 +74,11 @@ def new_id() -> str:
 class Service:
     """A server process: everything between the ports and the disk."""
 
-    def __init__(self, config: Config, store: Store, room: Room, metrics: Metrics) -> None:
+    def __init__(self, config: Config, store: Store, room: Room, descriptors: Descriptors, metrics: Metrics) -> None:
         self._config = config
+        self._connections = min(MAX_CONNECTIONS, descriptors.connections)
+        # An idle connection makes way for a new one, a socket does not: half of them stay for callers.
+        max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
         self._admission = Admission(
@@ -84,7 +89,7 @@ class Service:
                 Gate.CANCEL: config.max_calls,
                 Gate.UPLOAD: config.max_uploads,
                 Gate.WATCH: config.max_watches,
-                Gate.WEBSOCKET: config.max_websockets,
+                Gate.WEBSOCKET: max_websockets,
             }
         )
         self._hub = WatchHub(
@@ -97,6 +102,7 @@ class Service:
             store,
             sink,
             clock=utc_now,
+            limits=Limits(open_files=descriptors.uploads),
             on_progress=self._hub.publish_progress,
             observer=metrics,
         )
@@ -125,6 +131,7 @@ class Service:
             self._servicer(Source.GRPC),
             max_message_bytes=config.max_message_bytes,
             message_seconds=config.call_timeout,
+            max_connections=self._connections,
             reflection_on=config.with_reflection,
         )
 
@@ -134,7 +141,7 @@ class Service:
             self._calls(Source.WEBSOCKET),
             grace_seconds=config.websocket_grace,
             idle_seconds=config.idle_timeout,
-            max_sockets=config.max_websockets,
+            max_sockets=max_websockets,
             observer=metrics,
         )
         self._web = WebApp(
@@ -164,6 +171,7 @@ class Service:
             bind(config.host, config.http_port),
             stop_seconds=_STOP_SECONDS,
             memory=self._ingest.memory,
+            max_connections=self._connections,
         )
         try:
             # Ports first: an error of the bind then reaches the operator plainly, not inside a group of errors.
@@ -278,13 +286,14 @@ async def _background(*loops: Coroutine[object, object, None]) -> AsyncIterator[
 
 async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
     """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend."""
+    descriptors = _share_descriptors(config)
     lock = _take_directory(config.data_dir)
     try:
         room = Room()
         options = StoreOptions(linger_seconds=config.linger, max_database_bytes=config.max_database_bytes, room=room)
         store = await open_store(config.url, options)
         try:
-            await Service(config, store, room, Metrics(__version__)).run(stop, started)
+            await Service(config, store, room, descriptors, Metrics(__version__)).run(stop, started)
         finally:
             await store.close()
     finally:
@@ -298,6 +307,21 @@ async def migrate(config: Config) -> Sequence[str]:
         return await migrate_store(config.url)
     finally:
         lock.release()
+
+
+def _share_descriptors(config: Config) -> Descriptors:
+    """Raise the limit of descriptors as far as it goes, and share out what it allows."""
+    descriptors = Descriptors.of(raise_limit())
+    needed = needed_for(config.max_uploads, config.max_websockets)
+    if descriptors.limit < needed:
+        log.warning(
+            "the limit of open files is below what --max-uploads and --max-websockets allow; raise it, or lower these",
+            limit=descriptors.limit,
+            needed=needed,
+            uploads=descriptors.uploads,
+            connections_per_port=descriptors.connections,
+        )
+    return descriptors
 
 
 def _take_directory(directory: Path) -> FileLock:

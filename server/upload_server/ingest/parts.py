@@ -39,6 +39,8 @@ _LEAST = 19
 class Limits:
     """Bounds of every stream. Sizes are bytes, times are seconds."""
 
+    # Files that streams may have open at once, over all doors: each takes a descriptor.
+    open_files: int = 4096
     # Received bytes become durable after so many of them, or so long after the first of them.
     sync_bytes: int = 8 * MIB
     sync_seconds: float = 1.0

@@ -14,7 +14,14 @@ from datetime import datetime
 
 import structlog
 
-from upload_server.domain.errors import ShuttingDown, Stopped, StorageFailure, UploadCancelled, WriterReplaced
+from upload_server.domain.errors import (
+    Overloaded,
+    ShuttingDown,
+    Stopped,
+    StorageFailure,
+    UploadCancelled,
+    WriterReplaced,
+)
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import AuditEvent, Caller, File, cancelled
 from upload_server.ingest.ending import Ending, Marks, storage_error
@@ -103,8 +110,9 @@ class Ingest:
 
         With ``may_overlap`` nothing is lost that the older stream has received: the upload begins behind ``offset``
         then, and its sender's first bytes, up to where it begins, are not to be written.
-        Raises ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch``, ``UploadCancelled`` (cancelled just after the
-        claim), ``WriterReplaced``, ``ShuttingDown``, ``StorageFailure``, ``DatabaseFailure``, ``OutcomeUnknown``.
+        Raises ``Overloaded`` (nothing is claimed), ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch``,
+        ``UploadCancelled`` (cancelled just after the claim), ``WriterReplaced``, ``ShuttingDown``, ``StorageFailure``,
+        ``StorageFull``, ``DatabaseFailure``, ``OutcomeUnknown``.
         """
         task = self._parts.tasks.spawn(self._open(file_id, offset, caller, may_overlap=may_overlap))
         try:
@@ -164,6 +172,8 @@ class Ingest:
     # Opening -------------------------------------------------------------------------------------------------------
 
     async def _open(self, file_id: str, offset: int, caller: Caller, *, may_overlap: bool) -> Upload:
+        if file_id not in self._slots and len(self._slots) >= self._parts.limits.open_files:
+            raise Overloaded("Too many uploads at once", 1.0)
         slot = self._slots.setdefault(file_id, _Slot())
         slot.users += 1
         try:

@@ -7,6 +7,7 @@ test watches each.
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import Any, Final
 
 from uvicorn.config import Config
@@ -30,8 +31,11 @@ _TRAILER_BYTES: Final = 8 * 1024
 _HEADER_COST: Final = 32
 # Parsed in one turn of the loop, where it is not one body of known length: some 3,000 chunks.
 _TURN_BYTES: Final = 16 * 1024
-# Connections of one server, HTTP and WebSocket together; beyond them new ones are cut at once.
+# Connections of one server, HTTP and WebSocket together. Beyond them one that is idle makes way for a new one; when
+# none is, the new one is cut at once.
 MAX_CONNECTIONS: Final = 8_192
+# So many are looked at to find one that is idle.
+_LOOKED_AT: Final = 256
 
 
 _HEAD_TOO_LARGE: Final = last_answer(
@@ -71,9 +75,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         untaken: Untaken | None = None,
+        max_connections: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._untaken = untaken or Untaken()
+        self._max_connections = max_connections
+        self._idle_since = self.loop.time()
         # A request was answered, and the peer has not read the answer: the next one waits for that.
         self._waits_for_peer = False
         # Whether a head is expected or has come in part: from the start, and then with each message.
@@ -95,10 +102,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = _HeldFlow(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self._max_connections and not self._make_place():
             transport.abort()
             return
         self._wait_for_head()
+
+    def _make_place(self) -> bool:
+        """Close the connection that has had no request for the longest, of some: the new one may bring a cancel."""
+        idle = [
+            other
+            for other in islice(self.connections, _LOOKED_AT)
+            if isinstance(other, BoundedHttpProtocol) and other is not self and other.idle
+        ]
+        if not idle:
+            return False
+        min(idle, key=lambda other: other._idle_since).transport.abort()  # noqa: SLF001 - its own kind
+        return True
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request runs or waits here."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer and what was not parsed."""
@@ -241,6 +265,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """After the answer: let the rest of the request come, but neither long nor much of it."""
         asked = self.cycle
+        self._idle_since = self.loop.time()
         if self._flow.write_paused and not self.transport.is_closing():
             # Else a peer that never reads could have one answer after the other made.
             self._waits_for_peer = True

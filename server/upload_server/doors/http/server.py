@@ -16,7 +16,7 @@ from typing import Final
 import uvicorn
 
 from upload_server.doors.http.asgi import Application
-from upload_server.doors.http.protocol import BoundedHttpProtocol
+from upload_server.doors.http.protocol import MAX_CONNECTIONS, BoundedHttpProtocol
 from upload_server.doors.http.untaken import Untaken
 from upload_server.doors.websocket.protocol import HonestWebSocketProtocol
 from upload_server.ingest import Memory
@@ -84,17 +84,20 @@ class HttpServer:
         stop_seconds: float = 5.0,
         memory: Memory | None = None,
         untaken: Untaken | None = None,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them.
 
-        While ``memory`` is short, no WebSocket is read far ahead.
+        Beyond ``max_connections`` an idle one makes way. While ``memory`` is short, no WebSocket is read far ahead.
         """
         self._sock = sock
         self.port: int = sock.getsockname()[1]
         self._config = uvicorn.Config(
             app,
             loop="none",
-            http=partial(BoundedHttpProtocol, untaken=untaken or Untaken()),  # type: ignore[arg-type]  # uvicorn calls it
+            http=partial(  # type: ignore[arg-type]  # uvicorn calls it
+                BoundedHttpProtocol, untaken=untaken or Untaken(), max_connections=max_connections
+            ),
             ws=partial(HonestWebSocketProtocol, memory=memory),  # type: ignore[arg-type]  # uvicorn calls it
             ws_per_message_deflate=False,
             ws_ping_interval=ping_interval_seconds,

@@ -34,10 +34,14 @@ _MAX_METADATA_BYTES = 8192
 _WRITE_SECONDS = 60.0
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:
     return [
         # A second process on the same port would silently take half of the calls.
         ("grpc.so_reuseport", 0),
+        # Beyond them grpcio accepts none: out of descriptors, nothing else would find one either. One that says nothing
+        # goes soon: by default it may take two minutes to speak HTTP/2.
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server_handshake_timeout_ms", 20_000),
         # Watches must not use up the places that a cancel on the same connection needs.
         ("grpc.max_concurrent_streams", 2000),
         # Calls of one method that wait for our loop: more than one connection can have, or its streams, opened and
@@ -125,7 +129,13 @@ class GrpcServer:
     """The gRPC port: UploadService, health and, where wanted, reflection."""
 
     def __init__(
-        self, servicer: UploadServicer, *, max_message_bytes: int, message_seconds: float, reflection_on: bool
+        self,
+        servicer: UploadServicer,
+        *,
+        max_message_bytes: int,
+        message_seconds: float,
+        max_connections: int,
+        reflection_on: bool,
     ) -> None:
         """``message_seconds``: how long the message of a call may take to come."""
         # grpcio writes unary answers and the messages of UploadFile after our code has given them out of hand.
@@ -134,7 +144,7 @@ class GrpcServer:
         # Cancels have places of their own.
         self._arrivals, self._cancels = Arrivals(message_seconds), Arrivals(message_seconds)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(max_message_bytes))
+        self._server = grpc.aio.server(options=_options(max_message_bytes, max_connections))
         # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
         # every call of everybody else, also those that their callers had long reset.
         self._server.add_registered_method_handlers(

@@ -151,17 +151,34 @@ async def test_a_connection_that_sends_no_head_is_closed_in_time(
     peer.finish()
 
 
-async def test_connections_beyond_the_bound_are_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
-    server = await serve(hello)
-    peers = [await RawPeer.connect(server.port) for _ in range(2)]
-    for peer in peers:
-        assert (await peer.request("GET / HTTP/1.1\nHost: localhost\n\n"))[0] == 200
-    third = await RawPeer.connect(server.port)
+async def test_of_connections_beyond_the_bound_one_that_is_idle_makes_way(serve: Serve) -> None:
+    running, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(_scope: Scope, _receive: Receive, send: Send) -> None:
+        running.release()
+        await release.wait()
+        await respond(send, 200, b"late")
+
+    request = "GET / HTTP/1.1\nHost: localhost\n\n"
+    server = await serve(slow, max_connections=3)
+    busy = [await RawPeer.connect(server.port) for _ in range(2)]
+    answers = [asyncio.create_task(peer.request(request)) for peer in busy]
+    for _ in busy:
+        await running.acquire()
+    older = await RawPeer.connect(server.port)
+    newer = await RawPeer.connect(server.port)
     async with asyncio.timeout(5):
+        # The one that has asked for nothing goes, those with a request stay.
+        assert await older.reader.read() == b""
+        answers.append(asyncio.create_task(newer.request(request)))
+        await running.acquire()
+        # None is idle now: the new one has no place.
+        last = await RawPeer.connect(server.port)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await third.request("GET / HTTP/1.1\nHost: localhost\n\n")
-    for peer in (*peers, third):
+            await last.request(request)
+        release.set()
+        assert [(await answer)[0] for answer in answers] == [200, 200, 200]
+    for peer in (*busy, older, newer, last):
         peer.finish()
 
 
