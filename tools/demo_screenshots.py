@@ -70,6 +70,17 @@ async def take(page: Page, name: str) -> None:
     sys.stderr.write(f"{name}\n")
 
 
+async def cancel(page: Page, name: str, reason: str) -> None:
+    """Cancel the file or batch of this name."""
+    row = page.locator(".row", has=page.locator(".name", has_text=name)).first
+    press = """(row, reason) => {
+      row.querySelector(".side > .cancel").click();
+      row.querySelector(".ask input").value = reason;
+      row.querySelector(".ask [type=submit]").click();
+    }"""
+    await row.evaluate(press, reason)
+
+
 async def pictures(browser: Browser, url: str, folder: Path) -> None:
     """Do what the pictures show."""
     film, photos = files(folder)
@@ -82,10 +93,9 @@ async def pictures(browser: Browser, url: str, folder: Path) -> None:
     await light.locator(".row", has_text=film.name).get_by_text(re.compile("left$")).wait_for()
     await take(light, "console")
     await take(dark, "console-dark")
-    await light.fill("#reason", "the wrong film")
     # Pressed by the page itself: the list is busy, and the pictures should show these rows near the top.
-    await light.get_by_role("button", name=f"Cancel {film.name}").evaluate("(button) => button.click()")
-    await light.get_by_role("button", name=f"Cancel all of {photos.name}").evaluate("(button) => button.click()")
+    await cancel(light, film.name, "the wrong film")
+    await cancel(light, photos.name, "")
     await light.locator(".line", has_text=re.compile(r"^Cancelled \d+ of 24")).wait_for()
     await light.locator(".batch", has_text=photos.name).evaluate("(row) => row.scrollIntoView({ block: 'center' })")
     await take(light, "console-cancelled")

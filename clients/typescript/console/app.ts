@@ -1,131 +1,157 @@
 /** The page: joins the client, what is known, and what is shown. */
 
-import { hasReason, isFinal, UploadClient, UploadError } from "../src/index.js";
+import { isFinal, UploadClient, UploadError } from "../src/index.js";
 import type { BatchFile, BatchUpload, CancelOutcome, Upload, WatchEvent, WatchState } from "../src/index.js";
+import { backoff } from "../src/pause.js";
 import { quoted } from "../src/visible.js";
-import { Chart } from "./chart.js";
+import { renderChart } from "./chart.js";
 import { Details } from "./details.js";
-import { byId, say, setAttribute, show, throttled } from "./dom.js";
+import { byId, say, setAttribute, throttled } from "./dom.js";
 import { filesOfDrop, filesOfInput } from "./drop.js";
 import { Feed } from "./feed.js";
 import * as format from "./format.js";
-import { History } from "./history.js";
 import { Filters, List } from "./list.js";
 import { Model } from "./model.js";
-import type { BatchRow, FileRow } from "./model.js";
+import type { BatchRow, FileRow, Filter } from "./model.js";
+import { isTold, notice } from "./notices.js";
+import { Statistics } from "./statistics.js";
 import { backgroundSleep } from "./ticker.js";
 
-/** Pages of 1,000 files: the most that are read, and how many the next visit reads at least. */
-const MOST_PAGES = 1_000;
-const PAGES_SHOWN = 10;
-/** Where the list begins that is worth showing. */
-const START = "upload-console start";
+/** So often the chart moves on when nothing happens, in milliseconds. */
+const CHART_MS = 10_000;
 
 class Console {
   private readonly client = new UploadClient({ sleep: backgroundSleep("/console/ticker.js") });
-  private readonly model = new Model();
   private readonly details = new Details(this.client.api);
+  private readonly model = new Model(this.client.api, () => this.details.shown);
   private readonly feed = new Feed();
-  private readonly history = new History(() => this.drawChart());
-  private readonly chart = new Chart(this.model, this.history);
+  private readonly statistics = new Statistics(this.client.api, () => this.draw());
   private readonly list: List;
   private readonly filters: Filters;
   private readonly draw = throttled(100, () => this.render());
-  private readonly drawChart = throttled(1_000, () => this.chart.render());
   private readonly rows = new Map<Upload, FileRow>();
   private locals = 0;
+  private reading: Promise<void> | undefined;
+  /** Names of batches are asked for one after the other. */
+  private naming: Promise<unknown> = Promise.resolve();
 
   constructor() {
     const actions = {
-      cancelFile: (row: FileRow) => this.cancelFile(row),
-      cancelBatch: (row: BatchRow) => this.cancelBatch(row),
+      cancelFile: (row: FileRow, reason: string) => this.cancelFile(row, reason),
+      cancelBatch: (row: BatchRow, reason: string) => this.cancelBatch(row, reason),
       details: (row: FileRow) => this.details.open(row),
+      more: () => void this.read(),
+      moreFiles: (row: BatchRow) => this.readFiles(row),
+      name: (row: BatchRow) => this.name(row),
     };
-    this.list = new List(this.model, actions, byId("list"), byId("empty"), byId("more"), byId("fresh"));
-    this.filters = new Filters(byId("filters"), (filter) => this.list.setFilter(filter));
-    byId("more").addEventListener("click", () => this.list.showMore());
+    this.list = new List(this.model, actions, byId("list"), byId("empty"), byId("end"), byId("fresh"));
+    this.filters = new Filters(byId("filters"), (filter) => this.show(filter));
+    const time = byId<HTMLSelectElement>("window");
+    time.addEventListener("change", () => {
+      this.statistics.windowSeconds = Number(time.value);
+      this.statistics.renew();
+    });
     this.takeInputs();
     this.takeDrops();
     this.guardLeaving();
   }
 
-  start(): void {
+  async start(): Promise<void> {
+    // A page that comes back from the browser's cache has lost its connections and its place.
+    addEventListener("pageshow", (event) => event.persisted && location.reload());
+    const resumeToken = await this.counted();
+    // The watch before the lists: what changes while they are read is heard, and told again.
     const watch = this.client.sharedWatch({
+      resumeToken,
       onEvent: (event) => this.hear(event),
       onState: (state) => this.showLive(state),
     });
-    this.history.lead(true);
     addEventListener("online", () => watch.wake());
-    // A page that comes back from the browser's cache has lost its connections and its place.
-    addEventListener("pageshow", (event) => event.persisted && location.reload());
-    void this.load();
-    setInterval(() => this.drawChart(), 5_000);
+    setInterval(() => this.statistics.renew(), CHART_MS);
+    await this.read();
   }
 
   // What is so ------------------------------------------------------------------------------------------------------
 
-  /** What was there before this page: the watch tells only what is not final yet. */
-  private async load(): Promise<void> {
+  /** Count until the service answers; returns where the watch begins. */
+  private async counted(): Promise<string> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return (await this.statistics.ask()).resumeToken;
+      } catch (error) {
+        this.tellUnread(error);
+        await this.client.api.sleep(backoff(attempt));
+      }
+    }
+  }
+
+  /** Read the lists as far down as they are shown. */
+  private read(): Promise<void> {
+    this.reading ??= this.readOn().finally(() => (this.reading = undefined));
+    return this.reading;
+  }
+
+  private async readOn(): Promise<void> {
     try {
-      await this.loadFiles(remembered(START)).catch((error: unknown) => {
-        // A token of another service that was once here.
-        if (!hasReason(error, "INVALID_FIELD")) throw error;
-        return this.loadFiles("");
-      });
-      await this.loadBatches();
-      this.notice("");
+      do await this.model.load();
+      while (this.model.items().length < this.list.wanted && this.model.more.readable);
+      notice("list", "");
     } catch (error) {
-      this.notice(`The list could not be read. ${error instanceof UploadError ? error.message : ""}`);
+      this.tellUnread(error);
     }
-    this.draw();
-    this.drawChart();
+    this.list.showRead();
   }
 
-  /** The service lists the oldest first: read to the end, and remember where the newest pages begin for the next time. */
-  private async loadFiles(start: string): Promise<void> {
-    const tokens = [start];
-    for (let page = 0; page < MOST_PAGES; page++) {
-      const { files, nextPageToken } = await this.client.api.listFiles({ pageSize: 1000, pageToken: tokens.at(-1) ?? "" });
-      for (const file of files) this.model.takeFile(file);
-      this.draw();
-      if (!nextPageToken) break;
-      tokens.push(nextPageToken);
-    }
-    remember(START, tokens.at(-PAGES_SHOWN) ?? start);
+  private readFiles(row: BatchRow): void {
+    row.files?.load().then(this.draw, (error: unknown) => this.tellUnread(error));
   }
 
-  /** Batches that ended before this page: the newest that people see first. */
-  private async loadBatches(): Promise<void> {
-    const unknown = [...this.model.batches.values()].filter(({ revision }) => revision === 0n).slice(-50);
-    await Promise.all(unknown.map(async ({ batchId }) => this.model.takeBatch(await this.client.api.getBatch(batchId))));
+  private tellUnread(error: unknown): void {
+    notice("list", `The list could not be read. ${error instanceof UploadError ? error.message : ""}`);
+  }
+
+  private name(row: BatchRow): void {
+    row.firstName = "";
+    this.naming = this.naming
+      .then(() => this.client.api.listFiles({ batchId: row.batchId, pageSize: 1 }))
+      .then(
+        ({ files }) => (row.firstName = files[0]?.filename ?? ""),
+        () => {}, // its size says enough
+      )
+      .then(this.draw);
+  }
+
+  private show(filter: Filter): void {
+    this.model.setFilter(filter);
+    this.list.restart();
+    void this.read();
   }
 
   private hear(event: WatchEvent): void {
     if (event.type === "file") {
-      const news = this.model.takeFile(event.file);
-      if (news) {
-        this.feed.tell(news.row);
-        this.drawChart();
-        // A batch is told as one.
-        if (news.row.upload && !news.row.batchId && isFinal(news.row.status)) this.announce(news.row);
-      }
+      const row = this.model.takeFile(event.file);
+      this.feed.tell(row);
+      // A batch is told as one.
+      if (row.upload && !row.batchId && isFinal(row.status)) this.announce(row);
     } else if (event.type === "batch") {
-      const news = this.model.takeBatch(event.batch);
-      if (news) this.feed.tellBatch(news);
+      const { row, before } = this.model.takeBatch(event.batch);
+      this.feed.tellBatch(row, before);
     } else if (event.type === "progress") this.model.takeProgress(event.fileId, event.bytesReceived);
     else if (event.resynced) {
       // The service is another one, or was set back: what was known may never have been.
       this.model.forget();
-      for (const [upload, row] of this.rows) if (row.batchId) this.rows.delete(upload);
-      remember(START, "");
-      void this.load();
+      this.feed.clear();
+      void this.read();
     }
+    if (event.type !== "progress") this.statistics.renew();
     this.draw();
   }
 
   private render(): void {
+    const { latest, windowSeconds } = this.statistics;
     this.list.render();
-    this.filters.update(this.model);
+    this.filters.update(latest);
+    if (latest) renderChart(latest, windowSeconds);
     this.feed.render();
     this.details.update();
   }
@@ -134,28 +160,26 @@ class Console {
     setAttribute(byId("live"), "data-state", state);
     const words = { live: "Live", waiting: "Reconnecting…", ended: "Not live: load the page again" };
     say(byId("live-text"), words[state]);
-    if (state === "live" && !byId("notice").hidden) void this.load();
+    if (state === "live" && isTold("list")) void this.read();
   }
 
   private announce(row: FileRow): void {
     say(byId("said"), `${quoted(row.filename)}: ${row.status}`);
   }
 
-  private notice(text: string): void {
-    const notice = byId("notice");
-    say(notice, text);
-    show(notice, text !== "");
-  }
-
   // What people do --------------------------------------------------------------------------------------------------
 
   /** One file stands alone; several are a batch. */
   private upload(files: readonly BatchFile[]): void {
-    this.notice("");
+    notice("upload", "");
     const [first] = files;
-    if (!first) this.notice("There is nothing to upload in that; choose at least one file.");
+    if (!first) notice("upload", "There is nothing to upload in that; choose at least one file.");
     else if (files.length === 1) this.uploadOne(first);
     else this.uploadBatch(files);
+    if (first && this.model.filter !== "all") {
+      this.filters.choose("all");
+      this.show("all");
+    }
     this.list.showFresh();
     this.render();
   }
@@ -175,17 +199,19 @@ class Console {
     }
     batch.announced.then(
       (batchId) => this.adoptBatch(batch, batchId),
-      (error: UploadError) => this.notice(error.message),
+      (error: UploadError) => notice("upload", error.message),
     );
     say(byId("said"), `Announcing ${format.count(batch.uploads.length, "file")} as a batch`);
   }
 
   private adoptBatch(batch: BatchUpload, batchId: string): void {
-    const row = this.model.batchRow(batchId);
-    row.upload = batch;
-    row.total = batch.uploads.length;
-    this.list.showFresh();
-    this.draw();
+    this.model.adoptBatch(batch, batchId);
+    const tell = (): void => {
+      this.list.showFresh();
+      this.draw();
+    };
+    // The watch tells it too, as a rule before.
+    this.client.api.getBatch(batchId).then((known) => this.model.takeBatch(known), () => {}).then(tell);
   }
 
   private adopt(upload: Upload): void {
@@ -213,20 +239,20 @@ class Console {
     if (!upload) return;
     let row = this.rows.get(upload);
     if (upload.fileId && row?.fileId !== upload.fileId) {
-      row = row ? this.model.identify(row, upload.fileId) : this.model.files.get(upload.fileId);
-      if (row) this.rows.set(upload, row);
+      if (row) this.model.identify(row, upload.fileId);
+      else row = this.model.files.get(upload.fileId);
     }
+    this.draw();
     if (!row) return;
     row.upload = upload;
     row.progress = upload.progress;
     row.received = Math.max(row.received, upload.bytesReceived);
     row.cancellation = upload.cancellation;
     if (upload.error && upload.error.reason !== "UPLOAD_CANCELLED") row.problem = upload.error.message;
-    this.draw();
   }
 
-  private cancelFile(row: FileRow): void {
-    const reason = byId<HTMLInputElement>("reason").value.trim();
+  private cancelFile(row: FileRow, reason: string): void {
+    notice("cancel", "");
     if (row.upload && !row.upload.over) void row.upload.cancel({ reason });
     const cancellation = row.upload?.cancellation ?? (row.fileId ? this.client.cancel(row.fileId, { reason }) : undefined);
     row.cancellation = cancellation;
@@ -238,7 +264,7 @@ class Console {
   private hearOutcome(row: FileRow, outcome: CancelOutcome): void {
     if (outcome.state === "cancelled") this.catchUp(row);
     else {
-      if (outcome.error.reason !== "FILE_NOT_CANCELLABLE") this.notice(`${quoted(row.filename)}: ${outcome.error.message}`);
+      if (outcome.error.reason !== "FILE_NOT_CANCELLABLE") notice("cancel", `${quoted(row.filename)}: ${outcome.error.message}`);
       say(byId("said"), `${quoted(row.filename)}: ${outcome.error.message}`);
       this.catchUp(row);
     }
@@ -253,9 +279,9 @@ class Console {
     }, 300);
   }
 
-  private cancelBatch(row: BatchRow): void {
+  private cancelBatch(row: BatchRow, reason: string): void {
     row.cancelling = "pending";
-    const cancellation = this.client.cancelBatch(row.batchId, { reason: byId<HTMLInputElement>("reason").value.trim() });
+    const cancellation = this.client.cancelBatch(row.batchId, { reason });
     this.render();
     void cancellation.outcome.then((outcome) => {
       row.cancelling = "done";
@@ -294,7 +320,7 @@ class Console {
       if (!event.dataTransfer) return;
       filesOfDrop(event.dataTransfer).then(
         (files) => this.upload(files),
-        () => this.notice("What was dropped could not be read; check that it is still there, and drop it again."),
+        () => notice("upload", "What was dropped could not be read; check that it is still there, and drop it again."),
       );
     });
   }
@@ -307,20 +333,4 @@ class Console {
   }
 }
 
-function remembered(key: string): string {
-  try {
-    return localStorage.getItem(key) ?? "";
-  } catch {
-    return ""; // site data is blocked
-  }
-}
-
-function remember(key: string, value: string): void {
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // it is read from the beginning then
-  }
-}
-
-new Console().start();
+void new Console().start();

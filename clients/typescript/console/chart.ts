@@ -1,11 +1,11 @@
-/** Uploads and cancels over time: bars, the share that came too late in words, and the same as a table. */
+/** Uploads and cancels over time, as the service counts them: bars, words, and the same as a table. */
 
+import { dateOf } from "../src/index.js";
+import type { GetStatisticsResponse } from "../src/index.js";
 import { byId, make, say, svg } from "./dom.js";
-import type { History } from "./history.js";
-import type { Model } from "./model.js";
+import * as format from "./format.js";
 
-const BARS = 30;
-const [WIDTH, HEIGHT, BASE, LEFT] = [360, 150, 128, 26];
+const [WIDTH, HEIGHT, BASE, LEFT] = [360, 150, 128, 40];
 
 interface Bucket {
   from: number;
@@ -14,49 +14,27 @@ interface Bucket {
   late: number;
 }
 
-export class Chart {
-  private seconds = 300;
+/** Draw what the service counts of the last `seconds`. */
+export function renderChart(statistics: GetStatisticsResponse, seconds: number): void {
+  const buckets = statistics.buckets.map((bucket) => ({
+    from: dateOf(bucket.startAt)?.getTime() ?? 0,
+    begun: Number(bucket.begun),
+    cancelled: Number(bucket.cancelled),
+    late: Number(bucket.cancelsTooLate),
+  }));
+  if (buckets.length === 0) return;
+  byId("chart").replaceChildren(draw(buckets, seconds));
+  const { begun, cancelled, late } = sum(buckets);
+  const counted = `${format.number(begun)} begun, ${format.number(cancelled)} cancelled.`;
+  say(byId("share"), `${counted} ${lateSentence(late, dateOf(statistics.countedSince), buckets[0]!.from)}`);
+  if (byId("chart-table").closest("details")?.open) byId("chart-table").replaceChildren(table(buckets, seconds));
+}
 
-  constructor(
-    private readonly model: Model,
-    private readonly history: History,
-  ) {
-    const select = byId<HTMLSelectElement>("window");
-    select.addEventListener("change", () => {
-      this.seconds = Number(select.value);
-      this.render();
-    });
-  }
-
-  render(now = Date.now()): void {
-    const buckets = this.buckets(now);
-    byId("chart").replaceChildren(draw(buckets, this.seconds));
-    const { begun, cancelled, late } = sum(buckets);
-    const share = cancelled + late > 0 ? ` (${Math.round((100 * late) / (cancelled + late))} %)` : "";
-    say(byId("share"), `${begun} begun, ${cancelled} cancelled; ${late} of ${cancelled + late} cancels came too late${share}.`);
-    if (byId("chart-table").closest("details")?.open) byId("chart-table").replaceChildren(table(buckets, this.seconds));
-  }
-
-  private buckets(now: number): Bucket[] {
-    const step = (this.seconds * 1000) / BARS;
-    // Whole steps, so that bars do not flicker.
-    const end = Math.ceil(now / step) * step;
-    const first = end - BARS * step;
-    const buckets = Array.from({ length: BARS }, (_, index) => ({ from: first + index * step, begun: 0, cancelled: 0, late: 0 }));
-    const at = (time: number): Bucket | undefined => buckets[Math.floor((time - first) / step)];
-    for (const row of this.model.files.values()) {
-      if (!row.fileId) continue;
-      const begun = at(row.createdAt.getTime());
-      if (begun) begun.begun++;
-      const ended = row.status === "cancelled" ? at(row.updatedAt.getTime()) : undefined;
-      if (ended) ended.cancelled++;
-    }
-    for (const { at: time, count } of this.history.tooLate()) {
-      const late = at(time);
-      if (late) late.late += count;
-    }
-    return buckets;
-  }
+/** Refused cancels are kept nowhere: the server counts them since its start. */
+function lateSentence(late: number, since: Date | undefined, from: number): string {
+  const came = late === 1 ? "1 cancel came" : `${late === 0 ? "No" : format.number(late)} cancels came`;
+  if (!since || since.getTime() <= from) return `${came} too late.`;
+  return `${came} too late since ${format.when(since)}, when the server started; before that it is not known.`;
 }
 
 function sum(buckets: readonly Bucket[]): { begun: number; cancelled: number; late: number } {
@@ -79,10 +57,10 @@ function draw(buckets: readonly Bucket[], seconds: number): SVGElement {
   for (const value of [0, top / 2, top]) {
     root.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(value), y2: y(value) }));
     const text = svg("text", { class: "tick", x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" });
-    text.textContent = String(value);
+    text.textContent = format.short(value);
     root.append(text);
   }
-  const step = (WIDTH - LEFT) / BARS;
+  const step = (WIDTH - LEFT) / buckets.length;
   buckets.forEach((bucket, index) => {
     const x = LEFT + index * step;
     const bar = (name: string, from: number, value: number, shift: number): void => {

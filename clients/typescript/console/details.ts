@@ -41,6 +41,11 @@ export class Details {
     this.dialog.showModal();
   }
 
+  /** The file that is shown. */
+  get shown(): FileRow | undefined {
+    return this.row;
+  }
+
   /** Show what is new of the file that is shown, if any. */
   update(): void {
     const { row } = this;

@@ -1,5 +1,7 @@
 /** The latest things that anyone did, newest first. Must not know where they come from. */
 
+import { isFinal } from "../src/index.js";
+import type { StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import { byId, make, show, told } from "./dom.js";
 import * as format from "./format.js";
@@ -19,18 +21,27 @@ export class Feed {
     if (alone) this.add(entry(row.status, words(row), row.updatedAt));
   }
 
-  /** A batch's status has changed. */
-  tellBatch(row: BatchRow): void {
+  /** A batch has changed; what its status was before, where that is known. */
+  tellBatch(row: BatchRow, before: StatusWord | undefined): void {
+    // Of one that nobody has seen before it is not known whether it has begun just now, or long ago.
+    if (before === row.status || (before === undefined && !isFinal(row.status))) return;
     const title = batchTitle(row);
     const by = row.status === "cancelled" ? ` by ${format.who(row.cancelledBy)}${why(row.cancelReason)}` : "";
     const what = { completed: "is complete", failed: "has failed files", cancelled: "was cancelled", processing: "began to upload" };
     const verb = what[row.status as keyof typeof what];
-    if (verb) this.add(entry(row.status, `${title}: ${verb}${by}`, row.cancelledAt ?? new Date()));
+    if (verb) this.add(entry(row.status, `${title}: ${verb}${by}`, row.updatedAt));
   }
 
   private add(item: HTMLElement): void {
     this.waiting.push(item);
     if (this.waiting.length > MOST) this.waiting.shift();
+  }
+
+  /** What was told may never have been. */
+  clear(): void {
+    this.waiting = [];
+    this.list.replaceChildren();
+    show(byId("feed-empty"), true);
   }
 
   render(): void {

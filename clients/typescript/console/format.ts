@@ -38,6 +38,17 @@ export function exactly(date: Date): string {
   return `${date.toISOString().replace("T", " ").replace(/Z$/, "")} UTC`;
 }
 
+export function number(value: number): string {
+  return value.toLocaleString("en");
+}
+
+const SHORT = new Intl.NumberFormat("en", { notation: "compact" });
+
+/** A number for little room: 20K. */
+export function short(value: number): string {
+  return SHORT.format(value);
+}
+
 export function percent(part: number, whole: number): string {
   return whole > 0 ? `${Math.floor((100 * part) / whole)} %` : "";
 }

@@ -1,23 +1,30 @@
 /** The list of uploads: files and batches as elements that are updated in place. Must not know requests. */
 
 import { isFinal } from "../src/index.js";
-import type { StatusWord } from "../src/index.js";
+import type { GetStatisticsResponse } from "../src/index.js";
 import { quoted } from "../src/visible.js";
+import { closeAsk, toggleAsk } from "./ask.js";
 import { arrange, make, say, setAttribute, show } from "./dom.js";
 import * as format from "./format.js";
+import { MOST_ROWS } from "./listing.js";
 import { isBatch } from "./model.js";
-import type { BatchRow, FileRow, Model } from "./model.js";
-import { badgeOf, BADGES, batchBadge, batchLine, batchStatus, batchTitle, cancellable, countsOf, lineOf } from "./words.js";
-import type { Badge, Counts } from "./words.js";
+import type { BatchRow, FileRow, Filter, Model } from "./model.js";
+import { badgeOf, BADGES, batchBadge, batchLine, batchTitle, cancellable, countOf, lineOf } from "./words.js";
+import type { Badge } from "./words.js";
 
-export type Filter = "all" | keyof Counts;
-export const FILTERS: readonly Filter[] = ["all", "uploading", "pending", "completed", "cancelled", "failed"];
+const FILTERS: readonly Filter[] = ["all", "uploading", "pending", "completed", "cancelled", "failed"];
 
-/** What the list asks for when its buttons are pressed. */
+/** What the list asks for when its buttons are pressed, and what it lacks. */
 export interface Actions {
-  cancelFile: (row: FileRow) => void;
-  cancelBatch: (row: BatchRow) => void;
+  cancelFile: (row: FileRow, reason: string) => void;
+  cancelBatch: (row: BatchRow, reason: string) => void;
   details: (row: FileRow) => void;
+  /** Read more of what is shown. */
+  more: () => void;
+  /** Read more of a batch's files. */
+  moreFiles: (row: BatchRow) => void;
+  /** Find out what a batch's first file is called. */
+  name: (row: BatchRow) => void;
 }
 
 const PAGE = 60;
@@ -34,8 +41,10 @@ interface BatchView {
 }
 
 export class List {
-  filter: Filter = "all";
   private shown = PAGE;
+  /** How many rows are shown. */
+  private visible = 0;
+  private readonly seen = new IntersectionObserver((seen) => seen.some(({ isIntersecting }) => isIntersecting) && this.showMore());
   /** What was shown when somebody began to aim at a row: nothing may move away under a hand. */
   private held: readonly (FileRow | BatchRow)[] | undefined;
   private readonly files = new Map<FileRow, FileView>();
@@ -46,7 +55,7 @@ export class List {
     private readonly actions: Actions,
     private readonly parent: HTMLElement,
     private readonly empty: HTMLElement,
-    private readonly more: HTMLElement,
+    private readonly end: HTMLElement,
     private readonly fresh: HTMLElement,
   ) {
     let [pointed, focused] = [false, false];
@@ -60,11 +69,19 @@ export class List {
     parent.addEventListener("focusin", () => aim(pointed, true));
     parent.addEventListener("focusout", (event) => aim(pointed, parent.contains(event.relatedTarget as Node | null)));
     fresh.addEventListener("click", () => this.showFresh());
+    // Scrolled to its end, the list goes on; the button is for who does not scroll.
+    this.seen.observe(end);
+    end.querySelector("button")!.addEventListener("click", () => this.showMore());
+  }
+
+  /** How many rows are to be there, if the service has so many. */
+  get wanted(): number {
+    return this.shown;
   }
 
   /** Keep what is shown where it is: what is new waits behind a button. */
   private hold(): void {
-    this.held ??= this.items();
+    this.held ??= this.model.items();
   }
 
   private release(): void {
@@ -75,30 +92,38 @@ export class List {
 
   /** Show what is new, also to who aims at a row. */
   showFresh(): void {
-    if (this.held) this.held = this.items();
+    if (this.held) this.held = this.model.items();
     this.render();
   }
 
-  private items(): readonly (FileRow | BatchRow)[] {
-    const { filter, model } = this;
-    return filter === "all" ? [...model.items()] : model.filesWhere(({ status }) => status === filter);
-  }
-
+  /** More rows were asked for, and have perhaps been read. */
   showMore(): void {
-    this.shown += PAGE;
+    const now = this.model.items();
+    if (now.length >= this.shown && this.shown < MOST_ROWS) this.shown += PAGE;
+    this.showFresh();
+    if (now.length < this.shown && this.model.more.readable) this.actions.more();
+  }
+
+  /** More rows were read: they come after what is shown, whoever aims at a row. */
+  showRead(): void {
+    if (this.held) {
+      const known = new Set(this.held);
+      const last = this.held.at(-1)?.createdAt.getTime() ?? Infinity;
+      const read = this.model.items().filter((item) => !known.has(item) && item.createdAt.getTime() <= last);
+      this.held = [...this.held, ...read];
+    }
     this.render();
   }
 
-  setFilter(filter: Filter): void {
-    this.filter = filter;
+  /** Another part of the service is shown. */
+  restart(): void {
     this.shown = PAGE;
     this.showFresh();
   }
 
   render(): void {
-    const { filter } = this;
-    const now = this.items();
-    const items = this.held ?? now;
+    const now = this.model.items();
+    const items = this.held?.filter((item) => this.model.isCurrent(item)) ?? now;
     this.tellFresh(now);
     const visible = items.slice(0, this.shown);
     const used = new Set<FileRow | BatchRow>();
@@ -106,10 +131,22 @@ export class List {
     arrange(this.parent, elements);
     for (const row of this.files.keys()) if (!used.has(row)) this.files.delete(row);
     for (const row of this.batches.keys()) if (!used.has(row)) this.batches.delete(row);
-    show(this.more, items.length > visible.length);
-    say(this.more, `Show more (${(items.length - visible.length).toLocaleString("en")} are not shown)`);
-    show(this.empty, items.length === 0);
-    say(this.empty, filter === "all" ? "No uploads yet. Drop a file above, or run “make demo”." : `No upload is ${filter} now.`);
+    this.tellEnd(visible.length, items.length);
+  }
+
+  private tellEnd(visible: number, held: number): void {
+    const { filter, more } = this.model;
+    const cut = held > visible || more.exists;
+    const limit = visible >= MOST_ROWS ? " Choose a state above to look further back, or ask uploadctl." : "";
+    show(this.end, cut);
+    say(this.end.querySelector("p")!, `Only the newest ${visible.toLocaleString("en")} are shown.${limit}`);
+    show(this.end.querySelector("button")!, limit === "");
+    // Whether the end is seen is told anew when it has moved.
+    if (visible !== this.visible) this.seen.unobserve(this.end);
+    this.seen.observe(this.end);
+    this.visible = visible;
+    show(this.empty, held === 0 && !more.exists);
+    say(this.empty, filter === "all" ? "No uploads yet. Drop a file above." : `No upload is ${filter} now.`);
   }
 
   private tellFresh(now: readonly (FileRow | BatchRow)[]): void {
@@ -131,11 +168,9 @@ export class List {
     used.add(row);
     let view = this.batches.get(row);
     if (!view) {
-      view = batchView(row, this.actions, (file) => this.file(file, used), () => this.render());
+      view = batchView(row, this.model, this.actions, (file) => this.file(file, used), () => this.render());
       this.batches.set(row, view);
     }
-    // Its files are used as long as it is: an opened batch keeps their elements.
-    for (const file of row.files) if (this.files.has(file)) used.add(file);
     view.update(row);
     return view.element;
   }
@@ -157,7 +192,9 @@ function fileView(first: FileRow, actions: Actions): FileView {
   const bar = make("progress", "bar");
   const [cancelName, openName] = [make("span", "hidden"), make("span", "hidden")];
   let row = first;
-  const cancel = button("Cancel", cancelName, "button cancel", () => actions.cancelFile(row));
+  const cancel: HTMLButtonElement = button("Cancel", cancelName, "button cancel", () =>
+    toggleAsk(element, cancel, "Cancel the upload", (reason) => actions.cancelFile(row, reason)),
+  );
   const open = button("Details", openName, "button open", () => actions.details(row));
   const side = make("div", "side", cancel, open);
   const text = make("div", "text", name, line, bar);
@@ -176,6 +213,7 @@ function fileView(first: FileRow, actions: Actions): FileView {
       say(openName, ` of ${quoted(now.filename)}`);
       updateCancel(cancel, open, state, cancellable(now));
       show(open, now.fileId !== "");
+      if (!cancellable(now) && closeAsk(element)) open.focus();
     },
   };
 }
@@ -208,26 +246,35 @@ function updateCancel(cancel: HTMLButtonElement, next: HTMLElement, state: Badge
 
 function batchView(
   first: BatchRow,
+  model: Model,
   actions: Actions,
   file: (row: FileRow) => HTMLElement,
   changed: () => void,
 ): BatchView {
   let row = first;
-  let [opened, shown] = [false, FILES_OF_BATCH];
+  let shown = FILES_OF_BATCH;
   const badge = make("span", "badge");
   const name = make("span", "name");
   const line = make("span", "line");
   const bar = make("progress", "bar");
   const [cancelName, openName] = [make("span", "hidden"), make("span", "hidden")];
-  const cancel = button("Cancel all", cancelName, "button cancel", () => actions.cancelBatch(row));
+  const cancel: HTMLButtonElement = button("Cancel all", cancelName, "button cancel", () =>
+    toggleAsk(head, cancel, "Cancel the whole batch", (reason) => actions.cancelBatch(row, reason)),
+  );
   const open = button("Files", openName, "button open", () => {
-    opened = !opened;
+    if (row.files) model.closeBatch(row);
+    else {
+      shown = FILES_OF_BATCH;
+      model.openBatch(row);
+      actions.moreFiles(row);
+    }
     changed();
   });
   const more = make("button", "button wide", "Show more files");
   more.type = "button";
   more.addEventListener("click", () => {
     shown += 100;
+    if (row.files && row.files.rows.length < shown) actions.moreFiles(row);
     changed();
   });
   const files = make("ul", "list inner");
@@ -237,6 +284,7 @@ function batchView(
     element,
     update: (now) => {
       row = now;
+      if (now.firstName === undefined) actions.name(now);
       const state = batchBadge(now);
       const title = batchTitle(now);
       setBadge(badge, state);
@@ -246,42 +294,41 @@ function batchView(
       updateBatchBar(bar, now, title);
       say(cancelName, ` of ${title}`);
       say(openName, ` of ${title}`);
-      say(open.firstElementChild!, opened ? "Hide files" : "Files");
-      setAttribute(open, "aria-expanded", String(opened));
-      updateCancel(cancel, open, state, !isFinal(batchStatus(now)));
+      say(open.firstElementChild!, now.files ? "Hide files" : "Files");
+      setAttribute(open, "aria-expanded", String(now.files !== undefined));
+      updateCancel(cancel, open, state, !isFinal(now.status));
+      if (isFinal(now.status) && closeAsk(head)) open.focus();
       if (state !== "cancelling") say(cancel.firstElementChild!, "Cancel all");
-      show(files, opened);
-      arrange(files, opened ? byActivity(now.files).slice(0, shown).map(file) : []);
-      show(more, opened && now.files.length > shown);
+      show(files, now.files !== undefined);
+      const rows = now.files?.rows ?? [];
+      arrange(files, rows.slice(0, shown).map(file));
+      show(more, rows.length > shown || (now.files?.readable ?? false));
     },
   };
 }
 
-const NAMES = new Intl.Collator(undefined, { numeric: true });
-
-/** What moves comes first; then by name. */
-function byActivity(files: readonly FileRow[]): readonly FileRow[] {
-  const rank = (row: FileRow): number => (row.status === "uploading" ? 0 : 1);
-  return [...files].sort((a, b) => rank(a) - rank(b) || NAMES.compare(a.filename, b.filename));
-}
-
+/** This page knows the bytes of its own uploads; of others' batches it knows how many files are final. */
 function updateBatchBar(bar: HTMLProgressElement, row: BatchRow, title: string): void {
-  const moving = !isFinal(batchStatus(row));
+  const moving = !isFinal(row.status);
   show(bar, moving);
   if (!moving) return;
-  let [received, size] = [0, 0];
-  for (const file of row.files) {
-    size += file.size;
-    received += file.status === "completed" ? file.size : file.received;
+  let [done, whole] = [row.completed + row.failed + row.cancelled, row.total];
+  if (row.upload) {
+    [done, whole] = [0, 0];
+    for (const upload of row.upload.uploads) {
+      whole += upload.blob.size;
+      done += upload.state === "completed" ? upload.blob.size : upload.bytesReceived;
+    }
   }
-  bar.max = Math.max(1, size);
-  bar.value = received;
-  setAttribute(bar, "aria-label", `${title}: ${format.percent(received, size)} uploaded`);
+  bar.max = Math.max(1, whole);
+  bar.value = done;
+  setAttribute(bar, "aria-label", `${title}: ${format.percent(done, whole)} ${row.upload ? "uploaded" : "of the files final"}`);
 }
 
-/** The buttons that choose which uploads are shown, with how many there are. */
+/** The buttons that choose which uploads are shown, with how many the service has. */
 export class Filters {
   private readonly labels = new Map<Filter, HTMLElement>();
+  private readonly inputs = new Map<Filter, HTMLInputElement>();
 
   constructor(parent: HTMLElement, chosen: (filter: Filter) => void) {
     for (const filter of FILTERS) {
@@ -293,14 +340,17 @@ export class Filters {
       input.addEventListener("change", () => chosen(filter));
       const number = make("span", "number");
       this.labels.set(filter, number);
-      parent.append(make("label", "", input, make("span", "", filter === "all" ? "All" : BADGES[filter as StatusWord], " ", number)));
+      this.inputs.set(filter, input);
+      parent.append(make("label", "", input, make("span", "", filter === "all" ? "All" : BADGES[filter], " ", number)));
     }
   }
 
-  update(model: Model): void {
-    const counts = countsOf(model.files.values());
-    for (const [filter, label] of this.labels) {
-      say(label, (filter === "all" ? model.files.size : counts[filter]).toLocaleString("en"));
-    }
+  choose(filter: Filter): void {
+    this.inputs.get(filter)!.checked = true;
+  }
+
+  update(statistics: GetStatisticsResponse | undefined): void {
+    if (!statistics) return;
+    for (const [filter, label] of this.labels) say(label, countOf(statistics, filter).toLocaleString("en"));
   }
 }

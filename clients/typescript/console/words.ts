@@ -1,10 +1,10 @@
 /** What a row says of its state. One place for the words, so that nothing is shown as cancelled that is not. */
 
-import { isFinal } from "../src/index.js";
-import type { StatusWord } from "../src/index.js";
+import { fileStatusWord, isFinal } from "../src/index.js";
+import type { GetStatisticsResponse, StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import * as format from "./format.js";
-import type { BatchRow, FileRow } from "./model.js";
+import type { BatchRow, FileRow, Filter } from "./model.js";
 
 /** What the badge shows: the service's status, or what is happening right now on this page. */
 export type Badge = StatusWord | "queued" | "cancelling" | "interrupted" | "refused";
@@ -98,49 +98,29 @@ function failure(row: FileRow): string {
   return "It failed; upload the file anew";
 }
 
-export interface Counts {
-  pending: number;
-  uploading: number;
-  completed: number;
-  failed: number;
-  cancelled: number;
-}
-
-export function countsOf(rows: Iterable<FileRow>): Counts {
-  const counts: Counts = { pending: 0, uploading: 0, completed: 0, failed: 0, cancelled: 0 };
-  for (const { status } of rows) if (status in counts) counts[status as keyof Counts]++;
-  return counts;
+/** How many files of a state the service has; of all states together for `all`. */
+export function countOf(statistics: GetStatisticsResponse, filter: Filter): number {
+  const wanted = statistics.files.filter(({ status }) => filter === "all" || fileStatusWord(status) === filter);
+  return wanted.reduce((sum, { files }) => sum + Number(files), 0);
 }
 
 export function batchTitle(row: BatchRow): string {
-  const first = row.files[0]?.filename ?? "";
-  const folder = first.includes("/") ? first.slice(0, first.indexOf("/")) : "";
-  const files = format.count(row.total || row.files.length, "file");
-  return folder && row.files.every(({ filename }) => filename.startsWith(`${folder}/`)) ? `${quoted(folder)}, ${files}` : `Batch of ${files}`;
-}
-
-/** The batch's status; of an old one that was not asked for, what follows from its files. */
-export function batchStatus(row: BatchRow): StatusWord {
-  if (row.revision > 0n || row.files.length === 0 || !row.files.every(({ status }) => isFinal(status))) return row.status;
-  const counts = countsOf(row.files);
-  if (counts.cancelled === row.files.length) return "cancelled";
-  return counts.failed > 0 ? "failed" : "completed";
+  const files = `Batch of ${format.count(row.total, "file")}`;
+  return row.firstName ? `${files}: ${quoted(row.firstName)}${row.total > 1 ? ", …" : ""}` : files;
 }
 
 export function batchBadge(row: BatchRow): Badge {
-  const status = batchStatus(row);
-  return row.cancelling === "pending" && !isFinal(status) ? "cancelling" : status;
+  return row.cancelling === "pending" && !isFinal(row.status) ? "cancelling" : row.status;
 }
 
 export function batchLine(row: BatchRow): string {
   if (row.outcome) return row.outcome;
   if (row.cancelling === "pending") return "Asked the server to cancel all of it; waiting for its word";
-  const counts = countsOf(row.files);
-  const parts = [`${counts.completed} completed`];
-  if (counts.uploading) parts.push(`${counts.uploading} uploading`);
-  if (counts.pending) parts.push(`${counts.pending} waiting`);
-  if (counts.failed) parts.push(`${counts.failed} failed`);
-  if (counts.cancelled) parts.push(`${counts.cancelled} cancelled`);
+  const parts = [`${row.completed.toLocaleString("en")} completed`];
+  const open = row.total - row.completed - row.failed - row.cancelled;
+  if (open > 0) parts.push(`${open.toLocaleString("en")} uploading or waiting`);
+  if (row.failed) parts.push(`${row.failed.toLocaleString("en")} failed`);
+  if (row.cancelled) parts.push(`${row.cancelled.toLocaleString("en")} cancelled`);
   const by = row.status === "cancelled" ? ` · by ${format.who(row.cancelledBy)}${row.cancelReason ? `: “${quoted(row.cancelReason)}”` : ""}` : "";
   return parts.join(", ") + by;
 }

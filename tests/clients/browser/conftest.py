@@ -66,20 +66,28 @@ class Row:
         self.row = page.locator(".row", has=page.locator(".name", has_text=name)).first
         self.badge = self.row.locator(".badge")
         self.line = self.row.locator(".line")
-        self.cancel = self.row.locator(".cancel")
+        self.cancel = self.row.locator("> .side > .cancel")
         self.details = self.row.locator(".open")
 
-    async def press_cancel(self) -> float:
-        """Press the row's cancel button in the page; returns the milliseconds until the page was painted with news."""
+    async def ask_to_cancel(self) -> None:
+        """Press the row's cancel button and wait for the question of its reason."""
+        await self.cancel.click()
+        await self.row.locator(".ask input").wait_for()
+
+    async def press_cancel(self, reason: str = "") -> float:
+        """Cancel the row in the page; returns the milliseconds until the page was painted with news of it."""
         took: float = await self.row.evaluate(
-            """async (row) => {
+            """async (row, reason) => {
+              row.querySelector(".side > .cancel").click();
+              row.querySelector(".ask input").value = reason;
               const began = performance.now();
-              row.querySelector(".cancel").click();
+              row.querySelector(".ask [type=submit]").click();
               await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
               const badge = row.querySelector(".badge").dataset.state;
               if (badge !== "cancelling" && badge !== "cancelled") throw new Error(`shows ${badge}`);
               return performance.now() - began;
-            }"""
+            }""",
+            reason,
         )
         return took
 

@@ -45,6 +45,9 @@ async def test_axe_finds_nothing(open_page: OpenPage, server: ServerProcess, sch
     await expect(visitor.row(waiting).badge).to_be_visible()
     await visitor.page.locator("#share", has_text="begun").wait_for()
     assert await violations(visitor.page) == []
+    await visitor.row(waiting).ask_to_cancel()
+    assert await violations(visitor.page) == []
+    await visitor.page.keyboard.press("Escape")
     await visitor.row(waiting).details.click()
     await expect(visitor.page.locator("#trail li")).to_have_count(1)
     assert await violations(visitor.page) == []

@@ -82,7 +82,7 @@ async def test_with_site_data_blocked_the_page_is_live_and_true(server: ServerPr
         blocked = "() => { try { return String(localStorage); } catch (error) { return error.name; } }"
         assert await tabs[0].page.evaluate(blocked) == "SecurityError"
         await expect(tabs[0].row("before the page.bin").badge).to_have_text("Pending")
-        await expect(tabs[0].page.locator("#notice")).to_be_hidden()
+        await expect(tabs[0].page.locator("#notices .notice")).to_be_hidden()
         await tabs[0].choose(path)
         for tab in tabs:
             await expect(tab.row(path.name).badge).to_have_text("Completed")

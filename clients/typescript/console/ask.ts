@@ -1,0 +1,66 @@
+/** Asks for the reason of one cancel, beside its button. Must not know what is cancelled. */
+
+import { make, say, setAttribute } from "./dom.js";
+
+const USUAL = ["Wrong file", "Sent to the wrong place", "No longer needed", "Takes too long"];
+/** As many characters as the service takes. */
+const MOST_CHARACTERS = 500;
+
+let asked = 0;
+
+/** Open or close the question of `button` at the end of `row`; `confirmed` hears the reason, which may be empty. */
+export function toggleAsk(row: HTMLElement, button: HTMLElement, what: string, confirmed: (reason: string) => void): void {
+  if (closeAsk(row)) return;
+  for (const open of document.querySelectorAll<HTMLElement>(".ask")) closeAsk(open.parentElement!);
+  const input = make("input");
+  input.type = "text";
+  input.autocomplete = "off";
+  input.id = `reason ${++asked}`.replace(" ", "-");
+  input.addEventListener("input", () => {
+    const characters = [...input.value];
+    if (characters.length > MOST_CHARACTERS) input.value = characters.slice(0, MOST_CHARACTERS).join("");
+  });
+  const label = make("label", "", "Why? Everyone sees it; may be left empty");
+  label.htmlFor = input.id;
+  const yes = pressable("button cancel", what);
+  yes.type = "submit";
+  const usual = USUAL.map((text) => {
+    const pick = pressable("button", text);
+    pick.addEventListener("click", () => {
+      input.value = text;
+      yes.focus();
+    });
+    return pick;
+  });
+  const no = pressable("button", "Keep it");
+  const form = make("form", "ask", label, input, make("div", "usual", ...usual), make("div", "side", yes, no));
+  const close = (): void => {
+    closeAsk(row);
+    button.focus();
+  };
+  no.addEventListener("click", close);
+  form.addEventListener("keydown", (event) => event.key === "Escape" && close());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    close();
+    confirmed(input.value.trim());
+  });
+  setAttribute(button, "aria-expanded", "true");
+  row.append(form);
+  input.focus();
+}
+
+/** Take the question of this row away; whether there was one. */
+export function closeAsk(row: HTMLElement): boolean {
+  const form = row.querySelector(":scope > .ask");
+  form?.remove();
+  setAttribute(row.querySelector(":scope > .side > .cancel")!, "aria-expanded", "false");
+  return form !== null;
+}
+
+function pressable(className: string, text: string): HTMLButtonElement {
+  const button = make("button", className);
+  button.type = "button";
+  say(button, text);
+  return button;
+}
