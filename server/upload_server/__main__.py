@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -21,12 +22,15 @@ from upload_server.config import Config, ConfigError, add_options, load, mistype
 from upload_server.domain.errors import CannotStart
 from upload_server.process import BackgroundStream, configure_logging
 from upload_server.process.heap import share_one_heap
+from upload_server.process.streams import open_standard_streams
 from upload_server.upkeep.arguments import ExactParser, add_operations
 
 log = structlog.get_logger("upload_server")
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+# Seconds from the last line of the log to the end of the process, whatever hangs.
+_LEAVE_SECONDS = 2.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    open_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words.insert(0, "serve")
@@ -103,10 +108,24 @@ def _collect_less_often() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def _prepare_grpc() -> None:
+    """Tell grpcio, before it is first imported, what only the environment can tell it, unless an operator has."""
+    # It must not be surprised by a fork.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # Lines of its own would stand in a log of JSON. What they say our log says, or nobody needs.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _leave_soon(code: int) -> None:
+    """End the process even if a thread hangs in the kernel, on a dead disk: Python would wait for it for ever."""
+    timer = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+
+
 def _serve(config: Config) -> None:
     share_one_heap()
-    # grpcio must not be surprised by a fork, and reads this when it is first imported.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    _prepare_grpc()
     # Imported late: `--help` and a mistyped option answer at once.
     from upload_server.app import serve  # noqa: PLC0415
 
@@ -134,14 +153,20 @@ def _serve(config: Config) -> None:
                 page=f"http://{config.host}:{http_port}/",
             )
 
-        await serve(config, stop, started)
+        try:
+            await serve(config, stop, started)
+        except BaseException:
+            _leave_soon(EXIT_FAILURE)
+            raise
         log.info("stopped")
+        _leave_soon(0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if config.uvloop else None) as runner:
         runner.run(run())
 
 
 def _migrate(config: Config) -> None:
+    _prepare_grpc()
     from upload_server.app import migrate  # noqa: PLC0415 - as above
 
     applied = asyncio.run(migrate(config))

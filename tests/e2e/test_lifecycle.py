@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import grpc
 import httpx
+import psutil
 import pytest
 import websockets
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -408,3 +409,48 @@ def test_metrics_tell_of_cancels(start_server: StartServer) -> None:
     for outcome in ("cancelled", "too_late", "unknown"):
         assert f'upload_cancels_total{{outcome="{outcome}",source="http"}} 1.0' in text
     assert 'upload_calls_total{code="OK",door="http",method="CancelFile"} 1.0' in text
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_closed_standard_streams_break_nothing(tmp_path: Path, closed: str) -> None:
+    """Else sockets get their numbers: a shell closes what is written to, and words meant for a person go into a row."""
+    ports = "--grpc-port 0 --http-port 0 --log-format json"
+    log = tmp_path / "log"
+    told = "" if "2>" in closed else f"2>{log}"
+    words = f'exec "{sys.executable}" -m upload_server serve {ports} --data-dir "{tmp_path / "data"}" {told} {closed}'
+    process = await asyncio.create_subprocess_exec("sh", "-c", words)
+    try:
+        async with asyncio.timeout(30):
+            while not (port := _listening(process.pid)):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            await HttpDoor(client).call("InitiateUpload", filename="a", size_bytes=1)
+        for number in range(3):
+            assert not os.readlink(f"/proc/{process.pid}/fd/{number}").startswith(("socket", "anon"))  # noqa: PTH115
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    if told:
+        assert '"stopped"' in log.read_text()
+
+
+def _listening(pid: int) -> int:
+    """The HTTP port of a server that tells nobody; 0 while there is none."""
+    ports = [c.laddr.port for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    for port in ports:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200:
+                return int(port)
+    return 0
+
+
+def test_grpc_core_writes_no_lines_of_its_own(start_server: StartServer, tmp_path: Path) -> None:
+    taken = str(start_server().grpc_port)
+    options = ("serve", "--grpc-port", taken, "--http-port", "0", "--log-format", "json")
+    done = run_server(*options, "--data-dir", str(tmp_path / "other"))
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["cannot start"]
+    # Unless the operator wants them.
+    done = run_server(*options, "--data-dir", str(tmp_path / "other"), GRPC_VERBOSITY="ERROR")
+    assert done.stderr.startswith("E")

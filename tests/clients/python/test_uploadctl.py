@@ -465,3 +465,13 @@ async def test_a_terminal_can_have_a_live_table(server: ServerProcess, client: A
     assert code == 5
     for text in (file.file_id, "cancelled", "0 B of 10 B", "film.mkv", "user: wrong version"):
         assert text in shown
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_closed_standard_streams_leave_no_upload_behind(
+    server: ServerProcess, client: AsyncClient, small: Path, closed: str
+) -> None:
+    words = f'exec "{UPLOADCTL}" upload "{small}" {closed}'
+    process = await asyncio.create_subprocess_exec("sh", "-c", words, env=environment(server))
+    assert await asyncio.wait_for(process.wait(), SECONDS) == 0
+    assert {file.status async for file in client.list_files()} == {pb.UPLOAD_STATUS_COMPLETED}

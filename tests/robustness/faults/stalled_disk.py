@@ -16,7 +16,7 @@ from upload_server.sink.protocol import Chunk
 
 
 class StalledServer(ServerProcess):
-    """A server of this kind. It does not stop: end it with ``kill``."""
+    """A server of this kind. Threads of it never end."""
 
     program = (str(Path(__file__)),)
 

@@ -108,3 +108,14 @@ async def test_uploads_on_a_stalled_disk_keep_within_a_bound_whatever_the_door(
     with StalledServer(tmp_path / "data") as server:
         taken = await held(server, door, message_bytes)
     assert taken < SHARED_BYTES + UPLOADS * (message_bytes + SLACK_BYTES), f"{taken / MIB:.0f} MiB"
+
+
+async def test_a_server_with_hanging_threads_ends_all_the_same(tmp_path: Path) -> None:
+    with StalledServer(tmp_path / "data", ("--drain-grace", "0")) as server:
+        [file_id] = (await announced(server))[:1]
+        async with grpc_sender(server, file_id) as send:
+            await send(bytes(MIB))
+            await asyncio.to_thread(server.wait_log, lambda line: line.get("to") == "uploading")
+            server.popen.terminate()
+            await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "stopped", 20)
+            assert await asyncio.to_thread(server.popen.wait, 5) == 0

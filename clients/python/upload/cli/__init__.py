@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse leaves by itself for ``--help`` and wrong usage."""
+    _open_standard_streams()
     arguments = parse(argv)
     output = Output(json_lines=arguments.json)
     try:
@@ -39,6 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our lines has enough. Point stdout elsewhere, or Python complains when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE_CLOSED
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in the place of those that are closed: else a connection gets their number, and our words."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number, so this one.
+            os.open(os.devnull, os.O_RDWR)
+    # Python has none for a number that was closed when it started.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for good
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for good
 
 
 async def _run(arguments: Arguments, output: Output) -> Exit:
