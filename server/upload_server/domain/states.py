@@ -6,7 +6,7 @@ Must not know how anything is stored, sent or shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -162,6 +162,9 @@ class File:
     # Not on the wire: the number of the row's last change, and the writer's fence.
     change_no: int
     fence: int
+    # As `bytes_received` no change of the file: the door of the stream that brought the last of them; empty when that
+    # stream has more bytes than the file may have.
+    writer: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

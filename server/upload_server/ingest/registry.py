@@ -207,7 +207,7 @@ class Ingest:
             await self._wait_released(slot.current, file_id)
         opening.ending.check()
         sink_file = await self._open_bytes(claim.file, offset)
-        slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending)
+        slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending, caller.source.value)
         self._parts.tasks.spawn(self._run(upload, slot))
         return upload
 

@@ -39,14 +39,14 @@ class Piece:
 class Stream:
     """The bytes of one upload on their way to the disk, from the claimed offset on."""
 
-    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending) -> None:
+    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending, writer: str) -> None:
         # As claimed: its ``fence`` is this stream's.
         self.file = file
         self.ending = ending
         self.marks = ending.marks
         self._parts = parts
         self._sink_file = sink_file
-        self._syncer = Syncer(parts, file, sink_file, ending)
+        self._syncer = Syncer(parts, file, sink_file, ending, writer)
         self._digest = Digest(parts.sink, file.file_id)
         self._catching_up: asyncio.Task[None] | None = None
         self._queue: deque[Chunk] = deque()
@@ -55,6 +55,7 @@ class Stream:
         # `_closing`: takes no more. `_finalising`: a commit waits for `_ready`. `_settled`: the file is final.
         # `_withheld`: nothing may become durable until it is released.
         self._closing = self._finalising = self._ready = self._settled = self._ended = self._withheld = False
+        self._disowned = False
         self._last_write = 0.0
 
     # For its sender ------------------------------------------------------------------------------------------------
@@ -94,6 +95,11 @@ class Stream:
         """The bytes are good: they become durable like any others."""
         self._withheld = False
         self._syncer.recording = True
+
+    def disown(self) -> None:
+        """Have the row say, once the stream is closed, that the file does not end where this stream's bytes do."""
+        self._syncer.writer = ""
+        self._disowned = True
 
     @contextlib.asynccontextmanager
     async def settled(self) -> AsyncIterator[int]:
@@ -257,7 +263,7 @@ class Stream:
         if self._settled or self.ending.dead or self._withheld:
             return
         self._syncer.recording = True
-        if self.marks.durable < self.marks.written:
+        if self.marks.durable < self.marks.written or self._disowned:
             await self._syncer.start()
 
     async def _release(self) -> None:

@@ -17,7 +17,7 @@ from upload_server.sink.protocol import SinkError, SinkFile
 class Syncer:
     """Moves ``marks.synced`` and ``marks.durable`` after ``marks.written``. Everything runs on the event loop."""
 
-    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending) -> None:
+    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending, writer: str) -> None:
         self._parts = parts
         self._file = file
         self._sink_file = sink_file
@@ -25,6 +25,8 @@ class Syncer:
         self._ending = ending
         # While a commit is at work nothing is recorded: the write that completes the file does that.
         self.recording = True
+        # What the row says of whose bytes these are.
+        self.writer = writer
         # The sync that is under way; it never raises.
         self.running: asyncio.Task[None] | None = None
         # The last sync covers the bytes up to here, also while it is under way.
@@ -92,7 +94,7 @@ class Syncer:
 
     async def _record(self, synced: int) -> None:
         file, parts = self._file, self._parts
-        if await parts.store.record_progress(file.file_id, file.fence, synced, parts.clock()):
+        if await parts.store.record_progress(file.file_id, file.fence, synced, parts.clock(), self.writer):
             self._marks.durable = synced
             self._ending.news()
             if not self._ending.abandoned:

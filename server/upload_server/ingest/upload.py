@@ -27,8 +27,8 @@ class Upload(Stream):
     ``file`` is the file as claimed (its ``fence`` is this stream's), and after ``commit`` as completed.
     """
 
-    def __init__(self, parts: Parts, claim: Claim, sink_file: SinkFile, ending: Ending) -> None:
-        super().__init__(parts, claim.file, sink_file, ending)
+    def __init__(self, parts: Parts, claim: Claim, sink_file: SinkFile, ending: Ending, writer: str) -> None:
+        super().__init__(parts, claim.file, sink_file, ending, writer)
         self._expected_sha256 = claim.expected_sha256
         self._finishing: asyncio.Task[File] | None = None
 

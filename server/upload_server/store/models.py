@@ -89,6 +89,8 @@ class File(Row):
     active_served = DoubleField(default=0.0)
     # `batch_id` as `batch.id`, which indexes carry cheaply.
     batch_row = IntegerField(null=True)
+    # A word of `Source`: the door of the stream that brought the last recorded bytes; empty when it was refused more.
+    writer = TextField(default="")
 
 
 class Batch(Row):

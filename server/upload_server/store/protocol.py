@@ -252,8 +252,13 @@ class Store(Protocol):
         Raises ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch`` (nothing changed, no fence raised).
         """
 
-    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
-        """Record durable bytes; False when the fence is no longer the row's or the file is no longer uploading."""
+    async def record_progress(
+        self, file_id: str, fence: int, bytes_received: int, at: datetime, writer: str = ""
+    ) -> bool:
+        """Record durable bytes, and through which door they came (a word of ``Source``).
+
+        False when the fence is no longer the row's or the file is no longer uploading.
+        """
 
     async def complete(
         self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command

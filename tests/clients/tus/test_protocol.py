@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+import grpc
 import pytest
 
 from clients.tus.client import BYTES, PATH, Tus, encoded, eventually, file_id_of, metadata, reason, tus_on
+from support.grpc_upload import stub_on
 from support.process import ServerProcess, StartServer, gone_from_disk
+from upload.v1 import upload_pb2 as pb
 
 MIB = 1024 * 1024
 
@@ -499,3 +502,73 @@ async def test_requests_are_counted(tus: Tus) -> None:
     metrics = (await tus.client.get("/metrics")).text
     for method in ("InitiateUpload", "UploadFile"):
         assert f'upload_calls_total{{code="OK",door="tus",method="{method}"}}' in metrics
+
+
+# What only a commit completes ----------------------------------------------------------------------------------------
+
+
+async def uploaded_by_grpc(server: ServerProcess, data: bytes, size: int) -> str:
+    """Send bytes of a new file over gRPC and leave without a commit; returns its tus URL."""
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        file = (await stub.InitiateUpload(pb.InitiateUploadRequest(filename="x", size_bytes=size))).file
+        call = stub.UploadFile()
+        await call.write(pb.UploadFileRequest(header=pb.UploadHeader(file_id=file.file_id)))
+        if data:
+            await call.write(pb.UploadFileRequest(data=data))
+        await call.done_writing()
+        async for _ in call:
+            pass
+    return f"{PATH}/{file.file_id}"
+
+
+@pytest.mark.parametrize("data", [b"0123456789", b""])
+async def test_what_another_door_has_filled_is_not_completed_by_asking(
+    tus: Tus, server: ServerProcess, data: bytes
+) -> None:
+    url = await uploaded_by_grpc(server, data, len(data))
+    for headers in ({}, {"Origin": "http://evil.example"}):
+        assert (await tus.ask("HEAD", url, headers)).status_code == 423
+    file = await tus.file(url)
+    assert (file["status"], file["bytes_received"]) == ("UPLOAD_STATUS_UPLOADING", str(len(data)))
+    # Its sender can; and so can one that speaks tus, by a request that says so.
+    assert (await tus.append(url, len(data), b"")).status_code == 204
+    assert await tus.offset(url) == len(data)
+
+
+async def test_a_file_of_no_bytes_that_another_door_announced_is_not_completed_by_asking(tus: Tus) -> None:
+    answer = await tus.client.post("/api/v1/upload/initiate", json={"filename": "x", "size_bytes": 0})
+    url = f"{PATH}/{answer.json()['file']['file_id']}"
+    assert (await tus.ask("HEAD", url)).status_code == 423
+    assert (await tus.file(url))["status"] == "UPLOAD_STATUS_PENDING"
+
+
+async def test_who_sends_more_than_announced_has_not_ended_the_file(tus: Tus) -> None:
+    url = await tus.create(1000)
+    async with tus.slow(url, 0, Transfer_Encoding="chunked") as sending:
+        await sending.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+        await tus.until_durable(url, 1000)
+        await sending.send(b"a\r\n0123456789\r\n0\r\n\r\n")
+        answer = await sending.answer()
+        assert (answer.status_code, reason(answer)) == (400, "SIZE_EXCEEDED")
+    assert (await tus.ask("HEAD", url)).status_code == 423
+    assert (await tus.file(url))["status"] == "UPLOAD_STATUS_UPLOADING"
+
+
+async def test_a_take_over_that_brings_nothing_ends_nothing(tus: Tus, server: ServerProcess) -> None:
+    url = await uploaded_by_grpc(server, b"0123456789", 10)
+    async with tus.slow(url, 0, 10, Transfer_Encoding="chunked"):
+        pass
+    assert (await tus.ask("HEAD", url)).status_code == 423
+    assert (await tus.file(url))["status"] == "UPLOAD_STATUS_UPLOADING"
+
+
+async def test_a_foreign_page_does_not_end_what_a_sender_has_brought(tus: Tus) -> None:
+    url = await tus.create(10)
+    async with tus.slow(url, 0, Transfer_Encoding="chunked") as sending:
+        await sending.send(b"a\r\n0123456789\r\n")
+        await tus.until_durable(url, 10)
+    assert (await tus.ask("HEAD", url, {"Origin": "http://evil.example"})).status_code == 423
+    assert (await tus.file(url))["status"] == "UPLOAD_STATUS_UPLOADING"
+    assert await tus.offset(url) == 10
+    assert (await tus.file(url))["status"] == "UPLOAD_STATUS_COMPLETED"

@@ -149,10 +149,12 @@ class GatedStore(StoreAround):
             await self.hold_cancel.wait()
         return result
 
-    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
+    async def record_progress(
+        self, file_id: str, fence: int, bytes_received: int, at: datetime, writer: str = ""
+    ) -> bool:
         if self.progress_error is not None:
             raise self.progress_error
-        return await self.real.record_progress(file_id, fence, bytes_received, at)
+        return await self.real.record_progress(file_id, fence, bytes_received, at, writer)
 
 
 @dataclass

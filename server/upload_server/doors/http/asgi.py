@@ -24,6 +24,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+# In the scope of a request that comes from a page of a foreign origin, and so may change nothing.
+FOREIGN: Final = "upload_server.foreign"
 JSON: Final = b"application/json"
 
 

@@ -14,6 +14,7 @@ from google.rpc.code_pb2 import Code
 
 from upload_server.domain.observer import Observer
 from upload_server.doors.http.asgi import (
+    FOREIGN,
     Application,
     Headers,
     Message,
@@ -83,7 +84,8 @@ class Guard:
             return
         if self._is_allowed(origins):
             await self._serve_allowed(scope, receive, send, origins[0])
-        elif _is_safe(scope) or _is_same_origin(scope, hosts, origins):
+        elif (same_origin := _is_same_origin(scope, hosts, origins)) or _is_safe(scope):
+            scope[FOREIGN] = not same_origin
             await self._app(scope, receive, _with_headers(send, [_VARY]) if self._allowed else send)
         else:
             await self._refuse(scope, receive, send, _ORIGIN_REFUSED, "ORIGIN_NOT_ALLOWED")

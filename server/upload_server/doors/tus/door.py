@@ -21,6 +21,7 @@ from upload_server.domain.errors import (
     FileNotWritable,
     Overloaded,
     ShuttingDown,
+    SizeExceeded,
     UploadError,
     WriterReplaced,
 )
@@ -44,8 +45,6 @@ PATH: Final = "/api/v1/tus"
 LINGER_SECONDS: Final = 2.0
 # Seconds that HEAD waits for the last bytes of a connection that has just broken.
 _CLOSING_SECONDS: Final = 5.0
-# Seconds that a client shall wait while the ingest checks a file's last bytes.
-_CHECKING_SECONDS: Final = 5.0
 _UNHEARD_CREATION: Final = "the connection broke before the sender had learnt where to send the file"
 # Events of one file; it has three at most.
 _TRAIL: Final = 10
@@ -233,7 +232,7 @@ class TusDoor:
 
     async def _tell(self, exchange: Exchange, call: Call) -> Answer:
         caller = call.admit(Gate.READ)
-        file = await self._current(exchange.file_id, caller)
+        file = await self._current(exchange.file_id, caller, is_foreign=exchange.request.is_foreign)
         if file.status.final and file.status is not FileStatus.COMPLETED and not await self._is_owed_news(file, caller):
             raise FileNotWritable(file)
         if file.bytes_received == file.size_bytes and file.status is not FileStatus.COMPLETED:
@@ -285,6 +284,9 @@ class TusDoor:
         upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD), may_overlap=True)
         try:
             completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes)
+        except SizeExceeded:
+            upload.disown()
+            raise
         finally:
             self._closing.add(file_id)
             try:
@@ -297,20 +299,18 @@ class TusDoor:
         headers = [(b"upload-offset", b"%d" % offset)]
         return Answer(NO_CONTENT, headers if completed else [*headers, self._expires()])
 
-    async def _current(self, file_id: str, caller: Caller) -> File:
+    async def _current(self, file_id: str, caller: Caller, *, is_foreign: bool) -> File:
         """The file with its offset as the next PATCH must have it."""
         if file_id in self._closing:
             await self._wait_closed(file_id, _CLOSING_SECONDS)
         file = await self._read(file_id, caller)
-        if file.status is not FileStatus.UPLOADING or file.bytes_received < file.size_bytes:
+        if not _lacks_commit(file):
             return file
-        # Every byte is there but the commit was lost, with the process or with the database: to the client an offset
-        # at the end means that all is done, so it has to be.
+        # A PATCH brought every byte but the commit was lost, with the process or with the database: to the client an
+        # offset at the end means that all is done, so it has to be.
         await self._wait_closed(file_id, self._idle)
-        if self._ingest.is_open(file_id):
-            raise Overloaded("The last bytes are still being checked; ask again later", _CHECKING_SECONDS)
         file = await self._read(file_id, caller)
-        if file.status is not FileStatus.UPLOADING:
+        if is_foreign or not _lacks_commit(file) or self._ingest.is_open(file_id):
             return file
         upload = await self._ingest.open(file_id, file.size_bytes, caller)
         try:
@@ -329,6 +329,12 @@ class TusDoor:
 
     def _expires(self) -> tuple[bytes, bytes]:
         return b"upload-expires", format_datetime(self._clock() + self._ttl, usegmt=True).encode()
+
+
+def _lacks_commit(file: File) -> bool:
+    """Whether a PATCH brought every byte, and nobody has completed the file."""
+    uploading, complete = file.status is FileStatus.UPLOADING, file.bytes_received == file.size_bytes
+    return uploading and complete and file.writer == Source.TUS
 
 
 def _file_id(scope: Scope) -> str:

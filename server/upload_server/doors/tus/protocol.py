@@ -16,7 +16,7 @@ from typing import Final
 
 from upload_server.domain.errors import FieldViolation, InvalidField
 from upload_server.domain.states import File, FileSpec
-from upload_server.doors.http.asgi import Headers, Scope
+from upload_server.doors.http.asgi import FOREIGN, Headers, Scope
 
 VERSION: Final = b"1.0.0"
 EXTENSIONS: Final = b"creation,creation-with-upload,termination,expiration,checksum"
@@ -34,6 +34,8 @@ class Request:
 
     method: str
     headers: Mapping[bytes, bytes]
+    # Whether a page asks that may change nothing.
+    is_foreign: bool = False
 
     @classmethod
     def of(cls, scope: Scope) -> Request:
@@ -42,7 +44,7 @@ class Request:
         method = scope["method"]
         if method == "POST":
             method = headers.get(b"x-http-method-override", b"POST").decode("latin-1").strip().upper()
-        return cls(method, headers)
+        return cls(method, headers, scope.get(FOREIGN, False))
 
     @property
     def version_fits(self) -> bool:

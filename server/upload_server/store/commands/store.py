@@ -66,9 +66,11 @@ class WritingStore:
         """Raise the fence and make the file uploading."""
         return await self._writer.submit(ClaimFile(file_id, offset, command))
 
-    async def record_progress(self, file_id: str, fence: int, bytes_received: int, at: datetime) -> bool:
-        """Record durable bytes."""
-        return await self._writer.submit(RecordProgress(file_id, fence, bytes_received, at))
+    async def record_progress(
+        self, file_id: str, fence: int, bytes_received: int, at: datetime, writer: str = ""
+    ) -> bool:
+        """Record durable bytes, and through which door they came."""
+        return await self._writer.submit(RecordProgress(file_id, fence, bytes_received, at, writer))
 
     async def complete(
         self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command

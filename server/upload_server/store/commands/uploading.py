@@ -64,6 +64,7 @@ class RecordProgress(Write[bool]):
     fence: int
     bytes_received: int
     at: datetime
+    writer: str
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[RecordProgress]) -> list[Outcome]:
@@ -71,9 +72,9 @@ class RecordProgress(Write[bool]):
         newest: dict[tuple[str, int], RecordProgress] = {}
         for write in writes:
             key = write.file_id, write.fence
-            if key not in newest or newest[key].bytes_received < write.bytes_received:
+            if key not in newest or newest[key].bytes_received <= write.bytes_received:
                 newest[key] = write
-        progress = [(*key, write.bytes_received, write.at) for key, write in newest.items()]
+        progress = [(*key, write.bytes_received, write.at, write.writer) for key, write in newest.items()]
         recorded = set(
             transaction.write_returning(statements.RECORD_PROGRESS, progress=progress, served=transaction.served)
         )

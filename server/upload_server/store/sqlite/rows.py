@@ -133,6 +133,7 @@ def file_of(row: Row) -> File:
         revision=row[16],
         change_no=row[17],
         fence=row[18],
+        writer=row[19],
     )
 
 

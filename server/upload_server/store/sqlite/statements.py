@@ -76,9 +76,10 @@ WRITE_FILE = """
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
 # Recorded bytes never shrink and are no change: no number, no revision.
 RECORD_PROGRESS = f"""
-    UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received),
+    UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received), writer = p.writer,
         active_at = max(file.active_at, p.at), active_served = max(file.active_served, :served)
-    FROM (SELECT value ->> 0 AS file_id, value ->> 1 AS fence, value ->> 2 AS bytes_received, value ->> 3 AS at
+    FROM (SELECT value ->> 0 AS file_id, value ->> 1 AS fence, value ->> 2 AS bytes_received, value ->> 3 AS at,
+                 value ->> 4 AS writer
           FROM json_each(:progress)) AS p
     WHERE file.file_id = p.file_id AND file.fence = p.fence AND +file.status = '{FileStatus.UPLOADING}'
     RETURNING file_id, fence"""
