@@ -15,11 +15,12 @@ from pathlib import Path
 
 import structlog
 
-from transcoder import build_app
+from transcoder import BodyBudget, build_app
 from upload_server import __version__
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Source
+from upload_server.doors.bounds import BODY_BYTES, REQUEST, request_limits
 from upload_server.doors.calls import Admission, Calls, Gate
 from upload_server.doors.errors import HTTP_STATUSES
 from upload_server.doors.http.app import WebApp
@@ -127,8 +128,10 @@ class Service:
             max_file_bytes=config.max_file_bytes,
             observer=metrics,
         )
+        self._bodies = BodyBudget(max(BODY_BYTES, config.max_message_bytes))
         self._grpc = GrpcServer(
             self._servicer(Source.GRPC),
+            bodies=self._bodies,
             max_message_bytes=config.max_message_bytes,
             message_seconds=config.call_timeout,
             max_connections=self._connections,
@@ -264,7 +267,9 @@ class Service:
         return build_app(
             [(SERVICE, self._servicer(Source.HTTP))],
             reject_unknown=True,
-            max_body_bytes=self._config.max_message_bytes,
+            request_limits=REQUEST,
+            method_limits=request_limits(self._config.max_message_bytes),
+            body_budget=self._bodies,
             sse_id_field="resume_token",
             sse_resume_field="resume_token",
             error_details=fault_details,

@@ -13,7 +13,7 @@ from google.protobuf.text_format import Parse
 
 from toy import toy_pb2
 from toy.asgi_client import request
-from transcoder import TranscodingConfigError, build_app
+from transcoder import RequestLimits, TranscodingConfigError, build_app
 
 DEPENDENCIES = (
     "google/protobuf/descriptor.proto",
@@ -163,7 +163,9 @@ def test_a_servicer_that_does_not_fit() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_body_bytes": 0},
+        {"request_limits": RequestLimits(max_bytes=0)},
+        {"request_limits": RequestLimits(max_elements=0)},
+        {"method_limits": {"Nothing": RequestLimits()}},
         {"max_path_bytes": -1},
         {"max_query_bytes": 0},
         {"max_json_depth": 0},

@@ -13,7 +13,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from toy.asgi_client import Answer, request
 from toy.toy_pb2 import Child
 from toy.toy_service import Toy, make_toy
-from transcoder import Fault, FaultKind
+from transcoder import Fault, FaultKind, RequestLimits
 
 STATUSES = {
     1: 499,
@@ -193,7 +193,7 @@ def describe(fault: Fault) -> Sequence[Message]:
 async def test_the_service_adds_details_to_the_transcoders_errors(
     method: str, target: str, body: bytes, kind: FaultKind
 ) -> None:
-    toy = make_toy(error_details=describe, max_body_bytes=100)
+    toy = make_toy(error_details=describe, request_limits=RequestLimits(max_bytes=100))
     answer = await request(toy.app, method, target, body)
     details = answer.json()["details"]
     assert details[0] == {"@type": f"{TYPES}google.rpc.ErrorInfo", "reason": kind, "domain": "toy", "metadata": {}}

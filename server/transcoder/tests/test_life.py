@@ -10,7 +10,7 @@ import pytest
 
 from toy.asgi_client import Exchange, request
 from toy.toy_service import Toy, make_toy
-from transcoder import HttpContext
+from transcoder import HttpContext, RequestLimits
 
 
 async def context_of(toy: Toy, headers: Any) -> dict[str, Any]:
@@ -332,7 +332,7 @@ async def test_a_body_that_is_declared_too_large_is_not_read(toy: Toy) -> None:
 
 
 async def test_a_body_that_grows_too_large() -> None:
-    toy = make_toy(max_body_bytes=1000)
+    toy = make_toy(request_limits=RequestLimits(max_bytes=1000))
     exchange = Exchange(toy.app, "POST", "/v1/echo")
     for _ in range(11):
         exchange.feed(b"x" * 100, more=True)
@@ -346,7 +346,7 @@ async def test_a_body_that_grows_too_large() -> None:
 
 
 async def test_a_chunked_body_that_never_ends() -> None:
-    toy = make_toy(max_body_bytes=1000)
+    toy = make_toy(request_limits=RequestLimits(max_bytes=1000))
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:

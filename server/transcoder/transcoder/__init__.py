@@ -4,11 +4,13 @@ The package must not know any service: descriptors and servicers come in, an ASG
 """
 
 from .app import Transcoder, build_app
+from .budget import BodyBudget
 from .context import HttpContext, HttpRequest
 from .errors import ErrorDetails, Fault, FaultKind, TranscodingConfigError
 from .options import RequestLimits
 
 __all__ = [
+    "BodyBudget",
     "ErrorDetails",
     "Fault",
     "FaultKind",

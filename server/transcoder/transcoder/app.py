@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from google.protobuf import descriptor_pool
 
 from .asgi import (
-    BodyLimits,
+    BodyTimes,
     DisconnectedError,
     Receive,
     Scope,
@@ -22,10 +22,11 @@ from .asgi import (
     answer_unread,
     raw_path,
 )
+from .budget import BodyBudget
 from .calls import UNEXPECTED
 from .errors import ErrorDetails, Fault, FaultError, FaultKind, no_details
 from .metadata import Metadatum
-from .options import Options
+from .options import Options, RequestLimits
 from .printer import JsonPrinter, PrintStyle
 from .router import MalformedPathError, Match
 from .rules import Services, build_router
@@ -42,7 +43,9 @@ def build_app(
     proto_names: bool = True,
     omit_defaults: bool = False,
     enums_as_numbers: bool = False,
-    max_body_bytes: int = 8 * 1024 * 1024,
+    request_limits: RequestLimits | None = None,
+    method_limits: Mapping[str, RequestLimits] | None = None,
+    body_budget: BodyBudget | None = None,
     max_path_bytes: int = 8 * 1024,
     max_query_bytes: int = 64 * 1024,
     max_json_depth: int = 100,
@@ -65,7 +68,9 @@ def build_app(
     proto_names: response fields as the proto spells them, else in lowerCamelCase; requests may use both.
     omit_defaults: leaves out response fields without presence that have their default.
     enums_as_numbers: prints enum values as numbers.
-    max_body_bytes: a larger body is 413.
+    request_limits: how much a request may hold; a larger body is 413, more elements or longer values are 400.
+    method_limits: the same of single methods, by their names.
+    body_budget: how many bytes of bodies over 64 KiB may be in memory at once; a body that has no room is 429.
     max_path_bytes, max_query_bytes: a longer path or query is 414.
     max_json_depth: a body nested deeper is 400.
     body_timeout, body_idle_timeout: seconds for a whole body and between its parts; later is 408.
@@ -81,7 +86,9 @@ def build_app(
     options = Options(
         reject_unknown=reject_unknown,
         style=PrintStyle(proto_names, omit_defaults, enums_as_numbers),
-        max_body_bytes=max_body_bytes,
+        request_limits=request_limits or RequestLimits(),
+        method_limits=method_limits or {},
+        body_budget=body_budget or BodyBudget(),
         max_path_bytes=max_path_bytes,
         max_query_bytes=max_query_bytes,
         max_json_depth=max_json_depth,
@@ -109,7 +116,7 @@ class Transcoder:
         self._shared = Shared(
             options,
             StatusWriter(printers, options.error_details),
-            BodyLimits(options.max_body_bytes, options.body_timeout, options.body_idle_timeout),
+            BodyTimes(options.body_timeout, options.body_idle_timeout),
             tuple(Metadatum(key.lower(), value) for key, value in options.extra_metadata),
         )
 
@@ -181,7 +188,9 @@ class Transcoder:
 
     async def _answer_unread(self, fault: Fault, receive: Receive, send: Send) -> None:
         outcome = self._shared.writer.outcome(fault)
-        await answer_unread(send, receive, outcome.status, self._shared.writer.body(outcome), JSON_HEADERS)
+        await answer_unread(
+            send, receive, outcome.status, self._shared.writer.body(outcome), self._shared.headers(outcome)
+        )
 
 
 async def _serve_other(kind: str, receive: Receive, send: Send) -> None:

@@ -7,9 +7,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
+from .budget import SMALL_BYTES, BodyBudget
 from .errors import FaultError, FaultKind
 from .metadata import Headers
 from .router import MalformedPathError
@@ -53,10 +54,9 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """What a body may cost before it is refused."""
+class BodyTimes:
+    """How long a body may take to come."""
 
-    max_bytes: int
     total_seconds: float
     idle_seconds: float
 
@@ -80,45 +80,71 @@ def raw_path(scope: Scope) -> str:
     return text or "/"
 
 
-async def read_body(
-    receive: Receive, headers: Headers, limits: BodyLimits, deadline: float | None, timers: Timers
-) -> bytes:
-    """The whole body, within its limits; FaultError past one of them."""
-    length = headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length[:19]) > limits.max_bytes:
-        raise _too_large(limits, unread=True)
-    last = time.monotonic() + limits.total_seconds
-    if deadline is not None:
-        last = min(last, deadline)
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        with Limit(timers, min(last - time.monotonic(), limits.idle_seconds)) as limit:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise DisconnectedError
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                more = message.get("more_body", False)
-                if size > limits.max_bytes:
-                    raise _too_large(limits, unread=more)
-                chunks.append(chunk)
-                if not more:
-                    return b"".join(chunks)
-                if chunk:
-                    limit.restart(min(last - time.monotonic(), limits.idle_seconds))
-                else:
-                    await asyncio.sleep(0)  # empty chunks without end must not hold the loop
-    except TimeoutError:
-        if deadline is not None and time.monotonic() >= deadline:
-            raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded", unread=True) from None
-        raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time", unread=True) from None
+class Body:
+    """A request's body: read within its limits, with a place in the budget from before its first byte until it is left.
 
+    Use it as a context manager.
+    """
 
-def _too_large(limits: BodyLimits, *, unread: bool) -> FaultError:
-    text = f"the request body is larger than {limits.max_bytes} bytes"
-    return FaultError(FaultKind.BODY_TOO_LARGE, text, unread=unread)
+    def __init__(self, receive: Receive, headers: Headers, most: int, budget: BodyBudget) -> None:
+        """`most`: bytes; FaultError where the body is announced to be longer."""
+        self._receive = receive
+        self._most = most
+        self._budget = budget
+        self._taken = 0
+        length = headers.get(b"content-length")
+        # How long it will be; of one in chunks nobody knows.
+        self._length = int(length[:19]) if length is not None and length.isdigit() else 0
+        if self._length > most:
+            raise self._too_large(unread=True)
+
+    def __enter__(self) -> Self:
+        self._take(self._length)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give_back(self._taken)
+
+    async def read(self, times: BodyTimes, deadline: float | None, timers: Timers) -> bytearray:
+        """The whole body; FaultError past a limit."""
+        last = time.monotonic() + times.total_seconds
+        if deadline is not None:
+            last = min(last, deadline)
+        # Not a list of chunks: tiny ones would take a multiple of the body, and to join large ones takes a turn.
+        data = bytearray()
+        try:
+            with Limit(timers, min(last - time.monotonic(), times.idle_seconds)) as limit:
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise DisconnectedError
+                    chunk = message.get("body", b"")
+                    data += chunk
+                    more = message.get("more_body", False)
+                    if len(data) > self._most:
+                        raise self._too_large(unread=more)
+                    if len(data) > SMALL_BYTES and not self._taken:
+                        self._take(self._most)
+                    if not more:
+                        return data
+                    if chunk:
+                        limit.restart(min(last - time.monotonic(), times.idle_seconds))
+                    else:
+                        await asyncio.sleep(0)  # empty chunks without end must not hold the loop
+        except TimeoutError:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded", unread=True) from None
+            raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time", unread=True) from None
+
+    def _take(self, count: int) -> None:
+        if not self._budget.take(count):
+            text = "too many long request bodies at once"
+            raise FaultError(FaultKind.OVERLOADED, text, unread=True, limit=self._budget.most)
+        self._taken = count
+
+    def _too_large(self, *, unread: bool) -> FaultError:
+        text = f"the request body is larger than {self._most} bytes"
+        return FaultError(FaultKind.BODY_TOO_LARGE, text, unread=unread, limit=self._most)
 
 
 async def drain(receive: Receive) -> None:

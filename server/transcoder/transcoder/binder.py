@@ -214,27 +214,34 @@ class QueryBinder:
 
     def bind(self, message: Message, query: str) -> None:
         """Sets what `query` names; FaultError where it does not fit."""
-        if "%" in query:
-            _check_escapes(query)
         seen: set[tuple[str, ...]] = set()
         parents: set[tuple[str, ...]] = set()
+        # The keys of repeated fields come many times.
+        lists: dict[str, FieldPath] = {}
         for pair in query.split("&"):
             if not pair:
                 continue
             key, _, raw = pair.partition("=")
-            key = unquote_utf8(key.replace("+", " "))
             try:
-                path = self._resolve(key)
+                path = lists.get(key)
                 if path is None:
-                    continue
-                names = path.names
-                above = [names[:level] for level in range(1, len(names))]
-                # A well-known type that is given whole is given again by one of its parts.
-                if (not path.steps[-1].repeated and names in seen) or names in parents or not seen.isdisjoint(above):
-                    raise FieldError("given more than once").under(".".join(names))
-                seen.add(names)
-                parents.update(above)
+                    path = self._resolve(unquote_utf8(key.replace("+", " ")))
+                    if path is None:
+                        unquote_utf8(raw)
+                        continue
+                    names = path.names
+                    above = [names[:level] for level in range(1, len(names))]
+                    repeated = path.steps[-1].repeated
+                    # A well-known type that is given whole is given again by one of its parts.
+                    if (not repeated and names in seen) or names in parents or not seen.isdisjoint(above):
+                        raise FieldError("given more than once").under(".".join(names))
+                    seen.add(names)
+                    parents.update(above)
+                    if repeated:
+                        lists[key] = path
                 path.set(message, unquote_utf8(raw if path.steps[-1].raw_plus else raw.replace("+", " ")))
+            except MalformedPathError as error:
+                raise FaultError(FaultKind.INVALID_FIELD, f"malformed query: {error}") from None
             except FieldError as error:
                 raise FaultError.of_field(error) from None
 
@@ -268,10 +275,3 @@ def reject_query(_message: Message, query: str) -> None:
         if pair:
             error = FieldError("unknown query parameter").under(pair.partition("=")[0][:64])
             raise FaultError.of_field(error)
-
-
-def _check_escapes(query: str) -> None:
-    try:
-        unquote_utf8(query)
-    except MalformedPathError as error:
-        raise FaultError(FaultKind.INVALID_FIELD, f"malformed query: {error}") from None

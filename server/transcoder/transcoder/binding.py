@@ -3,7 +3,7 @@
 Must not know how rules are found or checked: all parts come compiled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from google.protobuf.message import Message
 
 from .binder import FieldPath, FieldTables
 from .errors import FaultError, FieldError
+from .options import RequestLimits
 from .parser import JsonParser
 from .printer import JsonPrinter
 from .template import Template
 
-ReadBody = Callable[[Message, bytes, str], None]
-"""Reads body and content type into a request."""
+ReadBody = Callable[[Message, bytearray, str], Iterable[None]]
+"""Reads body and content type into a request; a long body while it is iterated, a piece at each step."""
 BindQuery = Callable[[Message, str], None]
 """Reads a query string into a request."""
 
@@ -42,6 +43,7 @@ class Method:
     response: Descriptor
     response_class: type[Message]
     streams: bool
+    limits: RequestLimits
     sse_id: Callable[[Any], str] | None = None
     sse_resume: FieldPath | None = None
 
@@ -68,11 +70,8 @@ class Binding:
     raw_body: bool
     response: ResponseForm
 
-    def request(self, values: Sequence[str], query: str, body: bytes, content_type: str) -> Message:
-        """The request message: body first, then query, then path, so that the path wins."""
-        message = self.method.request_class()
-        if self.read_body is not None:
-            self.read_body(message, body, content_type)
+    def complete(self, message: Message, values: Sequence[str], query: str) -> None:
+        """Sets what query and path say, after the body, so that the path wins."""
         if query and self.bind_query is not None:
             self.bind_query(message, query)
         try:
@@ -82,4 +81,3 @@ class Binding:
             raise FaultError.of_field(error) from None
         if not self.method.request_class.IsInitialized(message):
             raise FaultError.of_field(FieldError("a required field is missing"))
-        return message

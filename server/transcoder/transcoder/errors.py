@@ -18,10 +18,11 @@ class TranscodingConfigError(ValueError):
 class FieldError(Exception):
     """A value does not fit the field it is meant for. The text never holds the value."""
 
-    def __init__(self, reason: str, path: str = "") -> None:
+    def __init__(self, reason: str, path: str = "", limit: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.path = path
+        self.limit = limit
 
     def under(self, step: str) -> "FieldError":
         """The same error, seen from the message that holds `step` (a field, `[0]` or `["key"]`)."""
@@ -39,6 +40,7 @@ class FaultKind(StrEnum):
     URL_TOO_LONG = "URL_TOO_LONG"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
     BODY_TIMEOUT = "BODY_TIMEOUT"
+    OVERLOADED = "OVERLOADED"
     UNSUPPORTED_ENCODING = "UNSUPPORTED_ENCODING"
     MALFORMED_JSON = "MALFORMED_JSON"
     INVALID_FIELD = "INVALID_FIELD"
@@ -56,6 +58,7 @@ _FAULTS: dict[FaultKind, tuple[grpc.StatusCode, int]] = {
     FaultKind.URL_TOO_LONG: (grpc.StatusCode.INVALID_ARGUMENT, 414),
     FaultKind.BODY_TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
     FaultKind.BODY_TIMEOUT: (grpc.StatusCode.DEADLINE_EXCEEDED, 408),
+    FaultKind.OVERLOADED: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     FaultKind.UNSUPPORTED_ENCODING: (grpc.StatusCode.INVALID_ARGUMENT, 415),
     FaultKind.MALFORMED_JSON: (grpc.StatusCode.INVALID_ARGUMENT, 400),
     FaultKind.INVALID_FIELD: (grpc.StatusCode.INVALID_ARGUMENT, 400),
@@ -78,6 +81,8 @@ class Fault:
     """The request field it is about, for INVALID_FIELD."""
     description: str = ""
     """What is wrong with that field."""
+    limit: int | None = None
+    """The bound that the request goes past, where that is what is wrong."""
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -93,9 +98,9 @@ class Fault:
 class FaultError(Exception):
     """Carries a Fault up to the place that answers."""
 
-    def __init__(self, kind: FaultKind, message: str, *, unread: bool = False) -> None:
+    def __init__(self, kind: FaultKind, message: str, *, unread: bool = False, limit: int | None = None) -> None:
         super().__init__(message)
-        self.fault = Fault(kind, message)
+        self.fault = Fault(kind, message, limit=limit)
         self.unread = unread
         """Whether more of the request's body is on its way."""
 
@@ -104,7 +109,7 @@ class FaultError(Exception):
         """The answer to a value that does not fit its field."""
         where = f"field {error.path!r}" if error.path else "request"
         self = cls(FaultKind.INVALID_FIELD, f"invalid {where}: {error.reason}")
-        self.fault = Fault(FaultKind.INVALID_FIELD, str(self), error.path, error.reason)
+        self.fault = Fault(FaultKind.INVALID_FIELD, str(self), error.path, error.reason, error.limit)
         return self
 
 

@@ -5,18 +5,19 @@ Must not know protobuf: what leaves here is dicts, lists, str, bool, None, int a
 
 import json
 import re
+from collections.abc import Callable
 from json.encoder import encode_basestring
-from typing import Final
+from typing import Any, Final
 
 MAX_NUMBER_CHARS: Final = 1_000
 """No double needs more digits than 767; longer ones only cost time."""
+Scan = Callable[[str, int], tuple[object, int]]
 
 # Possessive, and content with a string that never ends: linear in the worst text too.
 _STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+\\?"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
-_HIGH_SURROGATES: Final = range(0xD800, 0xDC00)
-_LOW_SURROGATES: Final = range(0xDC00, 0xE000)
-_ESCAPES = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
 
 # JSON allows these three as they are, but many readers of lines end a line at them (str.splitlines, httpx): a caller's
@@ -33,6 +34,10 @@ def quoted(text: str) -> str:
 class JsonError(ValueError):
     """The text is not JSON, or goes past a limit."""
 
+    def __init__(self, message: str, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+
 
 class Number(str):
     """A JSON number that no int holds, as it was written: no digit and no sign of a zero is lost yet."""
@@ -40,25 +45,55 @@ class Number(str):
     __slots__ = ()
 
 
-def parse_json(body: bytes, max_depth: int) -> object:
+def parse_json(body: bytes | bytearray, max_depth: int) -> object:
     """The value of a JSON text in UTF-8: no duplicate keys, NaN, lone surrogates or deep nesting."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         raise JsonError("the body is not UTF-8") from None
+    check_piece(text, max_depth)
+    try:
+        return (_signed if "-0" in text else _plain).decode(text)
+    except json.JSONDecodeError as error:
+        raise JsonError(f"{error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error) from None
+
+
+def check_piece(text: str, max_depth: int) -> None:
+    """Refuses deep nesting and lone surrogates in a whole value or text."""
     if text.count("{") + text.count("[") > max_depth:
         _check_depth(text, max_depth)
     if "\\ud" in text or "\\uD" in text:
         _check_surrogates(text)
-    try:
-        return (_decode_signed if "-0" in text else _decode)(text)
-    except json.JSONDecodeError as error:
-        raise JsonError(f"{error.msg} at character {error.pos}") from None
-    except ValueError as error:
-        # Ours, or int() on more digits than the interpreter converts.
-        raise JsonError(str(error) if isinstance(error, JsonError) else "a number is too long") from None
-    except RecursionError:
-        raise JsonError("nested too deep") from None
+
+
+def scanner_for(text: str) -> Scan:
+    """Reads the value that begins at a place of `text`, and returns where it ends.
+
+    JSONDecodeError or StopIteration where there is none, JsonError where it goes past a limit.
+    """
+    decoder: Any = _signed if "-0" in text else _plain
+    scan: Scan = decoder.scan_once
+
+    def scan_within_limits(text: str, at: int) -> tuple[object, int]:
+        try:
+            return scan(text, at)
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise _refusal(error) from None
+
+    return scan_within_limits
+
+
+def _refusal(error: Exception) -> JsonError:
+    """What is told of an error of the parser that is none of syntax."""
+    if isinstance(error, JsonError):
+        return error
+    if isinstance(error, RecursionError):
+        return JsonError("nested too deep")
+    return JsonError("a number is too long")  # int() on more digits than the interpreter converts
 
 
 def _check_depth(text: str, max_depth: int) -> None:
@@ -75,15 +110,9 @@ def _check_depth(text: str, max_depth: int) -> None:
 
 
 def _check_surrogates(text: str) -> None:
-    high_end = -1
-    for escape in _ESCAPES.finditer(text):
-        digits = escape[1]
-        unit = int(digits, 16) if digits else 0
-        low = unit in _LOW_SURROGATES
-        if low != (high_end >= 0) or (low and escape.start() != high_end):
-            raise JsonError("a string has a lone surrogate")
-        high_end = escape.end() if unit in _HIGH_SURROGATES else -1
-    if high_end >= 0:
+    # An escaped backslash leaves something behind, or it would join two halves.
+    rest = _SURROGATE_PAIR.sub("", text.replace("\\\\", "-"))
+    if _SURROGATE.search(rest):
         raise JsonError("a string has a lone surrogate")
 
 
@@ -108,8 +137,6 @@ def _constant(text: str) -> object:
     raise JsonError(f"{text} is not JSON")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant).decode
+_plain = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant)
 # Slower, for texts that may hold the one integer that no int can hold: a double's -0.
-_decode_signed = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_float=_number, parse_int=_integer, parse_constant=_constant
-).decode
+_signed = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_int=_integer, parse_constant=_constant)

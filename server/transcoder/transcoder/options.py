@@ -6,6 +6,7 @@ Must not know how any choice is carried out.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .budget import BodyBudget
 from .errors import ErrorDetails, TranscodingConfigError, no_details
 from .printer import PrintStyle
 
@@ -31,7 +32,9 @@ class Options:
 
     reject_unknown: bool = False
     style: PrintStyle = field(default_factory=PrintStyle)
-    max_body_bytes: int = 8 * 1024 * 1024
+    request_limits: RequestLimits = field(default_factory=RequestLimits)
+    method_limits: Mapping[str, RequestLimits] = field(default_factory=dict)
+    body_budget: BodyBudget = field(default_factory=BodyBudget)
     max_path_bytes: int = 8 * 1024
     max_query_bytes: int = 64 * 1024
     max_json_depth: int = 100
@@ -48,7 +51,6 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in (
-            "max_body_bytes",
             "max_path_bytes",
             "max_query_bytes",
             "max_json_depth",
@@ -58,6 +60,9 @@ class Options:
         ):
             if getattr(self, name) <= 0:
                 raise TranscodingConfigError(f"{name} must be positive")
+        for limits in (self.request_limits, *self.method_limits.values()):
+            if min(limits.max_bytes, limits.max_elements, limits.max_value_bytes) <= 0:
+                raise TranscodingConfigError("limits of requests must be positive")
         if self.max_json_depth > MAX_DEPTH_LIMIT:
             raise TranscodingConfigError(f"max_json_depth must be at most {MAX_DEPTH_LIMIT}")
         if not (self.www_authenticate.isascii() and self.www_authenticate.isprintable()):

@@ -3,7 +3,7 @@
 Must not know HTTP. JSON values come from jsontext, which has bounded their depth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from . import special, wellknown
 from .errors import FieldError
+from .jsonreader import JsonReader
+from .jsontext import JsonError
 from .scalars import FromJson, converters, key_from_text
 
 ParseMessage = Callable[[Message, object], None]
@@ -52,7 +54,7 @@ class JsonParser:
         if own is not None:
             self._parsers[name] = own
             return own
-        parser = _ObjectParser(descriptor, self._pool, self, reject_unknown=self._reject_unknown)
+        parser = ObjectParser(descriptor, self._pool, self, reject_unknown=self._reject_unknown)
         self._parsers[name] = parser  # before its fields: types may hold themselves
         parser.compile()
         return parser
@@ -80,21 +82,7 @@ class JsonParser:
         return set_message
 
     def _list(self, field: FieldDescriptor) -> SetField:
-        name, extension = field.name, field.is_extension
-        append = self._append(field)
-
-        def set_list(message: Message, value: object) -> None:
-            if type(value) is not list:
-                raise FieldError("expected an array")
-            target = _extensions(message)[field] if extension else getattr(message, name)
-            index = 0
-            try:
-                for index, item in enumerate(value):  # noqa: B007 - the handler names it
-                    append(target, item)
-            except FieldError as error:
-                raise error.under(f"[{index}]") from None
-
-        return set_list
+        return ListSetter(field, self._append(field))
 
     def _append(self, field: FieldDescriptor) -> Callable[[Any, object], None]:
         if (descriptor := field.message_type) is not None:
@@ -196,7 +184,66 @@ class JsonParser:
         raise FieldError("unknown type").under("@type")
 
 
-class _ObjectParser:
+class Count:
+    """How many elements a message may still get."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def take(self) -> None:
+        """Counts one; FieldError beyond the most."""
+        self._left -= 1
+        if self._left < 0:
+            raise FieldError(f"must have at most {self._most} elements", limit=self._most)
+
+
+class ListSetter:
+    """Reads a list into a repeated field."""
+
+    def __init__(self, field: FieldDescriptor, append: Callable[[Any, object], None]) -> None:
+        self._name = field.name
+        self._extension = field if field.is_extension else None
+        self._append = append
+
+    def __call__(self, message: Message, value: object) -> None:
+        """Reads a whole list."""
+        if type(value) is not list:
+            raise FieldError("expected an array")
+        self.extend(message, value)
+
+    def extend(self, message: Message, items: list[object], first: int = 0) -> None:
+        """Reads more elements; `first` is the index of the first of them."""
+        field, append = self._extension, self._append
+        target = getattr(message, self._name) if field is None else _extensions(message)[field]
+        index = first
+        try:
+            for index, item in enumerate(items, first):  # noqa: B007 - the handler names it
+                append(target, item)
+        except FieldError as error:
+            raise error.under(f"[{index}]") from None
+
+    def read(self, message: Message, text: JsonReader, elements: Count) -> Iterator[None]:
+        """Reads a list piece by piece; yields whenever others should have their turn."""
+        text.take("[")
+        first = 0
+        items: list[object] = []
+        more = text.peek() != "]"
+        while more:
+            elements.take()
+            items.append(text.value(around=2))
+            more = text.peek() == ","
+            if more:
+                text.take(",")
+            if text.is_due():
+                self.extend(message, items, first)
+                first += len(items)
+                items = []
+                yield
+        self.extend(message, items, first)
+        text.take("]")
+
+
+class ObjectParser:
     """A message whose JSON form is the object of its fields."""
 
     def __init__(
@@ -209,6 +256,7 @@ class _ObjectParser:
         self._fields: dict[str, FieldEntry] = {}
 
     def compile(self) -> None:
+        """Compiles the fields."""
         for field in self._descriptor.fields:
             setter = self._parsers.for_field(field)
             names = {field.name, field.json_name}
@@ -216,28 +264,66 @@ class _ObjectParser:
                 self._fields[name] = _entry(field, setter, next(iter(names - {name}), ""))
 
     def __call__(self, message: Message, value: object) -> None:
+        """Reads an object that was parsed whole."""
         if type(value) is not dict:
             raise FieldError("expected an object")
-        fields = self._fields
-        oneofs: set[str] | None = None
+        oneofs: set[str] = set()
         name = ""
         try:
             for name, item in value.items():
-                entry = fields.get(name) or self._extension(name)
-                if entry is None:
-                    continue
-                if entry.other_name and entry.other_name in value:
-                    raise FieldError("given twice, under both of its names")
-                if item is None and not entry.takes_null:
-                    continue
-                if entry.oneof:
-                    oneofs = oneofs if oneofs is not None else set()
-                    if entry.oneof in oneofs:
-                        raise FieldError(f"another field of oneof {entry.oneof!r} is given too")
-                    oneofs.add(entry.oneof)
-                entry.set(message, item)
+                self._set(message, name, item, value, oneofs)
         except FieldError as error:
             raise error.under(name[:64]) from None
+
+    def read(self, message: Message, text: JsonReader, max_elements: int) -> Iterator[None]:
+        """Reads an object piece by piece; yields whenever others should have their turn."""
+        names: set[str] = set()
+        oneofs: set[str] = set()
+        elements = Count(max_elements)
+        text.take("{")
+        more = text.peek() != "}"
+        while more:
+            name = text.value()
+            if type(name) is not str:
+                raise JsonError("a key is no string")
+            if name in names:
+                raise JsonError("an object has a duplicate key")
+            if len(names) >= max_elements:
+                raise JsonError(f"an object has more than {max_elements} keys", max_elements)
+            text.take(":")
+            try:
+                entry = self._fields.get(name) or self._extension(name)
+                if text.peek() == "[" and entry is not None and isinstance(entry.set, ListSetter):
+                    self._set(message, name, [], names, oneofs)
+                    for _ in entry.set.read(message, text, elements):
+                        yield
+                else:
+                    self._set(message, name, text.value(around=1), names, oneofs)
+            except FieldError as error:
+                raise error.under(name[:64]) from None
+            names.add(name)
+            if text.is_due():
+                yield
+            more = text.peek() == ","
+            if more:
+                text.take(",")
+        text.take("}")
+        text.end()
+
+    def _set(self, message: Message, name: str, item: object, given: Container[str], oneofs: set[str]) -> None:
+        """Sets the field of this name; `given` holds the other names, `oneofs` those of which a field is set."""
+        entry = self._fields.get(name) or self._extension(name)
+        if entry is None:
+            return
+        if entry.other_name and entry.other_name in given:
+            raise FieldError("given twice, under both of its names")
+        if item is None and not entry.takes_null:
+            return
+        if entry.oneof:
+            if entry.oneof in oneofs:
+                raise FieldError(f"another field of oneof {entry.oneof!r} is given too")
+            oneofs.add(entry.oneof)
+        entry.set(message, item)
 
     def _extension(self, name: str) -> FieldEntry | None:
         if self._descriptor.is_extendable and name.startswith("[") and name.endswith("]"):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from .template import DEEP, STAR, Template
 
@@ -17,6 +16,7 @@ ANY_METHOD: Final = "*"
 """The custom kind that leaves the HTTP method open."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ESCAPED = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
 _ENCODED_SLASH = re.compile("(%2[Ff])")
 
 
@@ -186,6 +186,10 @@ def _join(raw: Sequence[str]) -> str:
     return "".join(piece if index % 2 else unquote_utf8(piece) for index, piece in enumerate(pieces))
 
 
+def _unescaped(run: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(run[0].replace(b"%", b"").decode())
+
+
 def unquote_utf8(text: str) -> str:
     """Decodes percent-escapes once; raises MalformedPathError on a bad escape or bad UTF-8."""
     if "%" not in text:
@@ -193,6 +197,6 @@ def unquote_utf8(text: str) -> str:
     if _BAD_ESCAPE.search(text):
         raise MalformedPathError("malformed percent-escape")
     try:
-        return unquote_to_bytes(text).decode()
+        return _ESCAPED.sub(_unescaped, text.encode()).decode()
     except UnicodeDecodeError:
         raise MalformedPathError("not UTF-8 after percent-decoding") from None

@@ -5,7 +5,8 @@ Must not know requests: everything that can be wrong with a declaration is found
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from google.api import annotations_pb2
@@ -23,9 +24,10 @@ from google.protobuf.message_factory import GetMessageClass
 from .binder import FieldPath, FieldTables, QueryBinder, UnbindableError, reject_query
 from .binding import Binding, BindQuery, Codec, Method, ReadBody, ResponseForm
 from .errors import FaultError, FaultKind, FieldError, TranscodingConfigError
+from .jsonreader import JsonReader
 from .jsontext import JsonError, parse_json
 from .options import Options
-from .parser import JsonParser
+from .parser import JsonParser, ObjectParser
 from .printer import JsonPrinter, has_field
 from .router import CollisionError, Router
 from .template import Template, TemplateError, parse_template
@@ -37,11 +39,17 @@ _MESSAGES = (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_GROUP)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """What HTTP allows as a method; `*` is one, too."""
 _BODILESS = frozenset({"GET", "HEAD"})
+_LONG_BYTES = 16 * 1024
+"""A longer JSON body is read piece by piece, and one of more commas."""
+_MANY_VALUES = 256
 
 
 def build_router(services: Services, options: Options) -> Router[Binding]:
     """Every rule of every service as a route; TranscodingConfigError names what is wrong with one."""
     router: Router[Binding] = Router()
+    known = {descriptor.name for service, _ in services for descriptor in service.methods}
+    if unknown := sorted(options.method_limits.keys() - known):
+        raise TranscodingConfigError(f"method_limits names {unknown[0]!r}, which no service has")
     codecs: dict[int, Codec] = {}  # one for each descriptor pool
     streamed: list[Method] = []
     for service, servicer in services:
@@ -100,6 +108,7 @@ def _method(
         descriptor.output_type,
         GetMessageClass(descriptor.output_type),
         streams,
+        options.method_limits.get(descriptor.name, options.request_limits),
         _sse_id(descriptor, options.sse_id_field) if streams else None,
         _sse_resume(descriptor, options.sse_resume_field, codec) if streams else None,
     )
@@ -152,6 +161,7 @@ class _Compiler:
         self._rule = rule
         self._codec = codec
         self._options = options
+        self._limits = options.method_limits.get(descriptor.name, options.request_limits)
         self._http_method, self._path = self._pattern()
 
     def binding(self, method: Method) -> Binding:
@@ -244,17 +254,26 @@ class _Compiler:
         return self._json_body(read_field), False
 
     def _json_body(self, parse: Callable[[Message, object], None]) -> ReadBody:
-        max_depth = self._options.max_json_depth
+        """How JSON is read: a short body at once, a long one, or one of many values, piece by piece."""
+        max_depth, limits = self._options.max_json_depth, self._limits
 
-        def read(message: Message, data: bytes, _content_type: str) -> None:
-            if not data:
-                return
-            try:
-                parse(message, parse_json(data, max_depth))
-            except JsonError as error:
-                raise FaultError(FaultKind.MALFORMED_JSON, f"malformed JSON body: {error}") from None
-            except FieldError as error:
-                raise FaultError.of_field(error) from None
+        def read(message: Message, data: bytearray, _content_type: str) -> Iterable[None]:
+            if len(data) > _LONG_BYTES or data.count(b",") > _MANY_VALUES:
+                return read_on(message, data)
+            if data:
+                with _as_faults():
+                    parse(message, parse_json(data, max_depth))
+            return ()
+
+        def read_on(message: Message, data: bytearray) -> Iterator[None]:
+            text = JsonReader(data, max_depth=max_depth, max_value=limits.max_value_bytes)
+            with _as_faults():
+                if isinstance(parse, ObjectParser):
+                    yield from parse.read(message, text, limits.max_elements)
+                else:
+                    value = text.value()
+                    text.end()
+                    parse(message, value)
 
         return read
 
@@ -278,6 +297,17 @@ class _Compiler:
         if field is None:
             raise self._error(f"{part} names {name!r}, which is no top-level field of {descriptor.full_name}")
         return field
+
+
+@contextmanager
+def _as_faults() -> Iterator[None]:
+    try:
+        yield
+    except JsonError as error:
+        text = f"malformed JSON body: {error}"
+        raise FaultError(FaultKind.MALFORMED_JSON, text, limit=error.limit) from None
+    except FieldError as error:
+        raise FaultError.of_field(error) from None
 
 
 def _is_http_body(field: FieldDescriptor) -> bool:
@@ -306,6 +336,7 @@ def _itself(message: Any) -> Any:
     return message
 
 
-def _fill_http_body(message: Any, data: bytes, content_type: str) -> None:
+def _fill_http_body(message: Any, data: bytearray, content_type: str) -> tuple[()]:
     message.content_type = content_type
-    message.data = data
+    message.data = bytes(data)
+    return ()

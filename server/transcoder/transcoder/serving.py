@@ -3,6 +3,7 @@
 Must not know routing, nor any service.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import grpc
 
 from .asgi import (
     JSON,
-    BodyLimits,
+    Body,
+    BodyTimes,
     DisconnectedError,
     HeaderList,
     Receive,
@@ -22,7 +24,6 @@ from .asgi import (
     Send,
     answer,
     answer_empty,
-    read_body,
 )
 from .binding import Binding
 from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
@@ -39,6 +40,8 @@ from .timers import Timers
 _WATCH_UNARY_AFTER: Final = 0.02
 """Seconds before a unary call's client is watched: most are answered by then."""
 _RESUMING: Final = ("lastEventId=", "Last-Event-ID=")
+_SINGLE_PARAMETERS: Final = 64
+"""Parameters of a query besides the elements of repeated fields."""
 JSON_HEADERS: Final = ((b"content-type", JSON),)
 
 
@@ -48,20 +51,25 @@ class Shared:
 
     options: Options
     writer: StatusWriter
-    limits: BodyLimits
+    body_times: BodyTimes
     extra_metadata: tuple[Metadatum, ...]
     timers: Timers = field(default_factory=Timers)
 
     async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
         """Answers with a Status."""
+        headers = self.headers(outcome, trailers=trailers)
+        status = self.options.http_statuses.get(outcome.reason, outcome.status)
+        await answer(send, status, self.writer.body(outcome), headers, head=head)
+
+    def headers(self, outcome: Outcome, *, trailers: bool = False) -> HeaderList:
+        """The headers of an answer with a Status."""
         headers: HeaderList = [*JSON_HEADERS, *_metadata_headers(outcome.metadata, outcome.trailing, trailers=trailers)]
         seconds = outcome.retry_after_seconds
         if seconds is not None:
             headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
         if outcome.code is grpc.StatusCode.UNAUTHENTICATED:
             headers.append((b"www-authenticate", self._challenge(outcome)))
-        status = self.options.http_statuses.get(outcome.reason, outcome.status)
-        await answer(send, status, self.writer.body(outcome), headers, head=head)
+        return headers
 
     def _challenge(self, outcome: Outcome) -> bytes:
         for key, value in (*outcome.metadata, *outcome.trailing):
@@ -99,15 +107,25 @@ class ServedRequest:
         context = HttpContext(self._http, self._metadata, deadline, method.name)
         if self._headers.have_metadata:
             context.invocation_metadata()  # now, while a value that is no base64 can still be refused
-        body, content_type = b"", ""
-        if binding.read_body is not None:
-            body, content_type = await self._body(deadline)
+        if binding.read_body is None:
+            await self._call(method.request_class(), context, deadline)
+            return
+        content_type = (self._headers.get(b"content-type") or b"").decode("latin-1")
+        with self._body() as body:
+            message = method.request_class()
+            data = await body.read(self._shared.body_times, deadline, self._shared.timers)
+            for _ in binding.read_body(message, data, content_type):
+                await asyncio.sleep(0)
+            del data
+            await self._call(message, context, deadline)
+
+    async def _call(self, request: Any, context: HttpContext, deadline: float | None) -> None:
         query = self._query() if self._scope.get("query_string") else ""
-        request = binding.request(self._values, query, body, content_type)
+        self._binding.complete(request, self._values, query)
         if deadline is not None and time.monotonic() >= deadline:
             raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded")
         try:
-            if method.streams:
+            if self._binding.method.streams:
                 await self._stream(request, context, deadline)
             else:
                 await self._unary(request, context, deadline)
@@ -124,20 +142,22 @@ class ServedRequest:
         host = http.client[0] if http.client else ""
         return (*invocation_metadata(self._headers, host), *self._shared.extra_metadata)
 
-    async def _body(self, deadline: float | None) -> tuple[bytes, str]:
+    def _body(self) -> Body:
         if not self._binding.raw_body:
             encoding = self._headers.get(b"content-encoding")
             if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
                 raise FaultError(FaultKind.UNSUPPORTED_ENCODING, "content-encoding is not supported", unread=True)
-        body = await read_body(self._receive, self._headers, self._shared.limits, deadline, self._shared.timers)
-        content_type = self._headers.get(b"content-type") or b""
-        return body, content_type.decode("latin-1")
+        most = self._binding.method.limits.max_bytes
+        return Body(self._receive, self._headers, most, self._shared.options.body_budget)
 
     def _query(self) -> str:
         try:
             query = str(self._scope["query_string"].decode())
         except UnicodeDecodeError:
             raise FaultError(FaultKind.INVALID_FIELD, "malformed query: not UTF-8") from None
+        most = self._binding.method.limits.max_elements + _SINGLE_PARAMETERS
+        if query.count("&") >= most:
+            raise FaultError.of_field(FieldError(f"must have at most {most} parameters", "query", most))
         if self._binding.method.sse_resume is None:
             return query
         parts = query.split("&")

@@ -12,6 +12,8 @@ from transcoder import RequestLimits
 from upload_server.domain.fields import MAX_BATCH_FILES, MAX_WATCH_TARGETS
 
 KIB: Final = 1024
+# What bodies over 64 KiB may take together, of both ports.
+BODY_BYTES: Final = 64 * KIB * KIB
 # Of a method that is not named below; no request of theirs has half of it.
 REQUEST: Final = RequestLimits(max_bytes=64 * KIB, max_elements=64, max_value_bytes=32 * KIB)
 # A thousand ids of 128 characters, each of up to four bytes.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 from transcoder import Fault, FaultKind
 from upload_server.doors.errors import DOMAIN
@@ -31,13 +32,17 @@ _MAX_TEXT = 256
 
 
 def fault_details(fault: Fault) -> Sequence[Message]:
-    """Return the details of a fault's Status: an ErrorInfo, and a BadRequest where a field is wrong."""
+    """Return the details of a fault's Status: an ErrorInfo, and a BadRequest where a field is wrong, or a RetryInfo."""
     reason = _REASONS.get(fault.kind, fault.kind.value)
     field = (fault.field or _PLACES.get(fault.kind, ""))[:_MAX_TEXT]
     metadata = {"field": field} if field else {}
+    if fault.limit is not None:
+        metadata["limit"] = str(fault.limit)
     details: list[Message] = [ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)]
     if reason == "INVALID_FIELD":
         description = (fault.description or fault.message)[:_MAX_TEXT]
         violation = BadRequest.FieldViolation(field=field, description=description)
         details.append(BadRequest(field_violations=[violation]))
+    if fault.kind is FaultKind.OVERLOADED:
+        details.append(RetryInfo(retry_delay=Duration(seconds=1)))
     return details

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import grpc
 
+from transcoder import BodyBudget
 from transcoder.timers import Timer, Timers
 from upload_server.domain.errors import Overloaded, UnexpectedMessage, UploadError
 from upload_server.doors.calls import StreamContext, Unread, abort
@@ -29,9 +30,10 @@ _LATE_MESSAGES: Final = 8
 class Arrivals:
     """The messages that are late: at most so many, the newest; the oldest is given up for another one."""
 
-    def __init__(self, seconds: float, places: int = _LATE_MESSAGES) -> None:
-        """A message that has not come after ``seconds`` is given up too."""
+    def __init__(self, seconds: float, bodies: BodyBudget, places: int = _LATE_MESSAGES) -> None:
+        """A message that has not come after ``seconds`` is given up too; long ones that have come need a place."""
         self.seconds = seconds
+        self.bodies = bodies
         self.timers = Timers(_TICK_SECONDS)
         # From the oldest on.
         self.late: dict[Incoming, None] = {}
@@ -59,6 +61,8 @@ class Incoming(Timer, Unread):
         # Why it is not waited for any longer, and the task that says so.
         self._given_up: UploadError | None = None
         self._telling: asyncio.Task[None] | None = None
+        # Bytes that it takes of the budget, from when it has come until the call leaves it.
+        self._taken = 0
 
     async def read(self) -> Any:
         """Return the message; raises an ``UploadError`` when none comes, or one that cannot be taken."""
@@ -76,7 +80,19 @@ class Incoming(Timer, Unread):
             # A caller that has left looks the same; then this task is cancelled in this turn.
             await asyncio.sleep(0)
             raise UnexpectedMessage("The call ended without its message")
-        return await self._decode(raw)
+        if not self._arrivals.bodies.take(len(raw)):
+            raise Overloaded("Too many long requests at once", 1.0)
+        self._taken = len(raw)
+        try:
+            return await self._decode(raw)
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give its place back: the call is over, or has no further use for it."""
+        self._arrivals.bodies.give_back(self._taken)
+        self._taken = 0
 
     async def tell(self, error: UploadError) -> None:
         """End the call with ``error``; raises what grpcio's abort raises."""
@@ -92,6 +108,8 @@ class Incoming(Timer, Unread):
         if self._given_up is None:
             self._given_up = error
             self._telling = asyncio.create_task(abort(self._context, error))
+            # Marks it as seen: when the caller has left, nobody asks for it.
+            self._telling.add_done_callback(lambda telling: telling.cancelled() or telling.exception())
 
     def ring(self) -> None:
         """The message is late; or, at the second time, too late."""

@@ -16,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from transcoder import BodyBudget
 from transcoder.timers import Limit, Timers
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import CannotStart, Overloaded, UploadError
@@ -75,6 +76,7 @@ def _watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming]
         async with Call(servicer.calls, "WatchStatus", unread.tell) as call:
             caller = call.admit(Gate.WATCH)
             request = await unread.read()
+            unread.leave()
             in_time = Limit(timers, _WRITE_SECONDS)
             async with aclosing(servicer.watch(request, caller)) as events:
                 async for event in events:
@@ -96,7 +98,11 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 def _unary_handler(serve: Callable[..., Any], incoming: Callable[[Any], Incoming]) -> Callable[..., Any]:
     async def handler(_messages: object, context: Any) -> Any:
-        return await serve(incoming(context), context)
+        unread = incoming(context)
+        try:
+            return await serve(unread, context)
+        finally:
+            unread.leave()
 
     return handler
 
@@ -135,14 +141,15 @@ class GrpcServer:
         max_message_bytes: int,
         message_seconds: float,
         max_connections: int,
+        bodies: BodyBudget,
         reflection_on: bool,
     ) -> None:
-        """``message_seconds``: how long the message of a call may take to come."""
+        """``message_seconds``: how long the message of a call may take to come; long ones count in ``bodies``."""
         # grpcio writes unary answers and the messages of UploadFile after our code has given them out of hand.
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
         self._limits = request_limits(max_message_bytes)
         # Cancels have places of their own.
-        self._arrivals, self._cancels = Arrivals(message_seconds), Arrivals(message_seconds)
+        self._arrivals, self._cancels = (Arrivals(message_seconds, bodies) for _ in range(2))
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(max_message_bytes, max_connections))
         # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
