@@ -185,3 +185,18 @@ test("one file does not wait for all files of a batch before it", async () => {
   assert.ok(batch.uploads.filter(({ over }) => over).length < 10);
   await batch.done;
 });
+
+test("the end of a batch lives while the batch is being sent, however long that takes", async () => {
+  const impatient = await TestServer.start("--upload-ttl", "2s", "--expiry-grace", "0");
+  const proxy = await Proxy.to(impatient.httpPort);
+  proxy.bytesPerSecond = 350_000;
+  const client = clientOf(proxy.url, { concurrency: 1 });
+  const files = Array.from({ length: 6 }, (_, index) => ({ blob: fileOf(500_000).file, filename: `${index}.bin` }));
+  const began = performance.now();
+  const batch = client.uploadBatch(files);
+  await batch.done;
+  assert.deepEqual(batch.uploads.map(({ state }) => state), Array(6).fill("completed"));
+  assert.ok(performance.now() - began > 3 * 2000);
+  proxy.stop();
+  await impatient.stop();
+});
