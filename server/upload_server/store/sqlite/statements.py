@@ -121,10 +121,11 @@ READ_IDLE = f"""
     FROM json_each(:rows) AS k CROSS JOIN file AS f ON f.id = k.value
     WHERE +f.status IN ({OPEN_FILE}) AND f.active_served < :served AND f.active_at < :at"""
 READ_BATCH_ACTIVITY = """
-    SELECT f.batch_row, max(f.active_at), max(f.active_served),
-           max(f.file_id IN (SELECT value FROM json_each(:open_files)))
+    SELECT k.value, max(f.active_at), max(f.active_served), k.value IN (
+        SELECT o.batch_row FROM json_each(:open_files) AS l CROSS JOIN file AS o ON o.file_id = l.value
+        WHERE o.batch_row IS NOT NULL)
     FROM json_each(:rows) AS k CROSS JOIN file AS f ON f.batch_row = k.value
-    GROUP BY f.batch_row"""
+    GROUP BY k.key"""
 PROLONG_FILES = """
     UPDATE file SET active_at = max(file.active_at, v.at), active_served = max(file.active_served, v.served)
     FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS served FROM json_each(:files)) AS v
