@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import (
     MAX_WATCH_TARGETS,
     MIN_PROGRESS_SECONDS,
     Rules,
-    S,
     check_cancel,
 )
 from upload_server.domain.observer import Observer
@@ -33,29 +32,19 @@ from upload_server.domain.states import (
     File,
     FileSpec,
     FileStatus,
+    Source,
 )
 from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Ingest
-from upload_server.store.protocol import Command, Listing, Page, Result, Store, Targets
+from upload_server.store.protocol import Command, Listing, Page, Result, Store, Targets, Trail
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
 A = TypeVar("A")
 T = TypeVar("T")
+L = TypeVar("L", bound=Listing | Trail)
 # The fields of a request, as JSON holds them.
 Fields: TypeAlias = "str | int | Sequence[Fields]"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted(Generic[S]):
-    """What a caller wants listed, as given; an empty filter takes all."""
-
-    status: S | None = None
-    statuses: Sequence[S] = ()
-    # Of files only.
-    batch_id: str = ""
-    without_batch: bool = False
-    order_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,40 +231,40 @@ class Uploads:
         return await self._store.get_batch(batch_id, caller.principal)
 
     async def list_files(
-        self, wanted: Wanted[FileStatus], page_size: int, page_token: str, caller: Caller
+        self, wanted: Listing, order_by: str, page_size: int, page_token: str, caller: Caller
     ) -> ListPage[File]:
         """Read a page of files."""
-        return await self._list("files", self._store.list_files, wanted, page_size, page_token, caller)
+        return await self._list("files", self._store.list_files, wanted, order_by, page_size, page_token, caller)
 
     async def list_batches(
-        self, wanted: Wanted[BatchStatus], page_size: int, page_token: str, caller: Caller
+        self, wanted: Listing, order_by: str, page_size: int, page_token: str, caller: Caller
     ) -> ListPage[Batch]:
         """Read a page of batches."""
-        return await self._list("batches", self._store.list_batches, wanted, page_size, page_token, caller)
+        return await self._list("batches", self._store.list_batches, wanted, order_by, page_size, page_token, caller)
 
     async def _list(
         self,
         name: str,
-        read: Callable[[Listing, Cursor | None, int], Awaitable[Page[T]]],
-        wanted: Wanted[S],
+        read: Callable[[L, Cursor | None, int], Awaitable[Page[T]]],
+        wanted: L,
+        order_by: str,
         page_size: int,
         page_token: str,
         caller: Caller,
     ) -> ListPage[T]:
+        """Read a page of a list; ``wanted`` is as given, its owner included, which may be another than the caller."""
         rules = Rules()
-        rules.identifier("batch_id", wanted.batch_id, optional=True)
-        statuses = rules.statuses(wanted.status, wanted.statuses)
-        newest_first = rules.order_by(wanted.order_by)
-        if wanted.without_batch and (wanted.batch_id or statuses):
-            rules.refuse("without_batch", "must not be combined with other filters")
+        _CHECKS[type(wanted)](rules, wanted)
+        newest_first = rules.order_by(order_by, _ORDERS[type(wanted)])
         limit = rules.page_size(page_size)
         rules.check()
-        listing = Listing(
-            caller.principal, statuses, wanted.batch_id, without_batch=wanted.without_batch, newest_first=newest_first
-        )
+        listing = replace(wanted, owner=caller.principal, newest_first=newest_first)
         # A page token belongs to one list with its filters and order.
-        query = json.dumps([name, caller.principal, statuses, wanted.batch_id, wanted.without_batch, newest_first])
-        page = await read(listing, decode_page_token(page_token, query), limit)
+        query = json.dumps([name, *astuple(listing)], default=str)
+        cursor = decode_page_token(page_token, query)
+        if wanted.owner not in ("", caller.principal):
+            return ListPage((), "")
+        page = await read(listing, cursor, limit)
         return ListPage(page.rows, encode_page_token(page.next_cursor, query))
 
     async def get_statistics(self, window: float, step: float, caller: Caller) -> Statistics:
@@ -291,18 +280,10 @@ class Uploads:
         return Statistics(counts, token, self._late.total(owner), self._late.since, buckets, late)
 
     async def list_audit_events(
-        self, file_id: str, batch_id: str, page_size: int, page_token: str, caller: Caller
+        self, wanted: Trail, order_by: str, page_size: int, page_token: str, caller: Caller
     ) -> ListPage[AuditEvent]:
-        """Read a page of the audit trail, oldest first."""
-        rules = Rules()
-        rules.identifier("file_id", file_id, optional=True)
-        rules.identifier("batch_id", batch_id, optional=True)
-        limit = rules.page_size(page_size)
-        rules.check()
-        query = json.dumps(["audit", caller.principal, file_id, batch_id])
-        cursor = decode_page_token(page_token, query)
-        page = await self._store.list_audit_events(caller.principal, file_id, batch_id, cursor, limit)
-        return ListPage(page.rows, encode_page_token(page.next_cursor, query))
+        """Read a page of the audit trail."""
+        return await self._list("audit", self._store.list_audit_events, wanted, order_by, page_size, page_token, caller)
 
     def watch(
         self, targets: Targets, resume_token: str, progress_interval: float, caller: Caller, *, until_final: bool
@@ -335,6 +316,32 @@ def _check_targets(targets: Targets, *, until_final: bool) -> None:
         for identifier in sorted(ids):
             rules.identifier(field, identifier)
     rules.check()
+
+
+def _check_listing(rules: Rules, wanted: Listing) -> None:
+    rules.identifier("batch_id", wanted.batch_id, optional=True)
+    rules.identifier("owner", wanted.owner, optional=True)
+    rules.filename_prefix(wanted.filename_prefix)
+    rules.actor("cancelled_by", wanted.cancelled_by)
+    rules.times("created", wanted.created_after, wanted.created_before)
+    if wanted.without_batch and wanted.batch_id:
+        rules.refuse("without_batch", "must not be combined with batch_id")
+    if wanted.cancelled_by and wanted.statuses and FileStatus.CANCELLED not in wanted.statuses:
+        rules.refuse("cancelled_by", "must not be combined with states that are not cancelled")
+
+
+def _check_trail(rules: Rules, wanted: Trail) -> None:
+    rules.identifier("file_id", wanted.file_id, optional=True)
+    rules.identifier("batch_id", wanted.batch_id, optional=True)
+    rules.actor("actor", wanted.actor)
+    rules.word("source", wanted.source, Source)
+    rules.word("to_status", wanted.to_status, {*FileStatus, *BatchStatus})
+    rules.times("occurred", wanted.occurred_after, wanted.occurred_before)
+
+
+_CHECKS: Mapping[type[Any], Callable[[Rules, Any], None]] = {Listing: _check_listing, Trail: _check_trail}
+# What lists can be ordered by. Commits number events: that is the order of their times too, but for what waited.
+_ORDERS: Mapping[type[Any], Sequence[str]] = {Listing: ("created_at",), Trail: ("event_id", "occurred_at")}
 
 
 def _spec_fields(spec: FileSpec) -> Fields:

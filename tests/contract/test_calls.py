@@ -212,6 +212,7 @@ async def test_an_unknown_batch_is_not_found(door: Door, method: str) -> None:
 
 
 LONG = "x" * 129
+UPSIDE_DOWN: Json = {"created_after": "2024-01-02T00:00:00Z", "created_before": "2024-01-01T00:00:00Z"}
 BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("InitiateUpload", {"filename": ""}, "filename"),
     ("InitiateUpload", {"filename": "é" * 128}, "filename"),
@@ -254,14 +255,31 @@ BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("ListFiles", {"order_by": "created_at asc"}, "order_by"),
     ("ListFiles", {"order_by": "CREATED_AT"}, "order_by"),
     ("ListFiles", {"order_by": "filename"}, "order_by"),
+    ("ListFiles", {"owner": LONG}, "owner"),
+    ("ListFiles", {"filename_prefix": "x" * 256}, "filename_prefix"),
+    ("ListFiles", {"filename_prefix": "e\u0301"}, "filename_prefix"),
+    ("ListFiles", {"cancelled_by": "x" * 256}, "cancelled_by"),
+    ("ListFiles", {"cancelled_by": "user", "status": "UPLOAD_STATUS_PENDING"}, "cancelled_by"),
+    ("ListFiles", {"without_batch": True, "batch_id": "a"}, "without_batch"),
+    ("ListFiles", UPSIDE_DOWN, "created_before"),
+    ("ListFiles", {**UPSIDE_DOWN, "created_after": UPSIDE_DOWN["created_before"]}, "created_before"),
+    ("ListBatches", UPSIDE_DOWN, "created_before"),
+    ("ListBatches", {"cancelled_by": "user", "statuses": ["BATCH_STATUS_FAILED"]}, "cancelled_by"),
+    ("ListAuditEvents", {"order_by": "created_at"}, "order_by"),
+    ("ListAuditEvents", {"actor": "x" * 256}, "actor"),
+    ("ListAuditEvents", {"source": "carrier pigeon"}, "source"),
+    ("ListAuditEvents", {"to_status": "UPLOAD_STATUS_PENDING"}, "to_status"),
+    (
+        "ListAuditEvents",
+        {"occurred_after": "2024-01-02T00:00:00Z", "occurred_before": "2024-01-01T00:00:00Z"},
+        "occurred_before",
+    ),
     ("ListBatches", {"page_size": 1001}, "page_size"),
     ("ListBatches", {"page_token": "garbage"}, "page_token"),
     ("ListBatches", {"status": 17}, "status"),
     ("ListBatches", {"statuses": ["BATCH_STATUS_PENDING", 0]}, "statuses[1]"),
     ("ListBatches", {"status": "BATCH_STATUS_FAILED", "statuses": ["BATCH_STATUS_FAILED"]}, "statuses"),
     ("ListBatches", {"order_by": "updated_at"}, "order_by"),
-    ("ListFiles", {"without_batch": True, "batch_id": "a"}, "without_batch"),
-    ("ListFiles", {"without_batch": True, "status": "UPLOAD_STATUS_FAILED"}, "without_batch"),
     ("GetStatistics", {"window": "86410s", "step": "10s"}, "window"),
     ("GetStatistics", {"window": "-10s", "step": "10s"}, "window"),
     ("GetStatistics", {"window": "2410s", "step": "10s"}, "window"),
@@ -377,6 +395,7 @@ async def every_page(door: Door, method: str, rows: str, **request: Any) -> list
 
 
 async def test_the_newest_are_first_when_asked_for(door: Door) -> None:
+    await initiate(door)
     before = await initiate(door)
     made = await initiate_batch(door, 3)
     last = await initiate(door)
@@ -429,6 +448,54 @@ async def test_batches_are_listed_like_files(door: Door) -> None:
     ):
         found = await every_page(door, "ListBatches", "batches", page_size=2, **filters)
         assert [batch["batch_id"] for batch in found if batch["batch_id"] in made] == wanted
+
+
+async def test_support_finds_who_cancelled_what_and_why(door: Door) -> None:
+    name = fresh()
+    file = await initiate(door, filename=f"{name}/report.pdf")
+    batch = await door.call("InitiateBatch", files=[{"filename": f"{name}/{i}"} for i in range(2)])
+    later = await initiate(door, filename=f"{name} is another")
+    await door.call("CancelFile", file_id=file["file_id"], reason="the wrong customer")
+    await door.call("CancelBatch", batch_id=batch["batch"]["batch_id"])
+    ids = [file["file_id"], *batch["file_ids"]]
+
+    async def found(**filters: Any) -> list[str]:
+        rows = await every_page(door, "ListFiles", "files", page_size=2, filename_prefix=f"{name}/", **filters)
+        return [row["file_id"] for row in rows]
+
+    assert await found() == ids
+    assert await found(order_by="created_at desc", cancelled_by="batch_cancel") == ids[:0:-1]
+    assert await found(cancelled_by="user") == ids[:1]
+    assert await found(cancelled_by="user", status="UPLOAD_STATUS_CANCELLED", owner="") == ids[:1]
+    assert await found(created_after=file["created_at"]) == ids[1:]
+    assert await found(created_before=file["created_at"]) == []
+    assert await found(created_before=later["created_at"]) == ids
+    assert await found(updated_after=later["created_at"]) == ids
+    assert await found(owner="somebody") == []
+    batches = await every_page(door, "ListBatches", "batches", filename_prefix=f"{name}/", cancelled_by="user")
+    assert [row["batch_id"] for row in batches] == [batch["batch"]["batch_id"]]
+    assert await every_page(door, "ListBatches", "batches", filename_prefix=f"{name} ") == []
+
+
+async def test_the_trail_is_asked_for_who_what_and_when(door: Door) -> None:
+    file = await initiate(door)
+    batch = await initiate_batch(door, 2)
+    await door.call("CancelFile", file_id=file["file_id"], reason="the wrong file")
+    await door.call("CancelBatch", batch_id=batch["batch"]["batch_id"])
+
+    async def found(**filters: Any) -> list[tuple[str, str]]:
+        wanted = {"occurred_after": file["created_at"], "page_size": 2, **filters}
+        rows = await every_page(door, "ListAuditEvents", "events", **wanted)
+        return [(row["to_status"], row["source"]) for row in rows]
+
+    source = door.name
+    of_files = [("cancelled", "batch_cancel")] * 2
+    assert await found(to_status="cancelled") == [("cancelled", source), *of_files, ("cancelled", source)]
+    newest = await found(order_by="event_id desc")
+    assert newest == (await found())[::-1] == await found(order_by="occurred_at desc")
+    assert await found(source="expiry") == await found(actor="nobody") == []
+    assert await found(actor="user", source=source) == [row for row in newest[::-1] if row[1] == source]
+    assert await found(occurred_before=batch["batch"]["created_at"]) == []
 
 
 async def statistics(door: Door, **request: Any) -> tuple[dict[str, int], dict[str, int], Json]:
@@ -503,6 +570,8 @@ async def test_a_page_token_belongs_to_its_filter(door: Door) -> None:
         {"status": "UPLOAD_STATUS_PENDING"},
         {"batch_id": made["batch"]["batch_id"], "statuses": ["UPLOAD_STATUS_PENDING"]},
         {"batch_id": made["batch"]["batch_id"], "order_by": "created_at desc"},
+        {"batch_id": made["batch"]["batch_id"], "filename_prefix": "0"},
+        {"batch_id": made["batch"]["batch_id"], "created_after": "2024-01-01T00:00:00Z"},
     ]
     for other in others:
         error = await refused(door, "ListFiles", page_size=1, page_token=page["next_page_token"], **other)

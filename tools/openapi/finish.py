@@ -29,6 +29,11 @@ _BOUNDS: dict[str, Json] = {
     "reason": {"maxLength": fields.MAX_REASON_CHARACTERS, "pattern": r"^[^\u0000]*$"},
     "request_id": {"maxLength": fields.MAX_ID_CHARACTERS, "pattern": r"^[^\u0000]*$"},
     "page_size": {"minimum": 0, "maximum": fields.MAX_PAGE_SIZE},
+    "statuses": {"maxItems": 5},
+    "owner": {"maxLength": fields.MAX_ID_CHARACTERS},
+    "filename_prefix": {"maxLength": fields.MAX_PREFIX_CHARACTERS},
+    "cancelled_by": {"maxLength": fields.MAX_ACTOR_CHARACTERS},
+    "actor": {"maxLength": fields.MAX_ACTOR_CHARACTERS},
     "files": {"minItems": 1, "maxItems": fields.MAX_BATCH_FILES},
     "progress_interval": {"pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?s$"},
 }
@@ -41,8 +46,10 @@ _ALWAYS = {
     "CancelBatchResponse": {"cancelled_at"},
     "CancelFileResponse": {"cancelled_at"},
     "File": {"created_at", "updated_at"},
+    "GetStatisticsResponse": {"counted_since"},
     "InitiateBatchResponse": {"batch"},
     "InitiateUploadResponse": {"file"},
+    "StatisticsBucket": {"start_at"},
 }
 _REQUEST_SCHEMAS = {"upload.v1.FileSpec"}
 _PARAMETER_EXAMPLES: Json = {"file_id": FILE_ID, "batch_id": BATCH_ID, "file_ids": [FILE_ID], "resume_token": TOKEN}

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import grpc
 from google.protobuf import duration_pb2
@@ -19,6 +19,7 @@ from upload import cancelling, errors, watching
 from upload.aio import AioTransport
 from upload.cancelling import CancelledBatch, CancelledFile, ask, new_request_id
 from upload.channel import DEFAULT_TARGET, Option
+from upload.filters import EventFilters, Filters
 from upload.retry import Backoff
 from upload.sending import OnProgress, Sending, verdict
 from upload.sources import Content, Feed, Source, open_source
@@ -229,12 +230,14 @@ class AsyncClient:
         status: str = "",
         statuses: Sequence[str] = (),
         batch_id: str = "",
+        without_batch: bool = False,
         order_by: str = "",
         page_size: int = 0,
+        **filters: Unpack[Filters],
     ) -> AsyncIterator[pb.File]:
         """Iterate over files, fetching pages on the way: the oldest first, or ``order_by="created_at desc"``.
 
-        ``status``, or several in ``statuses``, are lower-case words.
+        ``status``, or several in ``statuses``, are lower-case words; the other filters are those of ``Filters``.
 
         Example::
 
@@ -245,8 +248,10 @@ class AsyncClient:
             status=status_number(status),
             statuses=map(status_number, statuses),
             batch_id=batch_id,
+            without_batch=without_batch,
             order_by=order_by,
             page_size=page_size,
+            **filters,
         )
         while True:
             page = await ask(self._transport, LIST_FILES, request, self._timeout, tries=_READ_TRIES)
@@ -257,7 +262,13 @@ class AsyncClient:
             request.page_token = page.next_page_token
 
     async def list_batches(
-        self, *, status: str = "", statuses: Sequence[str] = (), order_by: str = "", page_size: int = 0
+        self,
+        *,
+        status: str = "",
+        statuses: Sequence[str] = (),
+        order_by: str = "",
+        page_size: int = 0,
+        **filters: Unpack[Filters],
     ) -> AsyncIterator[pb.Batch]:
         """Iterate over batches, as ``list_files`` does over files.
 
@@ -271,6 +282,7 @@ class AsyncClient:
             statuses=map(batch_status_number, statuses),
             order_by=order_by,
             page_size=page_size,
+            **filters,
         )
         while True:
             page = await ask(self._transport, LIST_BATCHES, request, self._timeout, tries=_READ_TRIES)
@@ -293,15 +305,27 @@ class AsyncClient:
         request = pb.GetStatisticsRequest(window=window or None, step=step or None)
         return await ask(self._transport, GET_STATISTICS, request, self._timeout, tries=_READ_TRIES)
 
-    async def audit(self, *, file_id: str = "", batch_id: str = "", page_size: int = 0) -> AsyncIterator[pb.AuditEvent]:
-        """Iterate over the audit trail, oldest first; a batch's includes its files'.
+    async def audit(
+        self,
+        *,
+        file_id: str = "",
+        batch_id: str = "",
+        order_by: str = "",
+        page_size: int = 0,
+        **filters: Unpack[EventFilters],
+    ) -> AsyncIterator[pb.AuditEvent]:
+        """Iterate over the audit trail: the oldest first, or ``order_by="event_id desc"``.
+
+        A batch's trail includes its files'; the other filters are those of ``EventFilters``.
 
         Example::
 
             async for event in client.audit(file_id=file_id):
                 print(event.to_status, event.actor)
         """
-        request = pb.ListAuditEventsRequest(file_id=file_id, batch_id=batch_id, page_size=page_size)
+        request = pb.ListAuditEventsRequest(
+            file_id=file_id, batch_id=batch_id, order_by=order_by, page_size=page_size, **filters
+        )
         while True:
             page = await ask(self._transport, LIST_AUDIT_EVENTS, request, self._timeout, tries=_READ_TRIES)
             for event in page.events:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import grpc
 
@@ -16,6 +16,7 @@ from upload.async_client import AsyncClient
 from upload.blocking import BlockingTransport, drive, drive_all
 from upload.cancelling import CancelledBatch, CancelledFile
 from upload.channel import DEFAULT_TARGET, Option
+from upload.filters import EventFilters, Filters
 from upload.sending import OnProgress
 from upload.sources import Content
 from upload.transport import Endpoint
@@ -159,10 +160,12 @@ class Client:
         status: str = "",
         statuses: Sequence[str] = (),
         batch_id: str = "",
+        without_batch: bool = False,
         order_by: str = "",
         page_size: int = 0,
+        **filters: Unpack[Filters],
     ) -> Iterator[pb.File]:
-        """Iterate over files: the oldest first, or ``order_by="created_at desc"``.
+        """Iterate over files: the oldest first, or ``order_by="created_at desc"``; more filters in ``Filters``.
 
         Example::
 
@@ -170,12 +173,24 @@ class Client:
                 print(file.filename)
         """
         files = self._client.list_files(
-            status=status, statuses=statuses, batch_id=batch_id, order_by=order_by, page_size=page_size
+            status=status,
+            statuses=statuses,
+            batch_id=batch_id,
+            without_batch=without_batch,
+            order_by=order_by,
+            page_size=page_size,
+            **filters,
         )
         return drive_all(files)
 
     def list_batches(
-        self, *, status: str = "", statuses: Sequence[str] = (), order_by: str = "", page_size: int = 0
+        self,
+        *,
+        status: str = "",
+        statuses: Sequence[str] = (),
+        order_by: str = "",
+        page_size: int = 0,
+        **filters: Unpack[Filters],
     ) -> Iterator[pb.Batch]:
         """Iterate over batches, as ``list_files`` does over files.
 
@@ -184,7 +199,9 @@ class Client:
             for batch in client.list_batches(status="cancelled"):
                 print(batch.batch_id, batch.cancel_reason)
         """
-        batches = self._client.list_batches(status=status, statuses=statuses, order_by=order_by, page_size=page_size)
+        batches = self._client.list_batches(
+            status=status, statuses=statuses, order_by=order_by, page_size=page_size, **filters
+        )
         return drive_all(batches)
 
     def statistics(
@@ -198,15 +215,26 @@ class Client:
         """
         return drive(self._client.statistics(window=window, step=step))
 
-    def audit(self, *, file_id: str = "", batch_id: str = "", page_size: int = 0) -> Iterator[pb.AuditEvent]:
-        """Iterate over the audit trail, oldest first.
+    def audit(
+        self,
+        *,
+        file_id: str = "",
+        batch_id: str = "",
+        order_by: str = "",
+        page_size: int = 0,
+        **filters: Unpack[EventFilters],
+    ) -> Iterator[pb.AuditEvent]:
+        """Iterate over the audit trail: the oldest first, or ``order_by="event_id desc"``; more in ``EventFilters``.
 
         Example::
 
             for event in client.audit(file_id=file_id):
                 print(event.to_status, event.actor)
         """
-        return drive_all(self._client.audit(file_id=file_id, batch_id=batch_id, page_size=page_size))
+        events = self._client.audit(
+            file_id=file_id, batch_id=batch_id, order_by=order_by, page_size=page_size, **filters
+        )
+        return drive_all(events)
 
     def watch(
         self,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from upload_server.domain.errors import FieldViolation, InvalidField
-from upload_server.domain.states import BatchStatus, FileSpec, FileStatus
+from upload_server.domain.states import FileSpec
 from upload_server.domain.statistics import MAX_BUCKETS, MAX_WINDOW_SECONDS, SLOT_SECONDS
 
 MAX_FILENAME_BYTES = 255
@@ -19,8 +19,8 @@ MAX_CONTENT_TYPE_BYTES = 127
 MAX_ID_CHARACTERS = 128
 MAX_REASON_CHARACTERS = 500
 MAX_BATCH_FILES = 10_000
-# The orders of a list, the usual one first.
-ORDERS = ("created_at", "created_at desc")
+MAX_PREFIX_CHARACTERS = 255
+MAX_ACTOR_CHARACTERS = 255
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
 MAX_WATCH_TARGETS = 1000
@@ -28,7 +28,6 @@ MIN_PROGRESS_SECONDS = 0.1
 # Violations beyond these are counted, not listed: an error has to stay small.
 _MAX_LISTED = 8
 
-S = TypeVar("S", FileStatus, BatchStatus)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 # Most names are short, of ASCII and one segment: they pay for one match, and a batch has 10,000 of them.
 _PLAIN_NAME = re.compile(rf"[ -.0-\[\]-~]{{1,{MAX_FILENAME_BYTES}}}")
@@ -111,17 +110,34 @@ class Rules:
         elif not (value.isascii() and value.isprintable()):
             self.refuse(field, "must be printable ASCII")
 
-    def order_by(self, value: str) -> bool:
-        """Return whether the newest come first."""
-        if value not in ("", *ORDERS):
-            self.refuse("order_by", f"must be {' or '.join(repr(order) for order in ORDERS)}, or empty")
-        return value == ORDERS[1]
+    def order_by(self, value: str, fields: Sequence[str]) -> bool:
+        """Return whether a list that goes by any of ``fields`` begins with the newest."""
+        orders = [order for field in fields for order in (field, f"{field} desc")]
+        if value and value not in orders:
+            self.refuse("order_by", f"must be {' or '.join(map(repr, orders))}, or empty")
+        return value.endswith(" desc")
 
-    def statuses(self, status: S | None, statuses: Sequence[S]) -> Sequence[S]:
-        """Return the states of a filter, each once and in one order, whichever of the two fields names them."""
-        if status is not None and statuses:
-            self.refuse("statuses", "must not be combined with status")
-        return sorted({status} if status is not None else set(statuses))
+    def filename_prefix(self, value: str) -> None:
+        """How names start, or empty."""
+        if len(value) > MAX_PREFIX_CHARACTERS:
+            self.refuse("filename_prefix", f"must be at most {MAX_PREFIX_CHARACTERS} characters")
+        elif not unicodedata.is_normalized("NFC", value):
+            self.refuse("filename_prefix", "must be in Unicode Normalization Form C (NFC)")
+
+    def actor(self, field: str, value: str) -> None:
+        """Who did something, or empty; whether anybody is called so is looked up, not judged."""
+        if len(value) > MAX_ACTOR_CHARACTERS:
+            self.refuse(field, f"must be at most {MAX_ACTOR_CHARACTERS} characters")
+
+    def word(self, field: str, value: str, words: Iterable[str]) -> None:
+        """One of a few words, or empty."""
+        if value and value not in set(words):
+            self.refuse(field, f"must be one of {', '.join(sorted(set(words)))}, or empty")
+
+    def times(self, what: str, after: datetime | None, before: datetime | None) -> None:
+        """Two ends of a time, each of which may be missing."""
+        if after is not None and before is not None and after >= before:
+            self.refuse(f"{what}_before", f"must be later than {what}_after")
 
     def buckets(self, window: float, step: float) -> None:
         """How far back statistics reach, in seconds, and in which steps."""

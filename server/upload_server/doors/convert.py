@@ -6,14 +6,15 @@ Must not know where the values come from or which transport carries the messages
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import FieldViolation, InvalidField
-from upload_server.domain.fields import S
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -24,7 +25,8 @@ from upload_server.domain.states import (
     FileSpec,
     FileStatus,
 )
-from upload_server.service import Statistics, Wanted
+from upload_server.service import Statistics
+from upload_server.store.protocol import Listing, Trail
 
 _FILE_STATUS: Mapping[FileStatus, pb.UploadStatus] = {
     FileStatus.PENDING: pb.UPLOAD_STATUS_PENDING,
@@ -151,31 +153,66 @@ def stopped_to_proto(file: File) -> pb.UploadStopped:
     )
 
 
-def wanted_files(request: pb.ListFilesRequest) -> Wanted[FileStatus]:
-    """Return which files are to be listed; raises ``InvalidField`` for what is no state."""
-    return Wanted(
-        *_states(request.status, request.statuses, _STATUS_OF_FILE),
-        batch_id=request.batch_id,
-        without_batch=request.without_batch,
-        order_by=request.order_by,
+def listed_files(request: pb.ListFilesRequest) -> Listing:
+    """Return which files are wanted; raises ``InvalidField`` for what is no state or no time."""
+    return replace(_listing(request, _STATUS_OF_FILE), batch_id=request.batch_id, without_batch=request.without_batch)
+
+
+def listed_batches(request: pb.ListBatchesRequest) -> Listing:
+    """Return which batches are wanted; raises ``InvalidField`` for what is no state or no time."""
+    return _listing(request, _STATUS_OF_BATCH)
+
+
+def _listing(request: pb.ListFilesRequest | pb.ListBatchesRequest, known: Mapping[int, str]) -> Listing:
+    return Listing(
+        owner=request.owner,
+        statuses=_states(request.status, request.statuses, known),
+        filename_prefix=request.filename_prefix,
+        created_after=_time(request, "created_after"),
+        created_before=_time(request, "created_before"),
+        updated_after=_time(request, "updated_after"),
+        cancelled_by=request.cancelled_by,
     )
 
 
-def wanted_batches(request: pb.ListBatchesRequest) -> Wanted[BatchStatus]:
-    """Return which batches are to be listed; raises ``InvalidField`` for what is no state."""
-    return Wanted(*_states(request.status, request.statuses, _STATUS_OF_BATCH), order_by=request.order_by)
+def trail(request: pb.ListAuditEventsRequest) -> Trail:
+    """Return which events are wanted; raises ``InvalidField`` for what is no time."""
+    return Trail(
+        file_id=request.file_id,
+        batch_id=request.batch_id,
+        actor=request.actor,
+        source=request.source,
+        to_status=request.to_status,
+        occurred_after=_time(request, "occurred_after"),
+        occurred_before=_time(request, "occurred_before"),
+    )
 
 
-def _states(status: int, statuses: Sequence[int], known: Mapping[int, S]) -> tuple[S | None, Sequence[S]]:
-    """Return what the fields ``status``, where 0 stands for none, and ``statuses`` name."""
+def _states(status: int, statuses: Sequence[int], known: Mapping[int, str]) -> Sequence[str]:
+    """Return the states of a filter, each once and in one order, whichever of the two fields names them."""
     if status and status not in known:
         raise InvalidField([FieldViolation("status", "is no state")])
+    if status and statuses:
+        raise InvalidField([FieldViolation("statuses", "must not be combined with status")])
     if len(statuses) > len(known):
         raise InvalidField([FieldViolation("statuses", f"must be at most {len(known)} states")])
     for index, wanted in enumerate(statuses):
         if wanted not in known:
             raise InvalidField([FieldViolation(f"statuses[{index}]", "is no state")])
-    return known.get(status), [known[wanted] for wanted in statuses]
+    return sorted({known[wanted] for wanted in ([status] if status else statuses)})
+
+
+def _time(request: Message, field: str) -> datetime | None:
+    """Return a time to compare with, which have microseconds: no row lies between it and what was given."""
+    if not request.HasField(field):
+        return None
+    given: Timestamp = getattr(request, field)
+    # Rounded away from what is wanted: up where earlier rows are.
+    micros = -(-given.nanos // 1000) if field.endswith("before") else given.nanos // 1000
+    try:
+        return _EPOCH + timedelta(seconds=given.seconds, microseconds=micros)
+    except OverflowError:
+        raise InvalidField([FieldViolation(field, "must be a time of the years 1 to 9999")]) from None
 
 
 def statistics_to_proto(statistics: Statistics) -> pb.GetStatisticsResponse:

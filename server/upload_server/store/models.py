@@ -18,6 +18,7 @@ from peewee import (
     IntegerField,
     Model,
     TextField,
+    fn,
 )
 
 from upload_server.domain.states import BatchStatus, FileStatus
@@ -131,7 +132,17 @@ for _table, _name in ((File, "file"), (Batch, "batch")):
     _table.add_index(
         _table.owner, _table.status, _table.created_at, name=f"{_name}_owner_status_created_at", safe=False
     )
+    _table.add_index(
+        _table.owner,
+        _table.cancelled_by,
+        _table.created_at,
+        where=_table.cancelled_by != "",
+        name=f"{_name}_owner_cancelled_by_created_at",
+        safe=False,
+    )
 File.add_index(File.owner, File.created_at, where=File.batch_row.is_null(), name="file_owner_without_batch", safe=False)
+# Lists by name: so many characters of it.
+File.add_index(File.owner, fn.substr(File.filename, 1, 255), name="file_owner_filename", safe=False)
 # A watch of a batch's files, and their list.
 File.add_index(
     File.batch_row, File.change_no, where=File.batch_row.is_null(False), name="file_batch_row_change_no", safe=False
@@ -189,6 +200,10 @@ AuditEvent.add_index(
     AuditEvent.file_row, where=AuditEvent.file_row.is_null(False), name="audit_event_file_row", safe=False
 )
 AuditEvent.add_index(AuditEvent.occurred_at, name="audit_event_occurred_at", safe=False)
+AuditEvent.add_index(AuditEvent.source, name="audit_event_source", safe=False)
+AuditEvent.add_index(AuditEvent.to_status, name="audit_event_to_status", safe=False)
+# Without those of callers who are not authenticated, which may be nearly all.
+AuditEvent.add_index(AuditEvent.actor, where=AuditEvent.actor != "user", name="audit_event_actor", safe=False)
 AuditEvent.add_index(
     AuditEvent.batch_row, where=AuditEvent.batch_row.is_null(False), name="audit_event_batch_row", safe=False
 )

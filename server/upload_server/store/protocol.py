@@ -155,12 +155,36 @@ class Changes:
 class Listing:
     """Which files or batches a list shows to ``owner``, in order of creation; an empty filter takes all."""
 
-    owner: str
+    owner: str = ""
     # Words of `FileStatus`, or of `BatchStatus`.
     statuses: Sequence[str] = ()
     # Of files only.
     batch_id: str = ""
     without_batch: bool = False
+    # Of a batch: of one of its files.
+    filename_prefix: str = ""
+    # All three excluded.
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    updated_after: datetime | None = None
+    cancelled_by: str = ""
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Which audit events a list shows to ``owner``, in the order of their commits; an empty filter takes all."""
+
+    owner: str = ""
+    file_id: str = ""
+    # Its files' events too.
+    batch_id: str = ""
+    actor: str = ""
+    source: str = ""
+    to_status: str = ""
+    # Both excluded.
+    occurred_after: datetime | None = None
+    occurred_before: datetime | None = None
     newest_first: bool = False
 
 
@@ -303,10 +327,8 @@ class Store(Protocol):
     async def list_batches(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[Batch]:
         """Read batches, from after ``cursor`` on."""
 
-    async def list_audit_events(
-        self, owner: str, file_id: str, batch_id: str, cursor: Cursor | None, limit: int
-    ) -> Page[AuditEvent]:
-        """Read audit events in order, from after ``cursor`` on; a batch's include those of its files."""
+    async def list_audit_events(self, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
+        """Read audit events, from after ``cursor`` on."""
 
     async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
         """Count what ``owner`` may see, exactly, and what happened in ``buckets``, which end at ``now`` or before."""

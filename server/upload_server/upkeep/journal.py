@@ -12,7 +12,7 @@ import structlog
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import AuditEvent
 from upload_server.domain.tokens import Cursor
-from upload_server.store.protocol import Audited, Commit, Store
+from upload_server.store.protocol import Audited, Commit, Store, Trail
 
 _PAGE = 1000
 # Batch calls whose files' lines may wait; beyond, the journal leaves the files' lines out.
@@ -62,7 +62,7 @@ class Journal:
         batch_id, cursor = audited.events[0].batch_id, Cursor(audited.first_event_id - 1)
         while cursor.row < audited.last_event_id:
             # While callers are not authenticated everything belongs to nobody.
-            page = await self._store.list_audit_events("", "", batch_id, cursor, _PAGE)
+            page = await self._store.list_audit_events(Trail(batch_id=batch_id), cursor, _PAGE)
             if not page.rows:
                 return
             for event in page.rows:

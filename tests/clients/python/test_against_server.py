@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import partial
 
 import pytest
@@ -185,6 +185,12 @@ async def test_the_newest_are_listed_first_and_everything_is_counted(real: Calls
     batches = await real("list_batches", statuses=["pending", "cancelled"], order_by="created_at desc", page_size=1)
     assert [batch.batch_id for batch in batches[:2]] == batch_ids[::-1]
     assert batch_ids[0] not in {batch.batch_id for batch in await real("list_batches", status="cancelled")}
+    filters = {"created_after": batches[1].created_at.ToDatetime(tzinfo=UTC), "cancelled_by": "batch_cancel"}
+    found = await real("list_files", filename_prefix="a", **filters)
+    assert [file.file_id for file in found[-2:]] == list(made[1].file_ids)
+    assert not {file.file_id for file in found} & {*made[0].file_ids}
+    newest, *_ = await real("audit", order_by="event_id desc", source="grpc", to_status="cancelled")
+    assert newest.batch_id == batch_ids[1]
     counted = await real("statistics", window=timedelta(hours=1), step=timedelta(minutes=1))
     assert len(counted.buckets) == 60
     assert sum(bucket.cancelled for bucket in counted.buckets) == counted.files[4].files >= 2

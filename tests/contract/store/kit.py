@@ -24,7 +24,7 @@ from upload_server.domain.states import (
     roll_up,
 )
 from upload_server.domain.statistics import Total
-from upload_server.store.protocol import Change, Command, Moment, Store, Targets
+from upload_server.store.protocol import Change, Command, Moment, Store, Targets, Trail
 
 EVERYTHING = Targets(all=True)
 
@@ -103,7 +103,7 @@ async def audit(store: Store, file_id: str = "", batch_id: str = "", page: int =
     events: list[AuditEvent] = []
     cursor = None
     while True:
-        found = await store.list_audit_events("", file_id, batch_id, cursor, page)
+        found = await store.list_audit_events(Trail(file_id=file_id, batch_id=batch_id), cursor, page)
         events += found.rows
         if not found.next_cursor:
             return events

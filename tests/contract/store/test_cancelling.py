@@ -31,7 +31,7 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
-from upload_server.store.protocol import Store
+from upload_server.store.protocol import Store, Trail
 
 
 @pytest.mark.parametrize("make", [pending, uploading])
@@ -67,7 +67,7 @@ async def test_a_cancelled_file_says_who(store: Store, source: Source, principal
     # `batch_cancel` as a source of one file's cancel does not come from a caller; the rest is the domain's rule.
     if source is not Source.BATCH_CANCEL:
         assert after.cancelled_by == asked.caller.cancelled_by
-    events = await store.list_audit_events(principal, file.file_id, "", None, 10)
+    events = await store.list_audit_events(Trail(principal, file.file_id), None, 10)
     assert (events.rows[-1].actor, events.rows[-1].source) == (asked.caller.actor, source)
 
 

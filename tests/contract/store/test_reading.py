@@ -24,7 +24,7 @@ from contract.store.kit import (
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import BatchStatus, File, FileSpec, FileStatus
 from upload_server.domain.tokens import Cursor
-from upload_server.store.protocol import Listing, Moment, Page, Store
+from upload_server.store.protocol import Listing, Moment, Page, Store, Trail
 
 T = TypeVar("T")
 
@@ -182,9 +182,9 @@ async def test_audit_events_are_listed_in_order_a_page_at_a_time(store: Store, l
     assert len(await audit(store, members[0], batch.batch_id, limit)) == 2
     assert await audit(store, done.file_id, batch.batch_id, limit) == []
     assert await audit(store, file_id=new_id()) == []
-    foreign = await store.list_audit_events("ann", done.file_id, "", None, limit)
+    foreign = await store.list_audit_events(Trail("ann", done.file_id), None, limit)
     assert foreign.rows == ()
-    assert len((await store.list_audit_events("ann", "", "", None, limit)).rows) == 1
+    assert len((await store.list_audit_events(Trail("ann"), None, limit)).rows) == 1
 
 
 async def test_an_answer_that_is_old_by_one_clock_alone_is_kept(store: Store) -> None:

@@ -19,7 +19,7 @@ from upload_server.domain.states import Batch, Caller, FailureReason, File, File
 from upload_server.service import Fields, fingerprint
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Command, Listing, Moment, Store, Targets
+from upload_server.store.protocol import Command, Listing, Moment, Store, Targets, Trail
 
 
 def _refused(error: UploadError) -> Refused:
@@ -160,7 +160,7 @@ class StoreSystem:
                 return found
 
     async def audit(self) -> list[EventView]:
-        page = await (await self._opened()).list_audit_events("", "", "", None, 100_000)
+        page = await (await self._opened()).list_audit_events(Trail(), None, 100_000)
         return [of_domain(EventView, event) for event in page.rows]
 
     async def changes(self, token: str) -> tuple[Views, str]:

@@ -15,7 +15,7 @@ from support.stores import shell, url_in
 from unit.ingest.world import CALLER, KIB, World, open_world, send
 from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure
 from upload_server.domain.states import FileStatus
-from upload_server.store.protocol import OwedDeletion
+from upload_server.store.protocol import OwedDeletion, Trail
 from upload_server.upkeep.janitor import Janitor
 
 HOUR = 3600.0
@@ -281,7 +281,7 @@ async def test_uploads_nobody_sends_to_expire_and_their_bytes_go(world: World) -
         row = await world.row(file_id)
         assert (row.status, row.failure_reason) == (FileStatus.FAILED, "expired")
     assert (await world.row(done)).status is FileStatus.COMPLETED
-    page = await world.store.list_audit_events("", stalled, "", None, 100)
+    page = await world.store.list_audit_events(Trail(file_id=stalled), None, 100)
     last = page.rows[-1]
     assert (last.actor, last.source, last.to_status) == ("system", "expiry", "failed")
     assert last.reason.startswith("expired: idle for 864")

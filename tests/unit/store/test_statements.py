@@ -12,8 +12,8 @@ from upload_server.store.sqlite import rows as sqlite_rows
 from upload_server.store.sqlite import statements as sqlite_statements
 
 NAMED = {name: value for name, value in vars(statements).items() if isinstance(value, Statement)}
-# What a dialect has beside them: its transactions, and words for its reads.
-OWN = {"BEGIN", "READ_COUNTERS", "WRITE_COUNTERS", "OPEN_FILE", "OPEN_BATCH"}
+# What a dialect has beside them: for its transactions and its room, and words for its reads.
+OWN = {"BEGIN", "READ_COUNTERS", "WRITE_COUNTERS", "COUNT_OPEN", "DATABASE_BYTES", "OPEN_FILE", "OPEN_BATCH"}
 
 
 @pytest.mark.parametrize("dialect", [sqlite_statements])

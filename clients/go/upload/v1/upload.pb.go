@@ -1435,8 +1435,21 @@ type ListFilesRequest struct {
 	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Only files in one of these states, at most 5; empty: all. Excludes `status`.
 	Statuses []UploadStatus `protobuf:"varint,6,rep,packed,name=statuses,proto3,enum=upload.v1.UploadStatus" json:"statuses,omitempty"`
-	// Only files that belong to no batch. Excludes the other filters.
-	WithoutBatch  bool `protobuf:"varint,7,opt,name=without_batch,json=withoutBatch,proto3" json:"without_batch,omitempty"`
+	// Only files that belong to no batch. Excludes `batch_id`.
+	WithoutBatch bool `protobuf:"varint,7,opt,name=without_batch,json=withoutBatch,proto3" json:"without_batch,omitempty"`
+	// Only files of this principal; empty: all that the caller may see.
+	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Only files whose name starts so, at most 255 characters in Normalization Form C, as upper and lower case are
+	// written; empty: all.
+	FilenamePrefix string `protobuf:"bytes,9,opt,name=filename_prefix,json=filenamePrefix,proto3" json:"filename_prefix,omitempty"`
+	// Only files announced later than this.
+	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`
+	// Only files announced earlier than this, which must be later than `created_after`.
+	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
+	// Only files whose status last changed later than this.
+	UpdatedAfter *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_after,json=updatedAfter,proto3" json:"updated_after,omitempty"`
+	// Only files with exactly this `cancelled_by`; empty: all. Excludes states that are not cancelled.
+	CancelledBy   string `protobuf:"bytes,13,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1518,6 +1531,48 @@ func (x *ListFilesRequest) GetWithoutBatch() bool {
 		return x.WithoutBatch
 	}
 	return false
+}
+
+func (x *ListFilesRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListFilesRequest) GetFilenamePrefix() string {
+	if x != nil {
+		return x.FilenamePrefix
+	}
+	return ""
+}
+
+func (x *ListFilesRequest) GetCreatedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAfter
+	}
+	return nil
+}
+
+func (x *ListFilesRequest) GetCreatedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedBefore
+	}
+	return nil
+}
+
+func (x *ListFilesRequest) GetUpdatedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdatedAfter
+	}
+	return nil
+}
+
+func (x *ListFilesRequest) GetCancelledBy() string {
+	if x != nil {
+		return x.CancelledBy
+	}
+	return ""
 }
 
 // The answer of `ListFiles`.
@@ -1634,7 +1689,20 @@ type ListBatchesRequest struct {
 	// same time are in the order of their announcement.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Only batches in one of these states, at most 5; empty: all. Excludes `status`.
-	Statuses      []BatchStatus `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=upload.v1.BatchStatus" json:"statuses,omitempty"`
+	Statuses []BatchStatus `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=upload.v1.BatchStatus" json:"statuses,omitempty"`
+	// Only batches of this principal; empty: all that the caller may see.
+	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Only batches with a file whose name starts so, at most 255 characters in Normalization Form C, as upper and lower
+	// case are written; empty: all.
+	FilenamePrefix string `protobuf:"bytes,7,opt,name=filename_prefix,json=filenamePrefix,proto3" json:"filename_prefix,omitempty"`
+	// Only batches announced later than this.
+	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`
+	// Only batches announced earlier than this, which must be later than `created_after`.
+	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
+	// Only batches whose status last changed later than this.
+	UpdatedAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=updated_after,json=updatedAfter,proto3" json:"updated_after,omitempty"`
+	// Only batches with exactly this `cancelled_by`; empty: all. Excludes states that are not cancelled.
+	CancelledBy   string `protobuf:"bytes,11,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1702,6 +1770,48 @@ func (x *ListBatchesRequest) GetStatuses() []BatchStatus {
 		return x.Statuses
 	}
 	return nil
+}
+
+func (x *ListBatchesRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListBatchesRequest) GetFilenamePrefix() string {
+	if x != nil {
+		return x.FilenamePrefix
+	}
+	return ""
+}
+
+func (x *ListBatchesRequest) GetCreatedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAfter
+	}
+	return nil
+}
+
+func (x *ListBatchesRequest) GetCreatedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedBefore
+	}
+	return nil
+}
+
+func (x *ListBatchesRequest) GetUpdatedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdatedAfter
+	}
+	return nil
+}
+
+func (x *ListBatchesRequest) GetCancelledBy() string {
+	if x != nil {
+		return x.CancelledBy
+	}
+	return ""
 }
 
 // The answer of `ListBatches`.
@@ -2745,10 +2855,23 @@ type ListAuditEventsRequest struct {
 	BatchId string `protobuf:"bytes,2,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// At most this many events; 0 means 50, the bound is 1,000.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before, with the same filter; empty: the first page.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// `next_page_token` of the page before, with the same filters and order; empty: the first page.
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// `event_id` (oldest first) or `event_id desc` (newest first); empty means `event_id`. That is the order of the commits;
+	// `occurred_at` and `occurred_at desc` name the same one, since a change is timed when it is asked for.
+	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Only events with exactly this `actor`; empty: all.
+	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Only events with this `source`; empty: all.
+	Source string `protobuf:"bytes,7,opt,name=source,proto3" json:"source,omitempty"`
+	// Only events with this `to_status`; empty: all.
+	ToStatus string `protobuf:"bytes,8,opt,name=to_status,json=toStatus,proto3" json:"to_status,omitempty"`
+	// Only events later than this.
+	OccurredAfter *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=occurred_after,json=occurredAfter,proto3" json:"occurred_after,omitempty"`
+	// Only events earlier than this, which must be later than `occurred_after`.
+	OccurredBefore *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=occurred_before,json=occurredBefore,proto3" json:"occurred_before,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ListAuditEventsRequest) Reset() {
@@ -2809,10 +2932,52 @@ func (x *ListAuditEventsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAuditEventsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetToStatus() string {
+	if x != nil {
+		return x.ToStatus
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetOccurredAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredAfter
+	}
+	return nil
+}
+
+func (x *ListAuditEventsRequest) GetOccurredBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredBefore
+	}
+	return nil
+}
+
 // The answer of `ListAuditEvents`.
 type ListAuditEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The events of this page, oldest first.
+	// The events of this page, in the order asked for.
 	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// Where the next page starts; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -2971,7 +3136,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\astopped\x18\x03 \x01(\v2\x18.upload.v1.UploadStoppedH\x00R\astoppedB\t\n" +
 	"\amessage\")\n" +
 	"\x0eGetFileRequest\x12\x17\n" +
-	"\afile_id\x18\x01 \x01(\tR\x06fileId\"\x8f\x02\n" +
+	"\afile_id\x18\x01 \x01(\tR\x06fileId\"\xb6\x04\n" +
 	"\x10ListFilesRequest\x12/\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x17.upload.v1.UploadStatusR\x06status\x12\x19\n" +
 	"\bbatch_id\x18\x02 \x01(\tR\abatchId\x12\x1b\n" +
@@ -2980,19 +3145,33 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x19\n" +
 	"\border_by\x18\x05 \x01(\tR\aorderBy\x123\n" +
 	"\bstatuses\x18\x06 \x03(\x0e2\x17.upload.v1.UploadStatusR\bstatuses\x12#\n" +
-	"\rwithout_batch\x18\a \x01(\bR\fwithoutBatch\"b\n" +
+	"\rwithout_batch\x18\a \x01(\bR\fwithoutBatch\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12'\n" +
+	"\x0ffilename_prefix\x18\t \x01(\tR\x0efilenamePrefix\x12?\n" +
+	"\rcreated_after\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedAfter\x12A\n" +
+	"\x0ecreated_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x12?\n" +
+	"\rupdated_after\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\fupdatedAfter\x12!\n" +
+	"\fcancelled_by\x18\r \x01(\tR\vcancelledBy\"b\n" +
 	"\x11ListFilesResponse\x12%\n" +
 	"\x05files\x18\x01 \x03(\v2\x0f.upload.v1.FileR\x05files\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n" +
 	"\x0fGetBatchRequest\x12\x19\n" +
-	"\bbatch_id\x18\x01 \x01(\tR\abatchId\"\xcf\x01\n" +
+	"\bbatch_id\x18\x01 \x01(\tR\abatchId\"\xf6\x03\n" +
 	"\x12ListBatchesRequest\x12.\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x16.upload.v1.BatchStatusR\x06status\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x19\n" +
 	"\border_by\x18\x04 \x01(\tR\aorderBy\x122\n" +
-	"\bstatuses\x18\x05 \x03(\x0e2\x16.upload.v1.BatchStatusR\bstatuses\"i\n" +
+	"\bstatuses\x18\x05 \x03(\x0e2\x16.upload.v1.BatchStatusR\bstatuses\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12'\n" +
+	"\x0ffilename_prefix\x18\a \x01(\tR\x0efilenamePrefix\x12?\n" +
+	"\rcreated_after\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedAfter\x12A\n" +
+	"\x0ecreated_before\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x12?\n" +
+	"\rupdated_after\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\fupdatedAfter\x12!\n" +
+	"\fcancelled_by\x18\v \x01(\tR\vcancelledBy\"i\n" +
 	"\x13ListBatchesResponse\x12*\n" +
 	"\abatches\x18\x01 \x03(\v2\x10.upload.v1.BatchR\abatches\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n" +
@@ -3063,13 +3242,20 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\bprogress\x18\x03 \x01(\v2\x13.upload.v1.ProgressH\x00R\bprogress\x121\n" +
 	"\bbookmark\x18\x04 \x01(\v2\x13.upload.v1.BookmarkH\x00R\bbookmark\x12!\n" +
 	"\fresume_token\x18\x05 \x01(\tR\vresumeTokenB\a\n" +
-	"\x05event\"\x88\x01\n" +
+	"\x05event\"\xf6\x02\n" +
 	"\x16ListAuditEventsRequest\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x19\n" +
 	"\bbatch_id\x18\x02 \x01(\tR\abatchId\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"p\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\x05 \x01(\tR\aorderBy\x12\x14\n" +
+	"\x05actor\x18\x06 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06source\x18\a \x01(\tR\x06source\x12\x1b\n" +
+	"\tto_status\x18\b \x01(\tR\btoStatus\x12A\n" +
+	"\x0eoccurred_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\roccurredAfter\x12C\n" +
+	"\x0foccurred_before\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0eoccurredBefore\"p\n" +
 	"\x17ListAuditEventsResponse\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.upload.v1.AuditEventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xb9\x01\n" +
@@ -3183,56 +3369,64 @@ var file_upload_v1_upload_proto_depIdxs = []int32{
 	14, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
 	0,  // 20: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
 	0,  // 21: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
-	2,  // 22: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
-	1,  // 23: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
-	1,  // 24: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
-	3,  // 25: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
-	38, // 26: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
-	38, // 27: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
-	24, // 28: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
-	25, // 29: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
-	37, // 30: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
-	26, // 31: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
-	0,  // 32: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
-	1,  // 33: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
-	37, // 34: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
-	37, // 35: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	37, // 36: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	38, // 37: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
-	2,  // 38: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
-	3,  // 39: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
-	32, // 40: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
-	33, // 41: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
-	4,  // 42: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
-	6,  // 43: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
-	8,  // 44: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
-	12, // 45: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
-	16, // 46: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
-	17, // 47: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
-	19, // 48: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
-	20, // 49: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
-	22, // 50: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
-	27, // 51: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
-	29, // 52: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
-	31, // 53: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
-	35, // 54: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
-	7,  // 55: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
-	9,  // 56: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
-	15, // 57: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
-	2,  // 58: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
-	18, // 59: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
-	3,  // 60: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
-	21, // 61: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
-	23, // 62: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
-	28, // 63: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
-	30, // 64: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
-	34, // 65: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
-	36, // 66: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
-	55, // [55:67] is the sub-list for method output_type
-	43, // [43:55] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	37, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
+	37, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
+	37, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	2,  // 25: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
+	1,  // 26: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
+	1,  // 27: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
+	37, // 28: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
+	37, // 29: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
+	37, // 30: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	3,  // 31: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
+	38, // 32: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
+	38, // 33: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	24, // 34: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
+	25, // 35: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
+	37, // 36: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
+	26, // 37: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
+	0,  // 38: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
+	1,  // 39: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
+	37, // 40: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
+	37, // 41: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	37, // 42: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	38, // 43: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
+	2,  // 44: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
+	3,  // 45: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
+	32, // 46: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
+	33, // 47: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
+	37, // 48: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
+	37, // 49: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
+	4,  // 50: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
+	6,  // 51: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
+	8,  // 52: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
+	12, // 53: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
+	16, // 54: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
+	17, // 55: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
+	19, // 56: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
+	20, // 57: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
+	22, // 58: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
+	27, // 59: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
+	29, // 60: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
+	31, // 61: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
+	35, // 62: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
+	7,  // 63: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
+	9,  // 64: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
+	15, // 65: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
+	2,  // 66: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
+	18, // 67: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
+	3,  // 68: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
+	21, // 69: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
+	23, // 70: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
+	28, // 71: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
+	30, // 72: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
+	34, // 73: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
+	36, // 74: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
+	63, // [63:75] is the sub-list for method output_type
+	51, // [51:63] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_upload_v1_upload_proto_init() }

@@ -74,12 +74,16 @@ type UploadServiceClient interface {
 	// Errors: `FILE_NOT_FOUND`.
 	GetFile(ctx context.Context, in *GetFileRequest, opts ...grpc.CallOption) (*File, error)
 	// Lists files, oldest first unless `order_by` says otherwise, a page at a time.
+	//
+	// Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
+	// none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
+	// files of which the filters took few.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*Batch, error)
-	// Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+	// Lists batches, oldest first unless `order_by` says otherwise, a page at a time. Filters and pages as `ListFiles`.
 	ListBatches(ctx context.Context, in *ListBatchesRequest, opts ...grpc.CallOption) (*ListBatchesResponse, error)
 	// Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
 	// `window` it also tells what happened to files in it, bucket by bucket.
@@ -105,7 +109,8 @@ type UploadServiceClient interface {
 	//
 	// Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
 	WatchStatus(ctx context.Context, in *WatchStatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatusResponse], error)
-	// Lists the audit trail, oldest first, a page at a time: one event per committed change of status.
+	// Lists the audit trail, oldest first unless `order_by` says otherwise, a page at a time: one event per committed
+	// change of status. Filters and pages as `ListFiles`.
 	ListAuditEvents(ctx context.Context, in *ListAuditEventsRequest, opts ...grpc.CallOption) (*ListAuditEventsResponse, error)
 }
 
@@ -285,12 +290,16 @@ type UploadServiceServer interface {
 	// Errors: `FILE_NOT_FOUND`.
 	GetFile(context.Context, *GetFileRequest) (*File, error)
 	// Lists files, oldest first unless `order_by` says otherwise, a page at a time.
+	//
+	// Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
+	// none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
+	// files of which the filters took few.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
 	GetBatch(context.Context, *GetBatchRequest) (*Batch, error)
-	// Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+	// Lists batches, oldest first unless `order_by` says otherwise, a page at a time. Filters and pages as `ListFiles`.
 	ListBatches(context.Context, *ListBatchesRequest) (*ListBatchesResponse, error)
 	// Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
 	// `window` it also tells what happened to files in it, bucket by bucket.
@@ -316,7 +325,8 @@ type UploadServiceServer interface {
 	//
 	// Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
 	WatchStatus(*WatchStatusRequest, grpc.ServerStreamingServer[WatchStatusResponse]) error
-	// Lists the audit trail, oldest first, a page at a time: one event per committed change of status.
+	// Lists the audit trail, oldest first unless `order_by` says otherwise, a page at a time: one event per committed
+	// change of status. Filters and pages as `ListFiles`.
 	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
 	mustEmbedUnimplementedUploadServiceServer()
 }

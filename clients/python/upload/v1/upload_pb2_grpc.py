@@ -159,6 +159,10 @@ class UploadServiceServicer:
 
     def ListFiles(self, request, context):
         """Lists files, oldest first unless `order_by` says otherwise, a page at a time.
+
+        Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
+        none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
+        files of which the filters took few.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,7 +178,7 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBatches(self, request, context):
-        """Lists batches, oldest first unless `order_by` says otherwise, a page at a time.
+        """Lists batches, oldest first unless `order_by` says otherwise, a page at a time. Filters and pages as `ListFiles`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,7 +229,8 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Lists the audit trail, oldest first, a page at a time: one event per committed change of status.
+        """Lists the audit trail, oldest first unless `order_by` says otherwise, a page at a time: one event per committed
+        change of status. Filters and pages as `ListFiles`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,14 +72,19 @@ class UploadServiceStub:
     Errors: `FILE_NOT_FOUND`.
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_upload_pb2.ListFilesRequest, _upload_pb2.ListFilesResponse]
-    """Lists files, oldest first unless `order_by` says otherwise, a page at a time."""
+    """Lists files, oldest first unless `order_by` says otherwise, a page at a time.
+
+    Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
+    none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
+    files of which the filters took few.
+    """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]
     """Returns one batch.
 
     Errors: `BATCH_NOT_FOUND`.
     """
     ListBatches: _grpc.UnaryUnaryMultiCallable[_upload_pb2.ListBatchesRequest, _upload_pb2.ListBatchesResponse]
-    """Lists batches, oldest first unless `order_by` says otherwise, a page at a time."""
+    """Lists batches, oldest first unless `order_by` says otherwise, a page at a time. Filters and pages as `ListFiles`."""
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetStatisticsRequest, _upload_pb2.GetStatisticsResponse]
     """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
     `window` it also tells what happened to files in it, bucket by bucket.
@@ -109,7 +114,9 @@ class UploadServiceStub:
     Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
     """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_upload_pb2.ListAuditEventsRequest, _upload_pb2.ListAuditEventsResponse]
-    """Lists the audit trail, oldest first, a page at a time: one event per committed change of status."""
+    """Lists the audit trail, oldest first unless `order_by` says otherwise, a page at a time: one event per committed
+    change of status. Filters and pages as `ListFiles`.
+    """
 
 @_typing.type_check_only
 class UploadServiceAsyncStub(UploadServiceStub):
@@ -151,14 +158,19 @@ class UploadServiceAsyncStub(UploadServiceStub):
     Errors: `FILE_NOT_FOUND`.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_upload_pb2.ListFilesRequest, _upload_pb2.ListFilesResponse]  # type: ignore[assignment]
-    """Lists files, oldest first unless `order_by` says otherwise, a page at a time."""
+    """Lists files, oldest first unless `order_by` says otherwise, a page at a time.
+
+    Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
+    none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
+    files of which the filters took few.
+    """
     GetBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]  # type: ignore[assignment]
     """Returns one batch.
 
     Errors: `BATCH_NOT_FOUND`.
     """
     ListBatches: _aio.UnaryUnaryMultiCallable[_upload_pb2.ListBatchesRequest, _upload_pb2.ListBatchesResponse]  # type: ignore[assignment]
-    """Lists batches, oldest first unless `order_by` says otherwise, a page at a time."""
+    """Lists batches, oldest first unless `order_by` says otherwise, a page at a time. Filters and pages as `ListFiles`."""
     GetStatistics: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetStatisticsRequest, _upload_pb2.GetStatisticsResponse]  # type: ignore[assignment]
     """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
     `window` it also tells what happened to files in it, bucket by bucket.
@@ -188,7 +200,9 @@ class UploadServiceAsyncStub(UploadServiceStub):
     Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_upload_pb2.ListAuditEventsRequest, _upload_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
-    """Lists the audit trail, oldest first, a page at a time: one event per committed change of status."""
+    """Lists the audit trail, oldest first unless `order_by` says otherwise, a page at a time: one event per committed
+    change of status. Filters and pages as `ListFiles`.
+    """
 
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes uploads, reports on them and cancels them.
@@ -257,7 +271,12 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.ListFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.ListFilesResponse, _abc.Awaitable[_upload_pb2.ListFilesResponse]]:
-        """Lists files, oldest first unless `order_by` says otherwise, a page at a time."""
+        """Lists files, oldest first unless `order_by` says otherwise, a page at a time.
+
+        Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
+        none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
+        files of which the filters took few.
+        """
 
     @_abc_1.abstractmethod
     def GetBatch(
@@ -276,7 +295,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.ListBatchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.ListBatchesResponse, _abc.Awaitable[_upload_pb2.ListBatchesResponse]]:
-        """Lists batches, oldest first unless `order_by` says otherwise, a page at a time."""
+        """Lists batches, oldest first unless `order_by` says otherwise, a page at a time. Filters and pages as `ListFiles`."""
 
     @_abc_1.abstractmethod
     def GetStatistics(
@@ -336,6 +355,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.ListAuditEventsResponse, _abc.Awaitable[_upload_pb2.ListAuditEventsResponse]]:
-        """Lists the audit trail, oldest first, a page at a time: one event per committed change of status."""
+        """Lists the audit trail, oldest first unless `order_by` says otherwise, a page at a time: one event per committed
+        change of status. Filters and pages as `ListFiles`.
+        """
 
 def add_UploadServiceServicer_to_server(servicer: UploadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -53,8 +53,8 @@ class UploadServicer:
     @listing
     async def ListFiles(self, request: pb.ListFilesRequest, caller: Caller) -> pb.ListFilesResponse:
         """Return a page of files."""
-        wanted = convert.wanted_files(request)
-        page = await self._uploads.list_files(wanted, request.page_size, request.page_token, caller)
+        wanted = convert.listed_files(request)
+        page = await self._uploads.list_files(wanted, request.order_by, request.page_size, request.page_token, caller)
         files = [convert.file_to_proto(file) for file in page.rows]
         return pb.ListFilesResponse(files=files, next_page_token=page.next_page_token)
 
@@ -66,8 +66,8 @@ class UploadServicer:
     @listing
     async def ListBatches(self, request: pb.ListBatchesRequest, caller: Caller) -> pb.ListBatchesResponse:
         """Return a page of batches."""
-        wanted = convert.wanted_batches(request)
-        page = await self._uploads.list_batches(wanted, request.page_size, request.page_token, caller)
+        wanted = convert.listed_batches(request)
+        page = await self._uploads.list_batches(wanted, request.order_by, request.page_size, request.page_token, caller)
         batches = [convert.batch_to_proto(batch) for batch in page.rows]
         return pb.ListBatchesResponse(batches=batches, next_page_token=page.next_page_token)
 
@@ -93,7 +93,7 @@ class UploadServicer:
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, caller: Caller) -> pb.ListAuditEventsResponse:
         """Return a page of the audit trail."""
         page = await self._uploads.list_audit_events(
-            request.file_id, request.batch_id, request.page_size, request.page_token, caller
+            convert.trail(request), request.order_by, request.page_size, request.page_token, caller
         )
         events = [convert.audit_event_to_proto(event) for event in page.rows]
         return pb.ListAuditEventsResponse(events=events, next_page_token=page.next_page_token)

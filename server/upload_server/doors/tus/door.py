@@ -37,6 +37,7 @@ from upload_server.doors.tus.senders import Senders
 from upload_server.doors.tus.transfer import Complete, SenderGone, is_gone, reader, transfer
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
+from upload_server.store.protocol import Trail
 
 _log = structlog.get_logger("upload_server.doors.tus")
 
@@ -46,8 +47,6 @@ LINGER_SECONDS: Final = 2.0
 # Seconds that HEAD waits for the last bytes of a connection that has just broken.
 _CLOSING_SECONDS: Final = 5.0
 _UNHEARD_CREATION: Final = "the connection broke before the sender had learnt where to send the file"
-# Events of one file; it has three at most.
-_TRAIL: Final = 10
 # What each request is as a call. OPTIONS is none.
 _METHODS: Final = {"POST": "InitiateUpload", "PATCH": "UploadFile", "HEAD": "GetFile", "DELETE": "CancelFile"}
 
@@ -260,8 +259,9 @@ class TusDoor:
         if heard or file.cancelled_at is None or self._clock() - file.cancelled_at > self._ttl:
             return False
         with self._calls.limit():
-            trail = await self._uploads.list_audit_events(file.file_id, "", _TRAIL, "", caller)
-        cancel = next((event for event in trail.rows if event.to_status == FileStatus.CANCELLED), None)
+            wanted = Trail(file_id=file.file_id, to_status=FileStatus.CANCELLED)
+            trail = await self._uploads.list_audit_events(wanted, "", 1, "", caller)
+        cancel = next(iter(trail.rows), None)
         # The client that terminates its upload knows.
         if cancel is None or cancel.source == Source.TUS:
             return False

@@ -32,9 +32,9 @@ from upload_server.store.inspection import (
 )
 from upload_server.store.sqlite.compiling import EMPTY, items
 from upload_server.store.sqlite.connection import DATABASE_ERRORS
-from upload_server.store.sqlite.lists import EVENTS
 from upload_server.store.sqlite.rows import A, B, F, Row, event_of, to_json
 from upload_server.store.sqlite.schema import differences
+from upload_server.store.sqlite.trail import EVENTS
 
 R = TypeVar("R", FileFacts, BatchFacts)
 

@@ -1,48 +1,62 @@
-"""Decides how lists are read: files and batches in order of creation, each page by an index whose tail is that order.
+"""Decides how lists are read: each page by an index whose tail is the list's order, from where the page begins.
 
-Must not know threads. A list goes by (created_at, id): times repeat, and a row that waited for the writer has a greater
-id than one that overtook it.
+Must not know threads. Files and batches go by (created_at, id): times repeat, and a row that waited for the writer has
+a greater id than one that overtook it. A filter that no such index serves is looked up first: few rows are read by
+their ids, many are met by reading in order. Either way a page looks at a bounded number of rows.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from enum import Enum
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from peewee import JOIN, SQL, Tuple, fn
+from peewee import SQL, Tuple, fn
 
-from upload_server.domain.states import AuditEvent, Batch, File
+from upload_server.domain.fields import MAX_PREFIX_CHARACTERS
+from upload_server.domain.states import Batch, File
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
 from upload_server.store.protocol import Listing, Page
-from upload_server.store.sqlite.compiling import Parameter, compiled, items, unindexed
+from upload_server.store.sqlite.compiling import EMPTY, Parameter, compiled, items, unindexed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
     BATCH_FIELDS,
-    EVENT_FIELDS,
     FILE_FIELDS,
     A,
     B,
     F,
     Row,
     batch_of,
-    event_of,
     file_of,
+    time_of,
     time_text,
     to_json,
 )
 
 T = TypeVar("T", File, Batch)
+# Where a row stands in the order: its time, as text, and its id.
+Place: TypeAlias = tuple[str, int]
+Values: TypeAlias = dict[str, Any]
 
-_OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
-# A batch's and a file's row by their public ids.
-_BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == Parameter("batch_id"))
-_FILE_ROW = models.File.select(models.File.id).where(models.File.file_id == Parameter("file_id"))
+# How many rows a page looks at: a few are enough where many are wanted, and more it never looks at (AIP-158).
+LOOKS = (500, 10_000)
+# So many that a filter finds are few.
+_FEW = 2_000
 
-# Below and above every row.
-_LOWEST, _HIGHEST = ("", 0), ("~", 2**63 - 1)
+HIGHEST_ROW = 2**63 - 1
+_LOWEST: Place = ("", 0)
+_HIGHEST: Place = ("~", HIGHEST_ROW)
+
+
+class _Way(Enum):
+    """How a page finds its rows: in order, by ids that are known, or as those of one batch."""
+
+    ORDER = "order"
+    IDS = "ids"
+    BATCH = "batch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,65 +64,171 @@ class _Table(Generic[T]):
     """How a table is listed."""
 
     row: Any
-    fields: list[Any]
+    fields: Sequence[Any]
     make: Callable[[Row], T]
+    # Of an audit event: which row of this table it is about, or about a part of.
+    event_row: Any
 
 
-_FILES, _BATCHES = _Table(F, FILE_FIELDS, file_of), _Table(B, BATCH_FIELDS, batch_of)
+_FILES = _Table(F, FILE_FIELDS, file_of, A.file_row)
+_BATCHES = _Table(B, BATCH_FIELDS, batch_of, A.batch_row)
 
 
-def _between(table: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a page ends though the list goes on: as values of its query, and for the next page."""
+
+    bound: Values
+    cursor: Cursor
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What decides the text of a page's query; the values come in by name."""
+
+    table: _Table[Any]
+    way: _Way
+    statuses: int
+    cancelled_by: bool
+    without_batch: bool
+    filename_prefix: bool
+    updated_after: bool
+    newest_first: bool
+
+    @property
+    def picks(self) -> bool:
+        """Whether rows are looked at in order that may not be wanted."""
+        others = self.without_batch and (self.cancelled_by or self.statuses)
+        return self.way is _Way.ORDER and (self.filename_prefix or self.updated_after or bool(others))
+
+
+_OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
+# A batch's row by its public id.
+BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == Parameter("batch_id"))
+_CANCELLED_BY = Parameter("cancelled_by")
+_STATUSES = items(Parameter("statuses"))
+
+
+def _start_of_name(file: Any) -> Any:
+    return fn.substr(file.filename, SQL("1"), SQL(str(MAX_PREFIX_CHARACTERS)))
+
+
+def _with_prefix(start: Any) -> Any:
+    return (start >= Parameter("prefix")) & (start < Parameter("prefix_end"))
+
+
+def _between(row: Any) -> Any:
     """Return the condition that a row lies between two places, both excluded."""
-    place = Tuple(table.created_at, table.id)
+    place = Tuple(row.created_at, row.id)
     return (place > Tuple(Parameter("low_at"), Parameter("low_row"))) & (
         place < Tuple(Parameter("high_at"), Parameter("high_row"))
     )
 
 
-@functools.cache
-def _page(table: _Table[T], statuses: int, *, without_batch: bool, newest_first: bool) -> str:
-    """Make the query of a page: a slice for each state, which SQLite merges as it reads them."""
-    row = table.row
-    page = row.select(row.id, *table.fields).where(row.owner == _OWNER, _between(row))
-    if without_batch:
-        page = page.where(row.batch_row.is_null())
-    if statuses:
-        first, *others = (page.where(row.status == Parameter(f"status{index}")) for index in range(statuses))
-        page = functools.reduce(lambda merged, other: merged.union_all(other), others, first)
-    order = (SQL("created_at"), SQL("id")) if statuses > 1 else (row.created_at, row.id)
-    return compiled(page.order_by(*((part.desc() for part in order) if newest_first else order)).limit(_LIMIT))
+def _rest(shape: _Shape) -> list[Any]:
+    """Return the conditions that are tried on each row, whichever way it was found."""
+    row, conditions = shape.table.row, []
+    if shape.updated_after:
+        conditions.append(row.updated_at > Parameter("updated_after"))
+    if shape.filename_prefix and row is F:
+        conditions.append(_with_prefix(unindexed(_start_of_name(F))))
+    elif shape.filename_prefix:
+        member = models.File.alias("m")
+        members = member.select(SQL("1")).where(member.batch_row == row.id, _with_prefix(_start_of_name(member)))
+        conditions.append(fn.EXISTS(members))
+    if shape.without_batch:
+        conditions.append(row.batch_row.is_null())
+    return conditions
+
+
+def _in_order(shape: _Shape, query: Any, conditions: Sequence[Any]) -> Any:
+    """Return ``query`` by the index that serves best: of several states a slice each, which SQLite merges."""
+    row = shape.table.row
+    query = query.where(row.owner == _OWNER, _between(row), *conditions)
+    order = (row.created_at, row.id)
+    if shape.cancelled_by:
+        # The index is one of what is cancelled; that it serves has to be said in words.
+        query = query.where(row.cancelled_by == _CANCELLED_BY, row.cancelled_by != EMPTY)
+        if shape.statuses:
+            query = query.where(unindexed(row.status).in_(_STATUSES))
+    elif shape.statuses:
+        first, *others = (query.where(row.status == Parameter(f"status{index}")) for index in range(shape.statuses))
+        query = functools.reduce(lambda merged, other: merged.union_all(other), others, first)
+        order = (SQL("created_at"), SQL("id")) if others else order
+    return query.order_by(*(column.desc() if shape.newest_first else column for column in order))
 
 
 @functools.cache
-def _page_of_batch(*, by_status: bool, newest_first: bool) -> str:
-    """Make the query of a page of one batch's files: they were announced at once, so their ids are their order."""
-    page = F.select(F.id, *FILE_FIELDS).where(
-        unindexed(F.owner) == _OWNER,
-        F.batch_row == _BATCH_ROW,
-        F.id > Parameter("low_row"),
-        F.id < Parameter("high_row"),
-    )
-    if by_status:
-        page = page.where(unindexed(F.status).in_(items(Parameter("statuses"))))
-    return compiled(page.order_by(F.id.desc() if newest_first else F.id).limit(_LIMIT))
+def _page(shape: _Shape) -> str:
+    """Make the query of a page."""
+    row = shape.table.row
+    query = row.select(row.id, *shape.table.fields)
+    if shape.way is _Way.ORDER:
+        return compiled(_in_order(shape, query, _rest(shape)).limit(_LIMIT))
+    query = query.where(unindexed(row.owner) == _OWNER, *_rest(shape))
+    if shape.statuses:
+        query = query.where(unindexed(row.status).in_(_STATUSES))
+    if shape.cancelled_by:
+        query = query.where(unindexed(row.cancelled_by) == _CANCELLED_BY)
+    if shape.way is _Way.IDS:
+        query = query.where(row.id.in_(items(Parameter("ids"))), _between(row))
+    else:
+        # Files of a batch were announced at once: their ids are their order.
+        times = row.created_at > Parameter("after"), row.created_at < Parameter("before")
+        ids = row.id > Parameter("from_row"), row.id < Parameter("to_row")
+        query = query.where(row.batch_row == BATCH_ROW, *times, *ids)
+    order = (row.created_at, row.id) if shape.way is _Way.IDS else (row.id,)
+    directed = (column.desc() if shape.newest_first else column for column in order)
+    return compiled(query.order_by(*directed).limit(_LIMIT))
 
 
-def _places(listing: Listing, cursor: Cursor | None) -> dict[str, Any]:
-    """Return the two places that a page lies between."""
-    low, high = _LOWEST, _HIGHEST
-    if cursor is not None:
-        place = (time_text(cursor.moment), cursor.row)
-        low, high = (low, place) if listing.newest_first else (place, high)
-    return {"low_at": low[0], "low_row": low[1], "high_at": high[0], "high_row": high[1]}
+@functools.cache
+def _last_look(shape: _Shape) -> str:
+    """Make the query of the place up to which a page looks, when it would look at more rows than it may."""
+    row = shape.table.row
+    if row is B and shape.filename_prefix:
+        # Batches are looked at through their files, which were announced when the batch was.
+        times = F.created_at > Parameter("low_at"), F.created_at < Parameter("high_at")
+        query = F.select(F.created_at, SQL("id")).where(F.owner == _OWNER, *times)
+        query = query.order_by(F.created_at.desc() if shape.newest_first else F.created_at)
+    else:
+        query = _in_order(shape, row.select(row.created_at, row.id), ())
+    return compiled(query.limit(SQL("1")).offset(Parameter("looks") - SQL("1")))
+
+
+# Looked up first -----------------------------------------------------------------------------------------------------
+
+_NAMED = compiled(F.select(F.id).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
+_BATCHES_NAMED = compiled(F.select(F.batch_row).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
+_ANY_BEFORE = compiled(A.select(SQL("1")).where(A.occurred_at <= Parameter("updated_after")).limit(SQL("1")))
+
+
+@functools.cache
+def _changed(table: _Table[Any]) -> str:
+    return compiled(A.select(table.event_row).where(A.occurred_at > Parameter("updated_after")).limit(_LIMIT))
+
+
+def _ids(connection: Connection, table: _Table[T], listing: Listing, values: Values) -> set[int] | None:
+    """Return the ids of the few rows that one of the filters takes, and some more; None when no filter takes few."""
+    lookups: list[str] = []
+    if listing.filename_prefix:
+        lookups.append(_NAMED if table is _FILES else _BATCHES_NAMED)
+    # What changed before there was a trail has no event.
+    if listing.updated_after and connection.rows(_ANY_BEFORE, values):
+        lookups.append(_changed(table))
+    for lookup in lookups:
+        found = connection.rows(lookup, {**values, "limit": _FEW + 1})
+        if len(found) <= _FEW:
+            return {row for (row,) in found if row is not None}
+    return None
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
 
 
 def list_files(connection: Connection, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
     """Read a page of files."""
-    if not listing.batch_id:
-        return _list(connection, _FILES, listing, cursor, limit)
-    sql = _page_of_batch(by_status=bool(listing.statuses), newest_first=listing.newest_first)
-    wanted = {"batch_id": listing.batch_id, "statuses": to_json(list(listing.statuses))}
-    return _read(connection, _FILES, sql, {**wanted, **_places(listing, cursor)}, listing.owner, limit)
+    return _list(connection, _FILES, listing, cursor, limit)
 
 
 def list_batches(connection: Connection, listing: Listing, cursor: Cursor | None, limit: int) -> Page[Batch]:
@@ -117,44 +237,87 @@ def list_batches(connection: Connection, listing: Listing, cursor: Cursor | None
 
 
 def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cursor | None, limit: int) -> Page[T]:
-    sql = _page(table, len(listing.statuses), without_batch=listing.without_batch, newest_first=listing.newest_first)
-    wanted = {f"status{index}": status for index, status in enumerate(listing.statuses)}
-    return _read(connection, table, sql, {**wanted, **_places(listing, cursor)}, listing.owner, limit)
-
-
-def _read(
-    connection: Connection, table: _Table[T], sql: str, wanted: dict[str, Any], owner: str, limit: int
-) -> Page[T]:
-    found, more = connection.page(sql, {**wanted, "owner": owner}, limit)
+    values = _values(listing, cursor)
+    ids = None if listing.batch_id else _ids(connection, table, listing, values)
+    way = _Way.BATCH if listing.batch_id else _Way.ORDER if ids is None else _Way.IDS
+    shape = _Shape(
+        table,
+        way,
+        statuses=len(listing.statuses),
+        cancelled_by=bool(listing.cancelled_by),
+        without_batch=listing.without_batch,
+        filename_prefix=bool(listing.filename_prefix),
+        updated_after=listing.updated_after is not None,
+        newest_first=listing.newest_first,
+    )
+    values["ids"] = to_json(list(ids or ()))
+    stop = functools.partial(_stop, connection, shape, values) if shape.picks else None
+    found, more, last = read_page(connection, _page(shape), values, limit, stop)
     rows = tuple(table.make(row[1:]) for row in found)
-    return Page(rows, Cursor.at(rows[-1].created_at, found[-1][0]) if more else None)
+    if more:
+        return Page(rows, Cursor.at(rows[-1].created_at, found[-1][0]))
+    return Page(rows, last.cursor if last else None)
 
 
-# The audit trail -----------------------------------------------------------------------------------------------------
-
-EVENTS = (
-    A.select(*EVENT_FIELDS)
-    .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
-    .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
-)
-
-
-@functools.cache
-def _events_page(*, by_file: bool, by_batch: bool) -> str:
-    page = EVENTS.where(A.change_no > Parameter("cursor"), fn.coalesce(F.owner, B.owner) == _OWNER)
-    if by_file:
-        page = page.where(A.file_row == _FILE_ROW)
-    if by_batch:
-        page = page.where((unindexed(A.batch_row) if by_file else A.batch_row) == _BATCH_ROW)
-    return compiled(page.order_by(A.change_no).limit(_LIMIT))
+def read_page(
+    connection: Connection, sql: str, values: Values, limit: int, stop: Callable[[int], Stop | None] | None
+) -> tuple[list[Row], bool, Stop | None]:
+    """Return the rows of a page, whether there are more, and where it stopped; ``stop``: not all rows are wanted."""
+    for looks in LOOKS if stop else (0,):
+        last = stop(looks) if stop else None
+        found, more = connection.page(sql, {**values, **last.bound} if last else values, limit)
+        if more or last is None:
+            break
+    return found, more, last
 
 
-def list_audit_events(
-    connection: Connection, owner: str, file_id: str, batch_id: str, cursor: Cursor | None, limit: int
-) -> Page[AuditEvent]:
-    """Read audit events by change number; those of a batch include its files'."""
-    after = cursor.row if cursor else 0
-    wanted = {"owner": owner, "file_id": file_id, "batch_id": batch_id, "cursor": after}
-    found, more = connection.page(_events_page(by_file=bool(file_id), by_batch=bool(batch_id)), wanted, limit)
-    events = tuple(event_of(row) for row in found)
-    return Page(events, Cursor(events[-1].event_id) if more else None)
+def _values(listing: Listing, cursor: Cursor | None) -> Values:
+    """Return the values of a listing by the names that the queries give them."""
+    after = time_text(listing.created_after) if listing.created_after else _LOWEST[0]
+    before = time_text(listing.created_before) if listing.created_before else _HIGHEST[0]
+    low, high = (after, HIGHEST_ROW if listing.created_after else 0), (before, 0)
+    first, end = 0, HIGHEST_ROW
+    if cursor is not None and listing.newest_first:
+        high, end = min(high, (time_text(cursor.moment), cursor.row)), cursor.row
+    elif cursor is not None:
+        low, first = max(low, (time_text(cursor.moment), cursor.row)), cursor.row
+    prefix = listing.filename_prefix
+    return {
+        **{f"status{index}": status for index, status in enumerate(listing.statuses)},
+        "owner": listing.owner,
+        "batch_id": listing.batch_id,
+        "cancelled_by": listing.cancelled_by,
+        "low_at": low[0],
+        "low_row": low[1],
+        "high_at": high[0],
+        "high_row": high[1],
+        "from_row": first,
+        "to_row": end,
+        "after": after,
+        "before": before,
+        "prefix": prefix,
+        "prefix_end": _end_of(prefix),
+        "updated_after": time_text(listing.updated_after) if listing.updated_after else "",
+        "statuses": to_json(list(listing.statuses)),
+    }
+
+
+def _end_of(prefix: str) -> str:
+    """Return the first text after all that start with ``prefix``: the database sorts by code points."""
+    kept = prefix.rstrip("\U0010ffff")
+    # Half of a surrogate pair is no text.
+    following = 0xE000 if kept.endswith("\ud7ff") else ord(kept[-1]) + 1 if kept else 0
+    return kept[:-1] + chr(following) if kept else "\U0010ffff" * (MAX_PREFIX_CHARACTERS + 1)
+
+
+def _stop(connection: Connection, shape: _Shape, values: Values, looks: int) -> Stop | None:
+    """Return where a page ends that looks at so many rows; None when the list ends before."""
+    found = connection.rows(_last_look(shape), {**values, "looks": looks})
+    if not found:
+        return None
+    at, row = found[0]
+    step = -1 if shape.newest_first else 1
+    if shape.table is _BATCHES and shape.filename_prefix:
+        row, step = (0 if shape.newest_first else HIGHEST_ROW), 0
+    end = "low" if shape.newest_first else "high"
+    return Stop({f"{end}_at": at, f"{end}_row": row + step}, Cursor.at(time_of(at), row))

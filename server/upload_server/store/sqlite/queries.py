@@ -16,7 +16,6 @@ from upload_server.store import models
 from upload_server.store.protocol import Moment, OwedDeletion, Unsealed
 from upload_server.store.sqlite.compiling import Parameter, compiled, items
 from upload_server.store.sqlite.connection import Connection
-from upload_server.store.sqlite.lists import EVENTS
 from upload_server.store.sqlite.rows import (
     BATCH_FIELDS,
     FILE_FIELDS,
@@ -30,6 +29,7 @@ from upload_server.store.sqlite.rows import (
     to_json,
 )
 from upload_server.store.sqlite.statements import OPEN_FILE, READ_LAST_SEAL
+from upload_server.store.sqlite.trail import EVENTS
 
 _OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")

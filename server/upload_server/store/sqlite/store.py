@@ -38,6 +38,7 @@ from upload_server.store.protocol import (
     Page,
     Result,
     Targets,
+    Trail,
     Unsealed,
 )
 from upload_server.store.sqlite import changes, lists, queries, tally
@@ -46,6 +47,7 @@ from upload_server.store.sqlite.connection import Connection, Whereabouts, conne
 from upload_server.store.sqlite.readers import Readers
 from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.schema import as_unusable, prepare
+from upload_server.store.sqlite.trail import list_audit_events
 
 T = TypeVar("T")
 
@@ -151,18 +153,9 @@ class SqliteStore(WritingStore):
         """Read batches in order of creation."""
         return await self._read(lists.list_batches, listing=listing, cursor=cursor, limit=limit)
 
-    async def list_audit_events(
-        self, owner: str, file_id: str, batch_id: str, cursor: Cursor | None, limit: int
-    ) -> Page[AuditEvent]:
-        """Read audit events in order."""
-        return await self._read(
-            lists.list_audit_events,
-            owner=owner,
-            file_id=file_id,
-            batch_id=batch_id,
-            cursor=cursor,
-            limit=limit,
-        )
+    async def list_audit_events(self, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
+        """Read audit events in the order of their commits."""
+        return await self._read(list_audit_events, trail=trail, cursor=cursor, limit=limit)
 
     async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
         """Count what ``owner`` may see."""

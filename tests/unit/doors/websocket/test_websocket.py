@@ -18,6 +18,7 @@ from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
 from upload_server.doors.websocket.cancels import LOST_REASON, CloseCancels
 from upload_server.service import Uploads
+from upload_server.store.protocol import Trail
 
 
 @pytest_asyncio.fixture
@@ -27,7 +28,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def last_event(place: Place, file_id: str) -> AuditEvent:
-    page = await place.uploads.list_audit_events(file_id, "", 0, "", ANYBODY)
+    page = await place.uploads.list_audit_events(Trail(file_id=file_id), "", 0, "", ANYBODY)
     return page.rows[-1]
 
 

@@ -1,0 +1,127 @@
+"""Decides how the audit trail is listed: in the order of commits, by the index of the first filter that has one.
+
+Must not know threads. The other filters are tried on each event; a page looks at a bounded number of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from peewee import JOIN, SQL, fn
+
+from upload_server.domain.states import AuditEvent
+from upload_server.domain.tokens import Cursor
+from upload_server.store import models
+from upload_server.store.protocol import Page, Trail
+from upload_server.store.sqlite.compiling import Parameter, compiled, unindexed
+from upload_server.store.sqlite.connection import Connection
+from upload_server.store.sqlite.lists import BATCH_ROW, HIGHEST_ROW, Stop, Values, read_page
+from upload_server.store.sqlite.rows import EVENT_FIELDS, A, B, F, event_of, time_text
+
+EVENTS = (
+    A.select(*EVENT_FIELDS)
+    .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
+    .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
+)
+
+# The actor that no index has: nearly all events are of nobody in particular, or of somebody by name.
+_ANYBODY = "user"
+_FILE_ROW = models.File.select(models.File.id).where(models.File.file_id == Parameter("file_id"))
+# What each filter compares, those that leave the fewest events first.
+_FILTERS = {
+    "file_id": (A.file_row, _FILE_ROW),
+    "batch_id": (A.batch_row, BATCH_ROW),
+    "actor": (A.actor, Parameter("actor")),
+    "source": (A.source, Parameter("source")),
+    "to_status": (A.to_status, Parameter("to_status")),
+}
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What decides the text of a page's query: the filter whose index is read, and the others."""
+
+    index: str
+    others: tuple[str, ...]
+    newest_first: bool
+
+
+def _along(shape: _Shape, query: Any) -> Any:
+    """Return ``query`` for what an index, or the trail itself, has between two numbers, in order."""
+    query = query.where(A.change_no > Parameter("low"), A.change_no < Parameter("high"))
+    if shape.index:
+        column, value = _FILTERS[shape.index]
+        query = query.where(column == value)
+    if shape.index == "actor":
+        query = query.where(A.actor != SQL(f"'{_ANYBODY}'"))
+    return query.order_by(A.change_no.desc() if shape.newest_first else A.change_no)
+
+
+@functools.cache
+def _page(shape: _Shape) -> str:
+    query = _along(shape, EVENTS).where(fn.coalesce(F.owner, B.owner) == Parameter("owner"))
+    for name in shape.others:
+        column, value = _FILTERS[name]
+        query = query.where(unindexed(column) == value)
+    times = unindexed(A.occurred_at) > Parameter("after"), unindexed(A.occurred_at) < Parameter("before")
+    return compiled(query.where(*times).limit(Parameter("limit")))
+
+
+@functools.cache
+def _last_look(shape: _Shape) -> str:
+    query = _along(shape, A.select(A.change_no))
+    return compiled(query.limit(SQL("1")).offset(Parameter("looks") - SQL("1")))
+
+
+# The first number of a time, and the last: of many events around it, since a change is timed when it is asked for and
+# numbered when it is committed, and since clocks are set.
+_AROUND = 1_000
+_FIRST = f"""
+    SELECT min(change_no) FROM (
+        SELECT change_no FROM audit_event WHERE occurred_at > :after ORDER BY occurred_at LIMIT {_AROUND})"""  # noqa: S608
+_LAST = f"""
+    SELECT max(change_no) FROM (
+        SELECT change_no FROM audit_event WHERE occurred_at < :before ORDER BY occurred_at DESC LIMIT {_AROUND})"""  # noqa: S608
+
+
+def list_audit_events(connection: Connection, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
+    """Read a page of audit events; those of a batch include its files'."""
+    values = _values(trail)
+    names = [name for name in _FILTERS if values[name]]
+    index = next((name for name in names if name != "actor" or trail.actor != _ANYBODY), "")
+    shape = _Shape(index, tuple(name for name in names if name != index), trail.newest_first)
+    low, high = 0, HIGHEST_ROW
+    if trail.occurred_after:
+        low = (connection.rows(_FIRST, values)[0][0] or HIGHEST_ROW) - 1
+    if trail.occurred_before:
+        high = (connection.rows(_LAST, values)[0][0] or 0) + 1
+    if cursor is not None:
+        low, high = (low, min(high, cursor.row)) if trail.newest_first else (max(low, cursor.row), high)
+    values |= {"low": low, "high": high}
+    # Without other filters every event that is looked at is wanted, unless there are owners.
+    picks = shape.others or trail.occurred_after or trail.occurred_before or trail.owner
+    stop = functools.partial(_stop, connection, shape, values) if picks else None
+    found, more, last = read_page(connection, _page(shape), values, limit, stop)
+    events = tuple(event_of(row) for row in found)
+    if more:
+        return Page(events, Cursor(events[-1].event_id))
+    return Page(events, last.cursor if last else None)
+
+
+def _values(trail: Trail) -> Values:
+    return {
+        **{name: getattr(trail, name) for name in ("owner", *_FILTERS)},
+        "after": time_text(trail.occurred_after) if trail.occurred_after else "",
+        "before": time_text(trail.occurred_before) if trail.occurred_before else "~",
+    }
+
+
+def _stop(connection: Connection, shape: _Shape, values: Values, looks: int) -> Stop | None:
+    """Return where a page ends that looks at so many events; None when the trail ends before."""
+    found = connection.rows(_last_look(shape), {**values, "looks": looks})
+    if not found:
+        return None
+    number = found[0][0]
+    return Stop({"low": number - 1} if shape.newest_first else {"high": number + 1}, Cursor(number))
