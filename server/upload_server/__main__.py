@@ -27,6 +27,8 @@ from upload_server.upkeep.arguments import ExactParser, add_operations
 
 log = structlog.get_logger("upload_server")
 
+_SWITCH_SECONDS = 0.0005
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 # Seconds from the last line of the log to the end of the process, whatever hangs.
@@ -129,6 +131,9 @@ def _serve(config: Config) -> None:
     # Imported late: `--help` and a mistyped option answer at once.
     from upload_server.app import serve  # noqa: PLC0415
 
+    # A thread that computes gives Python's lock back to the event loop so soon: five times the usual makes a cancel,
+    # which goes from thread to thread and back, wait as often.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     if config.sched_batch:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if not config.on_loopback:

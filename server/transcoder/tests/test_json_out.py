@@ -1,10 +1,12 @@
 """ProtoJSON out: what is printed, in every style, and what cannot be."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pool
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.struct_pb2 import Value
 
 from toy import toy_legacy_pb2
@@ -36,6 +38,25 @@ def test_defaults_are_written_unless_a_field_has_presence() -> None:
     for name in ("child", "optional_int32", "choice_text", "timestamp", "wrapped_int32", "value", "any", "struct"):
         assert name not in text
     assert brief(Everything()) == {}
+
+
+LONG = [
+    Everything(strings=[str(i) for i in range(3000)], children=[Child(text_value=str(i)) for i in range(100)]),
+    Everything(children=[Child()] * 33, integers=range(1025), value=Value(string_value="x"), string_to_int={"a": 1}),
+    Everything(children=[Child()] * 32, integers=range(1024), choice_text=""),
+    Everything(),
+]
+
+
+@pytest.mark.parametrize("omit_defaults", [False, True])
+@pytest.mark.parametrize("message", LONG, ids=range(len(LONG)))
+def test_the_pieces_of_a_long_message_are_its_text(message: Everything, omit_defaults: bool) -> None:
+    printer = JsonPrinter(POOL, PrintStyle(omit_defaults=omit_defaults))
+    pieces = printer.in_pieces(message.DESCRIPTOR)
+    assert pieces is not None
+    assert "".join(pieces(message)) == printer.for_message(message.DESCRIPTOR)(message)
+    # Without a list there is nothing that can be long; what has a form of its own is printed whole.
+    assert printer.in_pieces(Empty.DESCRIPTOR) is printer.in_pieces(Value.DESCRIPTOR) is None
 
 
 def test_names() -> None:
@@ -262,3 +283,13 @@ async def test_no_text_ends_a_line(toy: Toy, end: str) -> None:
     error = await request(toy.app, "POST", "/v1/fail", {"code": 9, "message": f"x{end}y"})
     assert len(error.body.decode().splitlines()) == 1
     assert error.json()["message"] == f"x{end}y"
+
+
+async def test_others_have_their_turns_while_a_long_list_is_printed(toy: Toy) -> None:
+    asked = asyncio.create_task(request(toy.app, "POST", "/v1/echo", {"children": [{"number": 1}] * 3200}))
+    turns = 0
+    while not asked.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(asked.result().json()["children"]) == 3200
+    assert turns >= 100

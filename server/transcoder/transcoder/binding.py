@@ -3,7 +3,7 @@
 Must not know how rules are found or checked: all parts come compiled.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ class ResponseForm:
     to_text: Callable[[Any], str]
     to_body: Callable[[Any], Any] | None = None
     """For HttpBody: the part of the response that is one, sent as it is."""
+    to_pieces: Callable[[Any], Iterator[str]] | None = None
+    """For messages that hold lists: the same text in pieces, none of which takes long."""
 
 
 @dataclass(frozen=True, slots=True)

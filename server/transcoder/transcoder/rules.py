@@ -282,7 +282,8 @@ class _Compiler:
         printer = self._codec.printer
         if not name:
             to_text = printer.for_message(response)
-            return ResponseForm(to_text, _itself if response.full_name == HTTP_BODY else None)
+            to_body = _itself if response.full_name == HTTP_BODY else None
+            return ResponseForm(to_text, to_body, printer.in_pieces(response))
         field = self._field(response, name, "response_body")
         text = printer.for_field(field)
         if _is_http_body(field):

@@ -25,7 +25,7 @@ from .asgi import (
     answer,
     answer_empty,
 )
-from .binding import Binding
+from .binding import Binding, ResponseForm
 from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
 from .context import HttpContext, HttpRequest
 from .errors import Fault, FaultError, FaultKind, FieldError
@@ -39,6 +39,10 @@ from .timers import Timers
 
 _WATCH_UNARY_AFTER: Final = 0.02
 """Seconds before a unary call's client is watched: most are answered by then."""
+_AT_ONCE_BYTES: Final = 4096
+"""A response of so many bytes is printed at once."""
+_BETWEEN_PIECES: Final = 0.001
+"""Seconds that others have between two pieces of a long response: a call needs several turns of the loop."""
 _RESUMING: Final = ("lastEventId=", "Last-Event-ID=")
 _SINGLE_PARAMETERS: Final = 64
 """Parameters of a query besides the elements of repeated fields."""
@@ -54,6 +58,7 @@ class Shared:
     body_times: BodyTimes
     extra_metadata: tuple[Metadatum, ...]
     timers: Timers = field(default_factory=Timers)
+    printing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send_outcome(self, outcome: Outcome, send: Send, *, head: bool, trailers: bool = False) -> None:
         """Answers with a Status."""
@@ -192,7 +197,7 @@ class ServedRequest:
                 holder = http_body(self._binding, response)
                 body, content_type = bytes(holder.data), content_type_of(holder)
             else:
-                body, content_type = form.to_text(response).encode(), JSON
+                body, content_type = (await self._text(form, response)).encode(), JSON
         except Exception as error:  # noqa: BLE001 - logged there
             cause = UnprintableError()
             cause.__cause__ = error
@@ -202,6 +207,17 @@ class ServedRequest:
         if context.initial or context.trailing:
             headers += _metadata_headers(context.initial, context.trailing, trailers=self._takes_trailers())
         await answer(self._send, 200, body, headers, head=self._head)
+
+    async def _text(self, form: ResponseForm, response: Any) -> str:
+        """The response as JSON; of a long list a piece a turn of the loop, and of one such response at a time."""
+        if form.to_pieces is None or response.ByteSize() <= _AT_ONCE_BYTES:
+            return form.to_text(response)
+        pieces: list[str] = []
+        async with self._shared.printing:
+            for piece in form.to_pieces(response):
+                pieces.append(piece)
+                await asyncio.sleep(_BETWEEN_PIECES)
+        return "".join(pieces)
 
     async def _stream(self, request: Any, context: HttpContext, deadline: float | None) -> None:
         framer = framer_for(self._binding, self._shared.writer, self._headers)

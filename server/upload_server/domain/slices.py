@@ -15,9 +15,12 @@ T = TypeVar("T")
 ROWS: Final = 64
 
 
-async def in_slices(rows: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """Give ``rows`` a slice at a time, each in a turn of its own; a list that is one slice waits for no turn."""
+async def in_slices(rows: Sequence[T], pause: float = 0) -> AsyncIterator[Sequence[T]]:
+    """Give ``rows`` a slice at a time, each in a turn of its own; a list that is one slice waits for no turn.
+
+    ``pause``: seconds that others have between two slices.
+    """
     for start in range(0, len(rows), ROWS):
         if start:
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause)
         yield rows[start : start + ROWS]

@@ -42,6 +42,18 @@ def test_batch_calls_and_short_writes_take_turns() -> None:
     assert [taken(queue), taken(queue), taken(queue), taken(queue)] == ["A", "cd", "B", "C"]
 
 
+def test_a_batch_cancel_waits_for_no_announced_batch() -> None:
+    queue = filled(WriteQueue(StoreOptions(linger_seconds=0)), *"AB")
+    put(queue, "X", urgent=True)
+    put(queue, "Y", urgent=True)
+    filled(queue, *"Ca")
+
+    assert [taken(queue), taken(queue)] == ["a", "X"]
+    put(queue, "Z", urgent=True)
+    filled(queue, *"bc")
+    assert [taken(queue) for _ in range(6)] == ["bc", "Y", "Z", "A", "B", "C"]
+
+
 def test_bounds_and_the_reserve_for_cancels() -> None:
     queue = WriteQueue[str](StoreOptions(queued_writes=2, queued_batch_calls=1, queued_cancels_reserve=1))
     filled(queue, *"abA")

@@ -5,12 +5,17 @@ Must not know how errors, limits and metrics are handled (``calls``) nor how any
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import TypeVar
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+from google.protobuf.message import Message
 
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import UploadError
+from upload_server.domain.slices import in_slices
 from upload_server.domain.states import Batch, Caller, File
 from upload_server.doors import convert
 from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, listing, unary
@@ -20,6 +25,12 @@ from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 from upload_server.store.protocol import Targets
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent
+
+Row = TypeVar("Row")
+M = TypeVar("M", bound=Message)
+
+# Seconds between two slices of a page: a cancel needs several turns of the loop.
+_BETWEEN_SLICES = 0.001
 
 
 class UploadServicer:
@@ -55,8 +66,9 @@ class UploadServicer:
         """Return a page of files."""
         wanted = convert.listed_files(request)
         page = await self._uploads.list_files(wanted, request.order_by, request.page_size, request.page_token, caller)
-        files = [convert.file_to_proto(file) for file in page.rows]
-        return pb.ListFilesResponse(files=files, next_page_token=page.next_page_token)
+        answer = pb.ListFilesResponse(next_page_token=page.next_page_token)
+        await _fill(answer.files, page.rows, convert.file_to_proto)
+        return answer
 
     @unary(Gate.READ)
     async def GetBatch(self, request: pb.GetBatchRequest, caller: Caller) -> pb.Batch:
@@ -68,8 +80,9 @@ class UploadServicer:
         """Return a page of batches."""
         wanted = convert.listed_batches(request)
         page = await self._uploads.list_batches(wanted, request.order_by, request.page_size, request.page_token, caller)
-        batches = [convert.batch_to_proto(batch) for batch in page.rows]
-        return pb.ListBatchesResponse(batches=batches, next_page_token=page.next_page_token)
+        answer = pb.ListBatchesResponse(next_page_token=page.next_page_token)
+        await _fill(answer.batches, page.rows, convert.batch_to_proto)
+        return answer
 
     @unary(Gate.READ)
     async def GetStatistics(self, request: pb.GetStatisticsRequest, caller: Caller) -> pb.GetStatisticsResponse:
@@ -95,8 +108,9 @@ class UploadServicer:
         page = await self._uploads.list_audit_events(
             convert.trail(request), request.order_by, request.page_size, request.page_token, caller
         )
-        events = [convert.audit_event_to_proto(event) for event in page.rows]
-        return pb.ListAuditEventsResponse(events=events, next_page_token=page.next_page_token)
+        answer = pb.ListAuditEventsResponse(next_page_token=page.next_page_token)
+        await _fill(answer.events, page.rows, convert.audit_event_to_proto)
+        return answer
 
     async def UploadFile(
         self,
@@ -138,6 +152,14 @@ class UploadServicer:
         )
         seconds = convert.seconds(request.progress_interval)
         return self._uploads.watch(targets, request.resume_token, seconds, caller, until_final=request.until_final)
+
+
+async def _fill(
+    field: RepeatedCompositeFieldContainer[M], rows: Sequence[Row], convert_one: Callable[[Row], M]
+) -> None:
+    """Put the rows of a page into an answer, a slice a turn of the loop, with time for calls between."""
+    async for some in in_slices(rows, _BETWEEN_SLICES):
+        field.extend(map(convert_one, some))
 
 
 def watch_response(event: WatchEvent) -> pb.WatchStatusResponse:

@@ -16,9 +16,10 @@ I = TypeVar("I")  # noqa: E741
 
 
 class WriteQueue(Generic[I]):
-    """Two bounded queues that take turns: short writes, by groups, and long ones, one at a time.
+    """Two bounded queues that take turns: short writes, by groups, and long ones, one at a time, cancels first.
 
-    So a batch call delays other writes by its own length and no more, however many batch calls wait.
+    So a batch call delays other writes by its own length and no more, however many batch calls wait; and the cancel of
+    a batch waits for the one that runs and for other cancels, not for all that were announced before it.
     """
 
     def __init__(self, options: StoreOptions) -> None:
@@ -26,6 +27,8 @@ class WriteQueue(Generic[I]):
         self._ready = threading.Condition(threading.Lock())
         self._short: deque[I] = deque()
         self._long: deque[I] = deque()
+        # How many of the long ones, at their front, are cancels.
+        self._long_cancels = 0
         self._closed = False
         self._long_has_turn = False
         # Size of the last group of short writes: whether it is worth waiting for company, and for how much.
@@ -48,7 +51,11 @@ class WriteQueue(Generic[I]):
                 raise ShuttingDown
             if len(queue) >= bound:
                 raise Overloaded("Too many changes are waiting to be written", self._options.retry_after_seconds)
-            queue.append(item)
+            if alone and urgent:
+                queue.insert(self._long_cancels, item)
+                self._long_cancels += 1
+            else:
+                queue.append(item)
             if 0 < self._wake_at <= len(self._short) + len(self._long):
                 self._ready.notify()
 
@@ -66,6 +73,7 @@ class WriteQueue(Generic[I]):
                 self._sleep_until(self._last_group, self._options.linger_seconds)
             if self._long and (self._long_has_turn or not self._short):
                 self._long_has_turn = False
+                self._long_cancels = max(0, self._long_cancels - 1)
                 return [self._long.popleft()]
             self._long_has_turn = True
             size = self._last_group = min(len(self._short), self._options.group_writes)
