@@ -589,6 +589,44 @@ async def test_lists_filter_by_status(door: Door) -> None:
     assert [file["file_id"] for file in page["files"]] == [made["file_ids"][1]]
 
 
+async def test_a_read_begun_after_an_answer_sees_it(channel: grpc.aio.Channel, http: httpx.AsyncClient) -> None:
+    """Through every door and by every read, also one that was made just before and might be remembered."""
+    doors: list[Door] = [GrpcDoor(channel), HttpDoor(http)]
+    made = await initiate_batch(doors[0], 4)
+    batch_id, file_ids = made["batch"]["batch_id"], made["file_ids"]
+
+    async def cancelled(door: Door, file_id: str) -> list[object]:
+        """What each read says of how many files are cancelled, and whether this one is."""
+        file, batch, listed, trail = await asyncio.gather(
+            door.call("GetFile", file_id=file_id),
+            door.call("GetBatch", batch_id=batch_id),
+            door.call("ListFiles", batch_id=batch_id, status="UPLOAD_STATUS_CANCELLED"),
+            door.call("ListAuditEvents", batch_id=batch_id),
+        )
+        steps = [event["to_status"] for event in trail["events"] if event["file_id"]]
+        counts = batch["cancelled_files_count"], len(listed["files"]), steps.count("cancelled")
+        return [file["status"] == "UPLOAD_STATUS_CANCELLED", *counts]
+
+    async def all_say(file_id: str, *, is_cancelled: bool, count: int) -> None:
+        said = await asyncio.gather(*(cancelled(door, file_id) for door in doors))
+        assert said == [[is_cancelled, count, count, count]] * 2
+
+    for count, file_id in enumerate(file_ids[:3]):
+        await all_say(file_id, is_cancelled=False, count=count)
+        await doors[count % 2].call("CancelFile", file_id=file_id)
+        await all_say(file_id, is_cancelled=True, count=count + 1)
+    await all_say(file_ids[3], is_cancelled=False, count=3)
+    await doors[1].call("CancelBatch", batch_id=batch_id)
+    await all_say(file_ids[3], is_cancelled=True, count=4)
+    # What is new is listed at once.
+    for door, other in (doors, doors[::-1]):
+        newest = [(await each.call("ListFiles", order_by="created_at desc", page_size=1))["files"] for each in doors]
+        new = await initiate(door)
+        assert new not in newest[0] + newest[1]
+        for each in (other, door):
+            assert (await each.call("ListFiles", order_by="created_at desc", page_size=1))["files"] == [new]
+
+
 async def test_of_many_cancels_at_once_one_wins(door: Door) -> None:
     file = await initiate(door)
     results = await asyncio.gather(

@@ -72,6 +72,19 @@ async def test_a_fresh_watch_tells_the_state_then_a_bookmark_then_changes(door: 
     assert (file["cancelled_by"], file["cancel_reason"], file["revision"]) == ("user", "why not", "2")
 
 
+async def test_a_watch_begun_after_an_answer_opens_with_it(door: GrpcDoor, watching: Any) -> None:
+    made = await batch_of(door, 3)
+    targets: Json = {"batch_ids": [made["batch"]["batch_id"]], "include_batch_files": True}
+    for count, file_id in enumerate(made["file_ids"]):
+        for cancels in (count, count + 1):
+            opening = await watching(**targets).opening()
+            files = [message["file"]["status"] for message in opening if "file" in message]
+            assert (len(files), files.count("UPLOAD_STATUS_CANCELLED")) == (3, cancels)
+            assert opening[-1]["batch"]["cancelled_files_count"] == cancels
+            if cancels == count:
+                await door.call("CancelFile", file_id=file_id)
+
+
 async def test_a_whole_upload_is_seen(door: GrpcDoor, stub: Stub, watching: Any) -> None:
     file_id = await initiate(door)
     watcher = watching(file_ids=[file_id], until_final=True)

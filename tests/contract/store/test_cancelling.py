@@ -30,7 +30,7 @@ from upload_server.domain.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
+from upload_server.domain.states import BatchStatus, FailureReason, File, FileSpec, FileStatus, Source
 from upload_server.store.protocol import Store, Trail
 
 
@@ -336,3 +336,22 @@ async def test_a_refusal_in_a_group_spoils_no_other_write(store: Store) -> None:
     assert (await store.get_file(files[0].file_id, "")).status is FileStatus.CANCELLED
     assert (await store.get_file(files[2].file_id, "")).status is FileStatus.UPLOADING
     await assert_history_holds(store)
+
+
+async def test_cancels_wait_for_one_long_write_however_many_wait(store: Store) -> None:
+    alone = await pending(store)
+    batch, _ = await batch_of(store, 100)
+    told: list[str] = []
+    store.on_commit(lambda commits: told.extend(commit.audited.events[0].to_status for commit in commits))
+
+    specs = [FileSpec(f"{index}.bin", 3) for index in range(2000)]
+    ids = [[new_id() for _ in specs] for _ in range(5)]
+    announced = [store.initiate_batch(specs, new_id(), each, command("InitiateBatch")) for each in ids]
+    cancelled = store.cancel_file(alone.file_id, command()), store.cancel_batch(batch.batch_id, command("CancelBatch"))
+    await asyncio.gather(*announced, *cancelled)
+
+    # The first one announced may have begun; between the two cancels there is none.
+    first = told.index("cancelled")
+    assert first <= 1
+    assert told[first : first + 2] == ["cancelled"] * 2
+    assert sorted(told) == ["cancelled"] * 2 + ["pending"] * 5

@@ -34,6 +34,7 @@ CATCHES = {
     "sender_never_told": Catch("cancel_under_a_stream", "finality"),
     "sender_told_before_commit": Catch("hear_stop_then_read", "linear"),
     "answer_before_commit": Catch("read_after_every_answer", "linear"),
+    "reads_are_remembered": Catch("read_before_and_after", "linear"),
     "end_of_stream_finishes": Catch("end_without_commit", "linear"),
     "offset_not_checked": Catch("wrong_offset", "disk"),
     "checksum_not_compared": Catch("wrong_digest", "linear"),

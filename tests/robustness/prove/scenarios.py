@@ -113,6 +113,18 @@ async def read_after_every_answer(stage: Stage) -> None:
 
 
 @scenario()
+async def read_before_and_after(stage: Stage) -> None:
+    """A file is read, cancelled, and read again at once, through both doors."""
+    for _ in range(5):
+        file_id = await stage.file(10)
+        await stage.caller.get(file_id)
+        await stage.http.get(file_id)
+        await stage.caller.cancel(file_id)
+        await stage.http.get(file_id)
+        await stage.caller.get(file_id)
+
+
+@scenario()
 async def take_over(stage: Stage) -> None:
     """A second stream takes the file over; the first one commits, or leaves with more bytes than the second has."""
     size = 100 * KIB

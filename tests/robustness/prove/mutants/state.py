@@ -13,7 +13,7 @@ from upload_server.doors.rpc import upload_stream
 from upload_server.doors.websocket import cancels
 from upload_server.ingest import upload
 from upload_server.store.commands import answers, cancelling, expiring, uploading, writer
-from upload_server.store.sqlite import committer, queries, statements
+from upload_server.store.sqlite import committer, queries, statements, store
 
 _CANCEL = "    write = self._store.cancel_file("
 
@@ -114,6 +114,21 @@ def answer_before_commit() -> None:
         "; late and late()"
     )
     change(writer, "Writer._main", (tell, tell + late))
+
+
+@mutant
+def reads_are_remembered() -> None:
+    """What is read may be as it was 0.3 s ago."""
+    read = "return await self._readers.run(read)"
+    remembered = (
+        "import time\n"
+        "    kept = self.__dict__.setdefault('kept', {})\n"
+        "    key = repr((query.__name__, parameters))\n"
+        "    if key not in kept or kept[key][0] < time.monotonic() - 0.3:\n"
+        "        kept[key] = time.monotonic(), await self._readers.run(read)\n"
+        "    return kept[key][1]"
+    )
+    change(store, "SqliteStore._read", (read, remembered))
 
 
 @mutant
