@@ -1,7 +1,7 @@
 /** The page: joins the client, what is known, and what is shown. */
 
 import { isFinal, UploadClient, UploadError } from "../src/index.js";
-import type { BatchFile, BatchUpload, CancelOutcome, Upload, WatchEvent, WatchState } from "../src/index.js";
+import type { BatchFile, BatchUpload, CancelOutcome, Upload, UploadedFile, WatchEvent, WatchState } from "../src/index.js";
 import { backoff } from "../src/pause.js";
 import { quoted } from "../src/visible.js";
 import { renderChart } from "./chart.js";
@@ -25,7 +25,7 @@ class Console {
   private readonly details = new Details(this.client.api);
   private readonly model = new Model(this.client.api, () => this.details.shown);
   private readonly feed = new Feed();
-  private readonly statistics = new Statistics(this.client.api, () => this.draw());
+  private readonly statistics = new Statistics(this.client.api, () => this.renderStatistics());
   private readonly list: List;
   private readonly filters: Filters;
   private readonly draw = throttled(100, () => this.render());
@@ -51,6 +51,7 @@ class Console {
       this.statistics.windowSeconds = Number(time.value);
       this.statistics.renew();
     });
+    byId("chart-table").closest("details")?.addEventListener("toggle", () => this.renderStatistics());
     this.takeInputs();
     this.takeDrops();
     this.guardLeaving();
@@ -130,7 +131,8 @@ class Console {
   private hear(event: WatchEvent): void {
     if (event.type === "file") {
       const row = this.model.takeFile(event.file);
-      this.feed.tell(row);
+      // What a list has told before, in a newer state, is no news.
+      if (row.revision === event.file.revision) this.feed.tell(row);
       // A batch is told as one.
       if (row.upload && !row.batchId && isFinal(row.status)) this.announce(row);
     } else if (event.type === "batch") {
@@ -148,12 +150,16 @@ class Console {
   }
 
   private render(): void {
-    const { latest, windowSeconds } = this.statistics;
     this.list.render();
-    this.filters.update(latest);
-    if (latest) renderChart(latest, windowSeconds);
     this.feed.render();
     this.details.update();
+  }
+
+  private renderStatistics(): void {
+    const { latest, windowSeconds } = this.statistics;
+    if (!latest) return;
+    this.filters.update(latest);
+    renderChart(latest, windowSeconds);
   }
 
   private showLive(state: WatchState): void {
@@ -275,7 +281,10 @@ class Console {
   private catchUp(row: FileRow): void {
     setTimeout(() => {
       if (isFinal(row.status) || !row.fileId) return;
-      this.client.api.getFile(row.fileId).then((file) => this.hear({ type: "file", file }), () => {});
+      const tell = (file: UploadedFile): void => {
+        if (!isFinal(row.status)) this.hear({ type: "file", file });
+      };
+      this.client.api.getFile(row.fileId).then(tell, () => {});
     }, 300);
   }
 

@@ -66,7 +66,8 @@ export class List {
     };
     parent.addEventListener("pointerenter", () => aim(true, focused));
     parent.addEventListener("pointerleave", () => aim(false, focused));
-    parent.addEventListener("focusin", () => aim(pointed, true));
+    // Whoever works with a mouse aims with it; a focus that a press has left behind is no aim.
+    parent.addEventListener("focusin", (event) => aim(pointed, (event.target as Element).matches(":focus-visible")));
     parent.addEventListener("focusout", (event) => aim(pointed, parent.contains(event.relatedTarget as Node | null)));
     fresh.addEventListener("click", () => this.showFresh());
     // Scrolled to its end, the list goes on; the button is for who does not scroll.
@@ -349,8 +350,7 @@ export class Filters {
     this.inputs.get(filter)!.checked = true;
   }
 
-  update(statistics: GetStatisticsResponse | undefined): void {
-    if (!statistics) return;
+  update(statistics: GetStatisticsResponse): void {
     for (const [filter, label] of this.labels) say(label, countOf(statistics, filter).toLocaleString("en"));
   }
 }

@@ -109,13 +109,15 @@ async def test_a_change_while_a_list_is_read_is_not_lost(open_page: OpenPage, se
     await expect(visitor.row("changed meanwhile.bin").row).to_have_count(0)
 
 
+@pytest.mark.parametrize("aims", ["before", "between"])
 async def test_an_own_upload_has_one_row_whoever_tells_of_it_first(
-    open_page: OpenPage, server: ServerProcess, network: FaultProxy, tmp_path: Path
+    open_page: OpenPage, server: ServerProcess, network: FaultProxy, tmp_path: Path, aims: str
 ) -> None:
-    path = tmp_path / "no ghost.bin"
+    path = tmp_path / f"no ghost {aims}.bin"
     path.write_bytes(bytes(20_000_000))
     network.up.throttle = 4_000_000
-    await announce(server, "aimed at.bin")
+    aimed_at = f"aimed at {aims}.bin"
+    await announce(server, aimed_at)
     visitor = await open_page(network.url)
     told = asyncio.Event()
 
@@ -125,20 +127,26 @@ async def test_an_own_upload_has_one_row_whoever_tells_of_it_first(
         await route.fulfill(response=answer)
 
     await visitor.page.route("**/api/v1/upload/initiate", late)
-    await visitor.row("aimed at.bin").row.hover()
+    rows = visitor.page.locator(".row .name", has_text=path.name)
+    if aims == "before":
+        await visitor.row(aimed_at).row.hover()
     await visitor.choose(path)
-    # The watch has told of the file, which waits behind the button, as somebody aims at the list.
-    await expect(visitor.page.get_by_role("button", name="Show 1 newer")).to_be_visible()
+    if aims == "before":
+        # The watch has told of the file, which waits behind the button, as somebody aims at the list.
+        await expect(visitor.page.get_by_role("button", name="Show 1 newer")).to_be_visible()
+    else:
+        await expect(rows).to_have_count(2)
+        await visitor.row(aimed_at).row.hover()
     told.set()
     row = visitor.row(path.name)
     await expect(row.badge).to_have_text("Uploading")
-    await expect(visitor.page.locator(".row .name", has_text=path.name)).to_have_count(1)
+    await expect(rows).to_have_count(1)
     await row.ask_to_cancel()
     await row.row.locator(".ask [type=submit]").click()
     await expect(row.badge).to_have_text("Cancelled")
     await expect(row.cancel).to_be_hidden()
     await visitor.page.mouse.move(0, 0)
-    await expect(visitor.page.locator(".row .name", has_text=path.name)).to_have_count(1)
+    await expect(rows).to_have_count(1)
 
 
 async def test_a_reason_is_one_cancels_own(open_page: OpenPage, server: ServerProcess) -> None:
@@ -199,7 +207,7 @@ async def test_what_began_before_the_page_is_not_told_as_news(open_page: OpenPag
     visitor = await open_page(server.url)
     async with httpx.AsyncClient(base_url=server.url) as client:
         start = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
-        for file_id in made["file_ids"][:2]:
+        for file_id in (*made["file_ids"][:2], await announce(server, "running alone.bin")):
             assert (await client.patch(f"/api/v1/tus/{file_id}", headers=start, content=b"abc")).status_code == 204
         batch = (await client.get(f"/api/v1/batch/{made['batch']['batch_id']}")).json()
     feed = visitor.page.locator("#feed li", has_text="Batch of 3 files: running/0")

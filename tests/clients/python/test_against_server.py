@@ -191,6 +191,9 @@ async def test_the_newest_are_listed_first_and_everything_is_counted(real: Calls
     assert not {file.file_id for file in found} & {*made[0].file_ids}
     newest, *_ = await real("audit", order_by="event_id desc", source="grpc", to_status="cancelled")
     assert newest.batch_id == batch_ids[1]
+    alone = await real("initiate", "a", 3)
+    (newest, *_) = await real("list_files", without_batch=True, order_by="created_at desc", page_size=1)
+    assert newest.file_id == alone.file_id
     counted = await real("statistics", window=timedelta(hours=1), step=timedelta(minutes=1))
     assert len(counted.buckets) == 60
     assert sum(bucket.cancelled for bucket in counted.buckets) == counted.files[4].files >= 2
