@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +17,7 @@ from playwright.async_api import Browser, Page
 from tusclient.client import TusClient
 
 from clients.tus.client import PATH, Tus, file_id_of, tus_on
-from clients.tus.tools import NODE, NodeClient, client_page
+from clients.tus.tools import NODE, NodeClient, client_page, tuspy
 from support.chromium import launched_chromium
 from support.process import ServerProcess, StartServer, gone_from_disk
 from support.proxy import fault_proxy
@@ -219,16 +218,6 @@ def document(tmp_path: Path) -> Path:
     path = tmp_path / "document.bin"
     path.write_bytes(os.urandom(12 * MIB + 7))
     return path
-
-
-async def tuspy(url: str, *arguments: str | Path) -> dict[str, Any]:
-    """Run the script to its end; returns what it says."""
-    program = Path(__file__).parent / "tuspy_client.py"
-    command = [sys.executable, str(program), f"{url}{PATH}", *map(str, arguments)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
-    answer: dict[str, Any] = json.loads(said)
-    return answer
 
 
 async def test_tuspy_goes_on_with_checksums_when_the_server_was_killed(

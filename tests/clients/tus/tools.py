@@ -1,4 +1,4 @@
-"""Tools that others wrote: a Node process with tus-js-client, and a browser's page with tus-js-client or Uppy."""
+"""Tools that others wrote: processes with tus-js-client and tuspy, and a browser's page with tus-js-client or Uppy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import http.server
 import json
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from clients.tus.client import PATH
 from support.chromium import missing
 from support.doors import Json
 
@@ -71,6 +73,16 @@ class NodeClient:
     def answers(self, method: str) -> list[int]:
         """Statuses of what it was answered so far."""
         return [one["status"] for one in self.heard if one["event"] == "answer" and one["method"] == method]
+
+
+async def tuspy(url: str, *arguments: str | Path) -> Json:
+    """Run the script to its end; returns what it says."""
+    program = Path(__file__).parent / "tuspy_client.py"
+    command = [sys.executable, str(program), f"{url}{PATH}", *map(str, arguments)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    answer: Json = json.loads(said)
+    return answer
 
 
 @contextmanager

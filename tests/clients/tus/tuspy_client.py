@@ -1,4 +1,4 @@
-"""A script that uploads with tuspy: ``URL FILE URLS [STOP_AT]``. Says how it went in one line of JSON.
+"""Uploads with tuspy: ``URL FILE URLS [STOP_AT [CHUNK [RETRIES]]]``; says how it went in one line of JSON.
 
 In a process of its own: tuspy leaves its files to be closed by the end of it.
 """
@@ -11,16 +11,16 @@ from tusclient.exceptions import TusCommunicationError
 from tusclient.storage.filestorage import FileStorage
 
 
-def main(url: str, file: str, urls: str, stop_at: str = "0") -> None:
+def main(url: str, file: str, urls: str, stop_at: str = "0", chunk: str = "1048576", retries: str = "3") -> None:
     """Upload the file, from where an earlier run has stopped."""
     uploader = TusClient(url).uploader(
         file,
-        chunk_size=1024 * 1024,
+        chunk_size=int(chunk),
         metadata={"filename": "from tuspy.bin"},
         upload_checksum=True,
         store_url=True,
         url_storage=FileStorage(urls),  # type: ignore[no-untyped-call]
-        retries=3,
+        retries=int(retries),
         retry_delay=0,
     )
     began_at = uploader.offset

@@ -22,6 +22,7 @@ from upload_server.domain.errors import (
     Overloaded,
     ShuttingDown,
     SizeExceeded,
+    UploadCancelled,
     UploadError,
     WriterReplaced,
 )
@@ -117,7 +118,8 @@ class Exchange:
         cancelled = answers.cancelled_file(error)
         await self.refuse(answer, cancelled.size_bytes if cancelled else 0)
         if cancelled and self.request.carries_bytes:
-            self._senders.note_told(cancelled.file_id, heard=self.heard)
+            asked = not isinstance(error, UploadCancelled)
+            self._senders.note_told(cancelled.file_id, in_full=self.heard, asked=asked)
 
 
 Handler = Callable[[Exchange, Call], Awaitable[Answer]]

@@ -24,7 +24,7 @@ PARTS: Mapping[str, Part] = {
     "mutants": Part(mutants.run, needs=150),
     "crashes": Part(crashes.run, needs=40, weight=4),
     "io": Part(disks.run, needs=40, weight=1),
-    "network": Part(network.run, needs=100),
+    "network": Part(network.run, needs=300),
     "soak": Part(soaking.run, needs=30, weight=1),
 }
 

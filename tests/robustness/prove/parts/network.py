@@ -1,4 +1,4 @@
-"""Bad networks, black holes and hostile peers: the tests of them, as they are, in a process of their own."""
+"""Bad networks, black holes, hostile peers, and browsers whose line breaks: the tests, in a process of their own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import psutil
 
 from robustness.prove.parts.figures import Figures, Share
 
-_FAULTS = Path(__file__).parents[2] / "faults"
-_FILES = ("test_network.py", "test_black_holes.py", "test_hostile.py")
+_TESTS = Path(__file__).parents[3]
+_FILES = (
+    *(f"robustness/faults/{name}.py" for name in ("test_network", "test_black_holes", "test_hostile")),
+    "clients/tus/cut_lines.py",
+)
 # They are as many as they are; a machine that takes so many times their share hangs.
 _PATIENCE = 4.0
 # To take namespaces and servers away.
@@ -26,7 +29,7 @@ def run(share: Share, figures: Figures) -> None:
     """Run them once."""
     report = Path(tempfile.mkdtemp(prefix="prove-")) / "network.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
-    process = subprocess.Popen([*command, *(str(_FAULTS / name) for name in _FILES)])
+    process = subprocess.Popen([*command, *(str(_TESTS / name) for name in _FILES)])
     try:
         process.wait(share.seconds * _PATIENCE)
     except subprocess.TimeoutExpired:
