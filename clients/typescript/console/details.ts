@@ -83,10 +83,12 @@ function factsOf(row: FileRow): [string, string][] {
 }
 
 function entryOf(event: AuditEvent): HTMLElement {
-  const at = dateOf(event.occurredAt) ?? new Date();
-  const time = make("time", "", format.when(at));
-  time.dateTime = at.toISOString();
-  time.title = format.exactly(at);
+  const at = dateOf(event.occurredAt);
+  const time = make("time", "", at && format.when(at));
+  if (at) {
+    time.dateTime = at.toISOString();
+    time.title = format.exactly(at);
+  }
   const change = event.fromStatus ? `${event.fromStatus} → ${event.toStatus}` : `announced as ${event.toStatus}`;
   const by = `${format.who(event.actor)} through ${SOURCES[event.source] ?? quoted(event.source)}`;
   const entry = make("li", "", told("strong", "", change), told("span", "line", by), time);

@@ -54,6 +54,8 @@ export interface WatchContext {
 
 /** How one EventSource ended. `gaveUp`: on an answer that was no stream, and it does not say which. */
 type Ending = { done: boolean; gaveUp?: boolean; madeWay?: boolean };
+/** How long a watch waits for calls that it has made way for: one that hangs must not keep its page without news. */
+const MAKE_WAY_MS = 5_000;
 const OVER: Ending = { done: true };
 
 /** A watch. `done` resolves when it ended well or was stopped, and rejects when the service refused it. */
@@ -106,8 +108,10 @@ export class Watch {
         const ending = await this.listen();
         if (ending.done || this.stopped.signal.aborted) return;
         this.set("waiting");
-        await this.awaited;
-        if (ending.madeWay) continue;
+        if (ending.madeWay) {
+          await Promise.race([this.awaited, (this.context.sleep ?? plainSleep)(MAKE_WAY_MS, this.stopped.signal)]);
+          continue;
+        }
         await this.bell.heard(backoff(this.attempt++), this.context.sleep ?? plainSleep);
         if (ending.gaveUp && (await this.isOver())) return;
       }

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { fileStatusWord, hasReason } from "../src/index.js";
+import { plainSleep } from "../src/pause.js";
 import type { WatchEvent } from "../src/index.js";
 import { clientOf, eventually, fileOf, Proxy, TestServer } from "./support.js";
 
@@ -83,4 +84,30 @@ test("progress comes only when it is asked for", async () => {
   await client.upload(fileOf(20 * 1024 * 1024).file, { fileId: file!.fileId }).done;
   await watch.done;
   assert.ok(events.some(({ type }) => type === "progress"));
+});
+
+test("a watch makes way for a call without an answer, and comes back though the call hangs", async () => {
+  const events: WatchEvent[] = [];
+  const states: string[] = [];
+  const hanging = new AbortController();
+  const client = clientOf(server.url, {
+    sleep: (milliseconds, signal) => plainSleep(milliseconds / 10, signal),
+    fetch: (input, init) => {
+      if (!String(input).includes("/api/v1/files")) return fetch(input, init);
+      return new Promise((_, reject) => hanging.signal.addEventListener("abort", () => reject(new Error("over"))));
+    },
+  });
+  const watch = client.watch(
+    { all: true },
+    { onEvent: (event) => events.push(event), onState: (state) => states.push(state) },
+  );
+  await eventually(() => watch.state === "live");
+  const call = client.api.listFiles({}, { retries: 0 });
+  await eventually(() => states.join() === "live,waiting,live");
+  const { file } = await client.api.initiateUpload({ filename: "told all the same", sizeBytes: 1n });
+  await eventually(() => events.some((event) => event.type === "file" && event.file.fileId === file!.fileId));
+  hanging.abort();
+  await assert.rejects(call, (error) => hasReason(error, "NO_ANSWER"));
+  watch.stop();
+  await watch.done;
 });
