@@ -37,6 +37,7 @@ from upload_server.doors.websocket import WebSocketDoor
 from upload_server.ingest import Ingest, Limits
 from upload_server.process import Metrics
 from upload_server.process.descriptors import Descriptors, needed_for, raise_limit
+from upload_server.process.files import doubts_about, open_to_all
 from upload_server.process.heap import Heap
 from upload_server.process.room import Room
 from upload_server.service import Uploads
@@ -333,6 +334,15 @@ def _take_directory(directory: Path) -> FileLock:
     """Make the data directory if need be, and take it for this process; raises ``CannotStart``."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _judge_folder(directory)
         return lock_directory(directory)
     except OSError as error:
-        raise CannotStart(f"--data-dir: {directory} cannot be used: {error.strerror}") from error
+        raise CannotStart(f"--data-dir: {error.filename or directory} cannot be used: {error.strerror}") from error
+
+
+def _judge_folder(directory: Path) -> None:
+    """Raise ``CannotStart`` where everybody may put files in the place of ours, and warn where some may."""
+    if open_to_all(directory):
+        raise CannotStart(f"--data-dir: everybody may write to {directory}; take that away: chmod o-w {directory}")
+    for doubt in doubts_about(directory):
+        log.warning("others may change what lies in the data directory", folder=str(directory), why=doubt)

@@ -31,6 +31,7 @@ WatchCall: TypeAlias = "grpc.aio.UnaryStreamCall[pb.WatchStatusRequest, pb.Watch
 
 MIB = 1024 * 1024
 SERVICE = "upload.v1.UploadService"
+ANY_PORTS = ("--grpc-port", "0", "--http-port", "0", "--log-format", "json")
 
 
 def run_server(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -454,3 +455,50 @@ def test_grpc_core_writes_no_lines_of_its_own(start_server: StartServer, tmp_pat
     # Unless the operator wants them.
     done = run_server(*options, "--data-dir", str(tmp_path / "other"), GRPC_VERBOSITY="ERROR")
     assert done.stderr.startswith("E")
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o777)
+    done = run_server(
+        "serve", "--grpc-port", "0", "--http-port", "0", "--data-dir", str(folder), "--log-format", "json"
+    )
+    assert done.returncode == 1
+    [line] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "chmod o-w" in line["problem"]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["server.lock", "upload.sqlite3.lock", "upload.sqlite3-wal", "upload.sqlite3-shm"])
+@pytest.mark.parametrize("how", ["symlink_to", "hardlink_to"])
+def test_links_in_the_place_of_our_files_lead_nowhere(
+    tmp_path: Path, start_server: StartServer, name: str, how: str
+) -> None:
+    folder, victim = tmp_path / "data", tmp_path / "victim"
+    folder.mkdir(mode=0o770)
+    folder.chmod(0o770)
+    victim.write_text("precious")
+    getattr(folder / name, how)(victim)
+    done = run_server(
+        "serve", "--grpc-port", "0", "--http-port", "0", "--data-dir", str(folder), "--log-format", "json"
+    )
+    assert done.returncode == 1
+    warned, refused = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "may write to it" in warned["why"]
+    assert str(folder / name) in refused["problem"], "which file it is"
+    assert victim.read_text() == "precious"
+    # Out of the way, the server starts.
+    (folder / name).unlink()
+    server = start_server(data_dir=folder)
+    assert server.terminate() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give folders away")
+def test_a_folder_of_another_user_is_taken_with_a_warning(tmp_path: Path, start_server: StartServer) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    server = start_server(data_dir=folder)
+    [line] = [line for line in server.log if line["event"] == "others may change what lies in the data directory"]
+    assert "65534" in str(line["why"])

@@ -6,14 +6,16 @@ whatever their fence, so only one process may work on a folder, and opening cuts
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import re
-import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from upload_server.process.files import open_own
 from upload_server.process.room import Room
 from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, SinkFile
 
@@ -43,6 +45,8 @@ _as_sink_errors = _AsSinkErrors()
 
 def _meaning_of(error: OSError) -> SinkError:
     text = error.strerror or repr(error)
+    if error.filename is not None:
+        text = f"{text}: {error.filename}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoRoom(text)
     return BytesMissing(text) if isinstance(error, FileNotFoundError) else SinkError(text)
@@ -123,26 +127,47 @@ class DiskSink:
 
     def open(self, file_id: str, fence: int, offset: int) -> SinkFile:  # noqa: ARG002 - one name for every fence
         """Open for appending at ``offset``: what lies beyond is cut off; ``BytesMissing`` when there is less."""
-        path = self._path(file_id)
-        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        shard = self._shard(file_id)
         with _as_sink_errors:
             if offset == 0:
-                self._make_shard(path.parent)
-                flags |= os.O_CREAT
-            descriptor = os.open(path, flags, 0o600)
+                descriptor = self._create(shard, file_id)
+            else:
+                with _opened(shard) as folder:
+                    descriptor = open_own(file_id, os.O_WRONLY, dir_fd=folder)
             try:
                 self._cut(descriptor, file_id, offset)
-                if offset == 0:
-                    # Also when the file was there: an earlier opening may have died before this.
-                    _sync_folder(path.parent)
             except BaseException:
                 os.close(descriptor)
                 raise
         return DiskFile(descriptor, offset, self._room)
 
+    def _create(self, shard: Path, file_id: str) -> int:
+        """Open a file, made if need be, whose entry is durable."""
+        if not self._room.left(self._root if self._root.is_dir() else self._root.parent):
+            raise NoRoom("what is left of the disk is kept for cancels")
+        try:
+            return self._create_in(shard, file_id)
+        except FileNotFoundError:
+            # Somebody has taken the empty folder away.
+            with self._lock:
+                self._durable_shards.discard(shard.name)
+            return self._create_in(shard, file_id)
+
+    def _create_in(self, shard: Path, file_id: str) -> int:
+        self._make_shard(shard)
+        with _opened(shard) as folder:
+            descriptor = open_own(file_id, os.O_WRONLY | os.O_CREAT, dir_fd=folder)
+            try:
+                # Also when the file was there: an earlier opening may have died before this.
+                _sync_folder(folder)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return descriptor
+
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         """Read the bytes from ``start`` to ``end`` in pieces; ``BytesMissing`` when there are fewer."""
-        with _as_sink_errors, self._path(file_id).open("rb", buffering=0) as file:
+        with _as_sink_errors, self._reading(file_id) as file:
             file.seek(start)
             left = end - start
             while left > 0:
@@ -155,38 +180,53 @@ class DiskSink:
     def delete_all(self, kept_fences: Mapping[str, int | None]) -> dict[str, int | SinkError]:
         """Delete many; one sync per folder touched. Returns for each id what was freed or what went wrong."""
         outcomes: dict[str, int | SinkError] = {}
-        by_folder: dict[Path, list[str]] = {}
+        by_shard: dict[Path, list[str]] = {}
         for file_id, kept_fence in kept_fences.items():
             # A file that keeps a fence keeps its one name; and a name that `open` refuses holds no bytes.
             if kept_fence is not None or _ID.fullmatch(file_id) is None:
                 outcomes[file_id] = 0
                 continue
-            path = self._path(file_id)
-            by_folder.setdefault(path.parent, []).append(file_id)
-            outcomes[file_id] = _unlink(path)
-        for folder, ids in by_folder.items():
+            by_shard.setdefault(self._shard(file_id), []).append(file_id)
+        for shard, ids in by_shard.items():
             try:
-                _sync_folder(folder)
+                with _opened(shard) as folder:
+                    outcomes.update({file_id: _unlink(file_id, folder) for file_id in ids})
+                    _sync_folder(folder)
             except FileNotFoundError:
-                pass  # never made, so nothing ever lay there
+                # Never made, so nothing ever lay there.
+                outcomes.update(dict.fromkeys(ids, 0))
             except OSError as error:
                 outcomes.update(dict.fromkeys(ids, _meaning_of(error)))
         return outcomes
 
-    def file_ids(self) -> Iterator[str]:
-        """Ids of everything that lies here; names that are not ours are left alone."""
-        for shard in _names(self._root):
-            if _SHARD.fullmatch(shard):
-                for name in _names(self._root / shard):
-                    if _ID.fullmatch(name) and name.startswith(shard):
-                        yield name
+    def file_ids(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[str]:
+        """Ids of everything that lies here; names that are not ours are left alone, as are linked folders."""
+        with _as_sink_errors:
+            shards = _names(self._root)
+        for shard in shards:
+            if not _SHARD.fullmatch(shard):
+                continue
+            try:
+                with _opened(self._root / shard) as folder:
+                    names = _names(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                if unreadable is None:
+                    raise _meaning_of(error) from error
+                unreadable(_meaning_of(error))
+                continue
+            for name in names:
+                if _ID.fullmatch(name) and name.startswith(shard):
+                    yield name
 
     def size(self, file_id: str) -> int:
         """Bytes that lie here for this id, 0 if none."""
         if _ID.fullmatch(file_id) is None:
             return 0
         try:
-            return self._path(file_id).stat(follow_symlinks=False).st_size
+            with _opened(self._shard(file_id)) as folder:
+                return os.stat(file_id, dir_fd=folder, follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -198,10 +238,17 @@ class DiskSink:
         with _as_sink_errors:
             return self._room.left(self._root if self._root.is_dir() else self._root.parent)
 
-    def _path(self, file_id: str) -> Path:
+    @contextlib.contextmanager
+    def _reading(self, file_id: str) -> Iterator[io.FileIO]:
+        with _opened(self._shard(file_id)) as folder:
+            descriptor = open_own(file_id, os.O_RDONLY, dir_fd=folder)
+        with io.FileIO(descriptor, "rb") as file:
+            yield file
+
+    def _shard(self, file_id: str) -> Path:
         if _ID.fullmatch(file_id) is None:
             raise SinkError("not an id of ours")
-        return self._root / file_id[:2] / file_id
+        return self._root / file_id[:2]
 
     def _make_shard(self, shard: Path) -> None:
         """Make the folder and its entry durable, once per process: whether an earlier one got that far is not known."""
@@ -210,16 +257,14 @@ class DiskSink:
                 return
             if not self._root.is_dir():
                 self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync_folder(self._root.parent)
+                _sync_path(self._root.parent)
             shard.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._root)
+            _sync_path(self._root)
             self._durable_shards.add(shard.name)
 
     @staticmethod
     def _cut(descriptor: int, file_id: str, offset: int) -> None:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise SinkError(f"{file_id} is no regular file")
         if found.st_size < offset:
             raise BytesMissing(f"{file_id} has {found.st_size} bytes where {offset} were durable")
         # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
@@ -227,18 +272,30 @@ class DiskSink:
         os.lseek(descriptor, offset, os.SEEK_SET)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextlib.contextmanager
+def _opened(folder: Path, flags: int = os.O_NOFOLLOW) -> Iterator[int]:
+    """Open a folder, not one elsewhere that a link in its place names."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _unlink(path: Path) -> int | SinkError:
+def _sync_folder(folder: int) -> None:
+    os.fsync(folder)
+
+
+def _sync_path(folder: Path) -> None:
+    # The root itself may be a link: an operator puts the bytes on another disk so.
+    with _opened(folder, 0) as descriptor:
+        _sync_folder(descriptor)
+
+
+def _unlink(name: str, folder: int) -> int | SinkError:
     try:
-        freed = path.stat(follow_symlinks=False).st_size
-        path.unlink()
+        freed = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+        os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         # Perhaps unlinked by one who died before the sync: the folder is synced all the same.
         return 0
@@ -247,11 +304,9 @@ def _unlink(path: Path) -> int | SinkError:
     return freed
 
 
-def _names(folder: Path) -> Iterable[str]:
+def _names(folder: Path | int) -> Iterable[str]:
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:
-        raise _meaning_of(error) from error

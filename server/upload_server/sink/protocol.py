@@ -10,7 +10,7 @@ one that does not may rely on the ingest, which opens a file only after the olde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 # Bytes are never copied on their way in: a door may hand over a view of its message.
@@ -71,8 +71,11 @@ class Sink(Protocol):
         Many at once, at the price of few syncs. Returns for each id how many bytes were freed, or what went wrong.
         """
 
-    def file_ids(self) -> Iterator[str]:
-        """Ids of everything that lies here, in any state."""
+    def file_ids(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[str]:
+        """Ids of everything that lies here, in any state.
+
+        ``unreadable`` is told of each part that cannot be read, and the others follow; without it that raises.
+        """
 
     def size(self, file_id: str) -> int:
         """Bytes that lie here for this id, 0 if none."""

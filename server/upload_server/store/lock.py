@@ -5,12 +5,14 @@ Must not know what is kept there. The kernel drops the lock with the process, ho
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
 from pathlib import Path
 
 from upload_server.domain.errors import CannotStart
+from upload_server.process.files import open_own
 
 # `holder_of` holds a shared lock for microseconds: a server that starts just then must not take it for another server.
 _ASKING_SECONDS = 0.25
@@ -31,7 +33,7 @@ class FileLock:
     def __init__(self, what: Path, lock_file: Path) -> None:
         """Take the lock for ``what`` on ``lock_file``; raises ``AlreadyInUse`` or OSError."""
         # Never unlinked: a second server could otherwise lock a file of the same name that is another file.
-        self._descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_own(lock_file, os.O_RDWR | os.O_CREAT)
         try:
             _lock_soon(self._descriptor)
         except BlockingIOError:
@@ -41,8 +43,11 @@ class FileLock:
         except OSError:
             os.close(self._descriptor)
             raise
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        pid = f"{os.getpid()}\n".encode("ascii")
+        # A disk that is full to its last byte may not even have room for that, and needs this server all the more.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, pid, 0)
+            os.ftruncate(self._descriptor, len(pid))
 
     def release(self) -> None:
         """Let the next one in. Safe to call twice."""
@@ -68,7 +73,7 @@ def holder_of(path: Path) -> str:
     """
     lock_file = path.with_name(path.name + ".lock")
     try:
-        descriptor = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_own(lock_file, os.O_RDONLY)
     except FileNotFoundError:
         return ""
     try:

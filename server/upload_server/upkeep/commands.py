@@ -7,15 +7,18 @@ wrong, 2 it could not be looked at.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart
+from upload_server.process.files import refuse_strangers_link
 from upload_server.sink.open import open_sink
 from upload_server.sink.protocol import SinkError
 from upload_server.store.inspection import Damaged
@@ -152,8 +155,13 @@ def _export(config: Config, options: Mapping[str, Any]) -> int:
 
 def _private(path: str) -> BinaryIO:
     """Open a file for writing that its owner alone may read, also one that was there: names of people are in it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    refuse_strangers_link(Path(path))
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb")
+    found = os.fstat(file.fileno())
     # A pipe or a device keeps its mode.
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "wb")
+    if stat.S_ISREG(found.st_mode):
+        if found.st_nlink > 1:
+            raise OSError(errno.EMLINK, "has another name (a hard link), so it may be somebody else's", path)
+        os.fchmod(file.fileno(), 0o600)
+        file.truncate(0)
+    return file

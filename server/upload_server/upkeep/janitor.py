@@ -250,7 +250,7 @@ class Janitor:
         may be the only copy of a completed file.
         """
         deleted, unknown = 0, 0
-        stored_ids = self._sink.file_ids()
+        stored_ids = self._sink.file_ids(_say_unreadable)
         while not self._stopping.is_set() and (page := await self._hop(_take, stored_ids)):
             statuses = await self._store.status_of(page)
             unknown += sum(file_id not in statuses for file_id in page)
@@ -274,6 +274,10 @@ class Janitor:
 
     async def _hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+
+def _say_unreadable(error: SinkError) -> None:
+    log.error("a folder of the storage cannot be read", reason=error.reason, error=repr(error))
 
 
 def _take(stored_ids: Iterator[str]) -> list[str]:

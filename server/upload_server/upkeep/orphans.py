@@ -49,7 +49,7 @@ class OrphanCount:
     async def count(self) -> int:
         """Go through the storage once; returns the bytes of cancelled and failed files, and of none."""
         found = 0
-        stored = self._sink.file_ids()
+        stored = self._sink.file_ids(_say_unreadable)
         while page := await asyncio.to_thread(_take, stored):
             statuses = await self._store.status_of(page)
             orphans = [
@@ -63,6 +63,10 @@ class OrphanCount:
 
     def _sizes(self, file_ids: Sequence[str]) -> int:
         return sum(self._sink.size(file_id) for file_id in file_ids)
+
+
+def _say_unreadable(error: SinkError) -> None:
+    log.warning("metrics.orphans_not_counted", error=repr(error))
 
 
 def _take(stored: Iterator[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from upload_server.sink.disk import DiskSink
-from upload_server.sink.protocol import SinkError
+from upload_server.sink.protocol import BytesMissing, SinkError
 
 
 def mode(path: Path) -> int:
@@ -44,6 +45,121 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path, file_id: 
     with pytest.raises(SinkError, match="symbolic"):
         DiskSink(tmp_path / "bytes").open(file_id, 1, 0)
     assert outside.read_bytes() == b"precious"
+
+
+def test_a_second_name_of_a_file_is_not_written_through(tmp_path: Path, file_id: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    path = path_of(tmp_path / "bytes", file_id)
+    path.parent.mkdir(parents=True)
+    path.hardlink_to(outside)
+    with pytest.raises(SinkError, match="hard link"):
+        DiskSink(tmp_path / "bytes").open(file_id, 1, 0)
+    assert outside.read_bytes() == b"precious"
+    # An operator's backup may hold it by another name; to read it is no harm.
+    assert b"".join(DiskSink(tmp_path / "bytes").read(file_id, 8, 100)) == b"precious"
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_a_pipe_in_the_place_of_a_file_holds_nobody(tmp_path: Path, file_id: str, offset: int) -> None:
+    sink, path = DiskSink(tmp_path / "bytes"), path_of(tmp_path / "bytes", file_id)
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(SinkError):
+        sink.open(file_id, 1, offset)
+    with pytest.raises(SinkError, match="no regular file"):
+        list(sink.read(file_id, 5, 100))
+    # Also with somebody at its other end.
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        with pytest.raises(SinkError, match="no regular file"):
+            sink.open(file_id, 1, offset)
+        with pytest.raises(SinkError, match="no regular file"):
+            list(sink.read(file_id, 5, 100))
+    finally:
+        os.close(descriptor)
+
+
+def test_nobody_goes_behind_a_folder_that_is_a_link(tmp_path: Path, file_id: str) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "bytes"
+    outside.mkdir()
+    root.mkdir()
+    (outside / file_id).write_bytes(b"precious")
+    (root / file_id[:2]).symlink_to(outside)
+    sink, other = DiskSink(root), file_id[:2] + str(uuid.uuid4())[2:]
+    assert list(sink.file_ids()) == []
+    for use in (
+        lambda: sink.open(file_id, 1, 0),
+        lambda: sink.open(file_id, 1, 8),
+        lambda: sink.open(other, 1, 0),
+        lambda: list(sink.read(file_id, 8, 8)),
+        lambda: sink.size(file_id),
+    ):
+        with pytest.raises(SinkError, match="Not a directory"):
+            use()
+    assert isinstance(sink.delete_all({file_id: None})[file_id], SinkError)
+    assert [path.name for path in outside.iterdir()] == [file_id]
+    assert (outside / file_id).read_bytes() == b"precious"
+
+
+def test_the_root_may_be_a_link_to_another_disk(tmp_path: Path, file_id: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "bytes").symlink_to(elsewhere)
+    sink = DiskSink(tmp_path / "bytes")
+    file = sink.open(file_id, 1, 0)
+    file.append([b"bytes"])
+    file.close()
+    assert path_of(elsewhere, file_id).read_bytes() == b"bytes"
+    assert list(sink.file_ids()) == [file_id]
+
+
+def test_folders_that_somebody_has_tidied_away_are_made_again(tmp_path: Path, file_id: str) -> None:
+    root = tmp_path / "bytes"
+    sink = DiskSink(root)
+    sink.open(file_id, 1, 0).close()
+    sink.delete_all({file_id: None})
+    other = file_id[:2] + str(uuid.uuid4())[2:]
+    path_of(root, file_id).parent.rmdir()
+    sink.open(other, 1, 0).close()
+    assert list(sink.file_ids()) == [other]
+    shutil.rmtree(root)
+    sink.open(file_id, 1, 0).close()
+    assert list(sink.file_ids()) == [file_id]
+    shutil.rmtree(root)
+    # Bytes that were there are told missing, not made anew.
+    with pytest.raises(BytesMissing):
+        sink.open(file_id, 1, 5)
+    assert sink.delete_all({file_id: None}) == {file_id: 0}
+
+
+STRANGER = """
+import os, sys
+from pathlib import Path
+from upload_server.sink.disk import DiskSink
+os.seteuid(65534)
+told = []
+for name in DiskSink(Path(sys.argv[1])).file_ids(told.append):
+    print(name)
+print(*told, sep="\\n", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+def test_a_folder_of_somebody_else_does_not_hide_the_others(tmp_path: Path) -> None:
+    ids = sorted(f"{first}{str(uuid.uuid4())[1:]}" for first in "048c")
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o755)
+    for file_id in ids:
+        DiskSink(tmp_path / "bytes").open(file_id, 1, 0).close()
+    for folder in ((tmp_path / "bytes"), *(tmp_path / "bytes").iterdir()):
+        folder.chmod(0o755)
+    path_of(tmp_path / "bytes", ids[1]).parent.chmod(0o700)
+    script = [sys.executable, "-c", STRANGER, str(tmp_path / "bytes")]
+    done = subprocess.run(script, capture_output=True, text=True, check=True, env={"PYTHONPATH": _server_path()})
+    assert sorted(done.stdout.split()) == [ids[0], *ids[2:]]
+    # The folder is named: an operator has to find it.
+    assert done.stderr.strip() == f"Permission denied: {tmp_path / 'bytes' / ids[1][:2]}"
 
 
 def test_what_is_not_ours_is_neither_listed_nor_deleted(tmp_path: Path, file_id: str) -> None:

@@ -86,6 +86,11 @@ static int fate_of_path(int call, const char *path) {
     return wanted(call) ? fate(call, kind_of(path)) : OFF;
 }
 
+/* Of a name in an open folder. */
+static int fate_in(int call, int folder, const char *path) {
+    return folder == AT_FDCWD || *path == '/' ? fate_of_path(call, path) : fate_of_fd(call, folder);
+}
+
 static long ended(int how, long result) {
     if (how == KILL_AFTER || how == KILL_HALF) kill(getpid(), SIGKILL), pause();
     if (how == FAIL_AFTER || how == FAIL_HALF) {
@@ -164,6 +169,14 @@ int unlink(const char *path) {
     return ended(how, real(path));
 }
 
+int unlinkat(int folder, const char *path, int flags) {
+    static __typeof__(&unlinkat) real;
+    if (!real) real = REAL(unlinkat);
+    int how = fate_in(UNLINK, folder, path);
+    FAILS(how)
+    return ended(how, real(folder, path, flags));
+}
+
 int mkdir(const char *path, mode_t mode) {
     static __typeof__(&mkdir) real;
     if (!real) real = REAL(mkdir);
@@ -186,3 +199,18 @@ int mkdir(const char *path, mode_t mode) {
     }
 OPENING(open)
 OPENING(open64)
+
+#define OPENING_IN(name)                                                          \
+    int name(int folder, const char *path, int flags, ...) {                      \
+        static __typeof__(&name) real;                                            \
+        if (!real) real = REAL(name);                                             \
+        va_list rest;                                                             \
+        va_start(rest, flags);                                                    \
+        mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0; \
+        va_end(rest);                                                             \
+        int how = flags & O_CREAT ? fate_in(CREATE, folder, path) : OFF;          \
+        FAILS(how)                                                                \
+        return ended(how, real(folder, path, flags, mode));                       \
+    }
+OPENING_IN(openat)
+OPENING_IN(openat64)

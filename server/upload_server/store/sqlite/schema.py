@@ -16,6 +16,7 @@ from peewee import SqliteDatabase
 from playhouse.migrations import MigrationError, Runner
 
 from upload_server.domain.errors import CannotStart
+from upload_server.process.files import open_own, refuse_strangers_link
 from upload_server.store.inspection import SchemaFault
 from upload_server.store.sqlite.connection import DATABASE_ERRORS
 
@@ -82,12 +83,20 @@ def _make_private(path: Path) -> None:
 
     A restored backup, or a log that lay beside it, often comes with the mode of whoever copied it.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
-    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        # What is missing has no mode, and what belongs to another user keeps its own.
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            if not each.is_symlink() and each.stat().st_mode & _OTHERS:
-                each.chmod(_PRIVATE)
+    refuse_strangers_link(path)
+    # SQLite puts the log beside the file itself, and would follow a link in its place.
+    path = path.resolve()
+    logs = [path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm")]
+    for file, flags in ((path, os.O_CREAT), *((log, 0) for log in logs)):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = open_own(file, os.O_RDWR | flags, _PRIVATE)
+            try:
+                if os.fstat(descriptor).st_mode & _OTHERS:
+                    # What belongs to another user keeps its mode.
+                    with contextlib.suppress(PermissionError):
+                        os.fchmod(descriptor, _PRIVATE)
+            finally:
+                os.close(descriptor)
 
 
 Objects = dict[tuple[str, str], str]

@@ -55,13 +55,17 @@ class Storage:
                 self._judge(file, file.file_id, self._of_row)
                 if hashes:
                     self._hash(file)
-        for ids in _pages(self._sink.file_ids()):
+        for ids in _pages(self._sink.file_ids(self._add_unreadable)):
             self._report.counted["stored"] += len(ids)
             self._inspection.refresh()
             rows = self._inspection.files_named(ids)
             for file_id in ids:
                 self._judge(rows.get(file_id), file_id, self._of_bytes)
         self._recheck()
+
+    def _add_unreadable(self, error: SinkError) -> None:
+        text = f"a folder of the storage cannot be read: {error}"
+        self._report.add(Finding("bytes.unreadable", text, "see who owns it, and who runs this command"))
 
     def _files(self) -> Iterator[Sequence[FileFacts]]:
         last = 0
