@@ -65,10 +65,13 @@ class FileSource:
         """A file can always be read again."""
 
     async def verify(self) -> None:
-        """Compare size and time of change with those at the start."""
+        """Compare size and time of change with those at the start, and see that nothing lies behind the size."""
         now = await self._run(_identity, self._file)
         if now != self._seen:
             raise SourceChanged(f"{self._path} changed while it was uploaded")
+        # Files of /proc and of some mounts say 0 and have more.
+        if await self._run(self._read, self.size):
+            raise SourceChanged(f"{self._path} does not say its size: it has more than {self.size} bytes")
 
     async def close(self) -> None:
         """Close the file."""

@@ -264,6 +264,13 @@ async def test_an_iterator_of_another_size_is_never_committed(
     assert not scripted.service.calls["commit"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, whose files say that they are empty")
+async def test_a_file_that_has_more_than_it_says_is_never_committed(call: Calls, scripted: Running) -> None:
+    with pytest.raises(errors.SourceChanged, match="has more than 0 bytes"):
+        await call("upload", Path("/proc/self/status"))
+    assert not scripted.service.calls["commit"]
+
+
 async def test_what_an_iterator_raises_reaches_the_caller(call: Calls, scripted: Running) -> None:
     def items() -> Iterator[bytes]:
         yield b"abc"
