@@ -156,12 +156,16 @@ def _export(config: Config, options: Mapping[str, Any]) -> int:
 def _private(path: str) -> BinaryIO:
     """Open a file for writing that its owner alone may read, also one that was there: names of people are in it."""
     refuse_strangers_link(Path(path))
-    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb")
-    found = os.fstat(file.fileno())
-    # A pipe or a device keeps its mode.
-    if stat.S_ISREG(found.st_mode):
-        if found.st_nlink > 1:
-            raise OSError(errno.EMLINK, "has another name (a hard link), so it may be somebody else's", path)
-        os.fchmod(file.fileno(), 0o600)
-        file.truncate(0)
-    return file
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        # A pipe or a device keeps its mode.
+        if stat.S_ISREG(found.st_mode):
+            if found.st_nlink > 1:
+                raise OSError(errno.EMLINK, "has another name (a hard link), so it may be somebody else's", path)
+            os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "wb")

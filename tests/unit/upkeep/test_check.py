@@ -286,6 +286,21 @@ def test_bytes_without_a_row_go_only_when_it_is_said(place: Installation) -> Non
     assert place.bytes_of(place.ids.completed).read_bytes() == DATA
 
 
+def test_a_linked_folder_of_the_storage_is_not_gone_behind(place: Installation, tmp_path: Path) -> None:
+    """Else bytes elsewhere that happen to have names like ours would be taken for bytes without a row, and deleted."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / STRANGER).write_bytes(b"precious")
+    shard = place.bytes_of(STRANGER).parent
+    assert not shard.exists()
+    shard.symlink_to(outside)
+
+    ran = place.run("check", "--json", "--repair", "--delete-unknown")
+
+    assert (ran.code, ran.kinds) == (0, [])
+    assert (outside / STRANGER).read_bytes() == b"precious"
+
+
 def test_what_is_owed_deletion_is_no_finding(place: Installation) -> None:
     put("cancelled", b"left")(place)
     sql("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = :cancelled")(place)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -301,6 +302,23 @@ def test_an_export_goes_to_a_file_that_only_its_owner_reads(place: Installation,
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     whole = place.run("audit", "export").out.splitlines()
     assert lines == whole[5:]
+
+
+def test_an_export_writes_over_nothing_of_another_name(place: Installation, tmp_path: Path) -> None:
+    precious, target = tmp_path / "precious", tmp_path / "trail.jsonl"
+    precious.write_text("precious")
+    target.hardlink_to(precious)
+    assert place.run("audit", "export", "--output", str(target)).code == 2
+    target.unlink()
+    target.symlink_to(precious)
+    if os.geteuid() == 0:
+        os.lchown(target, 65534, 65534)
+        assert place.run("audit", "export", "--output", str(target)).code == 2
+        assert precious.read_text() == "precious"
+        os.lchown(target, 0, 0)
+    # A link of one's own is meant so, as /dev/stdout is.
+    assert place.run("audit", "export", "--output", str(target)).code == 0
+    assert precious.read_text().startswith("{")
 
 
 def damaged(place: Installation) -> None:
