@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc
 
-from support.grpc_upload import UploadCall, stub_on
+from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer
 from support.proxy import fault_proxy
 from support.stores import shell, url_in
@@ -136,6 +136,10 @@ async def test_a_server_that_was_down_for_long_expires_nothing_at_its_start(
     await a_round(data_dir)
 
     assert await states(server, *files) == ["UPLOADING", "PENDING"]
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        # Whoever paused it goes on.
+        completed = await upload(stub_on(channel), files[0], b"67890", 5)
+    assert completed.status == pb.UPLOAD_STATUS_COMPLETED
 
 
 async def test_the_time_served_goes_on_over_restarts(start_server: StartServer, tmp_path: Path) -> None:

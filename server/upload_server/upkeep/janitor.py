@@ -6,6 +6,7 @@ Must not know who cancelled, nor through which door. Rows decide what is deleted
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import TypeVar, TypeVarTuple
 
 import structlog
 
+from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, FileStatus, Source
 from upload_server.ingest import Ingest
@@ -25,8 +27,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Rows taken at once: of deletions owed, of files that expire, of answers to forget, of files that the sink holds.
+# Rows taken at once: of deletions owed, of answers to forget, of files that the sink holds.
 _PAGE = 500
+# Files that expire in one transaction: a cancel that comes meanwhile waits for its end.
+_EXPIRED_AT_ONCE = 200
 # Files deleted by one hop to a thread: they share their syncs, and are settled together.
 _DELETED_AT_ONCE = 100
 # Deletions put aside at most; with more than that the disk is broken, and a round ends.
@@ -116,8 +120,13 @@ class Janitor:
         while not self._stopping.is_set():
             await self._step("expiry", self.expire())
             await self._step("forgetting of answers", self.forget_answers())
-            await self._step("count of the time served", self._store.keep_served())
+            await self._keep_served()
             await _wait(self._stopping, self._seconds_to_next_round())
+
+    async def _keep_served(self) -> None:
+        # What a full disk does not take now, the next transaction keeps.
+        with contextlib.suppress(UploadError):
+            await self._store.keep_served()
 
     def _seconds_to_next_round(self) -> float:
         # With a short TTL as often as that; and as soon as the grace after a start is over.
@@ -221,9 +230,9 @@ class Janitor:
             now = self._now()
             command = Command(Caller(Source.EXPIRY), "Expire", now.at)
             open_files = self._ingest.open_file_ids()
-            result = await self._store.expire(now.earlier(self._upload_ttl), open_files, _PAGE, command)
+            result = await self._store.expire(now.earlier(self._upload_ttl), open_files, _EXPIRED_AT_ONCE, command)
             expired += len(result.answer.files)
-            if result.answer.looked_at < _PAGE:
+            if result.answer.looked_at < _EXPIRED_AT_ONCE:
                 break
         return expired
 
