@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from robustness.faults.catches import CRASH_CATCHES
@@ -11,7 +12,8 @@ from robustness.prove.mutants import meaning
 from robustness.prove.parts import PARTS
 from robustness.prove.profiles import PROFILES
 
-DOCS = (Path(__file__).parents[3] / "docs" / "reliability.md").read_text()
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs" / "reliability.md").read_text()
 
 
 def test_every_mutant_is_in_the_table() -> None:
@@ -30,3 +32,9 @@ def test_every_mutant_of_crashes_is_in_the_table() -> None:
 
 def test_every_checker_profile_and_part_is_named() -> None:
     assert [name for name in (*CHECKERS, *PROFILES, *PARTS) if f"`{name}`" not in DOCS] == []
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    named = re.findall(r"`((?:tests|server)/[\w./]+\.\w+)`", DOCS)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
