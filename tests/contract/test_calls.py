@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from support.doors import Door, GrpcDoor, HttpDoor, Json, Refusal
 from upload.v1 import upload_pb2 as pb
@@ -698,3 +700,13 @@ async def test_a_message_over_8_mib_is_refused_by_grpc_itself(stub: Stub) -> Non
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.CancelFile(pb.CancelFileRequest(file_id="a", reason="x" * 8 * 1024 * 1024))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("seconds", [-(2**62), 2**62, 253_402_300_800])
+async def test_a_time_beyond_all_years_is_the_callers_mistake(stub: Stub, seconds: int) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ListFiles(pb.ListFilesRequest(created_after=Timestamp(seconds=seconds)))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetStatistics(pb.GetStatisticsRequest(window=Duration(seconds=seconds), step=Duration(seconds=10)))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -6,13 +6,15 @@ from typing import Any
 
 INDEXES = (
     *(
-        f"CREATE INDEX {table}_owner_cancelled_by_created_at ON {table} (owner, cancelled_by, created_at)"
-        " WHERE cancelled_by != ''"
-        for table in ("file", "batch")
+        f"CREATE INDEX {table}_owner_cancelled_by_created_at ON {table} (owner, cancelled_by, created_at) WHERE {which}"
+        for table, which in (
+            # Files cancelled with their batch come by the thousand.
+            ("file", "cancelled_by != '' AND cancelled_by != 'batch_cancel'"),
+            ("batch", "cancelled_by != ''"),
+        )
     ),
     "CREATE INDEX file_owner_filename ON file (owner, substr(filename, 1, 255))",
-    "CREATE INDEX audit_event_source ON audit_event (source)",
-    "CREATE INDEX audit_event_to_status ON audit_event (to_status)",
+    "CREATE INDEX audit_event_source_to_status ON audit_event (source, to_status)",
     # Callers who are not authenticated are all `user`.
     "CREATE INDEX audit_event_actor ON audit_event (actor) WHERE actor != 'user'",
 )

@@ -16,11 +16,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from peewee import SQL, Tuple, fn
 
 from upload_server.domain.fields import MAX_PREFIX_CHARACTERS
-from upload_server.domain.states import Batch, File
+from upload_server.domain.states import Batch, File, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
 from upload_server.store.protocol import Listing, Page
-from upload_server.store.sqlite.compiling import EMPTY, Parameter, compiled, items, unindexed
+from upload_server.store.sqlite.compiling import Parameter, compiled, items, unindexed
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
     BATCH_FIELDS,
@@ -90,6 +90,7 @@ class _Shape:
     way: _Way
     statuses: int
     cancelled_by: bool
+    cancelled_with_batch: bool
     without_batch: bool
     filename_prefix: bool
     updated_after: bool
@@ -99,13 +100,16 @@ class _Shape:
     def picks(self) -> bool:
         """Whether rows are looked at in order that may not be wanted."""
         others = self.without_batch and (self.cancelled_by or self.statuses)
-        return self.way is _Way.ORDER and (self.filename_prefix or self.updated_after or bool(others))
+        filters = (self.filename_prefix, self.updated_after, self.cancelled_with_batch, others)
+        return self.way is _Way.ORDER and any(filters)
 
 
 _OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
 # A batch's row by its public id.
 BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == Parameter("batch_id"))
 _CANCELLED_BY = Parameter("cancelled_by")
+_NOBODY, _WITH_BATCH = SQL("''"), SQL(f"'{Source.BATCH_CANCEL}'")
+_CANCELLED = SQL(f"'{FileStatus.CANCELLED}'")
 _STATUSES = items(Parameter("statuses"))
 
 
@@ -138,6 +142,9 @@ def _rest(shape: _Shape) -> list[Any]:
         conditions.append(fn.EXISTS(members))
     if shape.without_batch:
         conditions.append(row.batch_row.is_null())
+    if shape.cancelled_with_batch:
+        conditions.append(unindexed(row.cancelled_by) == _CANCELLED_BY)
+        conditions.append(row.status == _CANCELLED)
     return conditions
 
 
@@ -146,9 +153,11 @@ def _in_order(shape: _Shape, query: Any, conditions: Sequence[Any]) -> Any:
     row = shape.table.row
     query = query.where(row.owner == _OWNER, _between(row), *conditions)
     order = (row.created_at, row.id)
-    if shape.cancelled_by:
-        # The index is one of what is cancelled; that it serves has to be said in words.
-        query = query.where(row.cancelled_by == _CANCELLED_BY, row.cancelled_by != EMPTY)
+    if shape.cancelled_by or shape.cancelled_with_batch:
+        if shape.cancelled_by:
+            # That the index has such rows must be said in its own words.
+            others = [row.cancelled_by != word for word in (_NOBODY, *([_WITH_BATCH] if row is F else []))]
+            query = query.where(row.cancelled_by == _CANCELLED_BY, *others)
         if shape.statuses:
             query = query.where(unindexed(row.status).in_(_STATUSES))
     elif shape.statuses:
@@ -200,6 +209,9 @@ def _last_look(shape: _Shape) -> str:
 
 _NAMED = compiled(F.select(F.id).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
 _BATCHES_NAMED = compiled(F.select(F.batch_row).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
+_CANCELLED_WITH_BATCH = compiled(
+    A.select(A.file_row).where(A.source == _WITH_BATCH, A.to_status == _CANCELLED).limit(_LIMIT)
+)
 _ANY_BEFORE = compiled(A.select(SQL("1")).where(A.occurred_at <= Parameter("updated_after")).limit(SQL("1")))
 
 
@@ -213,6 +225,8 @@ def _ids(connection: Connection, table: _Table[T], listing: Listing, values: Val
     lookups: list[str] = []
     if listing.filename_prefix:
         lookups.append(_NAMED if table is _FILES else _BATCHES_NAMED)
+    if listing.cancelled_by == Source.BATCH_CANCEL and table is _FILES:
+        lookups.append(_CANCELLED_WITH_BATCH)
     # What changed before there was a trail has no event.
     if listing.updated_after and connection.rows(_ANY_BEFORE, values):
         lookups.append(_changed(table))
@@ -240,11 +254,14 @@ def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cu
     values = _values(listing, cursor)
     ids = None if listing.batch_id else _ids(connection, table, listing, values)
     way = _Way.BATCH if listing.batch_id else _Way.ORDER if ids is None else _Way.IDS
+    # Files that are cancelled by the thousand are in no index of their own.
+    with_batch = table is _FILES and listing.cancelled_by == Source.BATCH_CANCEL
     shape = _Shape(
         table,
         way,
         statuses=len(listing.statuses),
-        cancelled_by=bool(listing.cancelled_by),
+        cancelled_by=bool(listing.cancelled_by) and not with_batch,
+        cancelled_with_batch=with_batch,
         without_batch=listing.without_batch,
         filename_prefix=bool(listing.filename_prefix),
         updated_after=listing.updated_after is not None,

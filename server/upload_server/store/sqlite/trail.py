@@ -6,12 +6,14 @@ Must not know threads. The other filters are tried on each event; a page looks a
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from peewee import JOIN, SQL, fn
 
-from upload_server.domain.states import AuditEvent
+from upload_server.domain.states import AuditEvent, BatchStatus, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
 from upload_server.store.protocol import Page, Trail
@@ -37,36 +39,55 @@ _FILTERS = {
     "source": (A.source, Parameter("source")),
     "to_status": (A.to_status, Parameter("to_status")),
 }
+# One index has both of these: where one filter is missing, it is read for every word that there is.
+_WORDS: Mapping[str, Sequence[SQL]] = {
+    "source": [SQL(f"'{word}'") for word in Source],
+    "to_status": [SQL(f"'{word}'") for word in sorted({*FileStatus, *BatchStatus})],
+}
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What decides the text of a page's query: the filter whose index is read, and the others."""
+    """What decides the text of a page's query: which filters there are, and the one whose index is read."""
 
+    given: tuple[str, ...]
     index: str
-    others: tuple[str, ...]
     newest_first: bool
+
+    @property
+    def others(self) -> list[str]:
+        """The filters that are tried on each event."""
+        indexed = {*_WORDS} if self.index in _WORDS else {self.index}
+        return [name for name in self.given if name not in indexed]
 
 
 def _along(shape: _Shape, query: Any) -> Any:
     """Return ``query`` for what an index, or the trail itself, has between two numbers, in order."""
-    query = query.where(A.change_no > Parameter("low"), A.change_no < Parameter("high"))
-    if shape.index:
+    query, number = query.where(A.change_no > Parameter("low"), A.change_no < Parameter("high")), A.change_no
+    if shape.index in _WORDS:
+        words = ([_FILTERS[name][1]] if name in shape.given else every for name, every in _WORDS.items())
+        slices = [query.where(A.source == source, A.to_status == status) for source, status in product(*words)]
+        # SQLite merges them as it reads; the number is the first column, and has its name from three tables.
+        query = functools.reduce(lambda merged, other: merged.union_all(other), slices)
+        number = SQL("1") if len(slices) > 1 else number
+    elif shape.index:
         column, value = _FILTERS[shape.index]
         query = query.where(column == value)
     if shape.index == "actor":
+        # That the index has such events must be said in its own words.
         query = query.where(A.actor != SQL(f"'{_ANYBODY}'"))
-    return query.order_by(A.change_no.desc() if shape.newest_first else A.change_no)
+    return query.order_by(number.desc() if shape.newest_first else number)
 
 
 @functools.cache
 def _page(shape: _Shape) -> str:
-    query = _along(shape, EVENTS).where(fn.coalesce(F.owner, B.owner) == Parameter("owner"))
-    for name in shape.others:
-        column, value = _FILTERS[name]
-        query = query.where(unindexed(column) == value)
-    times = unindexed(A.occurred_at) > Parameter("after"), unindexed(A.occurred_at) < Parameter("before")
-    return compiled(query.where(*times).limit(Parameter("limit")))
+    query = EVENTS.where(
+        fn.coalesce(F.owner, B.owner) == Parameter("owner"),
+        unindexed(A.occurred_at) > Parameter("after"),
+        unindexed(A.occurred_at) < Parameter("before"),
+        *(unindexed(column) == value for column, value in (_FILTERS[name] for name in shape.others)),
+    )
+    return compiled(_along(shape, query).limit(Parameter("limit")))
 
 
 @functools.cache
@@ -89,9 +110,9 @@ _LAST = f"""
 def list_audit_events(connection: Connection, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
     """Read a page of audit events; those of a batch include its files'."""
     values = _values(trail)
-    names = [name for name in _FILTERS if values[name]]
-    index = next((name for name in names if name != "actor" or trail.actor != _ANYBODY), "")
-    shape = _Shape(index, tuple(name for name in names if name != index), trail.newest_first)
+    given = tuple(name for name in _FILTERS if values[name])
+    index = next((name for name in given if name != "actor" or trail.actor != _ANYBODY), "")
+    shape = _Shape(given, index, trail.newest_first)
     low, high = 0, HIGHEST_ROW
     if trail.occurred_after:
         low = (connection.rows(_FIRST, values)[0][0] or HIGHEST_ROW) - 1
