@@ -58,6 +58,8 @@ log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 10.0
 # After the grace is over: time for streams to tell their senders and let go of their files, and then for the ports.
 _STOP_SECONDS = 1.0
+# Beside the database: eight files that a start on a full disk gives up.
+_BALLAST_BYTES = 8 * 1024 * 1024
 # At the end, for the seals of the last audit events.
 _SEAL_SECONDS = 2.0
 # Unsealed audit events are counted up to this.
@@ -296,7 +298,12 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
     lock = _take_directory(config.data_dir)
     try:
         room = Room()
-        options = StoreOptions(linger_seconds=config.linger, max_database_bytes=config.max_database_bytes, room=room)
+        options = StoreOptions(
+            linger_seconds=config.linger,
+            max_database_bytes=config.max_database_bytes,
+            room=room,
+            ballast_bytes=_BALLAST_BYTES,
+        )
         store = await open_store(config.url, options)
         try:
             await Service(config, store, room, descriptors, Metrics(__version__)).run(stop, started)

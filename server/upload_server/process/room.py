@@ -49,6 +49,17 @@ class Room:
         return max(0, disk.f_bavail * disk.f_frsize - kept)
 
 
+def used_up(place: Path) -> str:
+    """Tell what a disk has no more of, in words; empty when it has, or does not tell."""
+    try:
+        disk = os.statvfs(place)
+    except OSError:
+        return ""
+    if disk.f_blocks and not disk.f_bavail:
+        return "no space is left on its disk"
+    return "no inodes are left on its disk" if disk.f_files and not disk.f_favail else ""
+
+
 def _device_of(place: int | Path) -> int:
     return (os.fstat(place) if isinstance(place, int) else place.stat()).st_dev
 

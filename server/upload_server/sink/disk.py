@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from upload_server.process.files import open_own
-from upload_server.process.room import Room
+from upload_server.process.room import Room, used_up
 from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, SinkFile
 
 # Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
@@ -143,8 +143,8 @@ class DiskSink:
 
     def _create(self, shard: Path, file_id: str) -> int:
         """Open a file, made if need be, whose entry is durable."""
-        if not self._room.left(self._root if self._root.is_dir() else self._root.parent):
-            raise NoRoom("what is left of the disk is kept for cancels")
+        if not self.room():
+            raise NoRoom(used_up(self._root.parent) or "what is left of the disk is kept for cancels")
         try:
             return self._create_in(shard, file_id)
         except FileNotFoundError:

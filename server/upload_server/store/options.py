@@ -38,5 +38,7 @@ class StoreOptions:
     max_database_bytes: int = 0
     # What is left of the disks; the store keeps some of the database's for the files that are open.
     room: Room = field(default_factory=Room)
+    # What is given up at a start on a disk that is full to its last byte; 0: nothing.
+    ballast_bytes: int = 0
     # How long an `Overloaded` asks its caller to wait.
     retry_after_seconds: float = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -105,11 +104,24 @@ async def test_announcements_are_refused_before_anything_is_written(store: Store
     await store.cancel_file(first.answer.file_id, command("CancelFile"))
 
 
-async def test_what_others_keep_of_the_disk_is_left_to_them(backend: StoreAt, room: Room, tmp_path: Path) -> None:
+async def test_without_room_on_the_disk_nothing_is_announced_and_all_ends(backend: StoreAt) -> None:
+    class Filling(Room):
+        full = False
+
+        def left(self, place: int | Path) -> int:
+            return 0 if self.full else super().left(place)
+
+    room = Filling()
     store = await backend.open(StoreOptions(room=room))
-    await pending(store)
-    room.keep(os.stat(tmp_path).st_dev, 2**62)  # noqa: PTH116 - a folder of the test's own
+    [batch, files] = await batch_of(store, 2)
+    room.full = True
     with pytest.raises(StorageFull) as raised:
         await forever(lambda: pending(store))
     assert raised.value.metadata["limit"] == "disk"
+    # A cancel is never refused; of what is longer than there is room kept for, the beginning is kept.
+    cancelled = await store.cancel_file(files[0], command("CancelFile", reason="\N{WASTEBASKET}" * 500))
+    assert cancelled.audited.events[0].reason == "\N{WASTEBASKET}" * 128
+    assert (await store.get_file(files[0], "")).cancel_reason == "\N{WASTEBASKET}" * 128
+    await store.cancel_batch(batch.batch_id, command("CancelBatch", reason="r" * 500))
+    assert (await store.get_batch(batch.batch_id, "")).cancel_reason == "r" * 500
     await store.close()

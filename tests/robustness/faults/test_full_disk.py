@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import itertools
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import grpc
 import httpx
 import pytest
 
-from robustness.faults.disks import small_disk
+from robustness.faults.disks import fill, small_disk
 from support.doors import GrpcDoor, HttpDoor, Json, Refusal
 from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import START_SECONDS, ServerProcess, gone_from_disk
@@ -111,10 +114,14 @@ async def all_ends_commit(door: GrpcDoor, batches: Sequence[str], singles: Seque
         assert await door.call("CancelFile", **request) == answer
     for batch_id in batches:
         await door.call("CancelBatch", batch_id=batch_id, reason=reason, request_id=batch_id)
-        assert (await door.call("GetBatch", batch_id=batch_id))["status"] == "BATCH_STATUS_CANCELLED"
+        batch = await door.call("GetBatch", batch_id=batch_id)
+        assert batch["status"] == "BATCH_STATUS_CANCELLED"
+        # The longest are cut short, since they would take the room of others.
+        assert reason.startswith(batch["cancel_reason"])
+        assert len(batch["cancel_reason"]) >= min(len(reason), 128)
 
 
-@pytest.mark.parametrize("reason", ["", "r" * 500])
+@pytest.mark.parametrize("reason", ["", "r" * 500, "\N{WASTEBASKET}" * 500], ids=["none", "long", "longest"])
 async def test_announcements_leave_room_for_every_end_of_what_is_open(tmp_path: Path, reason: str) -> None:
     data = b"x" * 2000
     with small_disk(tmp_path / "disk", "150m") as folder:
@@ -188,6 +195,65 @@ async def test_a_database_within_its_bound_refuses_announcements_alone(tmp_path:
             assert "--max-database-bytes" in str(line["event"])
         server.terminate()
     assert (tmp_path / "data" / "upload.sqlite3").stat().st_size <= 4 * MIB
+
+
+def take_all_inodes(folder: Path) -> None:
+    """Make empty files until no more can be made."""
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (folder / f"hog{number}").touch()
+
+
+@pytest.mark.parametrize(("disk", "fill_up"), [("48m", fill), ("48m,nr_inodes=100", take_all_inodes)])
+async def test_a_server_starts_on_a_disk_that_is_full_to_the_last(
+    tmp_path: Path, disk: str, fill_up: Callable[[Path], object]
+) -> None:
+    with small_disk(tmp_path / "disk", disk) as folder:
+        # The second time there is a ballast again: the stop before it has made it.
+        for _ in range(2):
+            with ServerProcess(folder / "data") as server:
+                async with grpc.aio.insecure_channel(server.target) as channel:
+                    stub, door = stub_on(channel), GrpcDoor(channel)
+                    made = await door.call("InitiateUpload", filename="big", size_bytes=16 * MIB)
+                    file_id = made["file"]["file_id"]
+                    async with UploadCall(stub, file_id) as call:
+                        for _ in range(12):
+                            await call.send(bytes(MIB))
+                        await call.hear_durable(12 * MIB)
+                assert server.terminate() == 0
+            fill_up(folder)
+            with ServerProcess(folder / "data") as server:
+                assert await room(server) == 0
+                async with grpc.aio.insecure_channel(server.target) as channel:
+                    stub, door = stub_on(channel), GrpcDoor(channel)
+                    with pytest.raises(Refusal) as refused:
+                        await door.call("InitiateUpload", filename="next", size_bytes=MIB)
+                    assert refused.value.reason == "STORAGE_FULL"
+                    await door.call("CancelFile", file_id=file_id, reason="r" * 500, request_id=file_id)
+                    await gone_from_disk(server, file_id)
+                    for hog in list(folder.glob("hog*"))[:40]:
+                        hog.unlink()
+                    made = await door.call("InitiateUpload", filename="next", size_bytes=MIB)
+                    await upload(stub, made["file"]["file_id"], bytes(MIB))
+                assert server.terminate() == 0
+                assert not [line for line in server.log if line["level"] == "error"]
+            for hog in folder.glob("hog*"):
+                hog.unlink()
+
+
+@pytest.mark.parametrize(
+    ("disk", "fill_up", "why"), [("48m", fill, "no space is left"), ("48m,nr_inodes=100", take_all_inodes, "no inodes")]
+)
+async def test_a_start_that_finds_no_room_says_what_is_used_up(
+    tmp_path: Path, disk: str, fill_up: Callable[[Path], object], why: str
+) -> None:
+    with small_disk(tmp_path / "disk", disk) as folder:
+        with ServerProcess(folder / "data") as server:
+            server.terminate()
+        shutil.rmtree(folder / "data" / "upload.sqlite3.ballast")
+        fill_up(folder)
+        with pytest.raises(AssertionError, match=why):
+            ServerProcess(folder / "data")
 
 
 async def _send(call: UploadCall) -> None:

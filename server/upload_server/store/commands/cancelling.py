@@ -6,7 +6,7 @@ Must not know senders or watchers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from upload_server.domain.errors import (
@@ -36,6 +36,8 @@ from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.protocol import Audited, Command, Result
 
 _MAY_CANCEL = sources_of(FileStatus.CANCELLED)
+# Characters of a reason that finds room on any disk.
+_SHORT_REASON = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,21 @@ def _decide(
         return WriterReplaced(write.file_id)
     number = transaction.number()
     event = make_event(
-        write.command, number, file.status, FileStatus.CANCELLED, file_id=write.file_id, batch_id=file.batch_id
+        _fitted(transaction, write.command, 1),
+        number,
+        file.status,
+        FileStatus.CANCELLED,
+        file_id=write.file_id,
+        batch_id=file.batch_id,
     )
     return EventRow(event, file.row, file.batch_row)
+
+
+def _fitted(transaction: Transaction, command: Command, files: int) -> Command:
+    """Return the command of a cancel, its reason cut short on a full disk: the cancel matters more than its reason."""
+    if len(command.reason) <= _SHORT_REASON:
+        return command
+    return replace(command, reason=transaction.fit(command.reason, files))
 
 
 def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched: bool = True) -> None:
@@ -137,10 +151,10 @@ class CancelBatch(Write[Result[CancelledBatch]]):
         if answer is not None:
             return Result(answer, replayed=True)
         before = self._find(transaction)
+        command = _fitted(transaction, self.command, before.batch.total_files)
         first = transaction.last_change + 1
-        count = self._cancel_files(transaction, before.row)
+        count = self._cancel_files(transaction, before.row, command)
         change_no = transaction.number()
-        command = self.command
         transaction.write_exactly(
             1,
             statements.CANCEL_BATCH,
@@ -167,17 +181,17 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             raise BatchNotCancellable(found[0].batch)
         return found[0]
 
-    def _cancel_files(self, transaction: Transaction, batch_row: int) -> int:
+    def _cancel_files(self, transaction: Transaction, batch_row: int, command: Command) -> int:
         before = transaction.last_change
         count = transaction.write(
             statements.INSERT_EVENTS_OF_CANCELLED_BATCH,
             before=before,
             batch_row=batch_row,
-            actor=self.command.caller.actor,
+            actor=command.caller.actor,
             source=Source.BATCH_CANCEL.value,
-            reason=self.command.reason,
-            request_id=self.command.request_id,
-            at=self.command.at,
+            reason=command.reason,
+            request_id=command.request_id,
+            at=command.at,
         )
         if count:
             transaction.number(count)

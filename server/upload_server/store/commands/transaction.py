@@ -33,6 +33,9 @@ class Transaction(Protocol):
     def claim_room(self, files: int, text_bytes: int) -> None:
         """Take the room of so many new files whose rows hold so much text; raises ``StorageFull``."""
 
+    def fit(self, reason: str, files: int) -> str:
+        """Return a cancel's reason, cut short where it would take room that is kept for the ends of others."""
+
     def number(self, count: int = 1) -> int:
         """Give ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
 

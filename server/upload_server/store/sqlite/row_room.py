@@ -17,10 +17,13 @@ from upload_server.process.room import Room
 _log = logging.getLogger(__name__)
 
 # What the end of an open file takes at most for ever: two events with their seals, a longer row, a stored answer.
-_END_BYTES: Final = 4096
+_END_BYTES: Final = 3072
 # What one transaction that ends many files writes into the log, for each of them, and of how many it may consist.
-_LOGGED_BYTES: Final = 3072
+_LOGGED_BYTES: Final = 2560
 _MOST_IN_A_TRANSACTION: Final = 10_000
+# Both hold with a reason of so many bytes. Of a longer one each byte is written up to eight times.
+_REASON_BYTES: Final = 512
+_REASON_COPIES: Final = 8
 # Of a row: what it takes besides its texts, indexes and event included.
 _ROW_BYTES: Final = 640
 # The disk is asked again after so many seconds, or when what was left then is not enough.
@@ -80,6 +83,17 @@ class RowRoom:
             _log.warning("the disk of the database does not tell its room: %s", error)
             raise DatabaseFailure from error
         self._left -= needed
+
+    def fit(self, reason: str, files: int) -> str:
+        """Return a cancel's reason, cut short where it would take room that is kept for the ends of others."""
+        text = reason.encode()
+        excess = len(text) - _REASON_BYTES
+        try:
+            if excess <= 0 or self.left() >= excess * files * _REASON_COPIES:
+                return reason
+        except OSError as error:
+            _log.warning("the disk of the database does not tell its room: %s", error)
+        return text[:_REASON_BYTES].decode(errors="ignore")
 
     def left(self) -> int:
         """Bytes that announcements may still take, with what is kept for the files they announce; raises OSError."""

@@ -17,6 +17,7 @@ from playhouse.migrations import MigrationError, Runner
 
 from upload_server.domain.errors import CannotStart
 from upload_server.process.files import open_own, refuse_strangers_link
+from upload_server.process.room import used_up
 from upload_server.store.inspection import SchemaFault
 from upload_server.store.sqlite.connection import DATABASE_ERRORS
 
@@ -47,7 +48,9 @@ class UnusableDatabase(CannotStart):
     """The file cannot be opened, is no database, or cannot be migrated."""
 
     def __init__(self, path: Path, problem: Exception) -> None:
-        super().__init__(f"the database {path} cannot be used: {problem}")
+        # SQLite says "disk I/O error" or "unable to open database file" of both.
+        why = used_up(path.parent)
+        super().__init__(f"the database {path} cannot be used: {problem}" + (why and f" ({why})"))
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ from upload_server.store.protocol import (
     Unsealed,
 )
 from upload_server.store.sqlite import changes, lists, queries, tally
+from upload_server.store.sqlite.ballast import Ballast
 from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
 from upload_server.store.sqlite.readers import Readers
@@ -57,7 +58,9 @@ class _Opened:
 
     def __init__(self, path: Path, options: StoreOptions) -> None:
         self.lock: FileLock = lock_database(path)
+        self.ballast = Ballast(path, options.ballast_bytes)
         try:
+            self.ballast.drop_if_full()
             prepare(path)
             connection = connect(path, options, writes=False)
             try:
@@ -69,6 +72,7 @@ class _Opened:
             writing = functools.partial(connect, path, options, writes=True)
             self.room = RowRoom(path, options.room, options.max_database_bytes)
             self.committer = SqliteCommitter(writing, Whereabouts(path), self.clock, self.room)
+            self.ballast.take(options.room)
         except BaseException:
             self.lock.release()
             raise
@@ -87,6 +91,7 @@ class SqliteStore(WritingStore):
         self._lock = opened.lock
         self._store_id = opened.store_id
         self._room = opened.room
+        self._ballast = opened.ballast
         self._readers = Readers(functools.partial(connect, path, options, writes=False), options)
         self._counting = asyncio.Lock()
         self._tally: tally.Tally | None = None
@@ -109,6 +114,8 @@ class SqliteStore(WritingStore):
         with contextlib.suppress(UploadError):
             await self.keep_served()
         await self._writer.close()
+        # Perhaps the last start had to give it up.
+        await asyncio.to_thread(self._ballast.take, self._options.room)
         self._lock.release()
 
     def room(self) -> int:

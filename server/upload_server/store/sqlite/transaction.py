@@ -72,6 +72,10 @@ class SqliteTransaction:
             raise RuntimeError("this transaction announces nothing")
         self._room.claim(files, text_bytes, self._database_bytes)
 
+    def fit(self, reason: str, files: int) -> str:
+        """Return a cancel's reason, cut short on a full disk."""
+        return self._room.fit(reason, files) if self._room else reason
+
     def _database_bytes(self) -> int:
         return int(self._connection.rows(statements.DATABASE_BYTES)[0][0])
 
