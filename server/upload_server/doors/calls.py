@@ -101,6 +101,8 @@ class Admission:
         self._large_lists = asyncio.Semaphore(_LARGE_LISTS)
         self._small_lists = asyncio.Semaphore(_SMALL_LISTS)
         self._closed = False
+        # Blocks that end when it closes.
+        self._until_closed: set[asyncio.Timeout] = set()
         # Rung by each call that leaves a closed admission.
         self._left = asyncio.Event()
 
@@ -149,6 +151,19 @@ class Admission:
     def close(self) -> None:
         """Refuse every call from now on: the server drains."""
         self._closed = True
+        for block in self._until_closed:
+            block.reschedule(asyncio.get_running_loop().time())
+
+    @contextlib.asynccontextmanager
+    async def until_closed(self) -> AsyncIterator[None]:
+        """End the block, without an error, when the server drains: for a call that was let in and only waits."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as block:
+                self._until_closed.add(block)
+                try:
+                    yield
+                finally:
+                    self._until_closed.discard(block)
 
     async def wait_idle(self) -> None:
         """Wait, once closed, until no call runs but watches: a watcher that does not read does not hear its end."""

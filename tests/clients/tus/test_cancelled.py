@@ -134,10 +134,12 @@ async def test_a_restart_tells_once_more_and_the_time_to_live_ends_it(start_serv
         assert (await tus.append(url, 5, b"6")).status_code == 410
         assert await head(tus, url) == (410, None)
     server.kill()
-    async with tus_on(start_server("--upload-ttl", "4s")) as client:
-        tus = Tus(client)
-        assert await head(tus, url) == (200, "5")
-        await until_head(tus, url, 410)
+    server = start_server()
+    async with tus_on(server) as client:
+        assert await head(Tus(client), url) == (200, "5")
+    server.kill()
+    async with tus_on(start_server("--upload-ttl", "1s")) as client:
+        await until_head(Tus(client), url, 410)
 
 
 async def test_a_body_that_never_ends_is_read_no_further_than_the_file_is_long(tus: Tus) -> None:
@@ -175,6 +177,19 @@ async def test_it_counts_as_an_open_upload_meanwhile(start_server: StartServer) 
             await sending.send(b"67890")
             assert (await sending.ask("HEAD", url)).status_code == 410
             assert (await tus.append(other, 0, b"x")).status_code == 204
+
+
+async def test_a_drain_does_not_wait_for_a_body_that_nobody_wants(start_server: StartServer) -> None:
+    server = start_server("--drain-grace", "60s")
+    async with tus_on(server) as client:
+        tus = Tus(client)
+        url = await tus.create(1000)
+        async with cancelled_under(tus, url, 1000, 10) as sending:
+            await sending.answer()
+            assert await asyncio.wait_for(asyncio.to_thread(server.terminate), 20) == 0
+    assert not [line for line in server.log if line["level"] == "error"]
+    async with tus_on(start_server()) as client:
+        assert await head(Tus(client), url) == (200, "10")
 
 
 # Other last words ----------------------------------------------------------------------------------------------------

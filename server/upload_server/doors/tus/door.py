@@ -28,7 +28,7 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
 from upload_server.domain.states import Caller, File, FileStatus, Source
-from upload_server.doors.calls import Call, Calls, Gate
+from upload_server.doors.calls import Admission, Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.tus import answers
@@ -56,7 +56,14 @@ class Exchange:
     """One request, and the way back to its client."""
 
     def __init__(
-        self, request: Request, file_id: str, receive: Receive, send: Send, body: Mailbox[Never], senders: Senders
+        self,
+        request: Request,
+        file_id: str,
+        receive: Receive,
+        send: Send,
+        body: Mailbox[Never],
+        senders: Senders,
+        admission: Admission,
     ) -> None:
         self.request = request
         self.file_id = file_id
@@ -71,6 +78,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._senders = senders
+        self._admission = admission
 
     async def answer(self, answer: Answer, body_bytes: int = 0) -> None:
         """Send an answer; to a client that may still be sending it goes before the rest is read and forgotten.
@@ -87,7 +95,7 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
         if unread:
-            await (self.body.discard_all(most) if most else self.body.discard(LINGER_SECONDS))
+            await self._read_out(most)
             self.heard = isinstance(self.body.end, Complete)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -102,6 +110,13 @@ class Exchange:
                 self.call.admit(Gate.UPLOAD)
                 return self.request.body_bytes or body_bytes
         return 0
+
+    async def _read_out(self, most: int) -> None:
+        if not most:
+            await self.body.discard(LINGER_SECONDS)
+            return
+        async with self._admission.until_closed():
+            await self.body.discard_all(most)
 
     async def _is_gone(self) -> bool:
         return not isinstance(self.body.end, Complete | None) or await is_gone(self._receive)
@@ -158,7 +173,7 @@ class TusDoor:
         request = Request.of(scope)
         mailbox: Mailbox[Never] = Mailbox(reader(receive), self._ingest.memory, idle_seconds=self._idle)
         async with mailbox as body:
-            exchange = Exchange(request, _file_id(scope), receive, send, body, self._senders)
+            exchange = Exchange(request, _file_id(scope), receive, send, body, self._senders, self._calls.admission)
             if request.method == "OPTIONS":
                 await exchange.answer(Answer(NO_CONTENT, capabilities(self._max_file_bytes)))
             elif request.method not in _METHODS:
