@@ -17,7 +17,7 @@ from contract.store.kit import by_the_wall
 from upload_server.domain.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
 from upload_server.domain.states import Batch, BatchStatus, Caller, File, FileStatus, Source
 from upload_server.store.open import migrate_store, open_store
-from upload_server.store.protocol import Change, Command, Store, Targets
+from upload_server.store.protocol import Change, Command, Listing, Store, Targets
 from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
 
 INITIAL = "0001_initial"
@@ -292,6 +292,31 @@ async def test_what_is_final_stays_whatever_the_code_does(path: Path, statement:
         pytest.raises(sqlite3.IntegrityError, match="is final"),
     ):
         connection.execute(statement.format(file=file))
+
+
+@pytest.mark.usefixtures("old")
+async def test_rows_from_before_the_trail_are_listed_by_time_with_those_that_came_after(path: Path) -> None:
+    written = {"alone-pending": "2024-01-01T11:59:59", "alone-failed": "2024-01-01 14:00:01+02:00"}
+    with closing(sqlite3.connect(path)) as connection:
+        for file_id, text in written.items():
+            connection.execute("UPDATE file SET created_at = ? WHERE file_id = ?", (text, file_id))
+        connection.commit()
+    store = await opened(path)
+    try:
+        await store.cancel_file("alone-uploading", command())
+        files = (await store.list_files(Listing(), None, 100)).rows
+        assert (files[0].file_id, files[-1].file_id) == ("alone-pending", "alone-failed")
+        assert [file.created_at for file in files] == sorted(file.created_at for file in files)
+        for after, wanted in ((DAY, len(files)), (DAY + timedelta(hours=2), 1)):
+            found = await store.list_files(Listing(updated_after=after.replace(tzinfo=UTC)), None, 100)
+            assert len(found.rows) == wanted
+        noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
+        found = await store.list_files(Listing(created_before=noon), None, 100)
+        assert [file.file_id for file in found.rows] == ["alone-pending"]
+        counts = await store.count("", noon)
+        assert sum(total.files for total in counts.files.values()) == len(files)
+    finally:
+        await store.close()
 
 
 @pytest.mark.usefixtures("old")
