@@ -145,9 +145,10 @@ class Service:
             self._uploads,
             self._ingest,
             self._calls(Source.WEBSOCKET),
+            clock=utc_now,
             grace_seconds=config.websocket_grace,
+            max_grace_seconds=config.max_websocket_grace,
             idle_seconds=config.idle_timeout,
-            max_sockets=max_websockets,
             observer=metrics,
         )
         self._web = WebApp(
@@ -188,6 +189,7 @@ class Service:
                 self._janitor.run(),
                 self._sealer.run(),
                 self._orphans.run(),
+                self._websockets.run(),
                 self._journal.run(),
                 self._refresh_gauges(),
                 self._metrics.measure_loop_lag(),

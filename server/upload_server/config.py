@@ -159,7 +159,10 @@ class Config:
     request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
     idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)
     websocket_grace: float = _option(
-        10, "a WebSocket lost without a close frame cancels its upload after this long", parse_seconds, 0
+        300, "a WebSocket lost without a close frame cancels its upload after this long", parse_seconds, 0
+    )
+    max_websocket_grace: float = _option(
+        3600, "longest grace that a page may ask for with ?grace=; at least --websocket-grace", parse_seconds, 0
     )
     drain_grace: float = _option(10, "how long running calls may go on after SIGTERM", parse_seconds, 0)
     call_timeout: float = _option(

@@ -37,7 +37,7 @@ from upload_server.domain.states import (
 from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Ingest
-from upload_server.store.protocol import Command, Listing, Page, Result, Store, Targets, Trail
+from upload_server.store.protocol import Command, DueCancel, Listing, Page, Result, Store, Targets, Trail
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
 A = TypeVar("A")
@@ -170,6 +170,10 @@ class Uploads:
         write = self._store.cancel_file(file_id, command, fence)
         return await self._own(self._cancel(file_id, write, caller))
 
+    async def cancel_later(self, file: File, due_at: datetime, reason: str) -> bool:
+        """Note that a file's page was lost; False when its stream is no longer the file's writer."""
+        return await self._own(self._store.cancel_later(file.file_id, file.fence, due_at, reason))
+
     async def cancel_batch(self, batch_id: str, reason: str, request_id: str, caller: Caller) -> CancelledBatch:
         """Cancel a batch and its files that are not yet final, in one transaction."""
         check_cancel("batch_id", batch_id, reason, request_id)
@@ -222,6 +226,10 @@ class Uploads:
         rules.identifier("file_id", file_id)
         rules.check()
         return await self._store.get_file(file_id, caller.principal)
+
+    async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
+        """Read the cancels that lost pages owe, the earliest first."""
+        return await self._store.due_cancels(limit)
 
     async def get_batch(self, batch_id: str, caller: Caller) -> Batch:
         """Read one batch."""

@@ -121,13 +121,16 @@ Sends the bytes of one file over a WebSocket; closing the socket cancels it.
 
 A page that sends no commit completes the file with its last byte; a file of 0 bytes needs the commit.
 
-**A close frame of the page with 1000, 1001, 4000 or no code cancels the upload at once.** A socket lost without one
-cancels after `--websocket-grace` (10 s) unless the page comes back. With `?on_disconnect=keep` neither cancels. The
-server's own close never cancels.
+**A close frame of the page with 1000, 1001, 4000 or no code cancels the upload at once.** The reason then says what
+happened; a page gives its own as the text of a close with 4000. A socket lost without a close frame, or with WebKit's
+1001 of a page that it only puts aside, cancels after `--websocket-grace` (5 min) unless a stream opens on the file
+before; `?grace=90s` asks for less, or for more up to `--max-websocket-grace` (1 h). With `?on_disconnect=keep` neither
+cancels. The server's own close never cancels, also for a message that is too large; nor does a socket on which the page
+never sent a message: until then it only watches the file.
 
 The server closes with 1000 after `success` and after a cancel this page asked for, 4409 after a cancel by anyone else,
-4400 or 4404 after an `error`, 1012 when it restarts, 1013 when it is overloaded. Keep `bufferedAmount` under 1 MiB: a
-close waits behind every queued byte."""
+4400 or 4404 after an `error`, 1008 after one about too many pings or fragments, 1012 when it restarts, 1013 when it is
+overloaded. Keep `bufferedAmount` under 1 MiB: a close waits behind every queued byte."""
 
 
 def _parameter(name: str, place: str, schema: Json, description: str) -> Json:
@@ -173,6 +176,12 @@ def _websocket() -> Json:
             "query",
             {"type": "string", "enum": ["cancel", "keep"], "default": "cancel"},
             "What a closed or lost socket means.",
+        ),
+        _parameter(
+            "grace",
+            "query",
+            {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,6})?(ms|s|m|h)?$", "example": "90s"},
+            "How long a lost socket's upload waits for its page; by default `--websocket-grace`.",
         ),
     ]
     return path

@@ -132,10 +132,20 @@ def _unreachable(text: str) -> str:
     return "The server cannot be reached, or the connection broke"
 
 
+def by_whom(cancelled_by: str) -> str:
+    """Say for people who cancelled; the reason behind it says what a page did, or what became of its connection."""
+    words = {
+        "websocket_close": "with its page's connection",
+        "batch_cancel": "with its batch",
+        "all_files": "with its files",
+    }
+    return words.get(cancelled_by, f"by {cancelled_by or 'someone'}")
+
+
 def upload_cancelled(file: File) -> errors.UploadCancelled:
     """Return the exception for a cancelled file."""
     return errors.UploadCancelled(
-        f"The upload was cancelled by {file.cancelled_by or 'someone'}" + _why(file.cancel_reason),
+        f"The upload was cancelled {by_whom(file.cancelled_by)}" + _why(file.cancel_reason),
         metadata=_cancel_facts(file.file_id, file.cancelled_at, file.cancelled_by, file.cancel_reason),
         code=StatusCode.ABORTED,
     )
@@ -144,7 +154,7 @@ def upload_cancelled(file: File) -> errors.UploadCancelled:
 def upload_stopped(file_id: str, stopped: UploadStopped) -> errors.UploadCancelled:
     """Return the exception for a stream that got ``stopped``."""
     return errors.UploadCancelled(
-        f"The upload was cancelled by {stopped.cancelled_by or 'someone'}" + _why(stopped.cancel_reason),
+        f"The upload was cancelled {by_whom(stopped.cancelled_by)}" + _why(stopped.cancel_reason),
         metadata=_cancel_facts(file_id, stopped.cancelled_at, stopped.cancelled_by, stopped.cancel_reason),
         code=StatusCode.ABORTED,
     )

@@ -12,7 +12,7 @@ export function ended(file: UploadedFile): UploadedFile {
   if (status === "completed") return file;
   if (status === "cancelled") {
     const at = dateOf(file.cancelledAt);
-    throw cancelled(file.cancelledBy ? `by ${quoted(file.cancelledBy)}` : "by somebody", { at, by: file.cancelledBy, reason: file.cancelReason });
+    throw cancelled(by(file.cancelledBy, file.cancelReason), { at, by: file.cancelledBy, reason: file.cancelReason });
   }
   const why = file.failureReason === "expired" ? "UPLOAD_EXPIRED" : "CHECKSUM_MISMATCH";
   const message =
@@ -20,6 +20,14 @@ export function ended(file: UploadedFile): UploadedFile {
       ? "The upload was left alone for too long and has expired; upload the file anew."
       : "What arrived is not what was announced (its checksum differs); upload the file anew.";
   throw new UploadError(why, message, { file_id: file.fileId, status });
+}
+
+/** How it was cancelled, for people: `who` and `reason` as the service recorded them. */
+export function by(who: string, reason = ""): string {
+  // Nobody need have asked: the reason says what the page did, or what became of its connection.
+  if (who === "websocket_close") return `with its page's connection${reason && ` (${quoted(reason)})`}`;
+  if (who === "batch_cancel") return "with its batch";
+  return who ? `by ${quoted(who)}` : "by somebody";
 }
 
 /** That it was cancelled: how, and what is known of it. */

@@ -42,7 +42,10 @@ export interface UploadOptions {
   signal?: AbortSignal;
   /** Keep the upload when the page closes or the connection is lost; by default that cancels it. */
   keepOnDisconnect?: boolean;
-  /** Give up when nothing could be sent for so many milliseconds. */
+  /**
+   * Give up when nothing could be sent for so many milliseconds, 5 minutes by default. The service is asked to wait as
+   * long for a connection that is lost before it cancels; it may have a limit, which then holds here, too.
+   */
   offlineMs?: number;
 }
 

@@ -7,7 +7,10 @@ import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
 import { backoff } from "./pause.js";
 import type { Bell } from "./pause.js";
 
+// As long as the service waits for a page that was lost, by default.
 const OFFLINE_MS = 5 * 60_000;
+// The longest that can be written down: the service says what its limit is.
+const MOST_GRACE_MS = 999_999_999;
 // Failures in a row without a byte of progress between them.
 const MOST_FAILURES = 8;
 
@@ -19,8 +22,21 @@ export class Recovery {
   constructor(
     private readonly api: Api,
     private readonly bell: Bell,
-    private readonly offlineMs = OFFLINE_MS,
+    private offlineMs = OFFLINE_MS,
   ) {}
+
+  /** How long the service should wait for another socket once one is lost: as long as this page tries. */
+  get graceMs(): number {
+    return Math.round(Math.min(this.offlineMs, MOST_GRACE_MS));
+  }
+
+  /** Whether the service waits less than was asked for: then this page does not try for longer either. */
+  shortens(error: ServiceError): boolean {
+    const limitMs = Number(error.metadata["limit"]) * 1000;
+    if (error.reason !== "INVALID_FIELD" || error.metadata["field"] !== "grace" || !(limitMs < this.graceMs)) return false;
+    this.offlineMs = limitMs;
+    return true;
+  }
 
   /** It moves: failures before this count no more. */
   moved(): void {

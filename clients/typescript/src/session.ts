@@ -113,6 +113,8 @@ export class Session {
 
   private begin(): void {
     this.heardAt = Date.now();
+    // A socket that has said nothing is no writer, and its close cancels nothing: the first bytes take a moment to read.
+    this.socket.send(new Uint8Array(0));
     this.options.onOpen();
     this.send().catch((error: unknown) => {
       if (this.over) return;

@@ -6,7 +6,7 @@
 import type { Api } from "./api.js";
 import { Cancellation } from "./cancel.js";
 import type { BatchCancelOutcome, CancelOptions, SocketHolder } from "./cancel.js";
-import { cancelled, ended } from "./endings.js";
+import { by, cancelled, ended } from "./endings.js";
 import type { UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
 import { fileStatusWord, isFinal } from "./statuses.js";
@@ -79,7 +79,7 @@ export class Stop {
   async end(fileId: string, untouched: boolean, truth: () => Promise<UploadedFile>): Promise<UploadedFile | undefined> {
     if (this.batch) return this.endWithBatch(await this.batch, untouched, truth);
     const outcome = await this.own(fileId).outcome;
-    if (outcome.state === "cancelled") throw cancelled(`by ${outcome.cancelledBy || "user"}`, outcome);
+    if (outcome.state === "cancelled") throw cancelled(by(outcome.cancelledBy || "user"), outcome);
     if (outcome.state === "unconfirmed") throw outcome.error;
     if (outcome.error.reason !== "FILE_NOT_CANCELLABLE") throw outcome.error;
     return ended(await truth());

@@ -4,7 +4,7 @@
 
 import { reasonOf } from "./cancel.js";
 import type { BatchCancelOutcome, Cancellation, CancelOptions, CancelOutcome, SocketHolder } from "./cancel.js";
-import { cancelled, ended } from "./endings.js";
+import { by, cancelled, ended } from "./endings.js";
 import { UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
 import { checkedName, checkedType, nameOf } from "./names.js";
@@ -178,8 +178,9 @@ export class Upload implements SocketHolder {
       }
       const end = await this.open(fileId, offset);
       if (end.kind === "success") return end.file;
-      if (end.kind === "cancelled") throw cancelled(`by ${end.by || "somebody"}`, end);
+      if (end.kind === "cancelled") throw cancelled(by(end.by, end.reason), end);
       if (end.kind === "unreadable") return await this.stopUnreadable(fileId, end.error);
+      if (end.kind === "error" && this.recovery.shortens(end.error)) continue;
       if (end.kind === "error") this.recovery.judge(end.error);
       // What becomes of a cancel under way tells more than the socket's end.
       if (this.stop.stands) continue;
@@ -195,7 +196,8 @@ export class Upload implements SocketHolder {
   private async open(fileId: string, offset: number): Promise<End> {
     const { api, WebSocket, quietMs } = this.context;
     const keep = this.options.keepOnDisconnect ?? false;
-    const path = `/api/v1/upload/ws/${encodeURIComponent(fileId)}?offset=${offset}${keep ? "&on_disconnect=keep" : ""}`;
+    const lost = keep ? "on_disconnect=keep" : `grace=${this.recovery.graceMs}ms`;
+    const path = `/api/v1/upload/ws/${encodeURIComponent(fileId)}?offset=${offset}&${lost}`;
     if (this.state !== "interrupted") this.set("connecting");
     this.pace.restart();
     this.opened = true;

@@ -114,6 +114,7 @@ class FileNotWritable(NotInState):
 
     def __init__(self, file: File) -> None:
         super().__init__(f"The file is {file.status.value} and takes no more bytes", file)
+        self.file = file
 
 
 class Stopped(UploadError):

@@ -80,6 +80,12 @@ class Mailbox(Generic[M]):
         return self._end is not None
 
     @property
+    def silent(self) -> bool:
+        """Whether the sender has sent nothing that the door has not taken, and goes on; begins to read."""
+        self._start()
+        return not self._waiting and self._end is None
+
+    @property
     def end(self) -> End | None:
         """The end of what the sender sends, once the door has taken all that came before it."""
         return None if self._waiting else self._end
@@ -99,8 +105,7 @@ class Mailbox(Generic[M]):
 
     def take(self) -> Bytes | M | None:
         """Take the next message, if one waits."""
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read_all())
+        self._start()
         if not self._waiting:
             return None
         message = self._waiting.popleft()
@@ -108,6 +113,10 @@ class Mailbox(Generic[M]):
         if not self._memory.is_crowded():
             self._room.set()
         return message
+
+    def _start(self) -> None:
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_all())
 
     async def wait(self) -> None:
         """Wait until a message waits or the bell rings."""

@@ -92,6 +92,9 @@ class File(Row):
     batch_row = IntegerField(null=True)
     # A word of `Source`: the door of the stream that brought the last recorded bytes; empty when it was refused more.
     writer = TextField(default="")
+    # While it is uploading and its page is lost: when it is cancelled, unless a stream opens on it, and why.
+    cancel_due_at = DateTimeField(null=True)
+    cancel_due_reason = TextField(default="")
 
 
 class Batch(Row):
@@ -165,6 +168,12 @@ File.add_index(
     File.active_at,
     where=File.status.in_([status for status in FileStatus if not status.final]),
     name="file_idle",
+    safe=False,
+)
+File.add_index(
+    File.cancel_due_at,
+    where=File.cancel_due_at.is_null(False) & (File.status == FileStatus.UPLOADING),
+    name="file_cancel_due",
     safe=False,
 )
 Batch.add_index(

@@ -205,6 +205,17 @@ class OwedDeletion:
 
 
 @dataclass(frozen=True, slots=True)
+class DueCancel:
+    """A cancel that is owed by a page that was lost: at ``due_at``, for ``reason``, while the row carries ``fence``."""
+
+    file_id: str
+    owner: str
+    fence: int
+    due_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unsealed:
     """The newest seal, None before the first, and the oldest events that have none, in order."""
 
@@ -284,6 +295,12 @@ class Store(Protocol):
         False when the fence is no longer the row's or the file is no longer uploading.
         """
 
+    async def cancel_later(self, file_id: str, fence: int, due_at: datetime, reason: str) -> bool:
+        """Note in an uploading file's row that its page was lost; False when the fence is no longer the row's.
+
+        A claim clears it. No change: nobody is notified.
+        """
+
     async def complete(
         self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
     ) -> Result[File]:
@@ -347,6 +364,9 @@ class Store(Protocol):
 
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
         """Read the oldest deletions owed."""
+
+    async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
+        """Read the cancels that lost pages owe, the earliest first."""
 
     async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
         """Read the status of files; unknown ids are missing from the answer."""

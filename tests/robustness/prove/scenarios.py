@@ -205,20 +205,34 @@ async def same_request_again(stage: Stage) -> None:
 @scenario("--websocket-grace", "1.5", "--log-level", "debug")
 async def lost_socket(stage: Stage) -> None:
     """A page is lost, another stream goes on with its file: the page's grace ends without a cancel."""
-    file_id = await stage.file(10 * KIB)
+    file_id, other = await stage.file(10 * KIB), await stage.file(10 * KIB)
     await stage.socket(file_id, 10 * KIB, "break")
+    await asyncio.to_thread(_wait_due, stage.server.data_dir / "upload.sqlite3", file_id)
     for _ in range(20):
         # What the page sent last may become durable in between: then the offset is another one.
         found = await stage.caller.get(file_id)
         assert found is not None
         if await stage.open(file_id, 10 * KIB, found["bytes_received"]) is not None:
             break
-    await asyncio.to_thread(stage.server.wait_log, _grace_is_over)
+    # Lost later, for as long: when its file is cancelled, the time of the first is over as well.
+    await stage.socket(other, 10 * KIB, "break")
+
+    def is_over(line: LogLine) -> bool:
+        return line.get("file_id") == other and line.get("to") == "cancelled"
+
+    await asyncio.to_thread(stage.server.wait_log, is_over)
     await stage.caller.get(file_id)
 
 
-def _grace_is_over(line: LogLine) -> bool:
-    return line.get("event") == "websocket.close_too_late" or line.get("to") == "cancelled"
+def _wait_due(database: Path, file_id: str) -> None:
+    """Wait until the loss of the file's page is noted."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            if connection.execute("SELECT cancel_due_at FROM file WHERE file_id = ?", (file_id,)).fetchone()[0]:
+                return
+        time.sleep(0.01)
+    raise AssertionError("the page's loss was not noted")
 
 
 @scenario("--expiry-grace", "0")

@@ -66,10 +66,16 @@ class Place:
             observer=self.metrics,
         )
         store.on_commit(self._on_commit)
-        self.options: dict[str, Any] = {"grace_seconds": 0.3, "idle_seconds": 60.0, "max_sockets": 20, **options}
-        self.admission = Admission({Gate.WEBSOCKET: self.options["max_sockets"]})
+        max_sockets = int(options.pop("max_sockets", 20))
+        self.options: dict[str, Any] = {
+            "grace_seconds": 0.3,
+            "max_grace_seconds": 3600,
+            "idle_seconds": 60.0,
+            **options,
+        }
+        self.admission = Admission({Gate.WEBSOCKET: max_sockets})
         calls = Calls(Source.WEBSOCKET, self.admission, self.metrics, timeout=30)
-        self.door = WebSocketDoor(self.uploads, self.ingest, calls, observer=self.metrics, **self.options)
+        self.door = WebSocketDoor(self.uploads, self.ingest, calls, clock=clock, observer=self.metrics, **self.options)
         web = WebApp(
             transcoder=no_transcoder,
             websocket=self.serve_socket,
@@ -92,7 +98,8 @@ class Place:
     async def open(cls, folder: Path, **options: float) -> AsyncIterator[Place]:
         store = await open_store(url_in(folder))
         place = cls(store, folder, **options)
-        tasks = [asyncio.create_task(place.hub.run()), asyncio.create_task(place.janitor.run())]
+        runs = (place.hub.run(), place.janitor.run(), place.door.run())
+        tasks = [asyncio.create_task(run) for run in runs]
         try:
             await place.http.start()
             yield place
@@ -103,6 +110,7 @@ class Place:
             place.janitor.stop()
             await tasks[1]
             tasks[0].cancel()
+            tasks[2].cancel()
             await asyncio.wait(tasks)
             await place.uploads.drain()
             await store.close()
@@ -111,6 +119,7 @@ class Place:
         """End every socket, as a server does that drains without a grace."""
         self.door.drain()
         self.admission.close()
+        self.hub.close()
         self.ingest.stop_all(ShuttingDown())
         async with asyncio.timeout(WAIT):
             await self.admission.wait_empty()
@@ -143,6 +152,12 @@ class Place:
         async with asyncio.timeout(WAIT):
             await self.ingest.wait_closed(file_id)
 
+    async def until_claimed(self, file_id: str, fence: int = 1) -> None:
+        """Wait until a socket has claimed a file."""
+        async with asyncio.timeout(WAIT):
+            while (await self.get(file_id)).fence < fence:  # noqa: ASYNC110 - a take-over is no change that is told
+                await asyncio.sleep(0.01)
+
     async def until_sockets(self, at_most: int) -> None:
         """Wait until the door has done with all sockets but so many."""
         async with asyncio.timeout(WAIT):
@@ -162,6 +177,15 @@ class Place:
 
     async def page(self, file_id: str, query: str = "") -> Page:
         return Page(await websockets.connect(self.uri(file_id, query), max_size=None))
+
+    async def writer(self, file_id: str, query: str = "") -> Page:
+        """A page that has begun to send: an empty message is one."""
+        before = (await self.get(file_id)).fence
+        page = await self.page(file_id, query)
+        await page.hear("progress")
+        await page.send(b"")
+        await self.until_claimed(file_id, before + 1)
+        return page
 
 
 class Page:

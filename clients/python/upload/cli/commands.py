@@ -7,6 +7,7 @@ from upload.cancelling import CancelledBatch, CancelledFile
 from upload.cli.arguments import Arguments
 from upload.cli.exits import Exit
 from upload.cli.output import Output, as_json, audit_line, file_line, outcome_json, visible
+from upload.statuses import by_whom
 
 _PAGE = 1000
 
@@ -46,7 +47,7 @@ def cancelled_batch_text(outcome: CancelledBatch) -> str:
 
 def _past(outcome: CancelledFile | CancelledBatch) -> str:
     why = f" ({visible(outcome.cancel_reason)})" if outcome.cancel_reason else ""
-    return f" at {outcome.cancelled_at:%Y-%m-%d %H:%M:%S} UTC by {outcome.cancelled_by}{why}"
+    return f" at {outcome.cancelled_at:%Y-%m-%d %H:%M:%S} UTC {by_whom(outcome.cancelled_by)}{why}"
 
 
 async def get(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:

@@ -20,6 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from upload.cancelling import CancelledBatch, CancelledFile
 from upload.errors import UploadServiceError
+from upload.statuses import by_whom
 from upload.v1 import upload_pb2 as pb
 
 Json = Mapping[str, object]
@@ -145,7 +146,7 @@ def audit_line(event: pb.AuditEvent) -> str:
 def _why(record: pb.File | pb.Batch) -> str:
     if record.cancelled_by:
         reason = f": {visible(record.cancel_reason)}" if record.cancel_reason else ""
-        return f"  (by {record.cancelled_by}{reason})"
+        return f"  ({by_whom(record.cancelled_by)}{reason})"
     failure = record.failure_reason if isinstance(record, pb.File) else ""
     return f"  ({failure})" if failure else ""
 

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from upload.cli.output import as_json, size_text, visible
+from upload.statuses import by_whom
 from upload.v1 import upload_pb2 as pb
 
 # Rows that are kept; older ones make way, so that watching everything for a week costs no more than a minute of it.
@@ -72,4 +73,4 @@ class WatchTable:
 
 
 def _why(by: str, reason: str) -> str:
-    return ": ".join(part for part in (by, reason) if part)
+    return ": ".join(part for part in (by and by_whom(by).removeprefix("by "), reason) if part)

@@ -6,6 +6,9 @@ Must not know sockets. Owns its tasks: a cancel goes on when the connection it s
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -24,81 +27,120 @@ from upload_server.service import Uploads
 
 _log = structlog.get_logger("upload_server.doors.websocket")
 
-_CALLER: Final = Caller(Source.WEBSOCKET_CLOSE)
-LOST_REASON: Final = "the connection was lost"
-# Seconds before each further try when the database does not take the cancel: nobody is left to ask again.
+# Seconds before each further try when the database does not take the change: nobody is left to ask again.
 _RETRY_SECONDS: Final = (0.2, 1.0, 5.0)
+# Due cancels that are read, and carried out together.
+_PAGE: Final = 64
+# Seconds after which the rows are read again: another node may have noted something, or the database has failed.
+_LOOK_SECONDS: Final = 30.0
+_AFTER_FAILURE_SECONDS: Final = 5.0
 
 
 class CloseCancels:
-    """The cancels that closed and lost sockets owe, each conditional on the fence its socket held."""
+    """The cancels that closed and lost sockets owe, each conditional on the fence its socket held.
 
-    def __init__(self, uploads: Uploads, *, grace_seconds: float, max_waiting: int) -> None:
-        """At most ``max_waiting`` lost sockets wait for their grace; beyond, their uploads are left to expire."""
+    That of a lost socket is due at a time that stands in the file's row, until a new stream clears it. ``run`` carries
+    out what is due, also what another server, or one before a restart, has noted.
+    """
+
+    def __init__(self, uploads: Uploads, *, clock: Callable[[], datetime]) -> None:
         self._uploads = uploads
-        self._grace = grace_seconds
-        self._max_waiting = max_waiting
-        # By file: one that came back and was lost again waits anew.
-        self._waiting: dict[str, asyncio.TimerHandle] = {}
+        loop = asyncio.get_running_loop()
+        # A step of the machine's clock must not end a grace early: the clock is read once, then time is counted.
+        self._epoch = clock() - timedelta(seconds=loop.time())
+        self._nudged = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     async def closed(self, file: File, reason: str) -> None:
         """Cancel now; returns when it is done or can no longer be. Goes on if the caller is cancelled."""
-        await asyncio.shield(self._start(file, reason.replace("\x00", "")))
+        await self._see_to(file.file_id, lambda: self._cancel(file.file_id, file.owner, file.fence, reason))
 
-    def lost(self, file: File) -> None:
-        """Cancel after the grace, unless the file was taken over in the meantime or the server stops."""
-        self.resumed(file.file_id)
+    async def lost(self, file: File, seconds: float, reason: str) -> None:
+        """Cancel in so many seconds, unless a stream opens on the file before; not at all if the server stops now."""
         if self._stopped:
             return
-        if len(self._waiting) >= self._max_waiting:
-            _log.warning("websocket.lost_too_many", file_id=file.file_id)
+        if seconds <= 0:
+            await self.closed(file, reason)
             return
-        loop = asyncio.get_running_loop()
-        self._waiting[file.file_id] = loop.call_later(self._grace, self._grace_over, file)
+        due_at = self._now() + timedelta(seconds=seconds)
 
-    def resumed(self, file_id: str) -> None:
-        """Forget a lost socket: its page is back. The fence would refuse the cancel anyway."""
-        timer = self._waiting.pop(file_id, None)
-        if timer is not None:
-            timer.cancel()
+        async def note() -> bool:
+            await self._uploads.cancel_later(file, due_at, reason)
+            self._nudged.set()
+            return True
+
+        await self._see_to(file.file_id, note)
+
+    async def run(self) -> None:
+        """Carry out what is due, until cancelled."""
+        while True:
+            self._nudged.clear()
+            try:
+                seconds = await self._carry_out()
+            except UploadError as error:
+                _log.warning("websocket.due_not_read", error=error.reason)
+                seconds = _AFTER_FAILURE_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._nudged.wait()
 
     def drain(self) -> None:
-        """Forget what waits, now and from now on: a server that stops cancels nothing by itself."""
+        """Begin no cancel for a lost socket from now on: a server that stops cancels nothing by itself."""
         self._stopped = True
-        for timer in self._waiting.values():
-            timer.cancel()
-        self._waiting.clear()
 
     async def finish(self) -> None:
-        """Wait until the cancels that have begun are done."""
+        """Wait until what closed and lost sockets have begun is done."""
         while self._running:
             await asyncio.wait(self._running)
 
-    def _grace_over(self, file: File) -> None:
-        del self._waiting[file.file_id]
-        self._start(file, LOST_REASON)
+    def _now(self) -> datetime:
+        return self._epoch + timedelta(seconds=asyncio.get_running_loop().time())
 
-    def _start(self, file: File, reason: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._cancel(file, reason))
+    async def _carry_out(self) -> float:
+        """Cancel what is due; returns in how many seconds to look again."""
+        due = await self._uploads.due_cancels(_PAGE)
+        if self._stopped:
+            return _LOOK_SECONDS
+        now = self._now()
+        over = [one for one in due if one.due_at <= now]
+        settled = await asyncio.gather(*(self._cancel(one.file_id, one.owner, one.fence, one.reason) for one in over))
+        if not all(settled):
+            return _AFTER_FAILURE_SECONDS
+        if len(over) == _PAGE:
+            return 0.0
+        seconds = (due[len(over)].due_at - now).total_seconds() if len(over) < len(due) else _LOOK_SECONDS
+        return min(seconds, _LOOK_SECONDS)
+
+    async def _see_to(self, file_id: str, change: Callable[[], Awaitable[bool]]) -> None:
+        """Make a change, again while the database does not take it; goes on if the caller is cancelled."""
+
+        async def persist() -> None:
+            for pause in (*_RETRY_SECONDS, None):
+                try:
+                    if await change():
+                        return
+                except UploadError as error:
+                    _log.warning("websocket.loss_not_noted", file_id=file_id, error=error.reason)
+                if pause is None or self._stopped:
+                    break
+                await asyncio.sleep(pause)
+            _log.error("websocket.close_not_cancelled", file_id=file_id)
+
+        task = asyncio.create_task(persist())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return task
+        await asyncio.shield(task)
 
-    async def _cancel(self, file: File, reason: str) -> None:
-        for pause in (*_RETRY_SECONDS, None):
-            try:
-                await self._uploads.cancel_file(file.file_id, reason, "", _CALLER, file.fence)
-            except (NotInState, NotFound, WriterReplaced) as error:
-                _log.debug("websocket.close_too_late", file_id=file.file_id, found=error.reason)
-            except (DatabaseFailure, OutcomeUnknown, Overloaded) as error:
-                if pause is not None and not self._stopped:
-                    await asyncio.sleep(pause)
-                    continue
-                _log.error("websocket.close_not_cancelled", file_id=file.file_id, error=error.reason)
-            except UploadError as error:
-                _log.error("websocket.close_not_cancelled", file_id=file.file_id, error=error.reason)
-            except Exception:  # noqa: BLE001 - nobody awaits this task: the log is where it ends
-                _log.exception("websocket.close_not_cancelled", file_id=file.file_id)
-            return
+    async def _cancel(self, file_id: str, owner: str, fence: int, reason: str) -> bool:
+        """Cancel; returns whether there is nothing more to be done."""
+        caller = Caller(Source.WEBSOCKET_CLOSE, owner)
+        try:
+            await self._uploads.cancel_file(file_id, reason, "", caller, fence)
+        except (NotInState, NotFound, WriterReplaced) as error:
+            _log.debug("websocket.close_too_late", file_id=file_id, found=error.reason)
+        except (DatabaseFailure, OutcomeUnknown, Overloaded):
+            return False
+        except Exception:  # noqa: BLE001 - nobody awaits this for the error: the log is where it ends
+            _log.exception("websocket.close_not_cancelled", file_id=file_id)
+        return True

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from upload_server.doors.http.asgi import Message, Receive, Send
-from upload_server.doors.websocket.messages import NO_CLOSE_FRAME, Gone, Refused
+from upload_server.doors.websocket.leaving import NO_CLOSE_FRAME, Gone
+from upload_server.doors.websocket.messages import Refused
 
 # Seconds that a page may take to read its last messages.
 _LAST_WORDS_SECONDS: Final = 5.0
@@ -42,9 +43,9 @@ class Outlet:
     def __init__(self, send: Send) -> None:
         self._send = send
 
-    async def accept(self) -> None:
+    async def accept(self, subprotocol: str | None) -> None:
         """Accept the handshake."""
-        await self._send_if_there({"type": "websocket.accept"})
+        await self._send_if_there({"type": "websocket.accept", "subprotocol": subprotocol})
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send one message; waits while the page does not read."""

@@ -6,28 +6,32 @@ read a refused handshake.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from datetime import datetime
 
-from upload_server.domain.errors import UploadCancelled, UploadError
+from upload_server.domain.errors import FileNotWritable, UploadCancelled, UploadError
 from upload_server.domain.fields import Rules
 from upload_server.domain.observer import Observer
+from upload_server.domain.states import Caller
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.doors.websocket.channel import Outlet, reader
-from upload_server.doors.websocket.messages import Gone, Goodbye
+from upload_server.doors.websocket.leaving import Gone
+from upload_server.doors.websocket.messages import Goodbye, Opening, Refused
 from upload_server.doors.websocket.session import Session
+from upload_server.doors.websocket.waiting import chosen_subprotocol, ended, first_message
 from upload_server.ingest import Ingest, Upload
 from upload_server.service import Uploads
 
-# Lost sockets that wait for their page, for each socket that may be open.
-_WAITING_PER_SOCKET: Final = 4
-
 
 class WebSocketDoor:
-    """Serves WebSockets that carry uploads. Call ``drain``, later ``finish``, before the HTTP server is stopped."""
+    """Serves WebSockets that carry uploads; ``run`` carries out what lost ones owe.
+
+    Call ``drain``, later ``finish``, before the HTTP server is stopped.
+    """
 
     def __init__(
         self,
@@ -35,36 +39,45 @@ class WebSocketDoor:
         ingest: Ingest,
         calls: Calls,
         *,
+        clock: Callable[[], datetime],
         grace_seconds: float,
+        max_grace_seconds: float,
         idle_seconds: float,
-        max_sockets: int,
         observer: Observer,
         commit_seconds: float = 0.25,
     ) -> None:
-        """``commit_seconds`` is how long after the last byte a commit, maybe with a digest, is waited for."""
+        """``commit_seconds`` is how long after the last byte a commit, maybe with a digest, is waited for.
+
+        A lost socket's upload waits ``grace_seconds`` for its page, which may ask for less, or for more up to
+        ``max_grace_seconds``.
+        """
         self._ingest = ingest
         self._uploads = uploads
         self._calls = calls
         self._observer = observer
         self._idle_seconds = idle_seconds
         self._commit_seconds = commit_seconds
-        self._cancels = CloseCancels(
-            uploads, grace_seconds=grace_seconds, max_waiting=max_sockets * _WAITING_PER_SOCKET
-        )
+        self._grace_seconds = grace_seconds
+        self._max_grace_seconds = max(grace_seconds, max_grace_seconds)
+        self._cancels = CloseCancels(uploads, clock=clock)
+
+    async def run(self) -> None:
+        """Cancel the uploads whose page was lost and did not come back in time, until cancelled."""
+        await self._cancels.run()
 
     def drain(self) -> None:
-        """Forget lost sockets, those to come as well: a server that stops cancels nothing by itself."""
+        """Begin no cancel for a lost socket: a server that stops cancels nothing by itself."""
         self._cancels.drain()
 
     async def finish(self) -> None:
-        """Wait until the cancels that lost sockets have begun are done."""
+        """Wait until the cancels that have begun are done."""
         await self._cancels.finish()
 
     async def __call__(self, file_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket to its end."""
         await receive()  # websocket.connect
         page = _Page(Outlet(send))
-        await page.outlet.accept()
+        await page.outlet.accept(chosen_subprotocol(scope.get("subprotocols", [])))
         self._observer.websocket_opened()
         try:
             async with Call(self._calls, "UploadFile", page.tell) as call:
@@ -74,7 +87,9 @@ class WebSocketDoor:
 
     async def _serve(self, file_id: str, scope: Scope, receive: Receive, page: _Page, call: Call) -> None:
         caller = call.admit(Gate.WEBSOCKET)
-        opening = messages.parse_opening(scope["query_string"])
+        opening = messages.parse_opening(
+            scope["query_string"], grace=self._grace_seconds, max_grace=self._max_grace_seconds
+        )
         rules = Rules()
         rules.identifier("file_id", file_id)
         rules.check()
@@ -82,14 +97,25 @@ class WebSocketDoor:
             reader(receive), self._ingest.memory, idle_seconds=self._idle_seconds, gated=False
         )
         async with mailbox:
-            upload = await self._ingest.open(file_id, opening.offset, caller)
-            self._cancels.resumed(upload.file.file_id)
+            await first_message(
+                file_id,
+                opening.offset,
+                mailbox,
+                page.outlet,
+                self._uploads,
+                caller=caller,
+                commit_seconds=self._commit_seconds,
+            )
+            if isinstance(mailbox.end, Gone):
+                call.code = "CANCELLED"
+                return
+            upload = await self._open(file_id, opening.offset, mailbox, caller)
             try:
                 page.session = Session(upload, mailbox, page.outlet, self._uploads, commit_seconds=self._commit_seconds)
                 end = await page.session.run()
                 if isinstance(end, Gone):
                     call.code = "CANCELLED"
-                    await self._page_left(upload, end, keep=opening.keep)
+                    await self._page_left(upload, end, opening)
                 else:
                     call.code = end.outcome
                     await page.outlet.leave(end.message, end.code)
@@ -97,16 +123,26 @@ class WebSocketDoor:
                 # The page may resume at once: what it has sent is made durable before an error tells it from where.
                 await upload.close()
 
-    async def _page_left(self, upload: Upload, gone: Gone, *, keep: bool) -> None:
+    async def _open(self, file_id: str, offset: int, mailbox: Mailbox[str], caller: Caller) -> Upload:
+        """Claim the file for what the page has begun to send."""
+        if isinstance(mailbox.end, Refused):
+            raise mailbox.end.error
+        try:
+            return await self._ingest.open(file_id, offset, caller)
+        except FileNotWritable as error:
+            # It could be written when the socket was opened.
+            raise ended(error.file) from None
+
+    async def _page_left(self, upload: Upload, gone: Gone, opening: Opening) -> None:
         """Cancel if that is what leaving means here. The server's own close never does."""
         file = upload.file
-        if keep or gone.by_server:
+        if opening.keep or gone.by_server:
             return
         if gone.cancels:
-            await self._cancels.closed(file, gone.reason)
+            await self._cancels.closed(file, gone.reason(0))
         elif upload.ending.cause is None:
             await upload.close()
-            self._cancels.lost(file)
+            await self._cancels.lost(file, opening.grace, gone.reason(opening.grace))
 
 
 class _Page:

@@ -6,6 +6,7 @@ Pure: must not know how messages travel.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -33,6 +34,8 @@ from upload_server.doors.websocket.frames import MAX_TEXT, TooManyFrames, text_t
 
 MAX_QUERY_BYTES: Final = 4 * 1024
 _MAX_OFFSET_DIGITS: Final = 19
+_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|)")
 
 # Close codes of ours.
 DONE: Final = 1000
@@ -42,12 +45,6 @@ BUSY: Final = 1013
 REFUSED: Final = 4400
 UNKNOWN_FILE: Final = 4404
 CANCELLED: Final = 4409
-
-# What stands for a close code when no close frame came.
-NO_CLOSE_FRAME: Final = 1006
-
-# Close codes of the page that mean "cancel": done, tab closed, no code, and an application's own.
-CANCELLING_CODES: Final = frozenset({1000, 1001, 1005, 4000})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +62,6 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone(End):
-    """The page has left. ``code`` is that of its close frame (1005: a frame without one), or 1006 when none came."""
-
-    code: int = NO_CLOSE_FRAME
-    reason: str = ""
-    # Our own shutdown closed the socket; the page had no say.
-    by_server: bool = False
-
-    @property
-    def cancels(self) -> bool:
-        """Whether the page meant to cancel, rather than having been lost."""
-        return self.code in CANCELLING_CODES and not self.by_server
-
-
-@dataclass(frozen=True, slots=True)
 class Refused(End):
     """The page's frames broke a rule; the socket ends with ``error``."""
 
@@ -93,6 +75,8 @@ class Opening:
     offset: int
     # A closed or lost socket leaves the upload as it is.
     keep: bool
+    # Seconds that a lost socket's upload waits for its page.
+    grace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +88,11 @@ class Goodbye:
     outcome: str
 
 
-def parse_opening(query: bytes) -> Opening:
-    """Read ``?offset=`` and ``?on_disconnect=``; others are ignored. Raises ``InvalidField``."""
+def parse_opening(query: bytes, *, grace: float, max_grace: float) -> Opening:
+    """Read ``?offset=``, ``?on_disconnect=`` and ``?grace=``; others are ignored. Raises ``InvalidField``.
+
+    ``grace`` is that of a page that asks for none, ``max_grace`` what a page may ask for; in seconds.
+    """
     rules = Rules()
     if len(query) > MAX_QUERY_BYTES:
         rules.refuse("query", f"must be at most {MAX_QUERY_BYTES} bytes")
@@ -117,8 +104,21 @@ def parse_opening(query: bytes) -> Opening:
         rules.refuse("offset", "must be given once, as a decimal number of bytes")
     if disconnects not in (["cancel"], ["keep"]):
         rules.refuse("on_disconnect", "must be cancel or keep")
+    asked = _seconds(fields["grace"]) if "grace" in fields else grace
+    if asked is None:
+        rules.refuse("grace", "must be given once, as a duration such as 500ms, 90s, 5m or 1h")
     rules.check()
-    return Opening(int(digits), disconnects == ["keep"])
+    if asked is None or asked > max_grace:
+        error = InvalidField([FieldViolation("grace", f"must be at most {max_grace:g} s")])
+        error.metadata["limit"] = f"{max_grace:g}"
+        raise error
+    return Opening(int(digits), disconnects == ["keep"], asked)
+
+
+def _seconds(values: list[str]) -> float | None:
+    """Read a duration that is given once; None when it is none. A number without a unit is seconds."""
+    found = _DURATION.fullmatch(values[0])
+    return float(found[1]) * _UNITS[found[2]] if found is not None and len(values) == 1 else None
 
 
 def parse_text(text: str) -> Cancel | Commit:

@@ -13,7 +13,8 @@ from upload_server.domain.states import Caller, File, FileStatus, Source
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.channel import Outlet
-from upload_server.doors.websocket.messages import Cancel, Commit, Gone, Goodbye, Refused
+from upload_server.doors.websocket.leaving import Gone
+from upload_server.doors.websocket.messages import Cancel, Commit, Goodbye, Refused
 from upload_server.ingest import Upload
 from upload_server.service import Uploads
 
@@ -35,7 +36,7 @@ class Session:
         self._opened_at = upload.received
         self._committing = False
         # Durable bytes that the page knows of.
-        self._told = -1
+        self._told = upload.durable
 
     async def run(self) -> Goodbye | Gone:
         """Take the page's messages until the socket has to end, or raise why it has to. The upload stays open."""
@@ -59,7 +60,7 @@ class Session:
 
     async def _report(self) -> None:
         """Tell the page how much is durable; on its own, so that a page that does not read blocks nothing."""
-        durable = self._upload.durable
+        durable = await self._upload.wait_durable(self._told)
         while durable > self._told:
             await self._outlet.say(messages.progress(durable))
             self._told = durable

@@ -14,7 +14,7 @@ from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
-from upload_server.store.commands.uploading import ClaimFile, CompleteFile, FailFile, RecordProgress
+from upload_server.store.commands.uploading import CancelLater, ClaimFile, CompleteFile, FailFile, RecordProgress
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Claim, Command, Listener, Moment, Result
@@ -71,6 +71,10 @@ class WritingStore:
     ) -> bool:
         """Record durable bytes, and through which door they came."""
         return await self._writer.submit(RecordProgress(file_id, fence, bytes_received, at, writer))
+
+    async def cancel_later(self, file_id: str, fence: int, due_at: datetime, reason: str) -> bool:
+        """Note when a file is to be cancelled whose page was lost."""
+        return await self._writer.submit(CancelLater(file_id, fence, due_at, reason))
 
     async def complete(
         self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command

@@ -81,6 +81,21 @@ class RecordProgress(Write[bool]):
         return [(write.file_id, write.fence) in recorded for write in writes]
 
 
+@dataclass(frozen=True, slots=True)
+class CancelLater(Write[bool]):
+    """Note when a file is to be cancelled whose page was lost; False when the fence or the status is another."""
+
+    file_id: str
+    fence: int
+    due_at: datetime
+    reason: str
+
+    def run(self, transaction: Transaction) -> bool:
+        """Note it in the row; a claim clears it."""
+        values = {"file_id": self.file_id, "fence": self.fence, "due_at": self.due_at, "reason": self.reason}
+        return transaction.write(statements.CANCEL_LATER, **values) == 1
+
+
 def _writable(transaction: Transaction, file_id: str, fence: int, command: Command) -> FileRow:
     """Return the file if it is uploading under ``fence``; else raise what ended or replaced the stream."""
     found = read_file(transaction, file_id, command.caller)

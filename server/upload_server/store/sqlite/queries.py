@@ -13,7 +13,7 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import Moment, OwedDeletion, Unsealed
+from upload_server.store.protocol import DueCancel, Moment, OwedDeletion, Unsealed
 from upload_server.store.sqlite.compiling import Parameter, compiled, items
 from upload_server.store.sqlite.connection import Connection
 from upload_server.store.sqlite.rows import (
@@ -25,6 +25,7 @@ from upload_server.store.sqlite.rows import (
     batch_of,
     event_of,
     file_of,
+    time_of,
     time_text,
     to_json,
 )
@@ -86,6 +87,19 @@ _OWED = compiled(
 def owed_deletions(connection: Connection, limit: int) -> Sequence[OwedDeletion]:
     """Read the oldest deletions owed."""
     return [OwedDeletion(row, file_id) for row, file_id in connection.rows(_OWED, {"limit": limit})]
+
+
+_DUE = f"""
+    SELECT file_id, owner, fence, cancel_due_at, cancel_due_reason FROM file
+    WHERE cancel_due_at IS NOT NULL AND status = '{FileStatus.UPLOADING}' ORDER BY cancel_due_at LIMIT :limit"""  # noqa: S608
+
+
+def due_cancels(connection: Connection, limit: int) -> Sequence[DueCancel]:
+    """Read the cancels that lost pages owe, the earliest first."""
+    return [
+        DueCancel(file_id, owner, fence, time_of(due_at), reason)
+        for file_id, owner, fence, due_at, reason in connection.rows(_DUE, {"limit": limit})
+    ]
 
 
 # As text: Peewee has no INDEXED BY, without which this could read every file.

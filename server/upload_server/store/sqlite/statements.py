@@ -72,7 +72,7 @@ INSERT_FILES = f"""
 WRITE_FILE = """
     UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,
         completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
-        fence = :fence, active_at = :active_at, active_served = :active_served
+        fence = :fence, active_at = :active_at, active_served = :active_served, cancel_due_at = NULL
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
 # Recorded bytes never shrink and are no change: no number, no revision.
 RECORD_PROGRESS = f"""
@@ -83,6 +83,10 @@ RECORD_PROGRESS = f"""
           FROM json_each(:progress)) AS p
     WHERE file.file_id = p.file_id AND file.fence = p.fence AND +file.status = '{FileStatus.UPLOADING}'
     RETURNING file_id, fence"""
+# The page of a file was lost. No change either; a claim, as every end, clears it.
+CANCEL_LATER = f"""
+    UPDATE file SET cancel_due_at = :due_at, cancel_due_reason = :reason
+    WHERE file_id = :file_id AND fence = :fence AND +status = '{FileStatus.UPLOADING}'"""
 
 # Audit first, since its rows hold the state before; then the files from their audit rows :first to :last --------------
 

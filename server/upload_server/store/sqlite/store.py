@@ -31,6 +31,7 @@ from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import (
     Changes,
     Command,
+    DueCancel,
     Expired,
     Listing,
     Moment,
@@ -195,6 +196,10 @@ class SqliteStore(WritingStore):
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
         """Read the oldest deletions owed."""
         return await self._read(queries.owed_deletions, limit=limit)
+
+    async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
+        """Read the cancels that lost pages owe."""
+        return await self._read(queries.due_cancels, limit=limit)
 
     async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
         """Read the status of files."""

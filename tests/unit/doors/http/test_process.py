@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import os
+import sqlite3
 import time
 
 import httpx
+import pytest
 import websockets
 
 from support.process import ServerProcess, StartServer
@@ -59,13 +63,57 @@ async def test_a_killed_server_cancels_nothing(start_server: StartServer) -> Non
     file_id = announce(server, 10)
     page = await page_of(server, file_id)
     await page.send(b"hello")
-    await page.hear("progress")
+    for _ in range(2):
+        await page.hear("progress")
     server.kill()
     server = start_server("--websocket-grace", "0")
     assert get(server, file_id)["status"] == "UPLOAD_STATUS_UPLOADING"
     page = await page_of(server, file_id, f"?offset={get(server, file_id)['bytes_received']}")
     await page.hear("progress")
     await page.close()
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+async def test_a_restart_carries_out_what_a_lost_page_owes(start_server: StartServer, how: str) -> None:
+    """The time at which it is due stands in the file's row; that a page is away is known to no process."""
+    server = start_server("--log-level", "debug")
+    lost, back = announce(server, 10), announce(server, 10)
+    for file_id, grace in ((lost, "4s"), (back, "5m")):
+        page = await page_of(server, file_id, f"?grace={grace}")
+        await page.send(b"hello")
+        while (await page.hear("progress"))["bytes_received"] < 5:
+            pass
+        page.socket.transport.abort()
+    for file_id in (lost, back):
+        await until_due(server, file_id)
+    if how == "killed":
+        server.kill()
+    else:
+        assert server.terminate() == 0
+
+    server = start_server()
+    returned = await page_of(server, back, "?offset=5")
+    await returned.send(b"w")
+    async with asyncio.timeout(20):
+        while get(server, lost)["status"] != "UPLOAD_STATUS_CANCELLED":  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    found = get(server, lost)
+    assert found["cancelled_by"] == "websocket_close"
+    assert found["cancel_reason"] == "the connection was lost for more than 4 s"
+    assert get(server, back)["status"] == "UPLOAD_STATUS_UPLOADING"
+    await returned.send(b"orld")
+    assert (await returned.end())[0]["type"] == "success"
+
+
+async def until_due(server: ServerProcess, file_id: str) -> None:
+    """Wait until the loss of a file's page stands in its row."""
+    query = "SELECT cancel_due_at FROM file WHERE file_id = ?"
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.closing(sqlite3.connect(server.data_dir / "upload.sqlite3")) as connection:
+                if connection.execute(query, (file_id,)).fetchone()[0] is not None:
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def test_nobody_outside_makes_an_error_line(start_server: StartServer) -> None:

@@ -3,6 +3,8 @@ which cancels, completed the file instead."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -45,8 +47,24 @@ async def test_closing_it_cancels(server: ServerProcess, stub: Any) -> None:
     watch = stub.WatchStatus(pb.WatchStatusRequest(file_ids=[file_id], until_final=True))
     async with behind_the_end(server, file_id) as socket:
         assert await next_message(socket) == {"type": "progress", "bytes_received": len(DATA)}
+        # A page that has said nothing would cancel nothing.
+        await socket.send(b"")
     last = [event.file async for event in watch if event.HasField("file")][-1]
     assert (last.status, last.cancelled_by) == (pb.UPLOAD_STATUS_CANCELLED, "websocket_close")
+
+
+async def test_closing_it_without_a_word_leaves_the_file_as_it_was(server: ServerProcess, stub: Any) -> None:
+    file_id = await sent_without_commit(stub)
+    before = await status(stub, file_id)
+    async with behind_the_end(server, file_id) as socket:
+        await next_message(socket)
+    watch = stub.WatchStatus(pb.WatchStatusRequest(file_ids=[file_id], until_final=True))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            async for _ in watch:
+                pass
+    watch.cancel()
+    assert await status(stub, file_id) == before
 
 
 async def test_a_commit_completes(server: ServerProcess, stub: Any) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from unit.doors.place import ANYBODY, WAIT, Place
 from unit.doors.raw import RawPeer
 from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
-from upload_server.doors.websocket.cancels import LOST_REASON, CloseCancels
+from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.service import Uploads
 from upload_server.store.protocol import Trail
 
@@ -33,11 +34,13 @@ async def last_event(place: Place, file_id: str) -> AuditEvent:
 
 
 async def raw_page(place: Place, file: File, query: str = "") -> RawPeer:
-    """A page whose frames the test makes; it has been told that it is the writer."""
+    """A page whose frames the test makes; it is the file's writer."""
     peer = await RawPeer.connect(place.http.port)
     status, _, _ = await peer.handshake(f"/api/v1/upload/ws/{file.file_id}{query}", place.http.port)
     assert status == 101
     await peer.reader.readuntil(b"}")  # the first progress
+    peer.frame(2)
+    await place.until_claimed(file.file_id)
     return peer
 
 
@@ -133,6 +136,7 @@ async def test_an_upload_is_resumed_where_it_is_durable(place: Place) -> None:
     first = await place.page(file.file_id, "?on_disconnect=keep")
     await first.send(data[:60_000])
     await first.close()
+    await place.until_claimed(file.file_id)
     await place.until_closed(file.file_id)
     assert (await place.get(file.file_id)).bytes_received == 60_000
     second = await place.page(file.file_id, "?offset=60000")
@@ -263,24 +267,197 @@ async def test_while_memory_is_short_a_page_goes_on_when_there_is_some_and_its_c
     place.ingest.memory.hold(1 << 30)
     sent = asyncio.create_task(sending.send(data))
     await leaving.send(b"x")
-    await leaving.close(1000, "enough")
+    await leaving.close(4000, "enough")
     left = await place.until_final(other.file_id)
     assert (left.status, left.cancel_reason) == (FileStatus.CANCELLED, "enough")
-    assert (await place.get(busy.file_id)).status is FileStatus.UPLOADING
+    assert not (await place.get(busy.file_id)).status.final
     place.ingest.memory.hold(-(1 << 30))
     await sent
     assert (await sending.end())[0]["type"] == "success"
 
 
-async def test_the_words_of_a_close_frame_are_the_reason(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("code", "text", "reason"),
+    [
+        (4000, "user pressed \x00 stop", "user pressed  stop"),
+        (4000, "", "the page cancelled the upload"),
+        (1000, "user pressed stop", "the page closed the connection"),
+        (1001, "", "the page was closed"),
+        (1001, "no words of WebKit", "the page was closed"),
+        (1000, "WebSocket is closed due to suspension.", "the page closed the connection"),
+    ],
+)
+async def test_the_reason_says_what_happened_and_a_persons_words_come_with_4000(
+    place: Place, code: int, text: str, reason: str
+) -> None:
     file = await place.announce(1_000_000)
+    page = await place.writer(file.file_id)
+    await page.close(code, text)
+    assert (await place.until_final(file.file_id)).cancel_reason == reason
+    assert (await last_event(place, file.file_id)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("grace", "seconds", "said"),
+    [
+        ("200ms", 0.2, " for more than 0.2 s"),
+        ("1", 1, " for more than 1 s"),
+        ("0", 0, ""),
+        ("0.3s", 0.3, " for more than 0.3 s"),
+    ],
+)
+async def test_a_page_may_ask_for_another_grace(tmp_path: Path, grace: str, seconds: float, said: str) -> None:
+    async with Place.open(tmp_path, grace_seconds=3600) as place:
+        file = await place.announce(10)
+        peer = await raw_page(place, file, f"?grace={grace}")
+        began = asyncio.get_running_loop().time()
+        peer.finish()
+        cancelled = await place.until_final(file.file_id)
+        assert cancelled.cancel_reason == "the connection was lost" + said
+        assert seconds <= asyncio.get_running_loop().time() - began < seconds + 5
+
+
+async def test_a_page_may_ask_for_a_longer_grace_up_to_the_servers_longest(tmp_path: Path) -> None:
+    async with Place.open(tmp_path, grace_seconds=0.1, max_grace_seconds=90) as place:
+        file = await place.announce(10)
+        peer = await raw_page(place, file, "?grace=1.5m")
+        peer.finish()
+        await place.until_closed(file.file_id)
+        await place.until_sockets(0)
+        [due] = await place.store.due_cancels(10)
+        assert due.reason == "the connection was lost for more than 90 s"
+        assert 85 < (due.due_at - datetime.now(UTC)).total_seconds() <= 90
+        other = await place.page(file.file_id, "?grace=91s")
+        assert await other.error() == ("INVALID_FIELD", 4400)
+        assert other.heard[-1]["error"]["details"][0]["metadata"] == {"field": "grace", "limit": "90"}
+
+
+async def test_a_new_stream_clears_the_time_at_which_a_lost_page_cancels(place: Place) -> None:
+    file = await place.announce(10)
+    peer = await raw_page(place, file, "?grace=1h")
+    peer.finish()
+    await place.until_sockets(0)
+    assert [due.file_id for due in await place.store.due_cancels(10)] == [file.file_id]
+    back = await place.page(file.file_id)
+    await back.hear("progress")
+    assert len(await place.store.due_cancels(10)) == 1
+    await back.send(b"hello")
+    await place.until_claimed(file.file_id, 2)
+    assert await place.store.due_cancels(10) == []
+
+
+async def test_the_time_of_a_file_that_was_cancelled_meanwhile_is_nobodys_business(place: Place) -> None:
+    file = await place.announce(10)
+    peer = await raw_page(place, file, "?grace=1h")
+    peer.finish()
+    await place.until_sockets(0)
+    await place.uploads.cancel_file(file.file_id, "by hand", "", ANYBODY)
+    assert await place.store.due_cancels(10) == []
+
+
+async def test_many_pages_that_are_lost_at_once_are_all_cancelled_for(tmp_path: Path) -> None:
+    async with Place.open(tmp_path, max_sockets=200) as place:
+        files = [await place.announce(10) for _ in range(150)]
+        peers = [await raw_page(place, file) for file in files]
+        for peer in peers:
+            peer.reset()
+        finals = [await place.until_final(file.file_id) for file in files]
+        assert {file.cancel_reason for file in finals} == {"the connection was lost for more than 0.3 s"}
+        assert await place.store.due_cancels(10) == []
+
+
+# A socket that has said nothing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["fin", "1000", "1001", "4000", "unmasked"])
+async def test_a_socket_that_never_carried_a_message_claims_nothing_and_cancels_nothing(
+    tmp_path: Path, how: str
+) -> None:
+    async with Place.open(tmp_path, grace_seconds=0) as place:
+        file, waiting = await place.announce(10), await place.announce(10)
+        sender = await place.writer(file.file_id)
+        for each in (file, waiting):
+            peer = await RawPeer.connect(place.http.port)
+            assert (await peer.handshake(f"/api/v1/upload/ws/{each.file_id}", place.http.port))[0] == 101
+            await peer.reader.readuntil(b"}")
+            peer.frame(9, b"?")
+            if how == "unmasked":
+                peer.frame(2, b"x", masked=False)
+            elif how != "fin":
+                peer.close_frame(int(how))
+            peer.finish()
+        await place.until_sockets(1)
+        await place.grace_over()
+        assert (await place.get(waiting.file_id)).status is FileStatus.PENDING
+        assert (await place.get(file.file_id)).fence == 1
+        await sender.send(b"0123456789")
+        assert (await sender.end())[0]["type"] == "success"
+
+
+async def test_a_socket_that_has_said_nothing_hears_of_a_cancel(place: Place) -> None:
+    file = await place.announce(10)
     page = await place.page(file.file_id)
     await page.hear("progress")
-    await page.close(1000, "user pressed \x00 stop")
-    assert (await place.until_final(file.file_id)).cancel_reason == "user pressed  stop"
+    await place.uploads.cancel_file(file.file_id, "not needed", "", ANYBODY)
+    last, code = await page.end()
+    assert (last["type"], last["reason"], code) == ("cancelled", "not needed", 4409)
 
 
-@pytest.mark.parametrize("how", ["fin", "rst", "3000", "1011", "1012", "half frame"])
+async def test_a_page_whose_first_message_meets_the_cancel_hears_of_it(place: Place) -> None:
+    for _ in range(10):
+        file = await place.announce(10)
+        page = await place.page(file.file_id)
+        await page.hear("progress")
+        sending = asyncio.create_task(page.send(b"hello"))
+        await place.uploads.cancel_file(file.file_id, "", "", ANYBODY)
+        await sending
+        last, code = await page.end()
+        assert (last["type"], code) == ("cancelled", 4409)
+
+
+async def test_a_socket_that_has_said_nothing_hears_that_another_completed_the_file(place: Place) -> None:
+    file = await place.announce(5)
+    page = await place.page(file.file_id)
+    await page.hear("progress")
+    sender = await place.writer(file.file_id)
+    await sender.send(b"hello")
+    assert await page.error() == ("FILE_NOT_WRITABLE", 4400)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("upload.v1", "upload.v1"),
+        ("chat, upload.v1", "upload.v1"),
+        ("chat, superchat", "chat"),
+        ("upload.ticket.abc, upload.v1", "upload.v1"),
+        ("bearer.abc, mine", "mine"),
+        ("upload.ticket.abc", None),
+    ],
+)
+async def test_a_subprotocol_is_chosen_and_never_one_that_carries_a_credential(
+    place: Place, offered: str, chosen: str | None
+) -> None:
+    file = await place.announce(10)
+    peer = await RawPeer.connect(place.http.port)
+    header = f"Sec-WebSocket-Protocol: {offered}"
+    status, headers, _ = await peer.handshake(f"/api/v1/upload/ws/{file.file_id}", place.http.port, header)
+    assert (status, headers.get("sec-websocket-protocol")) == (101, chosen)
+    peer.finish()
+
+
+LOST = {
+    "fin": "the connection was lost",
+    "rst": "the connection was lost",
+    "half frame": "the connection was lost",
+    "3000": "the page was away",
+    "1011": "the page was away",
+    "1012": "the page was away",
+    "1001 WebSocket is closed due to suspension.": "the browser put the page aside",
+}
+
+
+@pytest.mark.parametrize("how", LOST)
 async def test_a_lost_socket_cancels_after_the_grace(tmp_path: Path, how: str) -> None:
     async with Place.open(tmp_path, grace_seconds=0.5) as place:
         file = await place.announce(10_000_000)
@@ -292,7 +469,7 @@ async def test_a_lost_socket_cancels_after_the_grace(tmp_path: Path, how: str) -
         assert (waiting.status, waiting.bytes_received) == (FileStatus.UPLOADING, 1000)
         cancelled = await place.until_final(file.file_id)
         assert (cancelled.status, cancelled.cancelled_by) == (FileStatus.CANCELLED, "websocket_close")
-        assert cancelled.cancel_reason == LOST_REASON
+        assert cancelled.cancel_reason == f"{LOST[how]} for more than 0.5 s"
         assert (cancelled.updated_at - waiting.updated_at).total_seconds() > 0.4
         peer.finish()
 
@@ -309,8 +486,9 @@ async def lose(peer: RawPeer, how: str) -> None:
         case "half frame":
             peer.writer.write(b"\x82\xfe")
             peer.finish()
-        case code:
-            peer.close_frame(int(code))
+        case closed:
+            code, _, text = closed.partition(" ")
+            peer.close_frame(int(code), text.encode())
 
 
 async def test_a_page_that_answers_no_ping_is_lost(tmp_path: Path) -> None:
@@ -319,7 +497,7 @@ async def test_a_page_that_answers_no_ping_is_lost(tmp_path: Path) -> None:
         file = await place.announce(10_000_000)
         peer = await raw_page(place, file)
         cancelled = await place.until_final(file.file_id)
-        assert cancelled.cancel_reason == LOST_REASON
+        assert cancelled.cancel_reason == "the connection was lost for more than 0.3 s"
         peer.finish()
 
 
@@ -329,8 +507,7 @@ async def test_a_page_that_comes_back_in_time_is_not_cancelled(place: Place) -> 
     peer.frame(2, b"hello")
     peer.reset()
     await place.until_closed(file.file_id)
-    back = await place.page(file.file_id, f"?offset={(await place.get(file.file_id)).bytes_received}")
-    await back.hear("progress")
+    await place.writer(file.file_id, f"?offset={(await place.get(file.file_id)).bytes_received}")
     await place.grace_over()
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
 
@@ -399,21 +576,20 @@ async def test_a_page_that_left_after_its_last_byte_has_left_when_the_commit_fai
 async def test_an_old_socket_does_not_cancel_what_a_newer_one_writes(place: Place) -> None:
     file = await place.announce(10)
     old = await place.ingest.open(file.file_id, 0, ANYBODY)
-    new = await place.page(file.file_id)
-    await new.hear("progress")
-    cancels = CloseCancels(place.uploads, grace_seconds=0, max_waiting=1)
+    await place.writer(file.file_id)
+    cancels = CloseCancels(place.uploads, clock=lambda: datetime.now(UTC))
     await cancels.closed(old.file, "")
-    cancels.lost(old.file)
-    await cancels.finish()
+    for grace in (0, 0.01):
+        await cancels.lost(old.file, grace, "")
+    assert await place.store.due_cancels(10) == []
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
     await old.close()
 
 
 async def test_a_replaced_socket_is_told_and_its_close_cancels_nothing(place: Place) -> None:
     file = await place.announce(10)
-    first = await place.page(file.file_id)
-    await first.hear("progress")
-    second = await place.page(file.file_id)
+    first = await place.writer(file.file_id)
+    second = await place.writer(file.file_id)
     assert await first.error() == ("WRITER_REPLACED", 4400)
     await second.send(b"0123456789")
     last, _ = await second.end()
@@ -440,8 +616,7 @@ async def test_a_close_cancels_also_when_the_database_fails_at_first(place: Plac
     assert isinstance(place.uploads, Failing)
     place.uploads.fail(2)
     file = await place.announce(10)
-    page = await place.page(file.file_id)
-    await page.hear("progress")
+    page = await place.writer(file.file_id)
     await page.close()
     assert (await place.until_final(file.file_id)).status is FileStatus.CANCELLED
 
@@ -500,6 +675,13 @@ async def test_a_wrong_offset_names_the_right_one(place: Place) -> None:
         "?offset=%D9%A1",
         "?offset=99999999999999999999",
         "?on_disconnect=kepp",
+        "?grace=",
+        "?grace=-1s",
+        "?grace=1e3",
+        "?grace=soon",
+        "?grace=nan",
+        "?grace=5m&grace=5m",
+        "?grace=61m",
         "?" + "a" * 5000,
     ],
 )
@@ -708,7 +890,8 @@ async def test_what_nobody_foresaw_is_internal_with_an_incident(place: Place) ->
         raise RuntimeError("secret detail")
 
     place.ingest.open = broken  # type: ignore[method-assign, assignment]
-    page = await place.page("some-file")
+    page = await place.page((await place.announce(10)).file_id)
+    await page.send(b"")
     assert await page.error() == ("INTERNAL", 4400)
     assert "secret" not in json.dumps(page.heard)
     assert len(page.heard[-1]["error"]["details"][0]["metadata"]["incident"]) == 32
@@ -721,7 +904,8 @@ async def test_on_shutdown_pages_hear_1012_and_uploads_stay(place: Place) -> Non
     file = await place.announce(10)
     page = await place.page(file.file_id)
     await page.send(b"hello")
-    await page.hear("progress")
+    for _ in range(2):
+        await page.hear("progress")
     stopping = asyncio.create_task(place.drain())
     assert await page.error() == ("SHUTTING_DOWN", 1012)
     await stopping
@@ -759,8 +943,7 @@ async def test_a_drain_forgets_lost_sockets(place: Place) -> None:
 
 async def test_the_http_servers_own_stop_cancels_nothing(place: Place) -> None:
     file = await place.announce(10)
-    page = await place.page(file.file_id)
-    await page.hear("progress")
+    await place.writer(file.file_id)
     await place.http.stop()
     await place.until_sockets(0)
     await place.grace_over()
