@@ -105,7 +105,8 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
         reserve.write_bytes(bytes(4 * MIB))
         async with connected(server) as clients:
             grpc, http = clients.doors
-            before = await initiate(grpc)
+            specs = [{"filename": f"{number}", "size_bytes": 1} for number in range(1000)]
+            waiting = (await grpc.call("InitiateBatch", files=specs))["file_ids"]
             file_id = await initiate(grpc, 64 * MIB)
             async with UploadCall(clients.stub, file_id) as call:
                 sending = asyncio.create_task(_send(call, 64 * MIB))
@@ -113,11 +114,10 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
                 sending.cancel()
             durable = (await grpc.call("GetFile", file_id=file_id))["bytes_received"]
             hog = await asyncio.to_thread(fill, folder)
-            refusals = [await refused(http, "CancelFile", file_id=before, request_id="r") for _ in range(3)]
+            refusals = [await refused(grpc, "InitiateUpload", filename="a", size_bytes="1")]
             # A commit may still fit into the log as it is; once it does not, it is refused, and nothing has changed.
-            while refusals[-1] == "OK" and len(refusals) < 2000:
-                before = await initiate_or_nothing(grpc)
-                refusals.append("DATABASE_FAILURE" if not before else await refused(http, "CancelFile", file_id=before))
+            while refusals[-1] != "DATABASE_FAILURE" and waiting:
+                refusals.append(await refused(http, "CancelFile", file_id=waiting.pop(), reason="r" * 500))
             hog.unlink()
             reserve.unlink()
 
@@ -130,19 +130,13 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
             small = await initiate(grpc, MIB)
             completed = await upload(clients.stub, small, bytes(MIB))
 
-    assert refusal.reason in {"STORAGE_FAILURE", "DATABASE_FAILURE"}
+    assert refusal.reason in {"STORAGE_FULL", "DATABASE_FAILURE"}
+    assert refusals[0] == "STORAGE_FULL"
     assert refusals[-1] == "DATABASE_FAILURE"
-    assert set(refusals) <= {"OK", "DATABASE_FAILURE"}
+    assert set(refusals[1:]) <= {"OK", "DATABASE_FAILURE"}
     assert 0 < int(durable) < 64 * MIB
     assert again == answer
     assert completed.sha256 == hashlib.sha256(bytes(MIB)).hexdigest()
-
-
-async def initiate_or_nothing(door: Door) -> str:
-    try:
-        return await initiate(door)
-    except Refusal:
-        return ""
 
 
 async def _send(call: UploadCall, size: int, start: int = 0) -> None:
