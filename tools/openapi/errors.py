@@ -14,7 +14,7 @@ from google.rpc.code_pb2 import Code
 from transcoder import Fault, FaultKind
 from transcoder.status import HTTP_STATUS
 from upload_server.domain import errors
-from upload_server.doors.errors import code_of
+from upload_server.doors.errors import HTTP_STATUSES, code_of
 
 Json = dict[str, Any]
 
@@ -55,7 +55,8 @@ def _table() -> dict[str, tuple[int, str]]:
     for error in _subclasses(errors.UploadError):
         if "reason" in vars(error) and error.reason not in table:
             code = Code.Name(code_of(error.__new__(error)))
-            table[error.reason] = (HTTP_STATUS[grpc.StatusCode[code]], (error.__doc__ or "").splitlines()[0])
+            status = HTTP_STATUSES.get(error.reason, HTTP_STATUS[grpc.StatusCode[code]])
+            table[error.reason] = (status, (error.__doc__ or "").splitlines()[0])
     return table
 
 

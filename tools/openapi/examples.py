@@ -127,6 +127,7 @@ ERRORS = {
         errors.InvalidField([errors.FieldViolation("request_id", "must be at most 128 characters")])
     ),
     "OVERLOADED": _status(errors.Overloaded("Too many calls at once; try again soon", 1.0)),
+    "STORAGE_FULL": _status(errors.StorageFull("disk", 96_468_992)),
     "SHUTTING_DOWN": _status(errors.ShuttingDown()),
     "DATABASE_FAILURE": _status(errors.DatabaseFailure()),
     "OUTCOME_UNKNOWN": _status(errors.OutcomeUnknown()),

@@ -53,11 +53,13 @@ const (
 type UploadServiceClient interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
-	// Errors: `REQUEST_ID_REUSED`.
+	// Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+	// cancels and for uploads that are open.
 	InitiateUpload(ctx context.Context, in *InitiateUploadRequest, opts ...grpc.CallOption) (*InitiateUploadResponse, error)
 	// Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 	//
-	// Errors: `REQUEST_ID_REUSED`.
+	// Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+	// cancels and for uploads that are open.
 	InitiateBatch(ctx context.Context, in *InitiateBatchRequest, opts ...grpc.CallOption) (*InitiateBatchResponse, error)
 	// Sends the bytes of one file: one `header`, then `data`, then one `commit`.
 	//
@@ -67,7 +69,7 @@ type UploadServiceClient interface {
 	// `UPLOAD_CANCELLED`.
 	//
 	// Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-	// `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+	// `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
 	UploadFile(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[UploadFileRequest, UploadFileResponse], error)
 	// Returns one file.
 	//
@@ -269,11 +271,13 @@ func (c *uploadServiceClient) ListAuditEvents(ctx context.Context, in *ListAudit
 type UploadServiceServer interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
-	// Errors: `REQUEST_ID_REUSED`.
+	// Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+	// cancels and for uploads that are open.
 	InitiateUpload(context.Context, *InitiateUploadRequest) (*InitiateUploadResponse, error)
 	// Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 	//
-	// Errors: `REQUEST_ID_REUSED`.
+	// Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+	// cancels and for uploads that are open.
 	InitiateBatch(context.Context, *InitiateBatchRequest) (*InitiateBatchResponse, error)
 	// Sends the bytes of one file: one `header`, then `data`, then one `commit`.
 	//
@@ -283,7 +287,7 @@ type UploadServiceServer interface {
 	// `UPLOAD_CANCELLED`.
 	//
 	// Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-	// `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+	// `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
 	UploadFile(grpc.BidiStreamingServer[UploadFileRequest, UploadFileResponse]) error
 	// Returns one file.
 	//

@@ -118,7 +118,8 @@ class UploadServiceServicer:
     def InitiateUpload(self, request, context):
         """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
-        Errors: `REQUEST_ID_REUSED`.
+        Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+        cancels and for uploads that are open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +128,8 @@ class UploadServiceServicer:
     def InitiateBatch(self, request, context):
         """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
-        Errors: `REQUEST_ID_REUSED`.
+        Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+        cancels and for uploads that are open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +144,7 @@ class UploadServiceServicer:
         `UPLOAD_CANCELLED`.
 
         Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-        `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+        `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

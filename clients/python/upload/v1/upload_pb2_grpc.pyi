@@ -48,12 +48,14 @@ class UploadServiceStub:
     InitiateUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.InitiateUploadRequest, _upload_pb2.InitiateUploadResponse]
     """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
-    Errors: `REQUEST_ID_REUSED`.
+    Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+    cancels and for uploads that are open.
     """
     InitiateBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.InitiateBatchRequest, _upload_pb2.InitiateBatchResponse]
     """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
-    Errors: `REQUEST_ID_REUSED`.
+    Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+    cancels and for uploads that are open.
     """
     UploadFile: _grpc.StreamStreamMultiCallable[_upload_pb2.UploadFileRequest, _upload_pb2.UploadFileResponse]
     """Sends the bytes of one file: one `header`, then `data`, then one `commit`.
@@ -64,7 +66,7 @@ class UploadServiceStub:
     `UPLOAD_CANCELLED`.
 
     Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-    `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+    `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
     """
     GetFile: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetFileRequest, _upload_pb2.File]
     """Returns one file.
@@ -134,12 +136,14 @@ class UploadServiceAsyncStub(UploadServiceStub):
     InitiateUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.InitiateUploadRequest, _upload_pb2.InitiateUploadResponse]  # type: ignore[assignment]
     """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
-    Errors: `REQUEST_ID_REUSED`.
+    Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+    cancels and for uploads that are open.
     """
     InitiateBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.InitiateBatchRequest, _upload_pb2.InitiateBatchResponse]  # type: ignore[assignment]
     """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
-    Errors: `REQUEST_ID_REUSED`.
+    Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+    cancels and for uploads that are open.
     """
     UploadFile: _aio.StreamStreamMultiCallable[_upload_pb2.UploadFileRequest, _upload_pb2.UploadFileResponse]  # type: ignore[assignment]
     """Sends the bytes of one file: one `header`, then `data`, then one `commit`.
@@ -150,7 +154,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     `UPLOAD_CANCELLED`.
 
     Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-    `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+    `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetFileRequest, _upload_pb2.File]  # type: ignore[assignment]
     """Returns one file.
@@ -223,7 +227,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_pb2.InitiateUploadResponse, _abc.Awaitable[_upload_pb2.InitiateUploadResponse]]:
         """Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 
-        Errors: `REQUEST_ID_REUSED`.
+        Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+        cancels and for uploads that are open.
         """
 
     @_abc_1.abstractmethod
@@ -234,7 +239,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_upload_pb2.InitiateBatchResponse, _abc.Awaitable[_upload_pb2.InitiateBatchResponse]]:
         """Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
 
-        Errors: `REQUEST_ID_REUSED`.
+        Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+        cancels and for uploads that are open.
         """
 
     @_abc_1.abstractmethod
@@ -251,7 +257,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         `UPLOAD_CANCELLED`.
 
         Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-        `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+        `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
         """
 
     @_abc_1.abstractmethod

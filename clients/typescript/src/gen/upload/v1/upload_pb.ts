@@ -1796,7 +1796,8 @@ export const UploadService: GenService<{
   /**
    * Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
    *
-   * Errors: `REQUEST_ID_REUSED`.
+   * Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+   * cancels and for uploads that are open.
    *
    * @generated from rpc upload.v1.UploadService.InitiateUpload
    */
@@ -1808,7 +1809,8 @@ export const UploadService: GenService<{
   /**
    * Announces 1 to 10,000 files as one batch. No file joins or leaves the batch afterwards.
    *
-   * Errors: `REQUEST_ID_REUSED`.
+   * Errors: `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for
+   * cancels and for uploads that are open.
    *
    * @generated from rpc upload.v1.UploadService.InitiateBatch
    */
@@ -1826,7 +1828,7 @@ export const UploadService: GenService<{
    * `UPLOAD_CANCELLED`.
    *
    * Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
-   * `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`.
+   * `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
    *
    * @generated from rpc upload.v1.UploadService.UploadFile
    */
