@@ -49,7 +49,8 @@ const (
 // (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
 // with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
 // nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-// `incident` id that the server's log has too).
+// `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
+// `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
 type UploadServiceClient interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
@@ -267,7 +268,8 @@ func (c *uploadServiceClient) ListAuditEvents(ctx context.Context, in *ListAudit
 // (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
 // with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
 // nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-// `incident` id that the server's log has too).
+// `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
+// `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
 type UploadServiceServer interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//

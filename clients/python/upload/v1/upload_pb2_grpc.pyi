@@ -38,7 +38,8 @@ class UploadServiceStub:
     (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-    `incident` id that the server's log has too).
+    `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
+    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
     """
 
     @_typing.overload
@@ -129,7 +130,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-    `incident` id that the server's log has too).
+    `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
+    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -216,7 +218,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-    `incident` id that the server's log has too).
+    `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
+    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
     """
 
     @_abc_1.abstractmethod

@@ -1788,7 +1788,8 @@ export const BatchStatusSchema: GenEnum<BatchStatus> = /*@__PURE__*/
  * (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
  * with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
  * nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
- * `incident` id that the server's log has too).
+ * `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
+ * `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
  *
  * @generated from service upload.v1.UploadService
  */
