@@ -236,7 +236,7 @@ class DiskSink:
         """Bytes that may still be appended here: what is free, without what is kept for cancels."""
         # Nothing may have been stored yet.
         with _as_sink_errors:
-            return self._room.left(self._root if self._root.is_dir() else self._root.parent)
+            return self._room.left(next(folder for folder in (self._root, *self._root.parents) if folder.is_dir()))
 
     @contextlib.contextmanager
     def _reading(self, file_id: str) -> Iterator[io.FileIO]:
