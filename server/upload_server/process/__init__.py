@@ -4,7 +4,7 @@ Must not know what an upload is: words and numbers come in, lines and series go 
 """
 
 from upload_server.process.log_stream import BackgroundStream
-from upload_server.process.logging import configure_logging
+from upload_server.process.logging import configure_logging, info_writer
 from upload_server.process.metrics import Metrics
 
-__all__ = ["BackgroundStream", "Metrics", "configure_logging"]
+__all__ = ["BackgroundStream", "Metrics", "configure_logging", "info_writer"]

@@ -6,13 +6,13 @@ renderer sees it, for our own lines and for those of the libraries alike.
 
 from __future__ import annotations
 
-import contextlib
 import json as json_format
 import logging
 import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import structlog
@@ -61,7 +61,6 @@ def configure_logging(json: bool | None, level: str | int, stream: LogStream | N
     number = _level_number(level)
     render: Processor = render_json if (json if json is not None else not target.isatty()) else render_human
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -69,6 +68,8 @@ def configure_logging(json: bool | None, level: str | int, stream: LogStream | N
         make_safe,
     ]
     writer = LineWriter(target)
+    global _json_writer  # noqa: PLW0603 - as structlog's own configuration, it is the process's
+    _json_writer = writer if render is render_json and number <= logging.INFO else None
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -76,6 +77,31 @@ def configure_logging(json: bool | None, level: str | int, stream: LogStream | N
         cache_logger_on_first_use=False,
     )
     _route_standard_library(target, number, shared, render)
+
+
+# What lines of JSON at INFO are written to; None while there are none.
+_json_writer: LineWriter | None = None
+
+
+def info_writer(event: str) -> Callable[[Mapping[str, object]], None]:
+    """Return what writes a line of ``event`` at INFO with some facts, whose names are plain words.
+
+    The line is the one that structlog would write, in a quarter of its time: for what is logged with each change.
+    """
+    log = structlog.get_logger().bind()
+    name = _encode(safe_text(event))
+
+    def write(facts: Mapping[str, object]) -> None:
+        if _json_writer is None:
+            log.info(event, **facts)
+            return
+        line = f'{{"timestamp":"{datetime.now(UTC).isoformat()[:-6]}Z","level":"info","event":{name}'
+        for key, value in facts.items():
+            text = _quote(safe_text(value)) if type(value) is str else _encode(_safe_value(value, MAX_DEPTH))
+            line += f',"{key}":{text}'
+        _json_writer.msg(line + "}")
+
+    return write
 
 
 class LineWriter:
@@ -87,10 +113,13 @@ class LineWriter:
 
     def msg(self, line: str) -> None:
         """Write one line and flush it."""
-        # A closed pipe (OSError), a closed or narrow stream (ValueError): there is nobody left to tell.
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        try:
+            with self._lock:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+        except (OSError, ValueError):
+            # A closed pipe (OSError), a closed or narrow stream (ValueError): there is nobody left to tell.
+            pass
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
@@ -173,6 +202,7 @@ def _safe_value(value: object, depth: int) -> object:
     return safe_text(str(value))
 
 
+_quote: Final[Callable[[str], str]] = json_format.encoder.encode_basestring_ascii
 _encode: Final[Callable[[object], str]] = json_format.JSONEncoder(
     ensure_ascii=True, separators=(",", ":"), default=str
 ).encode

@@ -12,6 +12,7 @@ import structlog
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import AuditEvent
 from upload_server.domain.tokens import Cursor
+from upload_server.process import info_writer
 from upload_server.store.protocol import Audited, Commit, Store, Trail
 
 _PAGE = 1000
@@ -27,21 +28,20 @@ class Journal:
         self._store = store
         self._with_files = with_files
         self._waiting: asyncio.Queue[Audited] = asyncio.Queue(_MAX_WAITING)
-        # Bound once: that is a third of a line's cost.
-        self._log = structlog.get_logger("upload_server.status").bind()
+        self._log = structlog.get_logger("upload_server.status")
+        self._write_line = info_writer("status.changed")
 
     def write(self, commit: Commit) -> None:
         """Write what a committed write left in the audit trail."""
         audited, latency = commit.audited, round(commit.seconds * 1000, 3)
         for event in audited.events:
-            extra = {}
+            facts = _facts(event)
             if audited.files and not event.file_id:
-                extra = {
-                    "files": audited.files,
-                    "first_event_id": audited.first_event_id,
-                    "last_event_id": audited.last_event_id,
-                }
-            self._log.info("status.changed", **_facts(event), **extra, latency_ms=latency)
+                facts["files"] = audited.files
+                facts["first_event_id"] = audited.first_event_id
+                facts["last_event_id"] = audited.last_event_id
+            facts["latency_ms"] = latency
+            self._write_line(facts)
         if audited.files and self._with_files:
             try:
                 self._waiting.put_nowait(audited)

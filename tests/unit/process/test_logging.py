@@ -16,7 +16,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upload_server.process import configure_logging
+from upload_server.process import configure_logging, info_writer
 from upload_server.process.logging import MAX_TEXT, MAX_TRACEBACK, safe_text
 
 HOSTILE = [
@@ -180,3 +180,27 @@ class _Broken(io.StringIO):
 def test_a_stream_that_is_gone_breaks_nobodys_work() -> None:
     configure_logging(json=True, level="info", stream=_Broken())
     structlog.get_logger().info("event")
+
+
+_FACTS = st.text() | st.sampled_from(HOSTILE) | st.integers() | st.floats(allow_nan=False) | st.none() | st.booleans()
+
+
+@given(facts=st.dictionaries(st.sampled_from(["file_id", "from", "reason", "latency_ms"]), _FACTS))
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_a_line_made_by_hand_is_that_of_structlog(json_lines: bool, facts: dict[str, Any]) -> None:
+    stream = io.StringIO()
+    try:
+        configure_logging(json_lines, "info", stream)
+        structlog.get_logger().info("status.changed", **facts)
+        info_writer("status.changed")(facts)
+    finally:
+        structlog.reset_defaults()
+    first, second = (re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "T", line, count=1) for line in stream.getvalue().splitlines())
+    assert first == second
+
+
+def test_a_line_made_by_hand_keeps_to_the_level(lines: io.StringIO) -> None:
+    write = info_writer("status.changed")
+    configure_logging(True, "warning", lines)
+    write({"file_id": "a"})
+    assert lines.getvalue() == ""
