@@ -21,7 +21,7 @@ PROFILES: dict[str, tuple[Options, tuple[str, ...], str]] = {
     "freezes": (replace(_BUSY, freezes=4), (), ""),
     # Uploads expire at every start.
     "expiry": (replace(_BUSY, kills=2, stops=3, ttl=1.0), ("--upload-ttl", "1s"), ""),
-    # The wall clock leaps a day forward and back at every start.
+    # The wall clock leaps a day forward and back after every start.
     "clock leaps": (replace(_BUSY, kills=2, stops=2), ("--expiry-grace", "0"), "leaping_clock"),
     "power cuts": (replace(_BUSY, kills=2, sizes=(1000, 70_000, 300_000), pause=0.05), (), "volatile_disk"),
     "little room": (
