@@ -174,6 +174,24 @@ async def test_long_bodies_have_a_budget_and_short_ones_need_none() -> None:
     assert budget.take(200 * KIB)
 
 
+async def test_of_long_bodies_a_few_are_read_on_in_each_turn() -> None:
+    budget = BodyBudget()
+    reads: list[int] = []
+    turn = 0
+
+    async def read_on() -> None:
+        for _ in range(10):
+            await budget.turn()
+            reads.append(turn)
+
+    waiting = [asyncio.create_task(read_on()) for _ in range(40)]
+    while not all(each.done() for each in waiting):
+        await asyncio.sleep(0)
+        turn += 1
+    assert len(reads) == 400
+    assert max(map(reads.count, reads)) <= 4
+
+
 def test_methods_have_limits_of_their_own() -> None:
     toy = make_toy(request_limits=RequestLimits(max_bytes=10), method_limits={"Echo": RequestLimits(max_bytes=50)})
     assert asked(toy, b" " * 48 + b"{}").status == 200

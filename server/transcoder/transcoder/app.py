@@ -136,7 +136,7 @@ class Transcoder:
             path = self._path(scope)
             found = self._router.find(scope["method"], path)
             if not (isinstance(found, Match) and found.target.read_body is not None) and announces_body(scope):
-                unasked = UnaskedBody(receive, send)
+                unasked = UnaskedBody(receive, send, self._shared.options.body_budget)
                 receive, sender = unasked.receive, Sender(unasked.send)
             if isinstance(found, Match):
                 await ServedRequest(self._shared, found, path, scope, receive, sender).serve()
@@ -187,10 +187,10 @@ class Transcoder:
         await self._shared.send_outcome(self._shared.writer.outcome(fault), send, head=head)
 
     async def _answer_unread(self, fault: Fault, receive: Receive, send: Send) -> None:
-        outcome = self._shared.writer.outcome(fault)
-        await answer_unread(
-            send, receive, outcome.status, self._shared.writer.body(outcome), self._shared.headers(outcome)
-        )
+        shared = self._shared
+        outcome = shared.writer.outcome(fault)
+        body, headers = shared.writer.body(outcome), shared.headers(outcome)
+        await answer_unread(send, receive, outcome.status, body, headers, shared.options.body_budget)
 
 
 async def _serve_other(kind: str, receive: Receive, send: Send) -> None:

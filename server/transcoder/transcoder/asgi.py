@@ -99,7 +99,8 @@ class Body:
             raise self._too_large(unread=True)
 
     def __enter__(self) -> Self:
-        self._take(self._length)
+        if self._length > SMALL_BYTES:
+            self._take(self._length)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,9 +116,7 @@ class Body:
         try:
             with Limit(timers, min(last - time.monotonic(), times.idle_seconds)) as limit:
                 while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise DisconnectedError
+                    message = await self._next()
                     chunk = message.get("body", b"")
                     data += chunk
                     more = message.get("more_body", False)
@@ -136,6 +135,14 @@ class Body:
                 raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded", unread=True) from None
             raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time", unread=True) from None
 
+    async def _next(self) -> Message:
+        if self._taken:
+            await self._budget.turn()
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        return message
+
     def _take(self, count: int) -> None:
         if not self._budget.take(count):
             text = "too many long request bodies at once"
@@ -147,17 +154,17 @@ class Body:
         return FaultError(FaultKind.BODY_TOO_LARGE, text, unread=unread, limit=self._most)
 
 
-async def drain(receive: Receive) -> None:
+async def drain(receive: Receive, budget: BodyBudget) -> None:
     """Reads on for a moment, so that a client still sending gets to see the answer it has been sent."""
     left = _DRAIN_BYTES
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
             while left > 0:
+                await budget.turn()
                 message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
                 left -= max(len(message.get("body", b"")), 1024)
-                await asyncio.sleep(0)
     except TimeoutError:
         return
 
@@ -173,9 +180,10 @@ class UnaskedBody:
     A server that closes a connection with bytes unread resets it, and the client may lose the answer.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, budget: BodyBudget) -> None:
         self._receive = receive
         self._send = send
+        self._budget = budget
         self._over = False
 
     async def receive(self) -> Message:
@@ -188,7 +196,7 @@ class UnaskedBody:
         """Sends one message; before the response is declared complete the body is read to its end."""
         if message["type"] == "http.response.body" and not message.get("more_body", False) and not self._over:
             await self._send({**message, "more_body": True})
-            await drain(self.receive)
+            await drain(self.receive, self._budget)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
@@ -203,13 +211,18 @@ async def answer(
 
 
 async def answer_unread(
-    send: Send, receive: Receive, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+    send: Send,
+    receive: Receive,
+    status: int,
+    body: bytes,
+    headers: Iterable[tuple[bytes, bytes]],
+    budget: BodyBudget,
 ) -> None:
     """A response to a request whose body is not read to its end: the connection is closed after it."""
     listed = [*headers, *UNCACHED, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": listed})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    await drain(receive)
+    await drain(receive, budget)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
