@@ -54,13 +54,13 @@ export class BatchCancellation {
   }
 
   private async run(): Promise<BatchCancelOutcome> {
-    const until = Date.now() + (this.options.giveUpMs ?? MOST_ASKING_MS);
+    const until = performance.now() + (this.options.giveUpMs ?? MOST_ASKING_MS);
     let closed = 0;
     for (let attempt = 0; ; attempt++) {
       const answer = await this.ask(this.options.httpPatienceMs ?? HTTP_PATIENCE_MS);
       if (!(answer instanceof UploadError)) return answer;
       if (attempt === 0) closed = this.closeSockets(this.options.reason ?? "");
-      if (Date.now() >= until) return { state: "unconfirmed", socketsClosed: closed, error: answer };
+      if (performance.now() >= until) return { state: "unconfirmed", socketsClosed: closed, error: answer };
       await this.api.sleep(backoff(attempt, 100, 2_000));
     }
   }

@@ -123,10 +123,10 @@ export class Cancellation {
 
   /** Nobody answered in time: find out what is so, and go on asking for the cancel, with the same request id. */
   private async find(closed: boolean, first: UploadError): Promise<CancelOutcome> {
-    const until = Date.now() + (this.options.giveUpMs ?? MOST_ASKING_MS);
+    const until = performance.now() + (this.options.giveUpMs ?? MOST_ASKING_MS);
     let last = first;
-    for (let attempt = 0; Date.now() < until; attempt++) {
-      await this.api.sleep(Math.min(backoff(attempt, 100, 2_000), Math.max(0, until - Date.now())));
+    for (let attempt = 0; performance.now() < until; attempt++) {
+      await this.api.sleep(Math.min(backoff(attempt, 100, 2_000), Math.max(0, until - performance.now())));
       try {
         const file = await this.api.getFile(this.fileId, { timeoutMs: HTTP_PATIENCE_MS, retries: 0 });
         if (isFinal(fileStatusWord(file.status))) return outcomeOf(file, closed);

@@ -17,7 +17,7 @@ const MOST_FAILURES = 8;
 /** One upload's patience. A ring of its bell ends a wait. */
 export class Recovery {
   private failures = 0;
-  private aliveAt = Date.now();
+  private aliveAt = performance.now();
 
   constructor(
     private readonly api: Api,
@@ -41,7 +41,7 @@ export class Recovery {
   /** It moves: failures before this count no more. */
   moved(): void {
     this.failures = 0;
-    this.aliveAt = Date.now();
+    this.aliveAt = performance.now();
   }
 
   /** Throws the error unless another socket may do better. */
@@ -63,7 +63,7 @@ export class Recovery {
       } catch (error) {
         const known = hopeless();
         if (known) throw known;
-        const late = Date.now() - this.aliveAt > this.offlineMs;
+        const late = performance.now() - this.aliveAt > this.offlineMs;
         if (late || !mayPass(error)) throw error;
         await this.bell.heard(backoff(attempt), this.api.sleep);
       }

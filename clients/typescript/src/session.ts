@@ -66,7 +66,7 @@ export class Session {
   private over = false;
   private held = false;
   private allSent = false;
-  private heardAt = Date.now();
+  private heardAt = performance.now();
 
   constructor(private readonly options: SessionOptions) {
     this.ended = new Promise((resolve) => {
@@ -112,7 +112,7 @@ export class Session {
   }
 
   private begin(): void {
-    this.heardAt = Date.now();
+    this.heardAt = performance.now();
     // A socket that has said nothing is no writer, and its close cancels nothing: the first bytes take a moment to read.
     this.socket.send(new Uint8Array(0));
     this.options.onOpen();
@@ -159,7 +159,7 @@ export class Session {
   }
 
   private hear(text: string): void {
-    this.heardAt = Date.now();
+    this.heardAt = performance.now();
     let message: Message;
     try {
       message = JSON.parse(text) as Message;
@@ -181,15 +181,15 @@ export class Session {
     while (!this.over) {
       await this.bell.heard(this.options.quietMs / 4, this.options.sleep);
       const waiting = this.socket.bufferedAmount;
-      if (waiting !== buffered || this.held) this.heardAt = Date.now();
+      if (waiting !== buffered || this.held) this.heardAt = performance.now();
       buffered = waiting;
-      if (this.over || Date.now() - this.heardAt < this.options.quietMs) continue;
+      if (this.over || performance.now() - this.heardAt < this.options.quietMs) continue;
       const opened = this.socket.readyState === WS_OPEN;
       if (!(opened && (await this.options.onQuiet(this.allSent)))) {
         if (!this.over) this.leave();
         return;
       }
-      this.heardAt = Date.now();
+      this.heardAt = performance.now();
     }
   }
 }
