@@ -28,6 +28,7 @@ from upload.cli.output import (
     visible,
 )
 from upload.cli.plan import plan
+from upload.statuses import upload_cancelled
 from upload.v1 import upload_pb2 as pb
 
 
@@ -248,6 +249,11 @@ def test_outcomes_and_lines_tell_who_and_why() -> None:
     assert outcome_json(outcome)["cancelled_at"] == "2024-01-01T12:00:00Z"
     cancelled = pb.Batch(batch_id="b", status=pb.BATCH_STATUS_CANCELLED, cancelled_by="user", cancel_reason="late")
     assert batch_line(cancelled).endswith("0 cancelled of 0  (by user: late)")
+    lost = pb.File(
+        status=pb.UPLOAD_STATUS_CANCELLED, cancelled_by="websocket_close", cancel_reason="the page was closed"
+    )
+    assert file_line(lost).endswith("  (with its page's connection: the page was closed)")
+    assert str(upload_cancelled(lost)).startswith("The upload was cancelled with its page's connection (the page was")
     failed = pb.File(file_id="f", status=pb.UPLOAD_STATUS_FAILED, failure_reason="expired")
     assert file_line(failed).endswith("(expired)")
     event = pb.AuditEvent(batch_id="b", to_status="pending", actor="user", source="grpc", reason="why")
