@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,8 @@ MIB: Final = 1024 * 1024
 RESERVE_BYTES: Final = 64 * MIB
 RESERVE_INODES: Final = 256
 _SHARE: Final = 16
+# What a disk has told of its room counts for so long, or until that is not enough.
+_FRESH_SECONDS: Final = 0.02
 
 
 class Room:
@@ -23,12 +27,29 @@ class Room:
     open; whoever takes bytes asks first."""
 
     def __init__(self) -> None:
-        # Bytes kept besides the reserve, by device.
+        # By device: bytes kept besides the reserve; what was left when the disk was last asked, less what was claimed
+        # since, and when that was.
         self._kept: dict[int, int] = {}
+        self._left: dict[int, tuple[int, float]] = {}
+        self._lock = threading.Lock()
 
     def keep(self, device: int, count: int) -> None:
         """Keep ``count`` bytes of a device besides its reserve, instead of what was kept before."""
         self._kept[device] = count
+
+    def claim(self, place: int | Path, device: int, count: int) -> bool:
+        """Take ``count`` bytes of ``device``, where ``place`` lies; False when so many are not left. Raises OSError.
+
+        The disk is asked only now and then, so what others have claimed and not written yet counts as taken.
+        """
+        with self._lock:
+            left, asked_at = self._left.get(device, (0, 0.0))
+            now = time.monotonic()
+            if left < count or now - asked_at >= _FRESH_SECONDS:
+                left, asked_at = self.left(place), now
+            enough = left >= count
+            self._left[device] = left - count if enough else left, asked_at
+        return enough
 
     def kept(self, place: int | Path) -> int:
         """Bytes that are kept of the disk of a descriptor or path; raises OSError."""

@@ -22,8 +22,6 @@ from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, 
 # Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
-# The disk is asked for room once for so many bytes.
-_GRANT_BYTES = 1024 * 1024
 # The kernel takes at most IOV_MAX (1,024 on Linux) pieces a call.
 _MAX_PIECES = 1024
 
@@ -58,11 +56,10 @@ class DiskFile:
     def __init__(self, descriptor: int, offset: int, room: Room) -> None:
         self._descriptor = descriptor
         self._room = room
+        self._device = os.fstat(descriptor).st_dev
         # Where what was appended ends.
         self._end = offset
         self._lost: SinkError | None = None
-        # Bytes that fit before this file asks the disk again.
-        self._granted = 0
 
     def append(self, chunks: Sequence[Chunk]) -> None:
         """Write all of ``chunks`` at the end; after a SinkError a part of them may have been written.
@@ -72,7 +69,8 @@ class DiskFile:
         left = [memoryview(chunk) for chunk in chunks if chunk]
         size = sum(map(len, left))
         with _as_sink_errors:
-            self._claim_room(size)
+            if not self._room.claim(self._descriptor, self._device, size):
+                raise NoRoom("what is left of the disk is kept for cancels")
             first = 0
             while first < len(left):
                 written = os.writev(self._descriptor, left[first : first + _MAX_PIECES])
@@ -82,13 +80,6 @@ class DiskFile:
                 if written:  # a short write ended inside this piece
                     left[first] = left[first][written:]
         self._end += size
-
-    def _claim_room(self, size: int) -> None:
-        if size > self._granted:
-            self._granted = min(self._room.left(self._descriptor), max(size, _GRANT_BYTES))
-        if size > self._granted:
-            raise NoRoom("what is left of the disk is kept for cancels")
-        self._granted -= size
 
     def sync(self) -> int:
         """Make everything appended survive power loss; returns where it ends. After an error give the file up."""

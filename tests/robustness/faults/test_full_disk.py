@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from upload.v1 import upload_pb2 as pb
 
 pytestmark = pytest.mark.timeout(4 * START_SECONDS)
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 
 
 async def room(server: ServerProcess, of: str = "storage") -> float:
@@ -65,6 +67,30 @@ async def test_uploads_leave_room_for_cancels_which_make_room_for_uploads(tmp_pa
             made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="next", size_bytes=4 * MIB))
             completed = await upload(stub, made.file.file_id, bytes(4 * MIB))
     assert completed.sha256 == hashlib.sha256(bytes(4 * MIB)).hexdigest()
+
+
+async def test_many_uploads_at_once_leave_the_room_of_cancels_too(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "32m") as folder, ServerProcess(folder / "data") as server:
+        async with grpc.aio.insecure_channel(server.target) as channel, contextlib.AsyncExitStack() as calls:
+            stub, door = stub_on(channel), GrpcDoor(channel)
+            specs = [{"filename": f"{number}", "size_bytes": 64 * MIB} for number in range(60)]
+            made = await door.call("InitiateBatch", files=specs)
+            streams = [await calls.enter_async_context(UploadCall(stub, file_id)) for file_id in made["file_ids"]]
+            for stream in streams:
+                await stream.send(b"x")
+            await asyncio.gather(*(stream.hear_durable(1) for stream in streams))
+            sending = [asyncio.create_task(_send(stream, 64 * KIB)) for stream in streams]
+            # A sender that writes on may not hear why its stream has ended: the log says it of each.
+            await asyncio.gather(*(stream.refused() for stream in streams), return_exceptions=True)
+            for task in sending:
+                task.cancel()
+            full = [line for line in server.log if line.get("reason") == "no_room"]
+            assert {line["file_id"] for line in full} == set(made["file_ids"])
+            disk = os.statvfs(folder)
+            # A sixteenth of the disk and what is kept for the 60, less what the database has written meanwhile.
+            assert disk.f_bavail * disk.f_frsize > MIB
+            await door.call("CancelBatch", batch_id=made["batch"]["batch_id"], reason="r" * 500)
+            await gone_from_disk(server, made["file_ids"][0])
 
 
 async def announce_until_refused(door: GrpcDoor, name: str, files: int) -> tuple[list[str], list[str], Refusal]:
@@ -256,6 +282,6 @@ async def test_a_start_that_finds_no_room_says_what_is_used_up(
             ServerProcess(folder / "data")
 
 
-async def _send(call: UploadCall) -> None:
-    for _ in range(64):
-        await call.send(bytes(MIB))
+async def _send(call: UploadCall, chunk: int = MIB) -> None:
+    for _ in range(64 * MIB // chunk):
+        await call.send(bytes(chunk))

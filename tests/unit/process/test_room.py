@@ -27,6 +27,18 @@ def test_what_is_kept_of_a_disk_is_that_disks_alone(tmp_path: Path) -> None:
             assert room.left(file.fileno()) == room.left(folder) == before
 
 
+def test_what_was_claimed_is_taken_before_it_is_written(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "32m") as folder:
+        room, device = Room(), folder.stat().st_dev
+        assert room.claim(folder, device, 20 * MIB)
+        # The disk itself has all of it still.
+        assert room.left(folder) > 29 * MIB
+        claimed = sum(room.claim(folder, device, MIB) for _ in range(9))
+        assert claimed == 9
+        assert not room.claim(folder, device, 31 * MIB)
+        assert not room.claim(folder, device, 2**62)
+
+
 def test_a_disk_without_inodes_has_no_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "32m,nr_inodes=64") as folder:
         room = Room()

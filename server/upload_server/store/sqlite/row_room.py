@@ -26,8 +26,6 @@ _REASON_BYTES: Final = 512
 _REASON_COPIES: Final = 8
 # Of a row: what it takes besides its texts, indexes and event included.
 _ROW_BYTES: Final = 640
-# The disk is asked again after so many seconds, or when what was left then is not enough.
-_FRESH_SECONDS: Final = 0.02
 _WARN_SECONDS: Final = 60.0
 _MIB: Final = 1024 * 1024
 
@@ -47,8 +45,6 @@ class RowRoom:
         self._open_files = 0
         # Of the database, when it was last asked: some of that may lie in the log.
         self._size = 0
-        self._left = 0
-        self._asked_at = -_FRESH_SECONDS
         self._warned_at = -_WARN_SECONDS
 
     def count(self, open_files: int) -> None:
@@ -73,16 +69,12 @@ class RowRoom:
                 self._refuse("max_database_bytes", self._max_bytes, self._open_files * _END_BYTES)
         # Once in the log, once in the file.
         needed = 2 * rows + _kept_for(self._open_files + files) - _kept_for(self._open_files)
-        now = time.monotonic()
         try:
-            if now - self._asked_at >= _FRESH_SECONDS or self._left < needed:
-                self._left, self._asked_at = self._room.left(self._path), now
-            if self._left < needed:
-                self._refuse("disk", self._left, self._room.kept(self._path))
+            if not self._room.claim(self._path, self._device, needed):
+                self._refuse("disk", 0, self._room.kept(self._path))
         except OSError as error:
             _log.warning("the disk of the database does not tell its room: %s", error)
             raise DatabaseFailure from error
-        self._left -= needed
 
     def fit(self, reason: str, files: int) -> str:
         """Return a cancel's reason, cut short where it would take room that is kept for the ends of others."""
