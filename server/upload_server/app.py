@@ -37,13 +37,13 @@ from upload_server.doors.websocket import WebSocketDoor
 from upload_server.ingest import Ingest, Limits
 from upload_server.process import Metrics
 from upload_server.process.descriptors import Descriptors, needed_for, raise_limit
-from upload_server.process.files import doubts_about, open_to_all
+from upload_server.process.files import doubts_about, open_to_all, refuse_strangers_link
 from upload_server.process.heap import Heap
 from upload_server.process.room import Room
 from upload_server.service import Uploads
 from upload_server.sink.open import open_sink
 from upload_server.store.lock import FileLock, lock_directory
-from upload_server.store.open import migrate_store, open_store
+from upload_server.store.open import migrate_store, open_store, store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Commit, Store
 from upload_server.upkeep.clock import ClockWatch
@@ -297,7 +297,7 @@ async def _background(*loops: Coroutine[object, object, None]) -> AsyncIterator[
 async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
     """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend."""
     descriptors = _share_descriptors(config)
-    lock = _take_directory(config.data_dir)
+    lock = _take_directory(config)
     try:
         room = Room()
         options = StoreOptions(
@@ -317,7 +317,7 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
 
 async def migrate(config: Config) -> Sequence[str]:
     """Apply the schema migrations that are missing; returns their names. Raises ``CannotStart``."""
-    lock = _take_directory(config.data_dir)
+    lock = _take_directory(config)
     try:
         return await migrate_store(config.url)
     finally:
@@ -339,19 +339,25 @@ def _share_descriptors(config: Config) -> Descriptors:
     return descriptors
 
 
-def _take_directory(directory: Path) -> FileLock:
+def _take_directory(config: Config) -> FileLock:
     """Make the data directory if need be, and take it for this process; raises ``CannotStart``."""
+    directory = config.data_dir
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _judge_folder(directory)
+        folders = [directory, directory / "bytes", store_at(config.url).folder]
+        for folder in {folder.absolute(): None for folder in folders if folder is not None}:
+            _judge_folder(folder)
         return lock_directory(directory)
     except OSError as error:
         raise CannotStart(f"--data-dir: {error.filename or directory} cannot be used: {error.strerror}") from error
 
 
-def _judge_folder(directory: Path) -> None:
-    """Raise ``CannotStart`` where everybody may put files in the place of ours, and warn where some may."""
-    if open_to_all(directory):
-        raise CannotStart(f"--data-dir: everybody may write to {directory}; take that away: chmod o-w {directory}")
-    for doubt in doubts_about(directory):
-        log.warning("others may change what lies in the data directory", folder=str(directory), why=doubt)
+def _judge_folder(folder: Path) -> None:
+    """Raise ``CannotStart`` or OSError where everybody may put files in the place of ours; warn where some may."""
+    refuse_strangers_link(folder)
+    if not folder.exists():
+        return
+    if open_to_all(folder):
+        raise CannotStart(f"everybody may write to {folder}, where our files lie; take that away: chmod o-w {folder}")
+    for doubt in doubts_about(folder):
+        log.warning("others may change what lies in our folder", folder=str(folder), why=doubt)

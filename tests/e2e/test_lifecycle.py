@@ -470,6 +470,12 @@ def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None
     [line] = [json.loads(line) for line in done.stderr.splitlines()]
     assert "chmod o-w" in line["problem"]
     assert list(folder.iterdir()) == []
+    # The same of a folder that the database alone lies in.
+    database = f"sqlite:///{folder / 'upload.sqlite3'}"
+    done = run_server("serve", *ANY_PORTS, "--data-dir", str(tmp_path / "mine"), "--database-url", database)
+    assert done.returncode == 1
+    assert f"chmod o-w {folder}" in done.stderr
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["server.lock", "upload.sqlite3.lock", "upload.sqlite3-wal", "upload.sqlite3-shm"])
@@ -496,11 +502,25 @@ def test_links_in_the_place_of_our_files_lead_nowhere(
     assert server.terminate() == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give links away")
+@pytest.mark.parametrize("name", ["data", "data/bytes"])
+def test_a_strangers_link_in_the_place_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / name
+    elsewhere.mkdir()
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    os.lchown(link, 65534, 65534)
+    done = run_server("serve", *ANY_PORTS, "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 1
+    assert str(link) in done.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give folders away")
 def test_a_folder_of_another_user_is_taken_with_a_warning(tmp_path: Path, start_server: StartServer) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
     server = start_server(data_dir=folder)
-    [line] = [line for line in server.log if line["event"] == "others may change what lies in the data directory"]
+    [line] = [line for line in server.log if line["event"] == "others may change what lies in our folder"]
     assert "65534" in str(line["why"])

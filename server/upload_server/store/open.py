@@ -30,6 +30,10 @@ class StoreAt(Protocol):
     def exists(self) -> bool:
         """Whether there is one."""
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this machine that it lies in, if it does in one."""
+
     async def open(self, options: StoreOptions | None = None) -> Store:
         """Open it in the running event loop, creating and migrating it as needed."""
 

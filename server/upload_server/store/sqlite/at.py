@@ -33,6 +33,11 @@ class SqliteAt:
         """Whether there is a file."""
         return self._path.is_file()
 
+    @property
+    def folder(self) -> Path:
+        """The folder that the file lies in."""
+        return self._path.parent
+
     async def open(self, options: StoreOptions | None = None) -> SqliteStore:
         """Lock, migrate and open the store."""
         return await SqliteStore.open(self._path, options or StoreOptions())
