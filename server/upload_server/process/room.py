@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,15 +28,15 @@ class Room:
     open; whoever takes bytes asks first."""
 
     def __init__(self) -> None:
-        # By device: bytes kept besides the reserve; what was left when the disk was last asked, less what was claimed
-        # since, and when that was.
-        self._kept: dict[int, int] = {}
+        # By device: who tells what is kept besides the reserve; what was left when the disk was last asked, less what was
+        # claimed since, and when that was.
+        self._kept: dict[int, Callable[[], int]] = {}
         self._left: dict[int, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
-    def keep(self, device: int, count: int) -> None:
-        """Keep ``count`` bytes of a device besides its reserve, instead of what was kept before."""
-        self._kept[device] = count
+    def keep(self, device: int, kept: Callable[[], int]) -> None:
+        """Keep so many bytes of a device besides its reserve as ``kept`` tells, whenever the disk is asked."""
+        self._kept[device] = kept
 
     def claim(self, place: int | Path, device: int, count: int) -> bool:
         """Take ``count`` bytes of ``device``, where ``place`` lies; False when so many are not left. Raises OSError.
@@ -53,7 +54,7 @@ class Room:
 
     def kept(self, place: int | Path) -> int:
         """Bytes that are kept of the disk of a descriptor or path; raises OSError."""
-        return _reserve_of(os.statvfs(place)) + self._kept.get(_device_of(place), 0)
+        return _reserve_of(os.statvfs(place)) + self._kept.get(_device_of(place), int)()
 
     def left(self, place: int | Path) -> int:
         """Bytes that may still be taken of the disk of a descriptor or path; raises OSError.
@@ -66,7 +67,7 @@ class Room:
         if not disk.f_blocks:
             # Some network file systems do not tell.
             return sys.maxsize
-        kept = _reserve_of(disk) + self._kept.get(_device_of(place), 0)
+        kept = _reserve_of(disk) + self._kept.get(_device_of(place), int)()
         return max(0, disk.f_bavail * disk.f_frsize - kept)
 
 

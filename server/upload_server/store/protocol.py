@@ -46,13 +46,6 @@ class Command:
     fingerprint: bytes = b""
 
 
-def _opened_by(event: AuditEvent) -> int:
-    """How many files a change opens; a batch call changes all its files as it does the batch."""
-    if not event.from_status:
-        return 1
-    return -1 if event.to_status in _FINAL else 0
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A moment by both clocks: by the wall's, which people set, and by the seconds in which a service ran on the store.
@@ -89,8 +82,15 @@ class Audited:
     @property
     def opened(self) -> int:
         """How many files more are open since; below 0 when more have come to their end than were announced."""
-        single = sum(_opened_by(event) for event in self.events if event.file_id)
-        return single + sum(self.files * _opened_by(event) for event in self.events if not event.file_id)
+        opened = 0
+        for event in self.events:
+            # A batch call changes all its files as it does the batch.
+            files = 1 if event.file_id else self.files
+            if not event.from_status:
+                opened += files
+            elif event.to_status in _FINAL:
+                opened -= files
+        return opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ def test_what_is_kept_of_a_disk_is_that_disks_alone(tmp_path: Path) -> None:
         room = Room()
         before, elsewhere = room.left(folder), room.left(tmp_path)
         assert 29 * MIB < before <= 30 * MIB, "a sixteenth of a small disk is kept"
-        room.keep(folder.stat().st_dev, 10 * MIB)
+        room.keep(folder.stat().st_dev, lambda: 10 * MIB)
         assert room.left(folder) == before - 10 * MIB
         assert room.left(tmp_path) > elsewhere - MIB
-        room.keep(folder.stat().st_dev, 100 * MIB)
+        room.keep(folder.stat().st_dev, lambda: 100 * MIB)
         assert room.left(folder) == 0
         assert room.kept(folder) == 102 * MIB
-        room.keep(folder.stat().st_dev, 0)
+        room.keep(folder.stat().st_dev, lambda: 0)
         with (folder / "file").open("wb") as file:
             assert room.left(file.fileno()) == room.left(folder) == before
 

@@ -55,7 +55,7 @@ class SqliteCommitter:
         connection = self._connect()
         # The first read creates the log.
         connection.rows(statements.READ_COUNTERS)
-        self._room.count(int(connection.rows(statements.COUNT_OPEN)[0][0]))
+        self._room.open_files = int(connection.rows(statements.COUNT_OPEN)[0][0])
         with contextlib.suppress(OSError):
             self._whereabouts.opened()
         return connection
@@ -98,8 +98,7 @@ class SqliteCommitter:
         self._commit(connection, transaction)
         if connection is self._connection:
             # Else all were counted anew, since the commit was looked up.
-            results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
-            self._room.follow(sum(result.audited.opened for result in results))
+            self._room.open_files += sum(each.audited.opened for each in outcomes if isinstance(each, Result))
         changed = transaction.last_change > transaction.numbered_from
         return Committed(outcomes, transaction.last_change if changed else None)
 

@@ -42,20 +42,12 @@ class RowRoom:
         self._room = room
         self._max_bytes = max_bytes
         self._device = path.stat().st_dev
-        self._open_files = 0
+        room.keep(self._device, lambda: _kept_for(self.open_files))
+        # The committer counts them: room is kept for the end of each.
+        self.open_files = 0
         # Of the database, when it was last asked: some of that may lie in the log.
         self._size = 0
         self._warned_at = -_WARN_SECONDS
-
-    def count(self, open_files: int) -> None:
-        """Keep room for the ends of this many open files."""
-        self._open_files = open_files
-        self._room.keep(self._device, _kept_for(open_files))
-
-    def follow(self, change: int) -> None:
-        """Keep room for so many open files more, or fewer."""
-        if change:
-            self.count(self._open_files + change)
 
     def claim(self, files: int, text_bytes: int, size: Callable[[], int]) -> None:
         """Take the room of ``files`` new rows that hold so much text; raises ``StorageFull``.
@@ -65,10 +57,10 @@ class RowRoom:
         rows = files * _ROW_BYTES + text_bytes
         if self._max_bytes:
             self._size = size()
-            if self._size + rows + (self._open_files + files) * _END_BYTES > self._max_bytes:
-                self._refuse("max_database_bytes", self._max_bytes, self._open_files * _END_BYTES)
+            if self._size + rows + (self.open_files + files) * _END_BYTES > self._max_bytes:
+                self._refuse("max_database_bytes", self._max_bytes, self.open_files * _END_BYTES)
         # Once in the log, once in the file.
-        needed = 2 * rows + _kept_for(self._open_files + files) - _kept_for(self._open_files)
+        needed = 2 * rows + _kept_for(self.open_files + files) - _kept_for(self.open_files)
         try:
             if not self._room.claim(self._path, self._device, needed):
                 self._refuse("disk", 0, self._room.kept(self._path))
@@ -92,7 +84,7 @@ class RowRoom:
         left = self._room.left(self._path)
         if self._max_bytes:
             size = max(self._size, self._path.stat().st_size)
-            left = min(left, self._max_bytes - size - self._open_files * _END_BYTES)
+            left = min(left, self._max_bytes - size - self.open_files * _END_BYTES)
         return max(0, left)
 
     def _refuse(self, limit: str, bound: int, kept: int) -> None:
@@ -103,7 +95,7 @@ class RowRoom:
             _log.warning(
                 "announcements are refused: %d MiB are kept for cancels, expiry and completions of %d open files; %s",
                 kept // _MIB,
-                self._open_files,
+                self.open_files,
                 remedy,
             )
         raise StorageFull(limit, kept, bound)
