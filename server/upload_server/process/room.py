@@ -28,8 +28,8 @@ class Room:
     open; whoever takes bytes asks first."""
 
     def __init__(self) -> None:
-        # By device: who tells what is kept besides the reserve; what was left when the disk was last asked, less what was
-        # claimed since, and when that was.
+        # By device: who tells what is kept besides the reserve; and what was left when the disk was last asked, less
+        # what was claimed since, with the time of that.
         self._kept: dict[int, Callable[[], int]] = {}
         self._left: dict[int, tuple[int, float]] = {}
         self._lock = threading.Lock()
