@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Generator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ async def test_the_example_in_the_docstring_runs(
         if name == "watch":
             client.cancel(file.file_id)
         names = {"file_id": file.file_id, "batch_id": batch.batch_id, "FileSpec": upload.FileSpec, "client": client}
+        names["timedelta"] = timedelta
         if kind is Client:
             exec(code, names)  # noqa: S102 - it is our own documentation
             return

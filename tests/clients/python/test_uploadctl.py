@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -471,7 +472,9 @@ async def test_a_terminal_can_have_a_live_table(server: ServerProcess, client: A
 async def test_closed_standard_streams_leave_no_upload_behind(
     server: ServerProcess, client: AsyncClient, small: Path, closed: str
 ) -> None:
-    words = f'exec "{UPLOADCTL}" upload "{small}" {closed}'
-    process = await asyncio.create_subprocess_exec("sh", "-c", words, env=environment(server))
+    name = f"{uuid.uuid4()}.txt"
+    words = f'mv "{small}" {name}; exec "{UPLOADCTL}" upload {name} {closed}'
+    process = await asyncio.create_subprocess_exec("sh", "-c", words, env=environment(server), cwd=small.parent)
     assert await asyncio.wait_for(process.wait(), SECONDS) == 0
-    assert {file.status async for file in client.list_files()} == {pb.UPLOAD_STATUS_COMPLETED}
+    found = [file.status async for file in client.list_files() if file.filename == name]
+    assert found == [pb.UPLOAD_STATUS_COMPLETED]
