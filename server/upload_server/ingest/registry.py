@@ -27,7 +27,7 @@ from upload_server.domain.states import AuditEvent, Caller, File, cancelled
 from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
-from upload_server.sink.protocol import Sink, SinkError, SinkFile
+from upload_server.sink.protocol import NoRoom, Sink, SinkError, SinkFile
 from upload_server.store.protocol import Command, Store
 
 log = structlog.get_logger(__name__)
@@ -224,7 +224,9 @@ class Ingest:
         try:
             return await self._parts.wait(self._parts.sink.open, file.file_id, file.fence, offset)
         except SinkError as error:
-            log.exception("storage failed to open a file", file_id=file.file_id, reason=error.reason, offset=offset)
+            # A full disk says so of each upload that it refuses: a traceback for each would help to fill it.
+            write = log.warning if isinstance(error, NoRoom) else log.exception
+            write("storage failed to open a file", file_id=file.file_id, error=repr(error), offset=offset)
             raise storage_error(error) from error
 
     async def _run(self, upload: Upload, slot: _Slot) -> None:

@@ -107,14 +107,15 @@ class Stream:
 
         For the stream that takes over: yields where the durable bytes end. Waits a bounded time.
         """
-        recording = self._syncer.recording
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._parts.limits.close_seconds):
                     await self._record_up_to(self.marks.received)
+            # Also when the time was up: a later record would move the row past what the newcomer is told.
+            self._syncer.recording = False
             yield self.marks.durable
         finally:
-            self._syncer.recording = recording and not self._finalising
+            self._syncer.recording = not (self._withheld or self._finalising)
 
     def close_soon(self) -> None:
         """Take no more; what came is written, synced and recorded, unless the stream is abandoned or has failed."""

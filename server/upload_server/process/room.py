@@ -16,8 +16,8 @@ from typing import Final
 MIB: Final = 1024 * 1024
 # Of each disk so much is kept, or a sixteenth of a small one: cancels, expiry and completions go on when it is full,
 # and the first two are what makes room.
-RESERVE_BYTES: Final = 64 * MIB
-RESERVE_INODES: Final = 256
+_RESERVE_BYTES: Final = 64 * MIB
+_RESERVE_INODES: Final = 256
 _SHARE: Final = 16
 # What a disk has told of its room counts for so long, or until that is not enough.
 _FRESH_SECONDS: Final = 0.02
@@ -32,7 +32,8 @@ class Room:
         # what was claimed since, with the time of that.
         self._kept: dict[int, Callable[[], int]] = {}
         self._left: dict[int, tuple[int, float]] = {}
-        self._lock = threading.Lock()
+        # By device, too: a disk that does not answer holds up only those who ask for it.
+        self._locks: dict[int, threading.Lock] = {}
 
     def keep(self, device: int, kept: Callable[[], int]) -> None:
         """Keep so many bytes of a device besides its reserve as ``kept`` tells, whenever the disk is asked."""
@@ -43,7 +44,7 @@ class Room:
 
         The disk is asked only now and then, so what others have claimed and not written yet counts as taken.
         """
-        with self._lock:
+        with self._locks.setdefault(device, threading.Lock()):
             left, asked_at = self._left.get(device, (0, 0.0))
             now = time.monotonic()
             if left < count or now - asked_at >= _FRESH_SECONDS:
@@ -62,7 +63,7 @@ class Room:
         0 also when hardly an inode is free: a file of no bytes cannot be made then either.
         """
         disk = os.statvfs(place)
-        if disk.f_files and disk.f_favail <= min(RESERVE_INODES, disk.f_files // _SHARE):
+        if disk.f_files and disk.f_favail <= min(_RESERVE_INODES, disk.f_files // _SHARE):
             return 0
         if not disk.f_blocks:
             # Some network file systems do not tell.
@@ -87,4 +88,4 @@ def _device_of(place: int | Path) -> int:
 
 
 def _reserve_of(disk: os.statvfs_result) -> int:
-    return min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE)
+    return min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE)

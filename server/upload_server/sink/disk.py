@@ -135,7 +135,7 @@ class DiskSink:
     def _create(self, shard: Path, file_id: str) -> int:
         """Open a file, made if need be, whose entry is durable."""
         if not self.room():
-            raise NoRoom(used_up(self._root.parent) or "what is left of the disk is kept for cancels")
+            raise NoRoom(used_up(self._place()) or "what is left of the disk is kept for cancels")
         try:
             return self._create_in(shard, file_id)
         except FileNotFoundError:
@@ -225,9 +225,12 @@ class DiskSink:
 
     def room(self) -> int:
         """Bytes that may still be appended here: what is free, without what is kept for cancels."""
-        # Nothing may have been stored yet.
         with _as_sink_errors:
-            return self._room.left(next(folder for folder in (self._root, *self._root.parents) if folder.is_dir()))
+            return self._room.left(self._place())
+
+    def _place(self) -> Path:
+        """Return the root, or the nearest folder above it that is there: nothing may have been stored yet."""
+        return next(folder for folder in (self._root, *self._root.parents) if folder.is_dir())
 
     @contextlib.contextmanager
     def _reading(self, file_id: str) -> Iterator[io.FileIO]:

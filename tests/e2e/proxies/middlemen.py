@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from e2e.envoy.proxy import free_port
 from support.chromium import missing
 
 _START_SECONDS = 20.0
@@ -52,12 +53,6 @@ http {{
 HTTP_1_1 = 'proxy_http_version 1.1; proxy_set_header Connection "";'
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextmanager
 def _running(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
     """Run a program until it listens on a port; yields its base URL."""
@@ -89,7 +84,7 @@ def _program(name: str) -> str:
 @contextmanager
 def nginx(folder: Path, service: int, version: str = "") -> Iterator[str]:
     """Run nginx before the service on a port; yields its base URL."""
-    program, port = _program("nginx"), _free_port()
+    program, port = _program("nginx"), free_port()
     config = folder / "nginx.conf"
     # As root it would hand its work to a user that may not enter a test's folder.
     user = "user root;" if os.geteuid() == 0 else ""
@@ -101,7 +96,7 @@ def nginx(folder: Path, service: int, version: str = "") -> Iterator[str]:
 @contextmanager
 def varnish(folder: Path, service: int) -> Iterator[str]:
     """Run Varnish with its own defaults before the service on a port; yields its base URL."""
-    program, port = _program("varnishd"), _free_port()
+    program, port = _program("varnishd"), free_port()
     command = [program, "-F", "-a", f"127.0.0.1:{port}", "-b", f"127.0.0.1:{service}", "-n", str(folder / "varnish")]
     # The sandbox that it would build needs users that a container may lack.
     with _running([*command, "-j", "none"], port, folder / "varnish.log") as url:

@@ -20,9 +20,9 @@ def test_the_shares_stay_within_the_limit(limit: int) -> None:
 
 
 def test_what_the_defaults_need_is_what_the_shares_give() -> None:
-    shares = Descriptors.of(needed_for(4000, 1000))
+    shares = Descriptors.of(needed_for(4000, 2 * 1000))
     assert shares.uploads >= 4000
-    assert shares.connections >= 1000
+    assert shares.connections >= 2 * 1000
     shares = Descriptors.of(needed_for(10, 9000))
     assert shares.connections >= 9000
 

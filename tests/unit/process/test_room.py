@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,29 @@ def test_what_was_claimed_is_taken_before_it_is_written(tmp_path: Path) -> None:
         assert claimed == 9
         assert not room.claim(folder, device, 31 * MIB)
         assert not room.claim(folder, device, 2**62)
+
+
+def test_a_disk_that_does_not_answer_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's only writer asks, too: behind an upload on a dead disk it would hold up every cancel."""
+    asked, answers = threading.Event(), threading.Event()
+    left = Room.left
+
+    def hang(room: Room, place: int | Path) -> int:
+        if place == tmp_path:
+            asked.set()
+            answers.wait(10)
+        return left(room, place)
+
+    monkeypatch.setattr(Room, "left", hang)
+    room = Room()
+    with ThreadPoolExecutor() as threads:
+        dead = threads.submit(room.claim, tmp_path, 1, 1)
+        assert asked.wait(10)
+        try:
+            assert threads.submit(room.claim, Path("/"), 2, 1).result(timeout=5)
+            assert not dead.done()
+        finally:
+            answers.set()
 
 
 def test_a_disk_without_inodes_has_no_room(tmp_path: Path) -> None:
