@@ -275,7 +275,7 @@ class StorageFull(UploadError):
         metadata = {"limit": limit}
         if kept is not None:
             metadata["kept_bytes"] = str(kept)
-        if bound is not None and limit != "disk":
+        if bound is not None:
             metadata["limit_bytes"] = str(bound)
         where = "The disk" if limit == "disk" else f"The database ({limit})"
         super().__init__(f"{where} has no room for more: what is left is kept for cancels and open uploads", metadata)

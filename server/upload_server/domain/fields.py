@@ -101,7 +101,8 @@ class Rules:
     def batch(self, field: str, count: int) -> None:
         """How many files are announced together."""
         if not 1 <= count <= MAX_BATCH_FILES:
-            self.refuse(field, f"must be 1 to {MAX_BATCH_FILES} files, not {count}", MAX_BATCH_FILES)
+            limit = MAX_BATCH_FILES if count else None
+            self.refuse(field, f"must be 1 to {MAX_BATCH_FILES} files, not {count}", limit)
 
     def content_type(self, field: str, value: str) -> None:
         """A media type, not parsed: printable ASCII or nothing."""
@@ -120,14 +121,14 @@ class Rules:
     def filename_prefix(self, value: str) -> None:
         """How names start, or empty."""
         if len(value) > MAX_PREFIX_CHARACTERS:
-            self.refuse("filename_prefix", f"must be at most {MAX_PREFIX_CHARACTERS} characters")
+            self.refuse("filename_prefix", f"must be at most {MAX_PREFIX_CHARACTERS} characters", MAX_PREFIX_CHARACTERS)
         elif not unicodedata.is_normalized("NFC", value):
             self.refuse("filename_prefix", "must be in Unicode Normalization Form C (NFC)")
 
     def actor(self, field: str, value: str) -> None:
         """Who did something, or empty; whether anybody is called so is looked up, not judged."""
         if len(value) > MAX_ACTOR_CHARACTERS:
-            self.refuse(field, f"must be at most {MAX_ACTOR_CHARACTERS} characters")
+            self.refuse(field, f"must be at most {MAX_ACTOR_CHARACTERS} characters", MAX_ACTOR_CHARACTERS)
 
     def word(self, field: str, value: str, words: Iterable[str]) -> None:
         """One of a few words, or empty."""
@@ -142,7 +143,8 @@ class Rules:
     def buckets(self, window: float, step: float) -> None:
         """How far back statistics reach, in seconds, and in which steps."""
         if not 0 <= window <= MAX_WINDOW_SECONDS:
-            self.refuse("window", f"must be from 0 to {MAX_WINDOW_SECONDS} s")
+            limit = MAX_WINDOW_SECONDS if window > 0 else None
+            self.refuse("window", f"must be from 0 to {MAX_WINDOW_SECONDS} s", limit)
         elif not window and step:
             self.refuse("step", "must not be set without a window")
         elif window and (step < SLOT_SECONDS or step % SLOT_SECONDS):

@@ -83,7 +83,7 @@ async def test_what_happened_is_told_step_by_step(store: Store) -> None:
 
     buckets = Buckets.until(at(65), 20, 4)
     assert [buckets.start_of(index) for index in range(4)] == [at(0), at(20), at(40), at(60)]
-    for seconds in (-0.001, 0, 19.999, 20, 60):
+    for seconds in (-0.0001, 0, 19.9999, 20, 60):
         file = await pending(store, at=at(seconds))
         if seconds == 0:
             await store.cancel_file(file.file_id, command(at=at(39.999)))

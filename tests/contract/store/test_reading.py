@@ -225,3 +225,26 @@ async def test_old_answers_are_forgotten_a_few_at_a_time(store: Store) -> None:
     assert not (await store.initiate_upload(spec, new_id(), command("InitiateUpload", "a"))).replayed
     again = await store.initiate_upload(spec, new_id(), command("InitiateUpload", "d"))
     assert again.answer == recent.answer
+
+
+async def test_events_around_a_large_batch_are_found_by_their_time(store: Store) -> None:
+    """A change that overtakes a batch call has the smaller number and the greater time."""
+    at = now()
+    overtook = await pending(store, at=at + timedelta(milliseconds=5))
+    await batch_of(store, 1500, at=at)
+    overtaken = await pending(store, at=at - timedelta(milliseconds=5))
+    for trail, file in (
+        (Trail(occurred_after=at - timedelta(milliseconds=1), newest_first=True), overtook),
+        (Trail(occurred_before=at + timedelta(milliseconds=1)), overtaken),
+    ):
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = await store.list_audit_events(trail, cursor, 1000)
+            found += [event.file_id for event in page.rows]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert file.file_id in found
+        # The batch, its files, and the one beside them.
+        assert len(found) == len(set(found)) == 1502

@@ -96,6 +96,7 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: Connection) -> Non
     changes.read_changes(explaining, named, "", 5, 10, 0)
     changes.read_changes(explaining, named, "", 5, 10, 100)
     queries.owed_deletions(explaining, 10)
+    queries.due_cancels(explaining, 10)
     queries.idle_rows(explaining, by_the_wall(now()), ["a"], 10)
     queries.status_of(explaining, ["a"])
     tally.tally(explaining, Tally(1, 0, Counter(), Counter(), Counter(), {}), now())

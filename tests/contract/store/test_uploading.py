@@ -31,7 +31,8 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
-from upload_server.store.protocol import Moment, Store
+from upload_server.store.open import StoreAt
+from upload_server.store.protocol import DueCancel, Moment, Store
 
 
 async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:
@@ -355,3 +356,25 @@ async def test_a_file_of_a_final_batch_cannot_be_claimed(store: Store) -> None:
     for file_id in ids:
         with pytest.raises(FileNotWritable):
             await store.claim(file_id, 0, command())
+
+
+async def test_a_cancel_that_a_lost_page_owes_is_kept_until_a_stream_or_an_end_clears_it(backend: StoreAt) -> None:
+    store = await backend.open()
+    first, second = await uploading(store), await uploading(store)
+    due = now() + timedelta(minutes=5)
+    sooner = due - timedelta(seconds=1)
+    assert not await store.cancel_later(first.file_id, first.fence + 1, due, "lost")
+    assert not await store.cancel_later((await pending(store)).file_id, 0, due, "lost")
+    last = store.last_change
+    assert await store.cancel_later(first.file_id, first.fence, due, "lost")
+    assert await store.cancel_later(second.file_id, second.fence, sooner, "lost")
+    assert store.last_change == last
+    await store.close()
+
+    store = await backend.open()
+    assert await store.due_cancels(1) == [DueCancel(second.file_id, "", second.fence, sooner, "lost")]
+    await store.cancel_file(second.file_id, command())
+    assert [one.file_id for one in await store.due_cancels(10)] == [first.file_id]
+    await store.claim(first.file_id, 0, command("UploadFile"))
+    assert await store.due_cancels(10) == []
+    await store.close()

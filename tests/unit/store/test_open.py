@@ -134,3 +134,14 @@ async def test_asking_for_the_lock_keeps_no_server_from_starting(tmp_path: Path)
 async def test_a_url_that_cannot_be_used_is_refused(url: str, words: str) -> None:
     with pytest.raises(UnusableDatabaseUrl, match=words):
         await open_store(url)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give links away")
+async def test_a_link_of_another_user_leads_to_no_database(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    link = tmp_path / "upload.db"
+    link.symlink_to(tmp_path / "target" / "x.db")
+    os.lchown(link, 65534, 65534)
+    with pytest.raises(CannotStart, match="link of another user"):
+        await open_store(f"sqlite:///{link}")
+    assert list((tmp_path / "target").iterdir()) == []

@@ -6,9 +6,11 @@ Must not know URLs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from upload_server.process.files import refuse_strangers_link
 from upload_server.store.lock import FileLock, holder_of, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.sqlite.inspecting import SqliteInspection
@@ -21,8 +23,12 @@ class SqliteAt:
     """A path where a store lies or will lie."""
 
     def __init__(self, path: Path) -> None:
-        # SQLite keeps its logs, and the service its lock, beside the file and not beside a link to it.
-        self._path = path.resolve() if path.is_symlink() else path
+        # SQLite keeps its logs, and the service its lock, beside the file and not beside a link to it. A link of
+        # another user stays what it is: `prepare` refuses it.
+        with contextlib.suppress(OSError):
+            refuse_strangers_link(path)
+            path = path.resolve() if path.is_symlink() else path
+        self._path = path
 
     def __str__(self) -> str:
         """The path, for messages."""

@@ -34,7 +34,8 @@ class Ballast:
         """Give the room back to the disk, if it has hardly any."""
         with contextlib.suppress(OSError), self._opened() as folder:
             disk = os.fstatvfs(folder)
-            scarce = disk.f_bavail * disk.f_frsize < _ENOUGH_BYTES or disk.f_favail < _ENOUGH_INODES
+            few_inodes = disk.f_files and disk.f_favail < _ENOUGH_INODES
+            scarce = few_inodes or disk.f_bavail * disk.f_frsize < _ENOUGH_BYTES
             if scarce and disk.f_blocks:
                 for name in _names():
                     with contextlib.suppress(FileNotFoundError):

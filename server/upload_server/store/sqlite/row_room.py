@@ -63,7 +63,7 @@ class RowRoom:
         needed = 2 * rows + _kept_for(self.open_files + files) - _kept_for(self.open_files)
         try:
             if not self._room.claim(self._path, self._device, needed):
-                self._refuse("disk", 0, self._room.kept(self._path))
+                self._refuse("disk", None, self._room.kept(self._path))
         except OSError as error:
             _log.warning("the disk of the database does not tell its room: %s", error)
             raise DatabaseFailure from error
@@ -87,7 +87,7 @@ class RowRoom:
             left = min(left, self._max_bytes - size - self.open_files * _END_BYTES)
         return max(0, left)
 
-    def _refuse(self, limit: str, bound: int, kept: int) -> None:
+    def _refuse(self, limit: str, bound: int | None, kept: int) -> None:
         now = time.monotonic()
         if now - self._warned_at >= _WARN_SECONDS:
             self._warned_at = now

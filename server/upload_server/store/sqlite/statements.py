@@ -83,7 +83,7 @@ RECORD_PROGRESS = f"""
           FROM json_each(:progress)) AS p
     WHERE file.file_id = p.file_id AND file.fence = p.fence AND +file.status = '{FileStatus.UPLOADING}'
     RETURNING file_id, fence"""
-# The page of a file was lost. No change either; a claim, as every end, clears it.
+# The page of a file was lost. No change either; a claim clears it, and after an end the index has it no more.
 CANCEL_LATER = f"""
     UPDATE file SET cancel_due_at = :due_at, cancel_due_reason = :reason
     WHERE file_id = :file_id AND fence = :fence AND +status = '{FileStatus.UPLOADING}'"""

@@ -169,9 +169,9 @@ class SqliteStore(WritingStore):
         """Count what ``owner`` may see."""
         # One at a time, so that the first count of a large store takes one reader, not all.
         async with self._counting:
-            counted = await self._read(tally.tally, before=self._tally, now=now)
-            self._tally = counted
-        return counted.counts(owner, buckets)
+            before = self._tally
+            self._tally, counts = await self._read(tally.count, before=before, owner=owner, now=now, buckets=buckets)
+        return counts
 
     async def check_targets(self, targets: Targets, owner: str) -> Changes:
         """Read the named targets' current rows."""

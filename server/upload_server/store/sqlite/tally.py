@@ -46,7 +46,8 @@ _BATCH_STEPS = compiled(
     .group_by(B.owner, A.from_status, A.to_status)
 )
 
-_SLOT = SQL(f"unixepoch(a.occurred_at) / {SLOT_SECONDS}")
+# Whole seconds: SQLite would round up the last half of a millisecond.
+_SLOT = SQL(f"unixepoch(substr(a.occurred_at, 1, 19)) / {SLOT_SECONDS}")
 # In the order of the fields of Moves.
 _BECAME = (FileStatus.PENDING, FileStatus.COMPLETED, FileStatus.FAILED, FileStatus.CANCELLED)
 _MOVES = (
@@ -94,6 +95,14 @@ def tally(connection: Connection, before: Tally | None, now: datetime) -> Tally:
     if upto <= before.no:
         return before
     return _go_on(connection, before, upto, now)
+
+
+def count(
+    connection: Connection, before: Tally | None, owner: str, now: datetime, buckets: Buckets | None
+) -> tuple[Tally, Counts]:
+    """Count up to this snapshot, and return what ``owner`` may see of it; ``before`` is what was counted last."""
+    counted = tally(connection, before, now)
+    return counted, counted.counts(owner, buckets)
 
 
 def _of_tables(connection: Connection, upto: int, now: datetime) -> Tally:

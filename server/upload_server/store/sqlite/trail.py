@@ -96,15 +96,25 @@ def _last_look(shape: _Shape) -> str:
     return compiled(query.limit(SQL("1")).offset(Parameter("looks") - SQL("1")))
 
 
-# The first number of a time, and the last: of many events around it, since a change is timed when it is asked for and
-# numbered when it is committed, and since clocks are set.
+# The first number of a time, and the last: of many times around it, since a change is timed when it is asked for and
+# numbered when it is committed, and since clocks are set. Of times, not of events: a batch call has thousands of one.
 _AROUND = 1_000
-_FIRST = f"""
-    SELECT min(change_no) FROM (
-        SELECT change_no FROM audit_event WHERE occurred_at > :after ORDER BY occurred_at LIMIT {_AROUND})"""  # noqa: S608
-_LAST = f"""
-    SELECT max(change_no) FROM (
-        SELECT change_no FROM audit_event WHERE occurred_at < :before ORDER BY occurred_at DESC LIMIT {_AROUND})"""  # noqa: S608
+
+
+def _around(pick: str, step: str, start: str, order: str) -> str:
+    nearest = f"ORDER BY occurred_at {order}, change_no {order} LIMIT 1"
+    return f"""
+    WITH RECURSIVE around (at, no) AS (
+        SELECT * FROM (SELECT occurred_at, change_no FROM audit_event WHERE occurred_at {step} {start} {nearest})
+        UNION ALL
+        SELECT e.occurred_at, e.change_no FROM around CROSS JOIN audit_event AS e ON e.change_no = (
+            SELECT change_no FROM audit_event WHERE occurred_at {step} around.at {nearest})
+        LIMIT {_AROUND})
+    SELECT {pick}(no) FROM around"""  # noqa: S608
+
+
+_FIRST = _around("min", ">", ":after", "ASC")
+_LAST = _around("max", "<", ":before", "DESC")
 
 
 def list_audit_events(connection: Connection, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
