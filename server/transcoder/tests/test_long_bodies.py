@@ -48,9 +48,7 @@ def test_what_is_no_json_is_none_in_a_long_body_either(text: str, data: st.DataO
     assert asked(TOY, broken.encode() or b" ").status == asked(TOY, (SPACE + broken).encode()).status
 
 
-@pytest.mark.parametrize(
-    "body", [b"[1]", b'"x"', b"null", b"7", b"", b'{"int32_value":1}x', b'{"int32_value":1,}', b"{1:1}"]
-)
+@pytest.mark.parametrize("body", NO_OBJECTS)
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     assert asked(make_toy(), SPACE.encode() + body).status == 400
 
@@ -202,3 +200,10 @@ def test_methods_have_limits_of_their_own() -> None:
 def test_errors_keep_their_limit() -> None:
     assert JsonError("x", 7).limit == 7
     assert FieldError("x", limit=7).under("a").limit == 7
+
+
+@pytest.mark.parametrize(("count", "status"), [(10, 200), (11, 400), (250, 400), (1000, 400)])
+def test_a_short_body_has_no_more_elements_either(count: int, status: int) -> None:
+    toy = make_toy(request_limits=RequestLimits(max_elements=10))
+    body = json.dumps({"children": [{"number": i} for i in range(count)]}).encode()
+    assert asked(toy, body).status == status

@@ -219,11 +219,7 @@ async def answer_unread(
     budget: BodyBudget,
 ) -> None:
     """A response to a request whose body is not read to its end: the connection is closed after it."""
-    listed = [*headers, *UNCACHED, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    await drain(receive, budget)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await answer(UnaskedBody(receive, send, budget).send, status, body, [*headers, (b"connection", b"close")])
 
 
 async def answer_empty(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -23,7 +23,7 @@ class RequestLimits:
     max_elements: int = 10_000
     """Of its repeated fields together, and parameters of its query."""
     max_value_bytes: int = 8 * 1024 * 1024
-    """Of one element of a list, and of any other value of a long body."""
+    """Of one element of a list, and of any other value of a long body; in JSON so many characters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from .binding import Binding, BindQuery, Codec, Method, ReadBody, ResponseForm
 from .errors import FaultError, FaultKind, FieldError, TranscodingConfigError
 from .jsonreader import JsonReader
 from .jsontext import JsonError, parse_json
-from .options import Options
+from .options import Options, RequestLimits
 from .parser import JsonParser, ObjectParser
 from .printer import JsonPrinter, has_field
 from .router import CollisionError, Router
@@ -161,7 +161,6 @@ class _Compiler:
         self._rule = rule
         self._codec = codec
         self._options = options
-        self._limits = options.method_limits.get(descriptor.name, options.request_limits)
         self._http_method, self._path = self._pattern()
 
     def binding(self, method: Method) -> Binding:
@@ -173,7 +172,7 @@ class _Compiler:
         except TemplateError as error:
             raise self._error(str(error)) from None
         path_fields = self._path_fields(template)
-        read_body, raw = self._body()
+        read_body, raw = self._body(method.limits)
         return Binding(
             method,
             self._http_method,
@@ -228,7 +227,7 @@ class _Compiler:
         table = self._codec.tables.for_message(self._descriptor.input_type)
         return QueryBinder(table, bound=bound, reject_unknown=strict).bind
 
-    def _body(self) -> tuple[ReadBody | None, bool]:
+    def _body(self, limits: RequestLimits) -> tuple[ReadBody | None, bool]:
         """How the body is read, and whether it is raw bytes rather than JSON."""
         body, request = self._rule.body, self._descriptor.input_type
         if not body:
@@ -236,7 +235,7 @@ class _Compiler:
         if body == "*":
             if request.full_name == HTTP_BODY:
                 return _fill_http_body, True
-            return self._json_body(self._codec.parser.for_message(request)), False
+            return self._json_body(self._codec.parser.for_message(request), limits), False
         field = self._field(request, body, "body")
         if _is_http_body(field):
             return lambda message, data, kind: _fill_http_body(getattr(message, body), data, kind), True
@@ -251,14 +250,16 @@ class _Compiler:
             except FieldError as error:
                 raise error.under(body) from None
 
-        return self._json_body(read_field), False
+        return self._json_body(read_field, limits), False
 
-    def _json_body(self, parse: Callable[[Message, object], None]) -> ReadBody:
+    def _json_body(self, parse: Callable[[Message, object], None], limits: RequestLimits) -> ReadBody:
         """How JSON is read: a short body at once, a long one, or one of many values, piece by piece."""
-        max_depth, limits = self._options.max_json_depth, self._limits
+        max_depth = self._options.max_json_depth
+        # A list of so many elements has as many commas, but one.
+        most_commas = min(_MANY_VALUES, limits.max_elements - 1)
 
         def read(message: Message, data: bytearray, _content_type: str) -> Iterable[None]:
-            if len(data) > _LONG_BYTES or data.count(b",") > _MANY_VALUES:
+            if len(data) > _LONG_BYTES or data.count(b",") > most_commas:
                 return read_on(message, data)
             if data:
                 with _as_faults():
