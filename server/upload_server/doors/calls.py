@@ -156,9 +156,9 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def until_closed(self) -> AsyncIterator[None]:
-        """End the block, without an error, when the server drains: for a call that was let in and only waits."""
+        """End the block, without an error, when the server drains or as it does: for a call that only waits."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None) as block:
+            async with asyncio.timeout(0 if self._closed else None) as block:
                 self._until_closed.add(block)
                 try:
                     yield

@@ -195,7 +195,7 @@ def _states(status: int, statuses: Sequence[int], known: Mapping[int, str]) -> S
     if status and statuses:
         raise InvalidField([FieldViolation("statuses", "must not be combined with status")])
     if len(statuses) > len(known):
-        raise InvalidField([FieldViolation("statuses", f"must be at most {len(known)} states")])
+        raise InvalidField([FieldViolation("statuses", f"must be at most {len(known)} states", len(known))])
     for index, wanted in enumerate(statuses):
         if wanted not in known:
             raise InvalidField([FieldViolation(f"statuses[{index}]", "is no state")])

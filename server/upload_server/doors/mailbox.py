@@ -204,9 +204,7 @@ class Mailbox(Generic[M]):
 
 def data_too_long() -> UploadError:
     """The refusal of a message with too many bytes of a file."""
-    error = InvalidField([FieldViolation("data", f"must be at most {MAX_DATA_BYTES} bytes a message")])
-    error.metadata["limit"] = str(MAX_DATA_BYTES)
-    return error
+    return InvalidField([FieldViolation("data", f"must be at most {MAX_DATA_BYTES} bytes a message", MAX_DATA_BYTES)])
 
 
 def _size(message: object) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import httpx
@@ -258,13 +260,32 @@ async def test_a_creation_whose_connection_breaks_before_its_answer_leaves_nothi
     async with tus_on(server) as client:
         tus = Tus(client)
         named = {"Upload_Length": str(MIB)} | ({"Content_Type": BYTES} if with_bytes else {})
+        if not with_bytes:
+            # It finds the request and the end of its connection together: else a slow machine's answer is in time.
+            os.kill(server.pid, signal.SIGSTOP)
         async with tus.slow("", MIB if with_bytes else 0, 0, "POST", **named) as creating:
             if with_bytes:
                 await creating.send(b"x" * 1000)
                 await tus.until_durable(f"{PATH}/{(await the_file(tus, 'UPLOADING'))['file_id']}", 1000)
+        os.kill(server.pid, signal.SIGCONT)
         file = await the_file(tus, "CANCELLED")
         assert (file["cancelled_by"], "connection broke" in file["cancel_reason"]) == ("system", True)
         events = (await client.get("/api/v1/audit/events", params={"file_id": file["file_id"]})).json()["events"]
         assert (events[-1]["source"], events[-1]["actor"]) == ("tus", "system")
         await gone_from_disk(server, file["file_id"])
         assert await head(tus, f"{PATH}/{file['file_id']}") == (410, None)
+
+
+async def test_a_creation_that_is_told_where_to_go_on_can_go_on(start_server: StartServer) -> None:
+    """Its address went out on a line that stood, so a cancel by the service would be nobody's wish."""
+    server = start_server("--idle-timeout", "500ms")
+    async with tus_on(server) as client:
+        tus = Tus(client)
+        async with tus.slow("", MIB, 0, "POST", Upload_Length=str(MIB), Content_Type=BYTES) as creating:
+            await creating.send(b"x" * 1000)
+            answer = await creating.answer()
+            assert (answer.status_code, reason(answer)) == (503, "UPLOAD_IDLE")
+            await creating.closed(20)
+        location = answer.headers["location"]
+        assert await head(tus, location) == (200, "1000")
+        assert (await tus.append(location, 1000, b"x" * (MIB - 1000))).status_code == 204

@@ -171,3 +171,10 @@ async def test_a_drain_waits_until_the_last_call_has_told_its_error_but_not_for_
         await asyncio.sleep(0)
         assert not empty.done()
     await empty
+
+
+async def test_what_waits_for_a_drain_does_not_wait_once_it_has_begun(world: World) -> None:
+    world.admission.close()
+    async with asyncio.timeout(5):
+        async with world.admission.until_closed():
+            await asyncio.Event().wait()

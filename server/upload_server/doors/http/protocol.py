@@ -74,11 +74,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        untaken: Untaken | None = None,
+        untaken: Untaken,
         max_connections: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._untaken = untaken or Untaken()
+        self._untaken = untaken
         self._max_connections = max_connections
         self._idle_since = self.loop.time()
         # A request was answered, and the peer has not read the answer: the next one waits for that.
@@ -264,7 +264,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """After the answer: let the rest of the request come, but neither long nor much of it."""
-        asked = self.cycle
+        # Of requests in a pipeline the cycle is the last one's, which is not answered yet.
+        rest_comes = not self.pipeline and self.cycle.more_body
         self._idle_since = self.loop.time()
         if self._flow.write_paused and not self.transport.is_closing():
             # Else a peer that never reads could have one answer after the other made.
@@ -274,7 +275,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._unparsed and not self.pipeline:
             self._go_on_soon()
-        if asked.more_body and not self.transport.is_closing() and not self._in_head:
+        if rest_comes and not self.transport.is_closing() and not self._in_head:
             self._rest_left = REST_BYTES
             self._close_in(REST_SECONDS)
 

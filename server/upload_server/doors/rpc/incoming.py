@@ -106,6 +106,7 @@ class Incoming(Timer, Unread):
         By a task: a read that is interrupted leaks in grpcio, one whose call has ended ends by itself.
         """
         if self._given_up is None:
+            self.cancel()
             self._given_up = error
             self._telling = asyncio.create_task(abort(self._context, error))
             # Marks it as seen: when the caller has left, nobody asks for it.

@@ -19,6 +19,7 @@ from upload_server.domain.errors import (
     FileNotWritable,
     NotInState,
     OffsetMismatch,
+    Stopped,
     UploadCancelled,
     UploadError,
     WriterReplaced,
@@ -125,7 +126,7 @@ def refused(error: UploadError, *, of_head: bool = False, fight: bool = False) -
     cancelled = cancelled_file(error)
     status = to_status(error) if cancelled is None else to_status(error, cancel_reason=cancelled.cancel_reason)
     http_status = 403 if fight else _http_status(error, status)
-    if of_head and (http_status >= _SERVER_ERRORS or http_status == _TOO_MANY):
+    if of_head and (isinstance(error, Stopped) or http_status >= _SERVER_ERRORS or http_status == _TOO_MANY):
         # At anything else than 423 clients that ask for an offset begin the upload anew, on their own.
         http_status = LOCKED
     return _error(http_status, status, extra)

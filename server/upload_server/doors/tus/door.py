@@ -17,7 +17,6 @@ from urllib.parse import quote, unquote
 import structlog
 
 from upload_server.domain.errors import (
-    FileNotCancellable,
     FileNotWritable,
     Overloaded,
     ShuttingDown,
@@ -70,7 +69,8 @@ class Exchange:
         self.body = body
         # The call that the request is; none for OPTIONS.
         self.call: Call | None = None
-        # The file that this request has announced, and where its bytes can be sent again: errors carry that as well.
+        # The file that this request has announced, until its client was answered; and where its bytes can be sent
+        # again: errors carry that as well.
         self.created: File | None = None
         self.place: Headers = []
         # Whether the client was still there when its answer was complete, as far as a server can tell.
@@ -95,6 +95,8 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
         if unread:
+            # Its address has gone out on a line that stood: the file stays, whatever becomes of the rest.
+            self.created = None
             await self._read_out(most)
             self.heard = isinstance(self.body.end, Complete)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -289,8 +291,9 @@ class TusDoor:
         caller = replace(self._calls.caller, principal=file.owner, by_itself=True)
         try:
             await self._uploads.cancel_file(file.file_id, _UNHEARD_CREATION, "", caller)
-        except FileNotCancellable:
-            _log.debug("tus.unheard_creation_is_final", file_id=file.file_id)
+        except UploadError as error:
+            # It is final already; or it cannot be written now, and expires.
+            _log.debug("tus.unheard_creation_stays", file_id=file.file_id, error=error.reason)
 
     # Bytes ---------------------------------------------------------------------------------------------------------
 

@@ -109,9 +109,13 @@ class WebSocketDoor:
             if isinstance(mailbox.end, Gone):
                 call.code = "CANCELLED"
                 return
+            # Only behind the last byte: there its silence was its commit.
+            silent = mailbox.silent
             upload = await self._open(file_id, opening.offset, mailbox, caller)
             try:
-                page.session = Session(upload, mailbox, page.outlet, self._uploads, commit_seconds=self._commit_seconds)
+                page.session = Session(
+                    upload, mailbox, page.outlet, self._uploads, silent=silent, commit_seconds=self._commit_seconds
+                )
                 end = await page.session.run()
                 if isinstance(end, Gone):
                     call.code = "CANCELLED"

@@ -153,6 +153,4 @@ def text_too_long() -> UploadError:
 
 
 def _too_many(field: str, limit: int, rule: str) -> UploadError:
-    error = TooManyFrames([FieldViolation(field, rule.format(limit))])
-    error.metadata["limit"] = str(limit)
-    return error
+    return TooManyFrames([FieldViolation(field, rule.format(limit), limit)])

@@ -186,8 +186,8 @@ def cancelled_by_other(file: File) -> Goodbye:
 
 def refused(error: UploadError) -> Goodbye:
     """The socket ends with an error."""
-    status = to_json(to_status(error))
-    return Goodbye({"type": "error", "error": status}, _close_code(error), _code_name(error))
+    status = to_status(error)
+    return Goodbye({"type": "error", "error": to_json(status)}, _close_code(error), Code.Name(status.code))
 
 
 def _close_code(error: UploadError) -> int:
@@ -202,7 +202,3 @@ def _close_code(error: UploadError) -> int:
             return BUSY
         case _:
             return REFUSED
-
-
-def _code_name(error: UploadError) -> str:
-    return Code.Name(to_status(error).code)

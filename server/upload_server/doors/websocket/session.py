@@ -25,12 +25,21 @@ class Session:
     """One page and one upload."""
 
     def __init__(
-        self, upload: Upload, mailbox: Mailbox[str], outlet: Outlet, uploads: Uploads, *, commit_seconds: float
+        self,
+        upload: Upload,
+        mailbox: Mailbox[str],
+        outlet: Outlet,
+        uploads: Uploads,
+        *,
+        silent: bool,
+        commit_seconds: float,
     ) -> None:
+        """``silent``: the page has said nothing behind the last byte, which is its commit."""
         self._upload = upload
         self._mailbox = mailbox
         self._outlet = outlet
         self._uploads = uploads
+        self._silent = silent
         self._commit_seconds = commit_seconds
         # Where this page began to send.
         self._opened_at = upload.received
@@ -47,8 +56,9 @@ class Session:
         except UploadCancelled as error:
             return messages.cancelled_by_other(error.file)
         except UploadError:
-            # A page that left after its last byte, whose commit then failed, is one that left.
-            if not (isinstance(self._mailbox.end, Gone) and self._committing):
+            # A page that left after its last byte, whose commit then failed, is one that left; a silent one cancels
+            # nothing by that.
+            if self._silent or not (isinstance(self._mailbox.end, Gone) and self._committing):
                 raise
             return _gone(self._mailbox.end)
         finally:
@@ -68,6 +78,8 @@ class Session:
 
     async def _course(self) -> Goodbye | Gone:
         """Older pages send no commit: the last byte is one. Newer pages send it right behind, maybe with a digest."""
+        if self._silent:
+            return await self._commit("")
         item = await take_bytes(self._upload, self._mailbox, commit_seconds=self._commit_seconds)
         if isinstance(item, str):
             return await self._obey(messages.parse_text(item))

@@ -298,6 +298,35 @@ async def test_a_body_that_drips_behind_its_answer_is_cut(
     peer.finish()
 
 
+async def test_a_pipelined_body_may_take_longer_than_the_rest_of_an_answered_request(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "REST_SECONDS", 0.2)
+    go = asyncio.Event()
+
+    async def first_waits(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await go.wait()
+            await respond(send, 200, b'"hello"')
+        else:
+            await swallow(scope, receive, send)
+
+    server = await serve(first_waits)
+    peer = await RawPeer.connect(server.port)
+    peer.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    peer.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nabc")
+    await peer.writer.drain()
+    go.set()
+    assert (await peer.answer())[0] == 200
+    # Nothing comes: neither an answer nor the end of the connection.
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.6):
+            await peer.reader.read(1)
+    peer.writer.write(b"def")
+    assert (await peer.answer())[::2] == (200, b"6")
+    peer.finish()
+
+
 async def test_much_of_a_body_behind_its_answer_is_cut(serve: Serve) -> None:
     server = await serve(hello)
     peer = await RawPeer.connect(server.port)

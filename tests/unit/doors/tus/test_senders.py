@@ -1,7 +1,11 @@
-"""What a node remembers of the senders of tus uploads."""
+"""What a node remembers of the senders of tus uploads, and what it answers them."""
 
 from __future__ import annotations
 
+import pytest
+
+from upload_server.domain.errors import ShuttingDown, UploadError, UploadIdle, WriterReplaced
+from upload_server.doors.tus import answers
 from upload_server.doors.tus.senders import COME_BACK_SECONDS, FIGHT_SECONDS, Senders
 
 
@@ -49,3 +53,9 @@ def test_the_oldest_files_are_forgotten() -> None:
     for number in range(20_000):
         senders.note_told(str(number), in_full=True, asked=True)
     assert (senders.has_heard("0"), senders.has_heard("19999")) == (None, True)
+
+
+@pytest.mark.parametrize("error", [WriterReplaced("f"), UploadIdle("f", 1.0), ShuttingDown()])
+def test_a_head_never_has_its_client_begin_anew(error: UploadError) -> None:
+    """At anything but 423 and success tus-js-client announces the file anew."""
+    assert answers.refused(error, of_head=True).status == 423

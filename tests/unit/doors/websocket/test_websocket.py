@@ -913,6 +913,27 @@ async def test_on_shutdown_pages_hear_1012_and_uploads_stay(place: Place) -> Non
     assert (await place.get(file.file_id)).status is FileStatus.UPLOADING
 
 
+async def test_on_shutdown_a_page_that_has_said_nothing_hears_1012(place: Place) -> None:
+    file = await place.announce(10)
+    page = await place.page(file.file_id)
+    await page.hear("progress")
+    stopping = asyncio.create_task(place.drain())
+    assert await page.error() == ("SHUTTING_DOWN", 1012)
+    await stopping
+    assert (await place.get(file.file_id)).status is FileStatus.PENDING
+
+
+async def test_a_page_whose_silence_behind_the_last_byte_was_its_commit_cancels_nothing(place: Place) -> None:
+    file = await place.announce(5)
+    upload = await place.ingest.open(file.file_id, 0, ANYBODY)
+    await upload.write(b"hello")
+    await upload.close()
+    page = await place.page(file.file_id, "?offset=5")
+    await place.until_claimed(file.file_id, 2)
+    await page.close()
+    assert (await place.until_final(file.file_id)).status is FileStatus.COMPLETED
+
+
 async def test_a_draining_door_lets_open_sockets_go_on_and_refuses_new_ones(place: Place) -> None:
     file, other = await place.announce(10), await place.announce(10)
     page = await place.page(file.file_id)
