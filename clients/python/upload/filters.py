@@ -1,6 +1,7 @@
 """Names the filters of lists: those that files and batches have in common, and those of the audit trail.
 
-Must not know how a list is asked for. A filter that is left out takes all; filters go together.
+Must not know how a list is asked for. A filter that is left out takes all; filters go together. A time without a zone
+is taken as UTC.
 """
 
 from __future__ import annotations

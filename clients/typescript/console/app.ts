@@ -156,10 +156,10 @@ class Console {
   }
 
   private renderStatistics(): void {
-    const { latest, windowSeconds } = this.statistics;
+    const { latest, latestSeconds } = this.statistics;
     if (!latest) return;
     this.filters.update(latest);
-    renderChart(latest, windowSeconds);
+    renderChart(latest, latestSeconds);
   }
 
   private showLive(state: WatchState): void {

@@ -12,7 +12,7 @@ const SOURCES: Readonly<Record<string, string>> = {
   grpc: "gRPC",
   http: "HTTP",
   websocket: "WebSocket",
-  websocket_close: "closing the connection",
+  websocket_close: "the end of its page's connection",
   tus: "tus",
   batch_cancel: "a cancel of its batch",
   expiry: "expiry",

@@ -56,7 +56,7 @@ export function percent(part: number, whole: number): string {
 const WHO: Readonly<Record<string, string>> = {
   user: "a user",
   batch_cancel: "cancelling its batch",
-  websocket_close: "its page, which closed the connection",
+  websocket_close: "the end of its page's connection",
   all_files: "cancelling every file",
   system: "the service",
 };

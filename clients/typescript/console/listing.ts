@@ -72,7 +72,8 @@ export class Listing<R extends Row> {
     // The oldest go, so that a page that is open for a week holds no more than one of a minute.
     if (this.rows.length > MOST_ROWS) {
       this.rows.length = MOST_ROWS;
-      this.nextPageToken ??= "";
+      // The next page lies before what has just gone; rows that are held are not taken twice.
+      this.nextPageToken = "";
     }
   }
 }

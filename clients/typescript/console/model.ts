@@ -207,6 +207,7 @@ export class Model {
     this.locals = [...this.files.values()].filter(({ upload, problem, batchId }) => !batchId && (problem || (upload && !upload.over)));
     for (const row of this.locals) row.revision = 0n;
     for (const row of this.batches.values()) row.revision = 0n;
+    this.heard.clear();
     this.listings = this.newListings();
     this.prune();
   }

@@ -7,6 +7,8 @@ const BARS = 30;
 
 export class Statistics {
   latest: GetStatisticsResponse | undefined;
+  /** The window of the latest answer; another may have been chosen since. */
+  latestSeconds = 300;
   windowSeconds = 300;
   private asking = false;
   private changed = false;
@@ -33,6 +35,7 @@ export class Statistics {
       const { windowSeconds } = this;
       const answer = await this.api.getStatistics({ windowSeconds, stepSeconds: windowSeconds / BARS });
       this.latest = answer;
+      this.latestSeconds = windowSeconds;
       this.onAnswer();
       return answer;
     } finally {

@@ -22,6 +22,7 @@ export function backgroundSleep(workerUrl: string): Sleep {
       let forget = (): unknown => undefined;
       const done = (): void => {
         forget();
+        signal?.removeEventListener("abort", done);
         resolve();
       };
       if (document.visibilityState === "visible" || milliseconds > 60_000) {
@@ -29,5 +30,6 @@ export function backgroundSleep(workerUrl: string): Sleep {
         forget = () => clearTimeout(timer);
       } else forget = byWorker(milliseconds, done);
       signal?.addEventListener("abort", done);
+      if (signal?.aborted) done();
     });
 }

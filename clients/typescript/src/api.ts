@@ -97,8 +97,8 @@ export class Api {
   }
 
   /**
-   * What there is in the whole service, by state, and what happened in each step of the last `windowSeconds`: whole
-   * multiples of `stepSeconds`, which is one of 10. A watch with its `resumeToken` goes on from there.
+   * What there is in the whole service, by state, and what happened in each step of the last `windowSeconds`, a whole
+   * multiple of `stepSeconds`, itself a whole multiple of 10. A watch with its `resumeToken` goes on from there.
    */
   getStatistics(last: { windowSeconds?: number; stepSeconds?: number } = {}, options?: CallOptions) {
     const { windowSeconds, stepSeconds } = last;
@@ -109,7 +109,7 @@ export class Api {
     return this.get("/api/v1/statistics", query, GetStatisticsResponseSchema, options);
   }
 
-  /** One page of the audit trail, oldest first. */
+  /** One page of the audit trail, the oldest first or `{ orderBy: "event_id desc" }`. */
   listAuditEvents(request: MessageInitShape<typeof ListAuditEventsRequestSchema> = {}, options?: CallOptions) {
     const query = bodyOf(ListAuditEventsRequestSchema, request);
     return this.get("/api/v1/audit/events", query, ListAuditEventsResponseSchema, options);

@@ -8,11 +8,14 @@ export type Sleep = (milliseconds: number, signal?: AbortSignal) => Promise<void
 
 export const plainSleep: Sleep = (milliseconds, signal) =>
   new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => {
+    const done = (): void => {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
       resolve();
-    });
+    };
+    const timer = setTimeout(done, milliseconds);
+    signal?.addEventListener("abort", done);
+    if (signal?.aborted) done();
   });
 
 /** Milliseconds before try number `attempt` (from 0): doubling, bounded, and spread so that pages do not come all at once. */

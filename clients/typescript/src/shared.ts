@@ -121,6 +121,8 @@ export class SharedWatch {
       { onEvent: (event) => this.tell(event), onState: (state) => this.watch === watch && this.setState(state) },
     );
     this.watch = watch;
+    // Whatever the tab before has told: this one is not connected yet.
+    this.setState(watch.state);
     // Refused for good (an old token, no rights): told as a state; the page can only be loaded anew.
     watch.done.catch(() => this.watch === watch && this.setState("ended"));
     this.sayLeading();

@@ -96,7 +96,8 @@ export class Watch {
 
   /** A call of this page has no answer: perhaps it waits for a connection, so let go of ours until it is over. */
   private makeWay(call: Promise<unknown>): void {
-    this.awaited = Promise.allSettled([this.awaited, call]);
+    // Without their answers: a watch lives as long as its page, and would keep every one of them.
+    this.awaited = Promise.allSettled([this.awaited, call]).then(() => {});
     this.letGo();
   }
 
