@@ -28,6 +28,7 @@ class ServerProcess:
 
     # What Python runs before ``serve``.
     program: Sequence[str] = ("-m", "upload_server")
+    start_seconds = START_SECONDS
 
     def __init__(
         self, data_dir: Path, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -44,7 +45,7 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            serving = self.wait_log(lambda line: line.get("event") == "serving", START_SECONDS)
+            serving = self.wait_log(lambda line: line.get("event") == "serving", self.start_seconds)
         except BaseException:
             self.kill()
             raise
