@@ -9,6 +9,8 @@ SERVICE := $(VENV)/.service
 STAMP := $(VENV)/.installed
 DEPENDENCIES := pyproject.toml clients/python/pyproject.toml server/transcoder/pyproject.toml constraints.txt tools/setup.sh
 ARGS ?=
+# Tests start servers by the hundred: each would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Files that differ from main, or from the commit that BASE names, untracked ones too.
 BASE ?= main
 CHANGED = { git diff --name-only $$(git merge-base HEAD $(BASE)); git ls-files -o --exclude-standard; }
