@@ -45,6 +45,8 @@ async def test_a_batch_that_breaks_a_rule_at_its_end_changes_nothing(door: Door)
     assert (await door.call("InitiateBatch", files=files, request_id=request_id))["file_ids"] == made["file_ids"]
     error = await refused(door, "InitiateBatch", files=[*files, {"filename": "a"}], request_id=request_id)
     assert error.reason == "REQUEST_ID_REUSED"
+    # Whoever watches this server is told what is open, and need not be told of these.
+    await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
 
 
 async def test_a_request_of_64_kib_is_the_longest_but_of_a_batch(door: Door) -> None:

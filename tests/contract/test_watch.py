@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,11 +15,18 @@ import pytest_asyncio
 
 from support.doors import GrpcDoor, Json, Refusal
 from support.grpc_upload import UploadCall, stub_on, upload
-from support.process import StartServer
+from support.process import ServerProcess, StartServer
 from support.watching import Watcher, WatchTransport, grpc_watch, ndjson_watch, sse_watch
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of its own: a watch of everything on the shared one tells of thousands of files of others."""
+    with ServerProcess(tmp_path_factory.mktemp("watched")) as process:
+        yield process
 
 
 @pytest.fixture(params=["grpc", "ndjson", "sse"])
