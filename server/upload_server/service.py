@@ -36,7 +36,7 @@ from upload_server.domain.states import (
 )
 from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
-from upload_server.ingest import Ingest
+from upload_server.ingest import Draft, Ingest
 from upload_server.store.protocol import Command, DueCancel, Listing, Page, Result, Store, Targets, Trail
 from upload_server.watch import WatchEvent, WatchHub, WatchRequest
 
@@ -160,6 +160,21 @@ class Uploads:
         command = Command(caller, "InitiateBatch", self._clock(), "", request_id, print_of)
         write = self._store.initiate_batch(specs, self._new_id(), file_ids, command)
         return (await self._own(write)).answer
+
+    async def put_file(self, spec: FileSpec, data: bytes, request_id: str, caller: Caller) -> File:
+        """Take a file that comes whole: its bytes first, then its row, completed, in one write."""
+        rules = Rules()
+        rules.spec(spec, self._max_file_bytes)
+        rules.data("data", data, spec.size_bytes)
+        rules.request_id(request_id)
+        rules.check()
+        spec, file_id = _normal(spec), self._new_id()
+
+        async def write(draft: Draft) -> Result[File]:
+            command = self._command(caller, "PutFile", request_id, [*_spec_fields(spec), draft.sha256])
+            return await self._store.put_file(spec, file_id, draft.sha256, command, draft.lost)
+
+        return await self._ingest.put(file_id, data, spec.sha256, write)
 
     async def cancel_file(
         self, file_id: str, reason: str, request_id: str, caller: Caller, fence: int | None = None
@@ -352,7 +367,7 @@ _CHECKS: Mapping[type[Any], Callable[[Rules, Any], None]] = {Listing: _check_lis
 _ORDERS: Mapping[type[Any], Sequence[str]] = {Listing: ("created_at",), Trail: ("event_id", "occurred_at")}
 
 
-def _spec_fields(spec: FileSpec) -> Fields:
+def _spec_fields(spec: FileSpec) -> list[Fields]:
     return [spec.filename, spec.size_bytes, spec.content_type, spec.sha256.lower()]
 
 

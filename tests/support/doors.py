@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 _ROUTES = {
     "InitiateUpload": ("POST", "/api/v1/upload/initiate"),
+    "PutFile": ("POST", "/api/v1/upload/put"),
     "InitiateBatch": ("POST", "/api/v1/batch/initiate"),
     "GetFile": ("GET", "/api/v1/files/{file_id}"),
     "ListFiles": ("GET", "/api/v1/files"),

@@ -1,5 +1,7 @@
 """Holds the examples of the document. Error examples are made by the server's own code."""
 
+import base64
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +55,18 @@ _CANCELLED_FILE = replace(
     cancelled_at=_CANCELLED,
     cancelled_by="user",
     cancel_reason="not needed",
+    revision=3,
+)
+_HELLO = b"Hello, world!\n"
+_PUT_FILE = replace(
+    _PENDING_FILE,
+    filename="hello.txt",
+    content_type="text/plain",
+    size_bytes=len(_HELLO),
+    bytes_received=len(_HELLO),
+    status=FileStatus.COMPLETED,
+    sha256=hashlib.sha256(_HELLO).hexdigest(),
+    completed_at=_CREATED,
     revision=3,
 )
 _BATCH = Batch(
@@ -138,12 +152,20 @@ _SPEC = {"filename": "example.pdf", "size_bytes": "5000000", "content_type": "ap
 _SECOND = {"filename": "pictures/cat.jpg", "size_bytes": "120000", "content_type": "image/jpeg"}
 REQUESTS: dict[str, Json] = {
     "InitiateUpload": {**_SPEC, "request_id": "upload-42"},
+    "PutFile": {
+        "filename": "hello.txt",
+        "size_bytes": str(len(_HELLO)),
+        "content_type": "text/plain",
+        "data": base64.b64encode(_HELLO).decode(),
+        "request_id": "put-42",
+    },
     "InitiateBatch": {"files": [_SPEC, _SECOND], "request_id": "batch-42"},
     "CancelFile": {"reason": "not needed", "request_id": "cancel-42"},
     "CancelBatch": {"reason": "not needed", "request_id": "cancel-42"},
 }
 ANSWERS: dict[str, Json] = {
     "InitiateUpload": {"file": _answer(file_to_proto(_PENDING_FILE))},
+    "PutFile": _answer(file_to_proto(_PUT_FILE)),
     "InitiateBatch": {"batch": _answer(batch_to_proto(_BATCH)), "file_ids": [FILE_ID, SECOND_FILE_ID]},
     "GetFile": FILE,
     "ListFiles": {"files": [FILE], "next_page_token": ""},

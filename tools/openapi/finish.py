@@ -25,6 +25,8 @@ _BOUNDS: dict[str, Json] = {
     "filename": {"minLength": 1, "maxLength": fields.MAX_FILENAME_BYTES, "pattern": f"^{_SEGMENT}(/{_SEGMENT})*$"},
     "content_type": {"maxLength": fields.MAX_CONTENT_TYPE_BYTES, "pattern": "^[ -~]*$"},
     "size_bytes": {"pattern": "^[0-9]{1,19}$"},
+    # In Base64.
+    "data": {"maxLength": (fields.MAX_PUT_BYTES + 2) // 3 * 4},
     "sha256": {"pattern": "^([0-9a-fA-F]{64})?$"},
     "reason": {"maxLength": fields.MAX_REASON_CHARACTERS, "pattern": r"^[^\u0000]*$"},
     "request_id": {"maxLength": fields.MAX_ID_CHARACTERS, "pattern": r"^[^\u0000]*$"},

@@ -19,6 +19,8 @@ MAX_CONTENT_TYPE_BYTES = 127
 MAX_ID_CHARACTERS = 128
 MAX_REASON_CHARACTERS = 500
 MAX_BATCH_FILES = 10_000
+# Of a file that comes whole, in one request.
+MAX_PUT_BYTES = 256 * 1024
 MAX_PREFIX_CHARACTERS = 255
 MAX_ACTOR_CHARACTERS = 255
 MAX_PAGE_SIZE = 1000
@@ -97,6 +99,13 @@ class Rules:
             self.refuse(field, f"must be at most {MAX_FILENAME_BYTES} bytes of UTF-8", MAX_FILENAME_BYTES)
         elif problem := _filename_problem(value):
             self.refuse(field, problem)
+
+    def data(self, field: str, data: bytes | memoryview, size_bytes: int) -> None:
+        """A whole file, with the length that is announced for it."""
+        if len(data) > MAX_PUT_BYTES:
+            self.refuse(field, f"must be at most {MAX_PUT_BYTES} bytes", MAX_PUT_BYTES)
+        elif len(data) != size_bytes:
+            self.refuse("size_bytes", f"must be the length of {field}, which is {len(data)} bytes")
 
     def batch(self, field: str, count: int) -> None:
         """How many files are announced together."""

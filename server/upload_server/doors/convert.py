@@ -245,6 +245,6 @@ def statistics_to_proto(statistics: Statistics) -> pb.GetStatisticsResponse:
     )
 
 
-def file_spec(message: pb.FileSpec | pb.InitiateUploadRequest) -> FileSpec:
+def file_spec(message: pb.FileSpec | pb.InitiateUploadRequest | pb.PutFileRequest) -> FileSpec:
     """Return what is announced, as given: the service checks it."""
     return FileSpec(message.filename, message.size_bytes, message.content_type, message.sha256)

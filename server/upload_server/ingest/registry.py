@@ -8,7 +8,7 @@ Lock order: a file's slot lock is taken before anything else and held from the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -24,11 +24,12 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import AuditEvent, Caller, File, cancelled
+from upload_server.ingest.drafts import Draft, Drafts
 from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
-from upload_server.sink.protocol import NoRoom, Sink, SinkError, SinkFile
-from upload_server.store.protocol import Command, Store
+from upload_server.sink.protocol import Chunk, NoRoom, Sink, SinkError, SinkFile
+from upload_server.store.protocol import Command, Result, Store
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +102,7 @@ class Ingest:
             holds=self.holds,
         )
         self._slots: dict[str, _Slot] = {}
+        self._drafts = Drafts(self._parts)
         self._refusal: Stopped | None = None
 
     # For the doors -------------------------------------------------------------------------------------------------
@@ -123,6 +125,17 @@ class Ingest:
             raise
 
     # For the service -----------------------------------------------------------------------------------------------
+
+    async def put(
+        self, file_id: str, data: Chunk, expected_sha256: str, write: Callable[[Draft], Awaitable[Result[File]]]
+    ) -> File:
+        """Store a file that comes whole, then have ``write`` make its row. It goes on when its caller has left.
+
+        Raises ``ShuttingDown``, ``InvalidField`` when its digest is another one than expected, what ``write`` raises.
+        """
+        if self._refusal is not None:
+            raise self._refusal.with_traceback(None)
+        return await asyncio.shield(self._parts.tasks.spawn(self._drafts.put(file_id, data, expected_sha256, write)))
 
     def stop(self, cancel: AuditEvent) -> None:
         """Stop the open streams that a committed cancel is about: of its file, or of its batch's files."""
@@ -147,25 +160,28 @@ class Ingest:
         hanging = await self._parts.tasks.join(self._parts.limits.takeover_seconds)
         if hanging:
             log.error("storage or database hang: streams are left behind", tasks=hanging)
+        else:
+            await self._drafts.close()
         self._parts.threads.shutdown(wait=not hanging)
 
     # For the janitor and the metrics -------------------------------------------------------------------------------
 
     def is_open(self, file_id: str) -> bool:
-        """Whether a stream of this node can still touch the file's bytes, or is about to."""
-        return file_id in self._slots
+        """Whether somebody on this node can still touch the file's bytes, or is about to: a stream, or whoever brings a
+        file whole."""
+        return file_id in self._slots or file_id in self._drafts
 
     def open_file_ids(self) -> tuple[str, ...]:
-        """Ids of the files of which that holds."""
+        """Ids of the files that streams have open, or are about to."""
         return tuple(self._slots)
 
     @property
     def open_count(self) -> int:
-        """How many files that holds for."""
+        """How many those are."""
         return len(self._slots)
 
     async def wait_closed(self, file_id: str) -> None:
-        """Wait until it does not hold for this file."""
+        """Wait until no stream has this file open."""
         while (slot := self._slots.get(file_id)) is not None:
             await slot.gone.wait()
 

@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, 
 # Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Of a draft: the sticky bit means nothing for a file, and copies of the folder carry it along.
+_DRAFT_MODE = 0o600 | stat.S_ISVTX
 # The kernel takes at most IOV_MAX (1,024 on Linux) pieces a call.
 _MAX_PIECES = 1024
 
@@ -134,19 +138,7 @@ class DiskSink:
 
     def _create(self, shard: Path, file_id: str) -> int:
         """Open a file, made if need be, whose entry is durable."""
-        if not self.room():
-            raise NoRoom(used_up(self._place()) or "what is left of the disk is kept for cancels")
-        try:
-            return self._create_in(shard, file_id)
-        except FileNotFoundError:
-            # Somebody has taken the empty folder away.
-            with self._lock:
-                self._durable_shards.discard(shard.name)
-            return self._create_in(shard, file_id)
-
-    def _create_in(self, shard: Path, file_id: str) -> int:
-        self._make_shard(shard)
-        with _opened(shard) as folder:
+        with self._folder_with_room(shard) as folder:
             descriptor = open_own(file_id, os.O_WRONLY | os.O_CREAT, dir_fd=folder)
             try:
                 # Also when the file was there: an earlier opening may have died before this.
@@ -155,6 +147,70 @@ class DiskSink:
                 os.close(descriptor)
                 raise
         return descriptor
+
+    @contextlib.contextmanager
+    def _folder_with_room(self, shard: Path) -> Iterator[int]:
+        """Open a folder, made if need be, for another file."""
+        if not self.room():
+            raise NoRoom(used_up(self._place()) or "what is left of the disk is kept for cancels")
+        self._make_shard(shard)
+        try:
+            opened = os.open(shard, _FOLDER | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            # Somebody has taken the empty folder away.
+            with self._lock:
+                self._durable_shards.discard(shard.name)
+            self._make_shard(shard)
+            opened = os.open(shard, _FOLDER | os.O_NOFOLLOW)
+        try:
+            yield opened
+        finally:
+            os.close(opened)
+
+    def put(self, file_id: str, data: Chunk) -> None:
+        """Store a whole file as a draft."""
+        with _as_sink_errors, self._folder_with_room(self._shard(file_id)) as folder:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = open_own(file_id, flags, _DRAFT_MODE, dir_fd=folder)
+            try:
+                file = DiskFile(descriptor, 0, self._room)
+                try:
+                    file.append([data])
+                    file.sync()
+                finally:
+                    file.close()
+                _sync_folder(folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(file_id, dir_fd=folder)
+                raise
+
+    def keep(self, file_ids: Sequence[str]) -> None:
+        """Take the mark from drafts."""
+        with _as_sink_errors:
+            for folder, file_id in self._drafts(file_ids):
+                descriptor = open_own(file_id, os.O_RDONLY, dir_fd=folder)
+                try:
+                    os.fchmod(descriptor, 0o600)
+                finally:
+                    os.close(descriptor)
+
+    def drafts(self, file_ids: Sequence[str]) -> Sequence[str]:
+        """Return which of these files are drafts."""
+        with _as_sink_errors:
+            return [file_id for _, file_id in self._drafts(file_ids)]
+
+    def _drafts(self, file_ids: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """Give the drafts among these files, each with its folder."""
+        by_shard: dict[Path, list[str]] = {}
+        for file_id in file_ids:
+            by_shard.setdefault(self._shard(file_id), []).append(file_id)
+        for shard, ids in by_shard.items():
+            with contextlib.suppress(FileNotFoundError), _opened(shard) as folder:
+                for file_id in ids:
+                    with contextlib.suppress(FileNotFoundError):
+                        if os.stat(file_id, dir_fd=folder, follow_symlinks=False).st_mode & stat.S_ISVTX:
+                            yield folder, file_id
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         """Read the bytes from ``start`` to ``end`` in pieces; ``BytesMissing`` when there are fewer."""
@@ -269,7 +325,7 @@ class DiskSink:
 @contextlib.contextmanager
 def _opened(folder: Path, flags: int = os.O_NOFOLLOW) -> Iterator[int]:
     """Open a folder, not one elsewhere that a link in its place names."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
+    descriptor = os.open(folder, _FOLDER | flags)
     try:
         yield descriptor
     finally:

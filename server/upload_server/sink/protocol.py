@@ -62,6 +62,21 @@ class Sink(Protocol):
         ``fence`` is that of the stream that will write.
         """
 
+    def put(self, file_id: str, data: Chunk) -> None:
+        """Store a whole file, so that it survives power loss, as a draft; after an error nothing of it is left.
+
+        A draft is marked until ``keep``: a crash may leave one whose row was never written.
+        """
+
+    def keep(self, file_ids: Sequence[str]) -> None:
+        """Take the mark from drafts whose rows are committed; what is none stays as it is.
+
+        Need not survive power loss: a start sees to drafts that have a row.
+        """
+
+    def drafts(self, file_ids: Sequence[str]) -> Sequence[str]:
+        """Return which of these files are drafts."""
+
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         """Read the bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer."""
 

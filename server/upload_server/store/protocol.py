@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
+from upload_server.domain.errors import UploadError
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -266,6 +267,15 @@ class Store(Protocol):
 
     async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
         """Insert a pending file; a replay gives the file of the first call in its current state."""
+
+    async def put_file(
+        self, spec: FileSpec, file_id: str, sha256: str, command: Command, lost: UploadError | None = None
+    ) -> Result[File]:
+        """Insert a completed file whose bytes are durable, with the events of its way there; a replay gives the file
+        of the first call in its current state.
+
+        ``lost``: the bytes could not be stored, so that nothing but a replay is possible; raises it.
+        """
 
     async def initiate_batch(
         self, specs: Sequence[FileSpec], batch_id: str, file_ids: Sequence[str], command: Command

@@ -254,18 +254,23 @@ class Janitor:
     async def sweep_orphans(self) -> int:
         """Delete what lies in the sink for files that are cancelled or failed, as their rows say; returns how many.
 
-        Bytes without a row are left alone and logged. No crash of ours makes them: a row is there before its first byte
-        and is never deleted. They mean that the database is an older backup, or not this folder's at all, and then they
-        may be the only copy of a completed file.
+        Bytes without a row are left alone and logged, unless they are a draft: that is what a crash leaves between the
+        bytes of a file and its row. Without a row it is deleted, with one it ceases to be a draft. No other crash of
+        ours makes bytes without a row: it is there before its first byte and is never deleted. They mean that the
+        database is an older backup, or not this folder's at all; they may be the only copy of a completed file then.
         """
         deleted, unknown = 0, 0
         stored_ids = self._sink.file_ids(_say_unreadable)
         while not self._stopping.is_set() and (page := await self._hop(_take, stored_ids)):
+            # Asked before the rows are read: the row of a draft that nobody holds then does not come any more.
+            drafts = [draft for draft in await self._hop(self._sink.drafts, page) if not self._ingest.is_open(draft)]
             statuses = await self._store.status_of(page)
-            unknown += sum(file_id not in statuses for file_id in page)
             orphans = [
                 file_id for file_id in page if statuses.get(file_id) in _DELETABLE and not self._ingest.is_open(file_id)
             ]
+            orphans += (rowless := [draft for draft in drafts if draft not in statuses])
+            unknown += sum(file_id not in statuses for file_id in page) - len(rowless)
+            await self._hop(self._sink.keep, [draft for draft in drafts if draft in statuses])
             for first in range(0, len(orphans), _DELETED_AT_ONCE):
                 deleted += await self._delete_orphans(orphans[first : first + _DELETED_AT_ONCE])
         if unknown:

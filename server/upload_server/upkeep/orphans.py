@@ -51,12 +51,10 @@ class OrphanCount:
         found = 0
         stored = self._sink.file_ids(_say_unreadable)
         while page := await asyncio.to_thread(_take, stored):
-            statuses = await self._store.status_of(page)
-            orphans = [
-                file_id
-                for file_id in page
-                if statuses.get(file_id, FileStatus.FAILED) in _ORPHANED and not self._ingest.is_open(file_id)
-            ]
+            # Asked before the rows are read: the row of a file that comes whole follows its bytes.
+            closed = [file_id for file_id in page if not self._ingest.is_open(file_id)]
+            statuses = await self._store.status_of(closed)
+            orphans = [file_id for file_id in closed if statuses.get(file_id, FileStatus.FAILED) in _ORPHANED]
             found += await asyncio.to_thread(self._sizes, orphans)
             await asyncio.sleep(self._breath)
         return found

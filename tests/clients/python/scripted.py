@@ -135,6 +135,19 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
 
         return await self._unary("InitiateUpload", request, context, answer)
 
+    async def PutFile(self, request: pb.PutFileRequest, context: Context) -> Any:
+        def answer() -> pb.File:
+            known = self.answers.get(request.request_id)
+            file_id = known or f"f-{len(self.files) + 1}"
+            if known is None:
+                values = {"filename": request.filename, "status": pb.UPLOAD_STATUS_COMPLETED, "revision": 3}
+                self.add(file_id, request.size_bytes, bytes_received=request.size_bytes, **values)
+                self.data[file_id] += request.data
+                self.answers[request.request_id] = file_id
+            return self.files[file_id]
+
+        return await self._unary("PutFile", request, context, answer)
+
     async def CancelFile(self, request: pb.CancelFileRequest, context: Context) -> Any:
         def answer() -> pb.CancelFileResponse:
             if request.request_id in self.answers:

@@ -186,3 +186,28 @@ def test_a_name_that_is_no_id_of_ours_is_refused(sink: Sink, name: str) -> None:
     assert delete(sink, name) == 0
     assert sink.size(name) == 0
     assert list(sink.file_ids()) == []
+
+
+def test_a_file_that_is_put_whole_is_a_draft_until_it_is_kept(sink: Sink, file_id: str) -> None:
+    other, absent = str(uuid.uuid4()), str(uuid.uuid4())
+    sink.put(file_id, b"whole")
+    sink.put(other, b"")
+    put(sink, absent, b"no draft")
+
+    assert bytes_of(sink, file_id) == b"whole"
+    assert set(sink.file_ids()) == {file_id, other, absent}
+    assert set(sink.drafts([file_id, other, absent, str(uuid.uuid4())])) == {file_id, other}
+
+    sink.keep([file_id, absent, str(uuid.uuid4())])
+    assert sink.drafts([file_id, other, absent]) == [other]
+    assert bytes_of(sink, file_id) == b"whole"
+    assert delete(sink, other) == 0
+    assert sink.drafts([file_id, other]) == []
+
+
+def test_a_draft_takes_nobodys_place(sink: Sink, file_id: str) -> None:
+    put(sink, file_id, b"first")
+    with pytest.raises(SinkError):
+        sink.put(file_id, b"second")
+    assert bytes_of(sink, file_id) == b"first"
+    assert sink.drafts([file_id]) == []

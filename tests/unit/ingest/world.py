@@ -83,6 +83,8 @@ class GatedSink(DiskSink):
         super().__init__(root)
         self.root = root
         self.opening, self.appending, self.appended, self.syncing, self.reading = (Gate() for _ in range(5))
+        self.putting = Gate()
+        self.put_error: SinkError | None = None
         self.append_error: SinkError | None = None
         self.sync_error: SinkError | None = None
         # How many of the bytes that were appended a sync leaves out.
@@ -93,6 +95,12 @@ class GatedSink(DiskSink):
     def open(self, file_id: str, fence: int, offset: int) -> SinkFile:
         self.opening.pass_through()
         return GatedFile(super().open(file_id, fence, offset), self)
+
+    def put(self, file_id: str, data: Chunk) -> None:
+        self.putting.pass_through()
+        if self.put_error is not None:
+            raise self.put_error
+        super().put(file_id, data)
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         self.reading.pass_through()
@@ -200,15 +208,24 @@ class World:
         self.janitor: Janitor | None = None
         store.on_commit(self._on_commit)
         self._ahead = timedelta()
-        self.ingest = Ingest(
-            store,
-            sink,
+        self._limits = limits
+        self.ingest = self._new_ingest()
+
+    def _new_ingest(self) -> Ingest:
+        return Ingest(
+            self.store,
+            self.sink,
             clock=self.now,
-            limits=limits,
+            limits=self._limits,
             threads=Threads(4, 4),
             on_progress=lambda file_id, _, durable: self.progress.append((file_id, durable)),
             observer=self.observed,
         )
+
+    async def restart(self) -> None:
+        """Forget all that is in memory, as a start does, but for the store."""
+        await self.ingest.aclose()
+        self.ingest = self._new_ingest()
 
     def _on_commit(self, commits: Sequence[Commit]) -> None:
         self.changes += [commit.audited for commit in commits]

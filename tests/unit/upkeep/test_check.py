@@ -286,6 +286,17 @@ def test_bytes_without_a_row_go_only_when_it_is_said(place: Installation) -> Non
     assert place.bytes_of(place.ids.completed).read_bytes() == DATA
 
 
+def test_a_draft_of_a_dead_process_is_no_finding(place: Installation) -> None:
+    put(STRANGER, b"whole")(place)
+    place.bytes_of(STRANGER).chmod(0o1600)
+
+    ran = place.run("check")
+
+    assert ran.code == 0
+    assert "1 files that came whole and whose rows were never written" in ran.out
+    assert place.bytes_of(STRANGER).exists()
+
+
 def test_a_linked_folder_of_the_storage_is_not_gone_behind(place: Installation, tmp_path: Path) -> None:
     """Else bytes elsewhere that happen to have names like ours would be taken for bytes without a row, and deleted."""
     outside = tmp_path / "outside"

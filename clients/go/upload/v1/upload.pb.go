@@ -835,6 +835,98 @@ func (x *InitiateUploadResponse) GetFile() *File {
 	return nil
 }
 
+// The request of `PutFile`.
+type PutFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `InitiateUploadRequest`.
+	Filename string `protobuf:"bytes,1,opt,name=filename,proto3" json:"filename,omitempty"`
+	// The length of `data`.
+	SizeBytes int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Media type (RFC 6838), at most 127 bytes, or empty.
+	ContentType string `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// SHA-256 of `data` in hex (64 digits), or empty.
+	Sha256 string `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// The whole file: 0 to 262,144 bytes; in JSON as Base64.
+	Data []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	// Makes the call safe to repeat: an equal request, `data` included, with the same id gets the same file as it is now.
+	// At most 128 characters.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutFileRequest) Reset() {
+	*x = PutFileRequest{}
+	mi := &file_upload_v1_upload_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutFileRequest) ProtoMessage() {}
+
+func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutFileRequest.ProtoReflect.Descriptor instead.
+func (*PutFileRequest) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PutFileRequest) GetFilename() string {
+	if x != nil {
+		return x.Filename
+	}
+	return ""
+}
+
+func (x *PutFileRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *PutFileRequest) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *PutFileRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *PutFileRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *PutFileRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // The request of `InitiateBatch`.
 type InitiateBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -848,7 +940,7 @@ type InitiateBatchRequest struct {
 
 func (x *InitiateBatchRequest) Reset() {
 	*x = InitiateBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[6]
+	mi := &file_upload_v1_upload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +952,7 @@ func (x *InitiateBatchRequest) String() string {
 func (*InitiateBatchRequest) ProtoMessage() {}
 
 func (x *InitiateBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[6]
+	mi := &file_upload_v1_upload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +965,7 @@ func (x *InitiateBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitiateBatchRequest.ProtoReflect.Descriptor instead.
 func (*InitiateBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{6}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *InitiateBatchRequest) GetFiles() []*FileSpec {
@@ -903,7 +995,7 @@ type InitiateBatchResponse struct {
 
 func (x *InitiateBatchResponse) Reset() {
 	*x = InitiateBatchResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[7]
+	mi := &file_upload_v1_upload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1007,7 @@ func (x *InitiateBatchResponse) String() string {
 func (*InitiateBatchResponse) ProtoMessage() {}
 
 func (x *InitiateBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[7]
+	mi := &file_upload_v1_upload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1020,7 @@ func (x *InitiateBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitiateBatchResponse.ProtoReflect.Descriptor instead.
 func (*InitiateBatchResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{7}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InitiateBatchResponse) GetBatch() *Batch {
@@ -958,7 +1050,7 @@ type UploadHeader struct {
 
 func (x *UploadHeader) Reset() {
 	*x = UploadHeader{}
-	mi := &file_upload_v1_upload_proto_msgTypes[8]
+	mi := &file_upload_v1_upload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1062,7 @@ func (x *UploadHeader) String() string {
 func (*UploadHeader) ProtoMessage() {}
 
 func (x *UploadHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[8]
+	mi := &file_upload_v1_upload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1075,7 @@ func (x *UploadHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadHeader.ProtoReflect.Descriptor instead.
 func (*UploadHeader) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{8}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UploadHeader) GetFileId() string {
@@ -1011,7 +1103,7 @@ type UploadCommit struct {
 
 func (x *UploadCommit) Reset() {
 	*x = UploadCommit{}
-	mi := &file_upload_v1_upload_proto_msgTypes[9]
+	mi := &file_upload_v1_upload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1115,7 @@ func (x *UploadCommit) String() string {
 func (*UploadCommit) ProtoMessage() {}
 
 func (x *UploadCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[9]
+	mi := &file_upload_v1_upload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1128,7 @@ func (x *UploadCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadCommit.ProtoReflect.Descriptor instead.
 func (*UploadCommit) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{9}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UploadCommit) GetSha256() string {
@@ -1063,7 +1155,7 @@ type UploadFileRequest struct {
 
 func (x *UploadFileRequest) Reset() {
 	*x = UploadFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[10]
+	mi := &file_upload_v1_upload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1167,7 @@ func (x *UploadFileRequest) String() string {
 func (*UploadFileRequest) ProtoMessage() {}
 
 func (x *UploadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[10]
+	mi := &file_upload_v1_upload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1180,7 @@ func (x *UploadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadFileRequest.ProtoReflect.Descriptor instead.
 func (*UploadFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{10}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UploadFileRequest) GetMessage() isUploadFileRequest_Message {
@@ -1161,7 +1253,7 @@ type UploadProgress struct {
 
 func (x *UploadProgress) Reset() {
 	*x = UploadProgress{}
-	mi := &file_upload_v1_upload_proto_msgTypes[11]
+	mi := &file_upload_v1_upload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1265,7 @@ func (x *UploadProgress) String() string {
 func (*UploadProgress) ProtoMessage() {}
 
 func (x *UploadProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[11]
+	mi := &file_upload_v1_upload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1278,7 @@ func (x *UploadProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadProgress.ProtoReflect.Descriptor instead.
 func (*UploadProgress) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{11}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UploadProgress) GetBytesReceived() int64 {
@@ -1213,7 +1305,7 @@ type UploadStopped struct {
 
 func (x *UploadStopped) Reset() {
 	*x = UploadStopped{}
-	mi := &file_upload_v1_upload_proto_msgTypes[12]
+	mi := &file_upload_v1_upload_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1317,7 @@ func (x *UploadStopped) String() string {
 func (*UploadStopped) ProtoMessage() {}
 
 func (x *UploadStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[12]
+	mi := &file_upload_v1_upload_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1330,7 @@ func (x *UploadStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadStopped.ProtoReflect.Descriptor instead.
 func (*UploadStopped) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{12}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UploadStopped) GetStatus() UploadStatus {
@@ -1286,7 +1378,7 @@ type UploadFileResponse struct {
 
 func (x *UploadFileResponse) Reset() {
 	*x = UploadFileResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[13]
+	mi := &file_upload_v1_upload_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1390,7 @@ func (x *UploadFileResponse) String() string {
 func (*UploadFileResponse) ProtoMessage() {}
 
 func (x *UploadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[13]
+	mi := &file_upload_v1_upload_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1403,7 @@ func (x *UploadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadFileResponse.ProtoReflect.Descriptor instead.
 func (*UploadFileResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{13}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UploadFileResponse) GetMessage() isUploadFileResponse_Message {
@@ -1384,7 +1476,7 @@ type GetFileRequest struct {
 
 func (x *GetFileRequest) Reset() {
 	*x = GetFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[14]
+	mi := &file_upload_v1_upload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1488,7 @@ func (x *GetFileRequest) String() string {
 func (*GetFileRequest) ProtoMessage() {}
 
 func (x *GetFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[14]
+	mi := &file_upload_v1_upload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1501,7 @@ func (x *GetFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFileRequest.ProtoReflect.Descriptor instead.
 func (*GetFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{14}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetFileRequest) GetFileId() string {
@@ -1456,7 +1548,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[15]
+	mi := &file_upload_v1_upload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1560,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[15]
+	mi := &file_upload_v1_upload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1573,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{15}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListFilesRequest) GetStatus() UploadStatus {
@@ -1588,7 +1680,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[16]
+	mi := &file_upload_v1_upload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1692,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[16]
+	mi := &file_upload_v1_upload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1705,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{16}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -1641,7 +1733,7 @@ type GetBatchRequest struct {
 
 func (x *GetBatchRequest) Reset() {
 	*x = GetBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[17]
+	mi := &file_upload_v1_upload_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1745,7 @@ func (x *GetBatchRequest) String() string {
 func (*GetBatchRequest) ProtoMessage() {}
 
 func (x *GetBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[17]
+	mi := &file_upload_v1_upload_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1758,7 @@ func (x *GetBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchRequest.ProtoReflect.Descriptor instead.
 func (*GetBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{17}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetBatchRequest) GetBatchId() string {
@@ -1709,7 +1801,7 @@ type ListBatchesRequest struct {
 
 func (x *ListBatchesRequest) Reset() {
 	*x = ListBatchesRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_upload_v1_upload_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1813,7 @@ func (x *ListBatchesRequest) String() string {
 func (*ListBatchesRequest) ProtoMessage() {}
 
 func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_upload_v1_upload_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1826,7 @@ func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBatchesRequest.ProtoReflect.Descriptor instead.
 func (*ListBatchesRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{18}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListBatchesRequest) GetStatus() BatchStatus {
@@ -1827,7 +1919,7 @@ type ListBatchesResponse struct {
 
 func (x *ListBatchesResponse) Reset() {
 	*x = ListBatchesResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1931,7 @@ func (x *ListBatchesResponse) String() string {
 func (*ListBatchesResponse) ProtoMessage() {}
 
 func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1944,7 @@ func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBatchesResponse.ProtoReflect.Descriptor instead.
 func (*ListBatchesResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{19}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListBatchesResponse) GetBatches() []*Batch {
@@ -1882,7 +1974,7 @@ type GetStatisticsRequest struct {
 
 func (x *GetStatisticsRequest) Reset() {
 	*x = GetStatisticsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +1986,7 @@ func (x *GetStatisticsRequest) String() string {
 func (*GetStatisticsRequest) ProtoMessage() {}
 
 func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +1999,7 @@ func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetStatisticsRequest) GetWindow() *durationpb.Duration {
@@ -1947,7 +2039,7 @@ type GetStatisticsResponse struct {
 
 func (x *GetStatisticsResponse) Reset() {
 	*x = GetStatisticsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2051,7 @@ func (x *GetStatisticsResponse) String() string {
 func (*GetStatisticsResponse) ProtoMessage() {}
 
 func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2064,7 @@ func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsResponse.ProtoReflect.Descriptor instead.
 func (*GetStatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetStatisticsResponse) GetFiles() []*FileCount {
@@ -2032,7 +2124,7 @@ type FileCount struct {
 
 func (x *FileCount) Reset() {
 	*x = FileCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2136,7 @@ func (x *FileCount) String() string {
 func (*FileCount) ProtoMessage() {}
 
 func (x *FileCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2149,7 @@ func (x *FileCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileCount.ProtoReflect.Descriptor instead.
 func (*FileCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FileCount) GetStatus() UploadStatus {
@@ -2094,7 +2186,7 @@ type BatchCount struct {
 
 func (x *BatchCount) Reset() {
 	*x = BatchCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2198,7 @@ func (x *BatchCount) String() string {
 func (*BatchCount) ProtoMessage() {}
 
 func (x *BatchCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2211,7 @@ func (x *BatchCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCount.ProtoReflect.Descriptor instead.
 func (*BatchCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BatchCount) GetStatus() BatchStatus {
@@ -2157,7 +2249,7 @@ type StatisticsBucket struct {
 
 func (x *StatisticsBucket) Reset() {
 	*x = StatisticsBucket{}
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2261,7 @@ func (x *StatisticsBucket) String() string {
 func (*StatisticsBucket) ProtoMessage() {}
 
 func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2274,7 @@ func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsBucket.ProtoReflect.Descriptor instead.
 func (*StatisticsBucket) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StatisticsBucket) GetStartAt() *timestamppb.Timestamp {
@@ -2243,7 +2335,7 @@ type CancelFileRequest struct {
 
 func (x *CancelFileRequest) Reset() {
 	*x = CancelFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2347,7 @@ func (x *CancelFileRequest) String() string {
 func (*CancelFileRequest) ProtoMessage() {}
 
 func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2360,7 @@ func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileRequest.ProtoReflect.Descriptor instead.
 func (*CancelFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelFileRequest) GetFileId() string {
@@ -2309,7 +2401,7 @@ type CancelFileResponse struct {
 
 func (x *CancelFileResponse) Reset() {
 	*x = CancelFileResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2413,7 @@ func (x *CancelFileResponse) String() string {
 func (*CancelFileResponse) ProtoMessage() {}
 
 func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2426,7 @@ func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileResponse.ProtoReflect.Descriptor instead.
 func (*CancelFileResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelFileResponse) GetMessage() string {
@@ -2381,7 +2473,7 @@ type CancelBatchRequest struct {
 
 func (x *CancelBatchRequest) Reset() {
 	*x = CancelBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2485,7 @@ func (x *CancelBatchRequest) String() string {
 func (*CancelBatchRequest) ProtoMessage() {}
 
 func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2498,7 @@ func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchRequest.ProtoReflect.Descriptor instead.
 func (*CancelBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelBatchRequest) GetBatchId() string {
@@ -2449,7 +2541,7 @@ type CancelBatchResponse struct {
 
 func (x *CancelBatchResponse) Reset() {
 	*x = CancelBatchResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2553,7 @@ func (x *CancelBatchResponse) String() string {
 func (*CancelBatchResponse) ProtoMessage() {}
 
 func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2566,7 @@ func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchResponse.ProtoReflect.Descriptor instead.
 func (*CancelBatchResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelBatchResponse) GetMessage() string {
@@ -2538,7 +2630,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2642,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2655,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchStatusRequest) GetFileIds() []string {
@@ -2628,7 +2720,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2732,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2745,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Progress) GetFileId() string {
@@ -2681,7 +2773,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2785,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2798,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Bookmark) GetResynced() bool {
@@ -2736,7 +2828,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2840,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2853,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchStatusResponse) GetEvent() isWatchStatusResponse_Event {
@@ -2876,7 +2968,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2980,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2993,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAuditEventsRequest) GetFileId() string {
@@ -2987,7 +3079,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3091,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3104,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -3105,7 +3197,16 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\"=\n" +
 	"\x16InitiateUploadResponse\x12#\n" +
-	"\x04file\x18\x01 \x01(\v2\x0f.upload.v1.FileR\x04file\"`\n" +
+	"\x04file\x18\x01 \x01(\v2\x0f.upload.v1.FileR\x04file\"\xb9\x01\n" +
+	"\x0ePutFileRequest\x12\x1a\n" +
+	"\bfilename\x18\x01 \x01(\tR\bfilename\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12!\n" +
+	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\x12\x16\n" +
+	"\x06sha256\x18\x04 \x01(\tR\x06sha256\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"`\n" +
 	"\x14InitiateBatchRequest\x12)\n" +
 	"\x05files\x18\x01 \x03(\v2\x13.upload.v1.FileSpecR\x05files\x12\x1d\n" +
 	"\n" +
@@ -3272,13 +3373,14 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x17BATCH_STATUS_PROCESSING\x10\x02\x12\x1a\n" +
 	"\x16BATCH_STATUS_COMPLETED\x10\x03\x12\x17\n" +
 	"\x13BATCH_STATUS_FAILED\x10\x04\x12\x1a\n" +
-	"\x16BATCH_STATUS_CANCELLED\x10\x052\x8a\n" +
+	"\x16BATCH_STATUS_CANCELLED\x10\x052\xe0\n" +
 	"\n" +
 	"\rUploadService\x12y\n" +
 	"\x0eInitiateUpload\x12 .upload.v1.InitiateUploadRequest\x1a!.upload.v1.InitiateUploadResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/api/v1/upload/initiate\x12u\n" +
 	"\rInitiateBatch\x12\x1f.upload.v1.InitiateBatchRequest\x1a .upload.v1.InitiateBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/batch/initiate\x12M\n" +
 	"\n" +
-	"UploadFile\x12\x1c.upload.v1.UploadFileRequest\x1a\x1d.upload.v1.UploadFileResponse(\x010\x01\x12V\n" +
+	"UploadFile\x12\x1c.upload.v1.UploadFileRequest\x1a\x1d.upload.v1.UploadFileResponse(\x010\x01\x12T\n" +
+	"\aPutFile\x12\x19.upload.v1.PutFileRequest\x1a\x0f.upload.v1.File\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/upload/put\x12V\n" +
 	"\aGetFile\x12\x19.upload.v1.GetFileRequest\x1a\x0f.upload.v1.File\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/files/{file_id}\x12]\n" +
 	"\tListFiles\x12\x1b.upload.v1.ListFilesRequest\x1a\x1c.upload.v1.ListFilesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/files\x12Z\n" +
 	"\bGetBatch\x12\x1a.upload.v1.GetBatchRequest\x1a\x10.upload.v1.Batch\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/batch/{batch_id}\x12e\n" +
@@ -3304,7 +3406,7 @@ func file_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_upload_v1_upload_proto_goTypes = []any{
 	(UploadStatus)(0),               // 0: upload.v1.UploadStatus
 	(BatchStatus)(0),                // 1: upload.v1.BatchStatus
@@ -3314,116 +3416,119 @@ var file_upload_v1_upload_proto_goTypes = []any{
 	(*FileSpec)(nil),                // 5: upload.v1.FileSpec
 	(*InitiateUploadRequest)(nil),   // 6: upload.v1.InitiateUploadRequest
 	(*InitiateUploadResponse)(nil),  // 7: upload.v1.InitiateUploadResponse
-	(*InitiateBatchRequest)(nil),    // 8: upload.v1.InitiateBatchRequest
-	(*InitiateBatchResponse)(nil),   // 9: upload.v1.InitiateBatchResponse
-	(*UploadHeader)(nil),            // 10: upload.v1.UploadHeader
-	(*UploadCommit)(nil),            // 11: upload.v1.UploadCommit
-	(*UploadFileRequest)(nil),       // 12: upload.v1.UploadFileRequest
-	(*UploadProgress)(nil),          // 13: upload.v1.UploadProgress
-	(*UploadStopped)(nil),           // 14: upload.v1.UploadStopped
-	(*UploadFileResponse)(nil),      // 15: upload.v1.UploadFileResponse
-	(*GetFileRequest)(nil),          // 16: upload.v1.GetFileRequest
-	(*ListFilesRequest)(nil),        // 17: upload.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),       // 18: upload.v1.ListFilesResponse
-	(*GetBatchRequest)(nil),         // 19: upload.v1.GetBatchRequest
-	(*ListBatchesRequest)(nil),      // 20: upload.v1.ListBatchesRequest
-	(*ListBatchesResponse)(nil),     // 21: upload.v1.ListBatchesResponse
-	(*GetStatisticsRequest)(nil),    // 22: upload.v1.GetStatisticsRequest
-	(*GetStatisticsResponse)(nil),   // 23: upload.v1.GetStatisticsResponse
-	(*FileCount)(nil),               // 24: upload.v1.FileCount
-	(*BatchCount)(nil),              // 25: upload.v1.BatchCount
-	(*StatisticsBucket)(nil),        // 26: upload.v1.StatisticsBucket
-	(*CancelFileRequest)(nil),       // 27: upload.v1.CancelFileRequest
-	(*CancelFileResponse)(nil),      // 28: upload.v1.CancelFileResponse
-	(*CancelBatchRequest)(nil),      // 29: upload.v1.CancelBatchRequest
-	(*CancelBatchResponse)(nil),     // 30: upload.v1.CancelBatchResponse
-	(*WatchStatusRequest)(nil),      // 31: upload.v1.WatchStatusRequest
-	(*Progress)(nil),                // 32: upload.v1.Progress
-	(*Bookmark)(nil),                // 33: upload.v1.Bookmark
-	(*WatchStatusResponse)(nil),     // 34: upload.v1.WatchStatusResponse
-	(*ListAuditEventsRequest)(nil),  // 35: upload.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil), // 36: upload.v1.ListAuditEventsResponse
-	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
+	(*PutFileRequest)(nil),          // 8: upload.v1.PutFileRequest
+	(*InitiateBatchRequest)(nil),    // 9: upload.v1.InitiateBatchRequest
+	(*InitiateBatchResponse)(nil),   // 10: upload.v1.InitiateBatchResponse
+	(*UploadHeader)(nil),            // 11: upload.v1.UploadHeader
+	(*UploadCommit)(nil),            // 12: upload.v1.UploadCommit
+	(*UploadFileRequest)(nil),       // 13: upload.v1.UploadFileRequest
+	(*UploadProgress)(nil),          // 14: upload.v1.UploadProgress
+	(*UploadStopped)(nil),           // 15: upload.v1.UploadStopped
+	(*UploadFileResponse)(nil),      // 16: upload.v1.UploadFileResponse
+	(*GetFileRequest)(nil),          // 17: upload.v1.GetFileRequest
+	(*ListFilesRequest)(nil),        // 18: upload.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),       // 19: upload.v1.ListFilesResponse
+	(*GetBatchRequest)(nil),         // 20: upload.v1.GetBatchRequest
+	(*ListBatchesRequest)(nil),      // 21: upload.v1.ListBatchesRequest
+	(*ListBatchesResponse)(nil),     // 22: upload.v1.ListBatchesResponse
+	(*GetStatisticsRequest)(nil),    // 23: upload.v1.GetStatisticsRequest
+	(*GetStatisticsResponse)(nil),   // 24: upload.v1.GetStatisticsResponse
+	(*FileCount)(nil),               // 25: upload.v1.FileCount
+	(*BatchCount)(nil),              // 26: upload.v1.BatchCount
+	(*StatisticsBucket)(nil),        // 27: upload.v1.StatisticsBucket
+	(*CancelFileRequest)(nil),       // 28: upload.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),      // 29: upload.v1.CancelFileResponse
+	(*CancelBatchRequest)(nil),      // 30: upload.v1.CancelBatchRequest
+	(*CancelBatchResponse)(nil),     // 31: upload.v1.CancelBatchResponse
+	(*WatchStatusRequest)(nil),      // 32: upload.v1.WatchStatusRequest
+	(*Progress)(nil),                // 33: upload.v1.Progress
+	(*Bookmark)(nil),                // 34: upload.v1.Bookmark
+	(*WatchStatusResponse)(nil),     // 35: upload.v1.WatchStatusResponse
+	(*ListAuditEventsRequest)(nil),  // 36: upload.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil), // 37: upload.v1.ListAuditEventsResponse
+	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
 }
 var file_upload_v1_upload_proto_depIdxs = []int32{
 	0,  // 0: upload.v1.File.status:type_name -> upload.v1.UploadStatus
-	37, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
-	37, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
-	37, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
-	37, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
+	38, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
+	38, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
+	38, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
+	38, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: upload.v1.Batch.status:type_name -> upload.v1.BatchStatus
-	37, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
-	37, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
-	37, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
-	37, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	38, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
+	38, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
+	38, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
+	38, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
 	2,  // 10: upload.v1.InitiateUploadResponse.file:type_name -> upload.v1.File
 	5,  // 11: upload.v1.InitiateBatchRequest.files:type_name -> upload.v1.FileSpec
 	3,  // 12: upload.v1.InitiateBatchResponse.batch:type_name -> upload.v1.Batch
-	10, // 13: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
-	11, // 14: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
+	11, // 13: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
+	12, // 14: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
 	0,  // 15: upload.v1.UploadStopped.status:type_name -> upload.v1.UploadStatus
-	37, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
-	13, // 17: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
+	38, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
+	14, // 17: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
 	2,  // 18: upload.v1.UploadFileResponse.completed:type_name -> upload.v1.File
-	14, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
+	15, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
 	0,  // 20: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
 	0,  // 21: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
-	37, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
-	37, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
-	37, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	38, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
+	38, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
+	38, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
 	2,  // 25: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
 	1,  // 26: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
 	1,  // 27: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
-	37, // 28: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
-	37, // 29: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
-	37, // 30: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	38, // 28: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
+	38, // 29: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
+	38, // 30: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
 	3,  // 31: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
-	38, // 32: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
-	38, // 33: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
-	24, // 34: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
-	25, // 35: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
-	37, // 36: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
-	26, // 37: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
+	39, // 32: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
+	39, // 33: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	25, // 34: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
+	26, // 35: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
+	38, // 36: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
+	27, // 37: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
 	0,  // 38: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
 	1,  // 39: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
-	37, // 40: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
-	37, // 41: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	37, // 42: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	38, // 43: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
+	38, // 40: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
+	38, // 41: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	38, // 42: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	39, // 43: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
 	2,  // 44: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
 	3,  // 45: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
-	32, // 46: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
-	33, // 47: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
-	37, // 48: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
-	37, // 49: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
+	33, // 46: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
+	34, // 47: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
+	38, // 48: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
+	38, // 49: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
 	4,  // 50: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
 	6,  // 51: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
-	8,  // 52: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
-	12, // 53: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
-	16, // 54: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
-	17, // 55: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
-	19, // 56: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
-	20, // 57: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
-	22, // 58: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
-	27, // 59: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
-	29, // 60: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
-	31, // 61: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
-	35, // 62: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
-	7,  // 63: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
-	9,  // 64: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
-	15, // 65: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
-	2,  // 66: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
-	18, // 67: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
-	3,  // 68: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
-	21, // 69: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
-	23, // 70: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
-	28, // 71: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
-	30, // 72: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
-	34, // 73: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
-	36, // 74: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
-	63, // [63:75] is the sub-list for method output_type
-	51, // [51:63] is the sub-list for method input_type
+	9,  // 52: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
+	13, // 53: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
+	8,  // 54: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
+	17, // 55: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
+	18, // 56: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
+	20, // 57: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
+	21, // 58: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
+	23, // 59: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
+	28, // 60: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
+	30, // 61: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
+	32, // 62: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
+	36, // 63: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
+	7,  // 64: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
+	10, // 65: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
+	16, // 66: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
+	2,  // 67: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
+	2,  // 68: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
+	19, // 69: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
+	3,  // 70: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
+	22, // 71: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
+	24, // 72: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
+	29, // 73: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
+	31, // 74: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
+	35, // 75: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
+	37, // 76: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
+	64, // [64:77] is the sub-list for method output_type
+	51, // [51:64] is the sub-list for method input_type
 	51, // [51:51] is the sub-list for extension type_name
 	51, // [51:51] is the sub-list for extension extendee
 	0,  // [0:51] is the sub-list for field type_name
@@ -3434,17 +3539,17 @@ func file_upload_v1_upload_proto_init() {
 	if File_upload_v1_upload_proto != nil {
 		return
 	}
-	file_upload_v1_upload_proto_msgTypes[10].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[11].OneofWrappers = []any{
 		(*UploadFileRequest_Header)(nil),
 		(*UploadFileRequest_Data)(nil),
 		(*UploadFileRequest_Commit)(nil),
 	}
-	file_upload_v1_upload_proto_msgTypes[13].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[14].OneofWrappers = []any{
 		(*UploadFileResponse_Progress)(nil),
 		(*UploadFileResponse_Completed)(nil),
 		(*UploadFileResponse_Stopped)(nil),
 	}
-	file_upload_v1_upload_proto_msgTypes[32].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[33].OneofWrappers = []any{
 		(*WatchStatusResponse_File)(nil),
 		(*WatchStatusResponse_Batch)(nil),
 		(*WatchStatusResponse_Progress)(nil),
@@ -3456,7 +3561,7 @@ func file_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_upload_v1_upload_proto_rawDesc), len(file_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	UploadService_InitiateUpload_FullMethodName  = "/upload.v1.UploadService/InitiateUpload"
 	UploadService_InitiateBatch_FullMethodName   = "/upload.v1.UploadService/InitiateBatch"
 	UploadService_UploadFile_FullMethodName      = "/upload.v1.UploadService/UploadFile"
+	UploadService_PutFile_FullMethodName         = "/upload.v1.UploadService/PutFile"
 	UploadService_GetFile_FullMethodName         = "/upload.v1.UploadService/GetFile"
 	UploadService_ListFiles_FullMethodName       = "/upload.v1.UploadService/ListFiles"
 	UploadService_GetBatch_FullMethodName        = "/upload.v1.UploadService/GetBatch"
@@ -50,7 +51,8 @@ const (
 // with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
 // nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
 // `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-// `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+// `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+// `limit`.
 type UploadServiceClient interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
@@ -72,6 +74,17 @@ type UploadServiceClient interface {
 	// Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
 	// `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
 	UploadFile(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[UploadFileRequest, UploadFileResponse], error)
+	// Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+	// answers.
+	//
+	// The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+	// last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+	// cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+	//
+	// Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+	// `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+	// and for uploads that are open.
+	PutFile(ctx context.Context, in *PutFileRequest, opts ...grpc.CallOption) (*File, error)
 	// Returns one file.
 	//
 	// Errors: `FILE_NOT_FOUND`.
@@ -157,6 +170,16 @@ func (c *uploadServiceClient) UploadFile(ctx context.Context, opts ...grpc.CallO
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UploadService_UploadFileClient = grpc.BidiStreamingClient[UploadFileRequest, UploadFileResponse]
+
+func (c *uploadServiceClient) PutFile(ctx context.Context, in *PutFileRequest, opts ...grpc.CallOption) (*File, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(File)
+	err := c.cc.Invoke(ctx, UploadService_PutFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *uploadServiceClient) GetFile(ctx context.Context, in *GetFileRequest, opts ...grpc.CallOption) (*File, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -269,7 +292,8 @@ func (c *uploadServiceClient) ListAuditEvents(ctx context.Context, in *ListAudit
 // with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
 // nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
 // `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-// `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+// `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+// `limit`.
 type UploadServiceServer interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
@@ -291,6 +315,17 @@ type UploadServiceServer interface {
 	// Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
 	// `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
 	UploadFile(grpc.BidiStreamingServer[UploadFileRequest, UploadFileResponse]) error
+	// Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+	// answers.
+	//
+	// The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+	// last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+	// cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+	//
+	// Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+	// `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+	// and for uploads that are open.
+	PutFile(context.Context, *PutFileRequest) (*File, error)
 	// Returns one file.
 	//
 	// Errors: `FILE_NOT_FOUND`.
@@ -352,6 +387,9 @@ func (UnimplementedUploadServiceServer) InitiateBatch(context.Context, *Initiate
 }
 func (UnimplementedUploadServiceServer) UploadFile(grpc.BidiStreamingServer[UploadFileRequest, UploadFileResponse]) error {
 	return status.Error(codes.Unimplemented, "method UploadFile not implemented")
+}
+func (UnimplementedUploadServiceServer) PutFile(context.Context, *PutFileRequest) (*File, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutFile not implemented")
 }
 func (UnimplementedUploadServiceServer) GetFile(context.Context, *GetFileRequest) (*File, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetFile not implemented")
@@ -443,6 +481,24 @@ func _UploadService_UploadFile_Handler(srv interface{}, stream grpc.ServerStream
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UploadService_UploadFileServer = grpc.BidiStreamingServer[UploadFileRequest, UploadFileResponse]
+
+func _UploadService_PutFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UploadServiceServer).PutFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UploadService_PutFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UploadServiceServer).PutFile(ctx, req.(*PutFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _UploadService_GetFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetFileRequest)
@@ -613,6 +669,10 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "InitiateBatch",
 			Handler:    _UploadService_InitiateBatch_Handler,
+		},
+		{
+			MethodName: "PutFile",
+			Handler:    _UploadService_PutFile_Handler,
 		},
 		{
 			MethodName: "GetFile",

@@ -166,6 +166,22 @@ class InitiateUploadResponse(_message.Message):
     file: File
     def __init__(self, file: _Optional[_Union[File, _Mapping]] = ...) -> None: ...
 
+class PutFileRequest(_message.Message):
+    __slots__ = ("filename", "size_bytes", "content_type", "sha256", "data", "request_id")
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    filename: str
+    size_bytes: int
+    content_type: str
+    sha256: str
+    data: bytes
+    request_id: str
+    def __init__(self, filename: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., sha256: _Optional[str] = ..., data: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
+
 class InitiateBatchRequest(_message.Message):
     __slots__ = ("files", "request_id")
     FILES_FIELD_NUMBER: _ClassVar[int]

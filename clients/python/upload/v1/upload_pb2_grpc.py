@@ -34,7 +34,8 @@ class UploadServiceStub:
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+    `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+    `limit`.
     """
 
     def __init__(self, channel):
@@ -57,6 +58,11 @@ class UploadServiceStub:
                 '/upload.v1.UploadService/UploadFile',
                 request_serializer=upload_dot_v1_dot_upload__pb2.UploadFileRequest.SerializeToString,
                 response_deserializer=upload_dot_v1_dot_upload__pb2.UploadFileResponse.FromString,
+                _registered_method=True)
+        self.PutFile = channel.unary_unary(
+                '/upload.v1.UploadService/PutFile',
+                request_serializer=upload_dot_v1_dot_upload__pb2.PutFileRequest.SerializeToString,
+                response_deserializer=upload_dot_v1_dot_upload__pb2.File.FromString,
                 _registered_method=True)
         self.GetFile = channel.unary_unary(
                 '/upload.v1.UploadService/GetFile',
@@ -114,7 +120,8 @@ class UploadServiceServicer:
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+    `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+    `limit`.
     """
 
     def InitiateUpload(self, request, context):
@@ -147,6 +154,22 @@ class UploadServiceServicer:
 
         Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
         `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutFile(self, request, context):
+        """Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+        answers.
+
+        The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+        last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+        cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+
+        Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+        `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+        and for uploads that are open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -258,6 +281,11 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     request_deserializer=upload_dot_v1_dot_upload__pb2.UploadFileRequest.FromString,
                     response_serializer=upload_dot_v1_dot_upload__pb2.UploadFileResponse.SerializeToString,
             ),
+            'PutFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutFile,
+                    request_deserializer=upload_dot_v1_dot_upload__pb2.PutFileRequest.FromString,
+                    response_serializer=upload_dot_v1_dot_upload__pb2.File.SerializeToString,
+            ),
             'GetFile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFile,
                     request_deserializer=upload_dot_v1_dot_upload__pb2.GetFileRequest.FromString,
@@ -320,7 +348,8 @@ class UploadService:
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+    `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+    `limit`.
     """
 
     @staticmethod
@@ -394,6 +423,33 @@ class UploadService:
             '/upload.v1.UploadService/UploadFile',
             upload_dot_v1_dot_upload__pb2.UploadFileRequest.SerializeToString,
             upload_dot_v1_dot_upload__pb2.UploadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/upload.v1.UploadService/PutFile',
+            upload_dot_v1_dot_upload__pb2.PutFileRequest.SerializeToString,
+            upload_dot_v1_dot_upload__pb2.File.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,7 +39,8 @@ class UploadServiceStub:
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+    `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+    `limit`.
     """
 
     @_typing.overload
@@ -68,6 +69,18 @@ class UploadServiceStub:
 
     Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
     `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
+    """
+    PutFile: _grpc.UnaryUnaryMultiCallable[_upload_pb2.PutFileRequest, _upload_pb2.File]
+    """Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+    answers.
+
+    The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+    last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+    cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+
+    Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+    `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+    and for uploads that are open.
     """
     GetFile: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetFileRequest, _upload_pb2.File]
     """Returns one file.
@@ -131,7 +144,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+    `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+    `limit`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -157,6 +171,18 @@ class UploadServiceAsyncStub(UploadServiceStub):
 
     Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
     `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
+    """
+    PutFile: _aio.UnaryUnaryMultiCallable[_upload_pb2.PutFileRequest, _upload_pb2.File]  # type: ignore[assignment]
+    """Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+    answers.
+
+    The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+    last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+    cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+
+    Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+    `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+    and for uploads that are open.
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetFileRequest, _upload_pb2.File]  # type: ignore[assignment]
     """Returns one file.
@@ -219,7 +245,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
     nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-    `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+    `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+    `limit`.
     """
 
     @_abc_1.abstractmethod
@@ -261,6 +288,24 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: `FILE_NOT_FOUND`, `FILE_NOT_WRITABLE`, `OFFSET_MISMATCH`, `SIZE_EXCEEDED`, `UPLOAD_INCOMPLETE`,
         `CHECKSUM_MISMATCH`, `UNEXPECTED_MESSAGE`, `UPLOAD_CANCELLED`, `WRITER_REPLACED`, `UPLOAD_IDLE`, `STORAGE_FULL`.
+        """
+
+    @_abc_1.abstractmethod
+    def PutFile(
+        self,
+        request: _upload_pb2.PutFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_pb2.File, _abc.Awaitable[_upload_pb2.File]]:
+        """Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+        answers.
+
+        The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+        last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+        cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+
+        Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+        `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+        and for uploads that are open.
         """
 
     @_abc_1.abstractmethod

@@ -56,6 +56,12 @@ class UploadServicer:
         batch, file_ids = await self._uploads.initiate_batch(files, spec_of, request.request_id, caller)
         return pb.InitiateBatchResponse(batch=convert.batch_to_proto(batch), file_ids=file_ids)
 
+    @unary(Gate.CHANGE)
+    async def PutFile(self, request: pb.PutFileRequest, caller: Caller) -> pb.File:
+        """Take a file that comes whole."""
+        spec = convert.file_spec(request)
+        return convert.file_to_proto(await self._uploads.put_file(spec, request.data, request.request_id, caller))
+
     @unary(Gate.READ)
     async def GetFile(self, request: pb.GetFileRequest, caller: Caller) -> pb.File:
         """Return one file."""

@@ -24,7 +24,7 @@ _AT_ONCE = 500
 InitiatedBatch = tuple[Batch, tuple[str, ...]]
 
 
-def _claim_room(transaction: Transaction, specs: Sequence[FileSpec]) -> None:
+def claim_room(transaction: Transaction, specs: Sequence[FileSpec]) -> None:
     """Refuse announcements, before anything is written, that would leave too little room for cancels."""
     texts = sum(len(spec.filename.encode()) + len(spec.content_type) + len(spec.sha256) for spec in specs)
     transaction.claim_room(len(specs), texts)
@@ -74,7 +74,7 @@ class InitiateUpload(Write[Result[File]]):
         stored = answers.replay(self.command)
         if stored is not None:
             return Result(read_file(transaction, stored, self.command.caller).file, replayed=True)
-        _claim_room(transaction, (self.spec,))
+        claim_room(transaction, (self.spec,))
         change_no = _insert_files(transaction, (self.spec,), (self.file_id,), self.command)
         inserted = read_file(transaction, self.file_id, self.command.caller)
         event = make_event(self.command, change_no, "", FileStatus.PENDING, file_id=self.file_id)
@@ -100,7 +100,7 @@ class InitiateBatch(Write[Result[InitiatedBatch]]):
         stored = answers.replay(command)
         if stored is not None:
             return Result(_current(transaction, stored), replayed=True)
-        _claim_room(transaction, self.specs)
+        claim_room(transaction, self.specs)
         # A batch is numbered after its files.
         batch_no = transaction.last_change + count + 1
         row = self._insert_batch(transaction, batch_no)

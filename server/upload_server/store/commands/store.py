@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from upload_server.domain.chain import Seal
+from upload_server.domain.errors import UploadError
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
+from upload_server.store.commands.putting import PutFile
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
 from upload_server.store.commands.uploading import CancelLater, ClaimFile, CompleteFile, FailFile, RecordProgress
@@ -45,6 +47,12 @@ class WritingStore:
     async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
         """Insert a pending file."""
         return await self._writer.submit(InitiateUpload(spec, file_id, command))
+
+    async def put_file(
+        self, spec: FileSpec, file_id: str, sha256: str, command: Command, lost: UploadError | None = None
+    ) -> Result[File]:
+        """Insert a completed file."""
+        return await self._writer.submit(PutFile(spec, file_id, sha256, command, lost))
 
     async def initiate_batch(
         self, specs: Sequence[FileSpec], batch_id: str, file_ids: Sequence[str], command: Command

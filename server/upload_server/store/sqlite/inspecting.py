@@ -88,9 +88,8 @@ def _answers() -> Select:
     """Make the query of all answers, in the order of the fields of AnswerFacts: each with the row that it names."""
     s = models.StoredAnswer.alias("s")
     valid = fn.json_valid(s.answer)
-    named_id = Case(
-        None, [(s.method.in_(("InitiateUpload", "InitiateBatch")), s.answer), (valid, Expression(s.answer, "->>", 0))]
-    )
+    made = s.method.in_(("InitiateUpload", "PutFile", "InitiateBatch"))
+    named_id = Case(None, [(made, s.answer), (valid, Expression(s.answer, "->>", 0))])
     cancelled_at = Case(
         None,
         [
@@ -99,10 +98,10 @@ def _answers() -> Select:
             (s.method == "CancelBatch", Expression(s.answer, "->>", 3)),
         ],
     )
-    known = ("InitiateUpload", "InitiateBatch", "CancelFile", "CancelBatch")
+    known = ("InitiateUpload", "PutFile", "InitiateBatch", "CancelFile", "CancelBatch")
     stored = s.select(s.method, s.request_id, s.answer, named_id.alias("named_id"), cancelled_at.alias("cancelled_at"))
     answer = stored.where(s.method.in_(known)).alias("s")
-    file = (F.file_id == answer.c.named_id) & answer.c.method.in_(("InitiateUpload", "CancelFile"))
+    file = (F.file_id == answer.c.named_id) & answer.c.method.in_(("InitiateUpload", "PutFile", "CancelFile"))
     batch = (B.batch_id == answer.c.named_id) & answer.c.method.in_(("InitiateBatch", "CancelBatch"))
     return Select(
         [Join(Join(answer, F, JOIN.LEFT_OUTER, on=file), B, JOIN.LEFT_OUTER, on=batch)],

@@ -68,6 +68,16 @@ INSERT_FILES = f"""
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, '{FileStatus.PENDING}', :batch_id, :batch_row, :at, :at,
            :at, :served, :owner, value ->> 4, :first + key
     FROM json_each(:files)"""
+# Files that came whole: as their last event leaves them.
+PUT_FILES = f"""
+    INSERT INTO file (file_id, filename, content_type, size_bytes, bytes_received, status, created_at, updated_at,
+                      completed_at, active_at, active_served, owner, expected_sha256, sha256, revision, change_no,
+                      fence)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 3, '{FileStatus.COMPLETED}', value ->> 4,
+           value ->> 4, value ->> 4, value ->> 4, :served, value ->> 5, value ->> 6, value ->> 7, value ->> 8,
+           value ->> 9, value ->> 10
+    FROM json_each(:files)
+    RETURNING file_id, id"""
 # One file from the state and fence that were read to what was decided.
 WRITE_FILE = """
     UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,

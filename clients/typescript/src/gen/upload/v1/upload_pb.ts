@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file upload/v1/upload.proto.
  */
 export const file_upload_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi4AMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIt0BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVgoIRmlsZVNwZWMSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJIncKFUluaXRpYXRlVXBsb2FkUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCSI3ChZJbml0aWF0ZVVwbG9hZFJlc3BvbnNlEh0KBGZpbGUYASABKAsyDy51cGxvYWQudjEuRmlsZSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJIqADChBMaXN0RmlsZXNSZXF1ZXN0EicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoIc3RhdHVzZXMYBiADKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhUKDXdpdGhvdXRfYmF0Y2gYByABKAgSDQoFb3duZXIYCCABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAkgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYDSABKAkiTAoRTGlzdEZpbGVzUmVzcG9uc2USHgoFZmlsZXMYASADKAsyDy51cGxvYWQudjEuRmlsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIwoPR2V0QmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIvcCChJMaXN0QmF0Y2hlc1JlcXVlc3QSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEhAKCG9yZGVyX2J5GAQgASgJEigKCHN0YXR1c2VzGAUgAygOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg0KBW93bmVyGAYgASgJEhcKD2ZpbGVuYW1lX3ByZWZpeBgHIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNdXBkYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAsgASgJIlEKE0xpc3RCYXRjaGVzUmVzcG9uc2USIQoHYmF0Y2hlcxgBIAMoCzIQLnVwbG9hZC52MS5CYXRjaBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiagoUR2V0U3RhdGlzdGljc1JlcXVlc3QSKQoGd2luZG93GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBHN0ZXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i9QEKFUdldFN0YXRpc3RpY3NSZXNwb25zZRIjCgVmaWxlcxgBIAMoCzIULnVwbG9hZC52MS5GaWxlQ291bnQSJgoHYmF0Y2hlcxgCIAMoCzIVLnVwbG9hZC52MS5CYXRjaENvdW50EhgKEGNhbmNlbHNfdG9vX2xhdGUYAyABKAMSMQoNY291bnRlZF9zaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoHYnVja2V0cxgFIAMoCzIbLnVwbG9hZC52MS5TdGF0aXN0aWNzQnVja2V0EhQKDHJlc3VtZV90b2tlbhgGIAEoCSJXCglGaWxlQ291bnQSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxINCgVmaWxlcxgCIAEoAxISCgpzaXplX2J5dGVzGAMgASgDIkUKCkJhdGNoQ291bnQSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg8KB2JhdGNoZXMYAiABKAMinwEKEFN0YXRpc3RpY3NCdWNrZXQSLAoIc3RhcnRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWJlZ3VuGAIgASgDEhEKCWNvbXBsZXRlZBgDIAEoAxIOCgZmYWlsZWQYBCABKAMSEQoJY2FuY2VsbGVkGAUgASgDEhgKEGNhbmNlbHNfdG9vX2xhdGUYBiABKAMiSAoRQ2FuY2VsRmlsZVJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJ6ChJDYW5jZWxGaWxlUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIPCgdmaWxlX2lkGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEjAKDGNhbmNlbGxlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSgoSQ2FuY2VsQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIqcBChNDYW5jZWxCYXRjaFJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSHQoVY2FuY2VsbGVkX2ZpbGVzX2NvdW50GAMgASgFEhwKFHRvdGFsX2ZpbGVzX2luX2JhdGNoGAQgASgFEjAKDGNhbmNlbGxlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAixAEKEldhdGNoU3RhdHVzUmVxdWVzdBIQCghmaWxlX2lkcxgBIAMoCRIRCgliYXRjaF9pZHMYAiADKAkSGwoTaW5jbHVkZV9iYXRjaF9maWxlcxgDIAEoCBILCgNhbGwYBCABKAgSFAoMcmVzdW1lX3Rva2VuGAUgASgJEhMKC3VudGlsX2ZpbmFsGAYgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjMKCFByb2dyZXNzEg8KB2ZpbGVfaWQYASABKAkSFgoOYnl0ZXNfcmVjZWl2ZWQYAiABKAMiHAoIQm9va21hcmsSEAoIcmVzeW5jZWQYASABKAgiygEKE1dhdGNoU3RhdHVzUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASIQoFYmF0Y2gYAiABKAsyEC51cGxvYWQudjEuQmF0Y2hIABInCghwcm9ncmVzcxgDIAEoCzITLnVwbG9hZC52MS5Qcm9ncmVzc0gAEicKCGJvb2ttYXJrGAQgASgLMhMudXBsb2FkLnYxLkJvb2ttYXJrSAASFAoMcmVzdW1lX3Rva2VuGAUgASgJQgcKBWV2ZW50Io8CChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSDQoFYWN0b3IYBiABKAkSDgoGc291cmNlGAcgASgJEhEKCXRvX3N0YXR1cxgIIAEoCRIyCg5vY2N1cnJlZF9hZnRlchgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPb2NjdXJyZWRfYmVmb3JlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS51cGxvYWQudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkquQEKDFVwbG9hZFN0YXR1cxIdChlVUExPQURfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVVBMT0FEX1NUQVRVU19QRU5ESU5HEAESGwoXVVBMT0FEX1NUQVRVU19VUExPQURJTkcQAhIbChdVUExPQURfU1RBVFVTX0NPTVBMRVRFRBADEhgKFFVQTE9BRF9TVEFUVVNfRkFJTEVEEAQSGwoXVVBMT0FEX1NUQVRVU19DQU5DRUxMRUQQBSqzAQoLQmF0Y2hTdGF0dXMSHAoYQkFUQ0hfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUQkFUQ0hfU1RBVFVTX1BFTkRJTkcQARIbChdCQVRDSF9TVEFUVVNfUFJPQ0VTU0lORxACEhoKFkJBVENIX1NUQVRVU19DT01QTEVURUQQAxIXChNCQVRDSF9TVEFUVVNfRkFJTEVEEAQSGgoWQkFUQ0hfU1RBVFVTX0NBTkNFTExFRBAFMooKCg1VcGxvYWRTZXJ2aWNlEnkKDkluaXRpYXRlVXBsb2FkEiAudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVxdWVzdBohLnVwbG9hZC52MS5Jbml0aWF0ZVVwbG9hZFJlc3BvbnNlIiKC0+STAhw6ASoiFy9hcGkvdjEvdXBsb2FkL2luaXRpYXRlEnUKDUluaXRpYXRlQmF0Y2gSHy51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlcXVlc3QaIC51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlc3BvbnNlIiGC0+STAhs6ASoiFi9hcGkvdjEvYmF0Y2gvaW5pdGlhdGUSTQoKVXBsb2FkRmlsZRIcLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVzcG9uc2UoATABElYKB0dldEZpbGUSGS51cGxvYWQudjEuR2V0RmlsZVJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIfgtPkkwIZEhcvYXBpL3YxL2ZpbGVzL3tmaWxlX2lkfRJdCglMaXN0RmlsZXMSGy51cGxvYWQudjEuTGlzdEZpbGVzUmVxdWVzdBocLnVwbG9hZC52MS5MaXN0RmlsZXNSZXNwb25zZSIVgtPkkwIPEg0vYXBpL3YxL2ZpbGVzEloKCEdldEJhdGNoEhoudXBsb2FkLnYxLkdldEJhdGNoUmVxdWVzdBoQLnVwbG9hZC52MS5CYXRjaCIggtPkkwIaEhgvYXBpL3YxL2JhdGNoL3tiYXRjaF9pZH0SZQoLTGlzdEJhdGNoZXMSHS51cGxvYWQudjEuTGlzdEJhdGNoZXNSZXF1ZXN0Gh4udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVzcG9uc2UiF4LT5JMCERIPL2FwaS92MS9iYXRjaGVzEm4KDUdldFN0YXRpc3RpY3MSHy51cGxvYWQudjEuR2V0U3RhdGlzdGljc1JlcXVlc3QaIC51cGxvYWQudjEuR2V0U3RhdGlzdGljc1Jlc3BvbnNlIhqC0+STAhQSEi9hcGkvdjEvc3RhdGlzdGljcxJ1CgpDYW5jZWxGaWxlEhwudXBsb2FkLnYxLkNhbmNlbEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLkNhbmNlbEZpbGVSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL3VwbG9hZC9jYW5jZWwve2ZpbGVfaWR9EngKC0NhbmNlbEJhdGNoEh0udXBsb2FkLnYxLkNhbmNlbEJhdGNoUmVxdWVzdBoeLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlc3BvbnNlIiqC0+STAiQ6ASoiHy9hcGkvdjEvYmF0Y2gvY2FuY2VsL3tiYXRjaF9pZH0SZQoLV2F0Y2hTdGF0dXMSHS51cGxvYWQudjEuV2F0Y2hTdGF0dXNSZXF1ZXN0Gh4udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS93YXRjaDABEnYKD0xpc3RBdWRpdEV2ZW50cxIhLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIudXBsb2FkLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIhyC0+STAhYSFC9hcGkvdjEvYXVkaXQvZXZlbnRzQlQKCXVwbG9hZC52MUILVXBsb2FkUHJvdG9QAVo4ZXhhbXBsZS5jb20vdXBsb2FkLXNlcnZpY2UvY2xpZW50cy9nby91cGxvYWQvdjE7dXBsb2FkdjFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi4AMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIt0BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVgoIRmlsZVNwZWMSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJIncKFUluaXRpYXRlVXBsb2FkUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCSI3ChZJbml0aWF0ZVVwbG9hZFJlc3BvbnNlEh0KBGZpbGUYASABKAsyDy51cGxvYWQudjEuRmlsZSJ+Cg5QdXRGaWxlUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSDAoEZGF0YRgFIAEoDBISCgpyZXF1ZXN0X2lkGAYgASgJIk4KFEluaXRpYXRlQmF0Y2hSZXF1ZXN0EiIKBWZpbGVzGAEgAygLMhMudXBsb2FkLnYxLkZpbGVTcGVjEhIKCnJlcXVlc3RfaWQYAiABKAkiSgoVSW5pdGlhdGVCYXRjaFJlc3BvbnNlEh8KBWJhdGNoGAEgASgLMhAudXBsb2FkLnYxLkJhdGNoEhAKCGZpbGVfaWRzGAIgAygJIi8KDFVwbG9hZEhlYWRlchIPCgdmaWxlX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAyIeCgxVcGxvYWRDb21taXQSDgoGc2hhMjU2GAEgASgJIoQBChFVcGxvYWRGaWxlUmVxdWVzdBIpCgZoZWFkZXIYASABKAsyFy51cGxvYWQudjEuVXBsb2FkSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAEikKBmNvbW1pdBgDIAEoCzIXLnVwbG9hZC52MS5VcGxvYWRDb21taXRIAEIJCgdtZXNzYWdlIigKDlVwbG9hZFByb2dyZXNzEhYKDmJ5dGVzX3JlY2VpdmVkGAEgASgDIpcBCg1VcGxvYWRTdG9wcGVkEicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSMAoMY2FuY2VsbGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYAyABKAkSFQoNY2FuY2VsX3JlYXNvbhgEIAEoCSKhAQoSVXBsb2FkRmlsZVJlc3BvbnNlEi0KCHByb2dyZXNzGAEgASgLMhkudXBsb2FkLnYxLlVwbG9hZFByb2dyZXNzSAASJAoJY29tcGxldGVkGAIgASgLMg8udXBsb2FkLnYxLkZpbGVIABIrCgdzdG9wcGVkGAMgASgLMhgudXBsb2FkLnYxLlVwbG9hZFN0b3BwZWRIAEIJCgdtZXNzYWdlIiEKDkdldEZpbGVSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkioAMKEExpc3RGaWxlc1JlcXVlc3QSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRIpCghzdGF0dXNlcxgGIAMoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSFQoNd2l0aG91dF9iYXRjaBgHIAEoCBINCgVvd25lchgIIAEoCRIXCg9maWxlbmFtZV9wcmVmaXgYCSABKAkSMQoNY3JlYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoOY3JlYXRlZF9iZWZvcmUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXVwZGF0ZWRfYWZ0ZXIYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgNIAEoCSJMChFMaXN0RmlsZXNSZXNwb25zZRIeCgVmaWxlcxgBIAMoCzIPLnVwbG9hZC52MS5GaWxlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIjCg9HZXRCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAki9wIKEkxpc3RCYXRjaGVzUmVxdWVzdBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSEAoIb3JkZXJfYnkYBCABKAkSKAoIc3RhdHVzZXMYBSADKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDQoFb3duZXIYBiABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAcgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYCyABKAkiUQoTTGlzdEJhdGNoZXNSZXNwb25zZRIhCgdiYXRjaGVzGAEgAygLMhAudXBsb2FkLnYxLkJhdGNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJqChRHZXRTdGF0aXN0aWNzUmVxdWVzdBIpCgZ3aW5kb3cYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEc3RlcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiL1AQoVR2V0U3RhdGlzdGljc1Jlc3BvbnNlEiMKBWZpbGVzGAEgAygLMhQudXBsb2FkLnYxLkZpbGVDb3VudBImCgdiYXRjaGVzGAIgAygLMhUudXBsb2FkLnYxLkJhdGNoQ291bnQSGAoQY2FuY2Vsc190b29fbGF0ZRgDIAEoAxIxCg1jb3VudGVkX3NpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCgdidWNrZXRzGAUgAygLMhsudXBsb2FkLnYxLlN0YXRpc3RpY3NCdWNrZXQSFAoMcmVzdW1lX3Rva2VuGAYgASgJIlcKCUZpbGVDb3VudBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEg0KBWZpbGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMiRQoKQmF0Y2hDb3VudBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDwoHYmF0Y2hlcxgCIAEoAyKfAQoQU3RhdGlzdGljc0J1Y2tldBIsCghzdGFydF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYmVndW4YAiABKAMSEQoJY29tcGxldGVkGAMgASgDEg4KBmZhaWxlZBgEIAEoAxIRCgljYW5jZWxsZWQYBSABKAMSGAoQY2FuY2Vsc190b29fbGF0ZRgGIAEoAyJIChFDYW5jZWxGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJInoKEkNhbmNlbEZpbGVSZXNwb25zZRIPCgdtZXNzYWdlGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIZmlsZW5hbWUYAyABKAkSMAoMY2FuY2VsbGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKChJDYW5jZWxCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkSDgoGcmVhc29uGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkipwEKE0NhbmNlbEJhdGNoUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIdChVjYW5jZWxsZWRfZmlsZXNfY291bnQYAyABKAUSHAoUdG90YWxfZmlsZXNfaW5fYmF0Y2gYBCABKAUSMAoMY2FuY2VsbGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLEAQoSV2F0Y2hTdGF0dXNSZXF1ZXN0EhAKCGZpbGVfaWRzGAEgAygJEhEKCWJhdGNoX2lkcxgCIAMoCRIbChNpbmNsdWRlX2JhdGNoX2ZpbGVzGAMgASgIEgsKA2FsbBgEIAEoCBIUCgxyZXN1bWVfdG9rZW4YBSABKAkSEwoLdW50aWxfZmluYWwYBiABKAgSNAoRcHJvZ3Jlc3NfaW50ZXJ2YWwYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iMwoIUHJvZ3Jlc3MSDwoHZmlsZV9pZBgBIAEoCRIWCg5ieXRlc19yZWNlaXZlZBgCIAEoAyIcCghCb29rbWFyaxIQCghyZXN5bmNlZBgBIAEoCCLKAQoTV2F0Y2hTdGF0dXNSZXNwb25zZRIfCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGVIABIhCgViYXRjaBgCIAEoCzIQLnVwbG9hZC52MS5CYXRjaEgAEicKCHByb2dyZXNzGAMgASgLMhMudXBsb2FkLnYxLlByb2dyZXNzSAASJwoIYm9va21hcmsYBCABKAsyEy51cGxvYWQudjEuQm9va21hcmtIABIUCgxyZXN1bWVfdG9rZW4YBSABKAlCBwoFZXZlbnQijwIKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRINCgVhY3RvchgGIAEoCRIOCgZzb3VyY2UYByABKAkSEQoJdG9fc3RhdHVzGAggASgJEjIKDm9jY3VycmVkX2FmdGVyGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9vY2N1cnJlZF9iZWZvcmUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlkKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiUKBmV2ZW50cxgBIAMoCzIVLnVwbG9hZC52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSq5AQoMVXBsb2FkU3RhdHVzEh0KGVVQTE9BRF9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVVUExPQURfU1RBVFVTX1BFTkRJTkcQARIbChdVUExPQURfU1RBVFVTX1VQTE9BRElORxACEhsKF1VQTE9BRF9TVEFUVVNfQ09NUExFVEVEEAMSGAoUVVBMT0FEX1NUQVRVU19GQUlMRUQQBBIbChdVUExPQURfU1RBVFVTX0NBTkNFTExFRBAFKrMBCgtCYXRjaFN0YXR1cxIcChhCQVRDSF9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRCQVRDSF9TVEFUVVNfUEVORElORxABEhsKF0JBVENIX1NUQVRVU19QUk9DRVNTSU5HEAISGgoWQkFUQ0hfU1RBVFVTX0NPTVBMRVRFRBADEhcKE0JBVENIX1NUQVRVU19GQUlMRUQQBBIaChZCQVRDSF9TVEFUVVNfQ0FOQ0VMTEVEEAUy4AoKDVVwbG9hZFNlcnZpY2USeQoOSW5pdGlhdGVVcGxvYWQSIC51cGxvYWQudjEuSW5pdGlhdGVVcGxvYWRSZXF1ZXN0GiEudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVzcG9uc2UiIoLT5JMCHDoBKiIXL2FwaS92MS91cGxvYWQvaW5pdGlhdGUSdQoNSW5pdGlhdGVCYXRjaBIfLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVxdWVzdBogLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVzcG9uc2UiIYLT5JMCGzoBKiIWL2FwaS92MS9iYXRjaC9pbml0aWF0ZRJNCgpVcGxvYWRGaWxlEhwudXBsb2FkLnYxLlVwbG9hZEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLlVwbG9hZEZpbGVSZXNwb25zZSgBMAESVAoHUHV0RmlsZRIZLnVwbG9hZC52MS5QdXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh2C0+STAhc6ASoiEi9hcGkvdjEvdXBsb2FkL3B1dBJWCgdHZXRGaWxlEhkudXBsb2FkLnYxLkdldEZpbGVSZXF1ZXN0Gg8udXBsb2FkLnYxLkZpbGUiH4LT5JMCGRIXL2FwaS92MS9maWxlcy97ZmlsZV9pZH0SXQoJTGlzdEZpbGVzEhsudXBsb2FkLnYxLkxpc3RGaWxlc1JlcXVlc3QaHC51cGxvYWQudjEuTGlzdEZpbGVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS9maWxlcxJaCghHZXRCYXRjaBIaLnVwbG9hZC52MS5HZXRCYXRjaFJlcXVlc3QaEC51cGxvYWQudjEuQmF0Y2giIILT5JMCGhIYL2FwaS92MS9iYXRjaC97YmF0Y2hfaWR9EmUKC0xpc3RCYXRjaGVzEh0udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVxdWVzdBoeLnVwbG9hZC52MS5MaXN0QmF0Y2hlc1Jlc3BvbnNlIheC0+STAhESDy9hcGkvdjEvYmF0Y2hlcxJuCg1HZXRTdGF0aXN0aWNzEh8udXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXF1ZXN0GiAudXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXNwb25zZSIagtPkkwIUEhIvYXBpL3YxL3N0YXRpc3RpY3MSdQoKQ2FuY2VsRmlsZRIcLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVzcG9uc2UiKoLT5JMCJDoBKiIfL2FwaS92MS91cGxvYWQvY2FuY2VsL3tmaWxlX2lkfRJ4CgtDYW5jZWxCYXRjaBIdLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlcXVlc3QaHi51cGxvYWQudjEuQ2FuY2VsQmF0Y2hSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL2JhdGNoL2NhbmNlbC97YmF0Y2hfaWR9EmUKC1dhdGNoU3RhdHVzEh0udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVxdWVzdBoeLnVwbG9hZC52MS5XYXRjaFN0YXR1c1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvd2F0Y2gwARJ2Cg9MaXN0QXVkaXRFdmVudHMSIS51cGxvYWQudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBoiLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZSIcgtPkkwIWEhQvYXBpL3YxL2F1ZGl0L2V2ZW50c0JUCgl1cGxvYWQudjFCC1VwbG9hZFByb3RvUAFaOGV4YW1wbGUuY29tL3VwbG9hZC1zZXJ2aWNlL2NsaWVudHMvZ28vdXBsb2FkL3YxO3VwbG9hZHYxYgZwcm90bzM", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One upload. Times are UTC, cut to microseconds.
@@ -458,6 +458,63 @@ export const InitiateUploadResponseSchema: GenMessage<InitiateUploadResponse> = 
   messageDesc(file_upload_v1_upload, 5);
 
 /**
+ * The request of `PutFile`.
+ *
+ * @generated from message upload.v1.PutFileRequest
+ */
+export type PutFileRequest = Message<"upload.v1.PutFileRequest"> & {
+  /**
+   * As in `InitiateUploadRequest`.
+   *
+   * @generated from field: string filename = 1;
+   */
+  filename: string;
+
+  /**
+   * The length of `data`.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Media type (RFC 6838), at most 127 bytes, or empty.
+   *
+   * @generated from field: string content_type = 3;
+   */
+  contentType: string;
+
+  /**
+   * SHA-256 of `data` in hex (64 digits), or empty.
+   *
+   * @generated from field: string sha256 = 4;
+   */
+  sha256: string;
+
+  /**
+   * The whole file: 0 to 262,144 bytes; in JSON as Base64.
+   *
+   * @generated from field: bytes data = 5;
+   */
+  data: Uint8Array;
+
+  /**
+   * Makes the call safe to repeat: an equal request, `data` included, with the same id gets the same file as it is now.
+   * At most 128 characters.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message upload.v1.PutFileRequest.
+ * Use `create(PutFileRequestSchema)` to create a new message.
+ */
+export const PutFileRequestSchema: GenMessage<PutFileRequest> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 6);
+
+/**
  * The request of `InitiateBatch`.
  *
  * @generated from message upload.v1.InitiateBatchRequest
@@ -483,7 +540,7 @@ export type InitiateBatchRequest = Message<"upload.v1.InitiateBatchRequest"> & {
  * Use `create(InitiateBatchRequestSchema)` to create a new message.
  */
 export const InitiateBatchRequestSchema: GenMessage<InitiateBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 6);
+  messageDesc(file_upload_v1_upload, 7);
 
 /**
  * The answer of `InitiateBatch`.
@@ -511,7 +568,7 @@ export type InitiateBatchResponse = Message<"upload.v1.InitiateBatchResponse"> &
  * Use `create(InitiateBatchResponseSchema)` to create a new message.
  */
 export const InitiateBatchResponseSchema: GenMessage<InitiateBatchResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 7);
+  messageDesc(file_upload_v1_upload, 8);
 
 /**
  * Opens an upload stream.
@@ -539,7 +596,7 @@ export type UploadHeader = Message<"upload.v1.UploadHeader"> & {
  * Use `create(UploadHeaderSchema)` to create a new message.
  */
 export const UploadHeaderSchema: GenMessage<UploadHeader> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 8);
+  messageDesc(file_upload_v1_upload, 9);
 
 /**
  * Says that the sender has sent every byte.
@@ -560,7 +617,7 @@ export type UploadCommit = Message<"upload.v1.UploadCommit"> & {
  * Use `create(UploadCommitSchema)` to create a new message.
  */
 export const UploadCommitSchema: GenMessage<UploadCommit> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 9);
+  messageDesc(file_upload_v1_upload, 10);
 
 /**
  * A message of the sender: one `header`, then `data`, then one `commit`.
@@ -605,7 +662,7 @@ export type UploadFileRequest = Message<"upload.v1.UploadFileRequest"> & {
  * Use `create(UploadFileRequestSchema)` to create a new message.
  */
 export const UploadFileRequestSchema: GenMessage<UploadFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 10);
+  messageDesc(file_upload_v1_upload, 11);
 
 /**
  * The progress of an upload stream.
@@ -626,7 +683,7 @@ export type UploadProgress = Message<"upload.v1.UploadProgress"> & {
  * Use `create(UploadProgressSchema)` to create a new message.
  */
 export const UploadProgressSchema: GenMessage<UploadProgress> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 11);
+  messageDesc(file_upload_v1_upload, 12);
 
 /**
  * Tells a sender that a cancel took its file; the stream then ends with ABORTED / `UPLOAD_CANCELLED`.
@@ -668,7 +725,7 @@ export type UploadStopped = Message<"upload.v1.UploadStopped"> & {
  * Use `create(UploadStoppedSchema)` to create a new message.
  */
 export const UploadStoppedSchema: GenMessage<UploadStopped> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 12);
+  messageDesc(file_upload_v1_upload, 13);
 
 /**
  * A message of the server on an upload stream.
@@ -713,7 +770,7 @@ export type UploadFileResponse = Message<"upload.v1.UploadFileResponse"> & {
  * Use `create(UploadFileResponseSchema)` to create a new message.
  */
 export const UploadFileResponseSchema: GenMessage<UploadFileResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 13);
+  messageDesc(file_upload_v1_upload, 14);
 
 /**
  * The request of `GetFile`.
@@ -734,7 +791,7 @@ export type GetFileRequest = Message<"upload.v1.GetFileRequest"> & {
  * Use `create(GetFileRequestSchema)` to create a new message.
  */
 export const GetFileRequestSchema: GenMessage<GetFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 14);
+  messageDesc(file_upload_v1_upload, 15);
 
 /**
  * The request of `ListFiles`.
@@ -841,7 +898,7 @@ export type ListFilesRequest = Message<"upload.v1.ListFilesRequest"> & {
  * Use `create(ListFilesRequestSchema)` to create a new message.
  */
 export const ListFilesRequestSchema: GenMessage<ListFilesRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 15);
+  messageDesc(file_upload_v1_upload, 16);
 
 /**
  * The answer of `ListFiles`.
@@ -869,7 +926,7 @@ export type ListFilesResponse = Message<"upload.v1.ListFilesResponse"> & {
  * Use `create(ListFilesResponseSchema)` to create a new message.
  */
 export const ListFilesResponseSchema: GenMessage<ListFilesResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 16);
+  messageDesc(file_upload_v1_upload, 17);
 
 /**
  * The request of `GetBatch`.
@@ -890,7 +947,7 @@ export type GetBatchRequest = Message<"upload.v1.GetBatchRequest"> & {
  * Use `create(GetBatchRequestSchema)` to create a new message.
  */
 export const GetBatchRequestSchema: GenMessage<GetBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 17);
+  messageDesc(file_upload_v1_upload, 18);
 
 /**
  * The request of `ListBatches`.
@@ -983,7 +1040,7 @@ export type ListBatchesRequest = Message<"upload.v1.ListBatchesRequest"> & {
  * Use `create(ListBatchesRequestSchema)` to create a new message.
  */
 export const ListBatchesRequestSchema: GenMessage<ListBatchesRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 18);
+  messageDesc(file_upload_v1_upload, 19);
 
 /**
  * The answer of `ListBatches`.
@@ -1011,7 +1068,7 @@ export type ListBatchesResponse = Message<"upload.v1.ListBatchesResponse"> & {
  * Use `create(ListBatchesResponseSchema)` to create a new message.
  */
 export const ListBatchesResponseSchema: GenMessage<ListBatchesResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 19);
+  messageDesc(file_upload_v1_upload, 20);
 
 /**
  * The request of `GetStatistics`.
@@ -1039,7 +1096,7 @@ export type GetStatisticsRequest = Message<"upload.v1.GetStatisticsRequest"> & {
  * Use `create(GetStatisticsRequestSchema)` to create a new message.
  */
 export const GetStatisticsRequestSchema: GenMessage<GetStatisticsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 20);
+  messageDesc(file_upload_v1_upload, 21);
 
 /**
  * The answer of `GetStatistics`.
@@ -1097,7 +1154,7 @@ export type GetStatisticsResponse = Message<"upload.v1.GetStatisticsResponse"> &
  * Use `create(GetStatisticsResponseSchema)` to create a new message.
  */
 export const GetStatisticsResponseSchema: GenMessage<GetStatisticsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 21);
+  messageDesc(file_upload_v1_upload, 22);
 
 /**
  * How many files are in a state.
@@ -1132,7 +1189,7 @@ export type FileCount = Message<"upload.v1.FileCount"> & {
  * Use `create(FileCountSchema)` to create a new message.
  */
 export const FileCountSchema: GenMessage<FileCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 22);
+  messageDesc(file_upload_v1_upload, 23);
 
 /**
  * How many batches are in a state.
@@ -1160,7 +1217,7 @@ export type BatchCount = Message<"upload.v1.BatchCount"> & {
  * Use `create(BatchCountSchema)` to create a new message.
  */
 export const BatchCountSchema: GenMessage<BatchCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 23);
+  messageDesc(file_upload_v1_upload, 24);
 
 /**
  * What happened to files in a step of time.
@@ -1216,7 +1273,7 @@ export type StatisticsBucket = Message<"upload.v1.StatisticsBucket"> & {
  * Use `create(StatisticsBucketSchema)` to create a new message.
  */
 export const StatisticsBucketSchema: GenMessage<StatisticsBucket> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 24);
+  messageDesc(file_upload_v1_upload, 25);
 
 /**
  * The request of `CancelFile`.
@@ -1252,7 +1309,7 @@ export type CancelFileRequest = Message<"upload.v1.CancelFileRequest"> & {
  * Use `create(CancelFileRequestSchema)` to create a new message.
  */
 export const CancelFileRequestSchema: GenMessage<CancelFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 25);
+  messageDesc(file_upload_v1_upload, 26);
 
 /**
  * The answer of `CancelFile`.
@@ -1294,7 +1351,7 @@ export type CancelFileResponse = Message<"upload.v1.CancelFileResponse"> & {
  * Use `create(CancelFileResponseSchema)` to create a new message.
  */
 export const CancelFileResponseSchema: GenMessage<CancelFileResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 26);
+  messageDesc(file_upload_v1_upload, 27);
 
 /**
  * The request of `CancelBatch`.
@@ -1330,7 +1387,7 @@ export type CancelBatchRequest = Message<"upload.v1.CancelBatchRequest"> & {
  * Use `create(CancelBatchRequestSchema)` to create a new message.
  */
 export const CancelBatchRequestSchema: GenMessage<CancelBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 27);
+  messageDesc(file_upload_v1_upload, 28);
 
 /**
  * The answer of `CancelBatch`.
@@ -1379,7 +1436,7 @@ export type CancelBatchResponse = Message<"upload.v1.CancelBatchResponse"> & {
  * Use `create(CancelBatchResponseSchema)` to create a new message.
  */
 export const CancelBatchResponseSchema: GenMessage<CancelBatchResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 28);
+  messageDesc(file_upload_v1_upload, 29);
 
 /**
  * The request of `WatchStatus`: at most 1,000 targets, or `all`.
@@ -1445,7 +1502,7 @@ export type WatchStatusRequest = Message<"upload.v1.WatchStatusRequest"> & {
  * Use `create(WatchStatusRequestSchema)` to create a new message.
  */
 export const WatchStatusRequestSchema: GenMessage<WatchStatusRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 29);
+  messageDesc(file_upload_v1_upload, 30);
 
 /**
  * The newest progress of one file. Not a change: it carries the stream's current token and is not replayed.
@@ -1473,7 +1530,7 @@ export type Progress = Message<"upload.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 30);
+  messageDesc(file_upload_v1_upload, 31);
 
 /**
  * Says that the server has sent everything up to this token.
@@ -1494,7 +1551,7 @@ export type Bookmark = Message<"upload.v1.Bookmark"> & {
  * Use `create(BookmarkSchema)` to create a new message.
  */
 export const BookmarkSchema: GenMessage<Bookmark> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 31);
+  messageDesc(file_upload_v1_upload, 32);
 
 /**
  * A message of a watch.
@@ -1554,7 +1611,7 @@ export type WatchStatusResponse = Message<"upload.v1.WatchStatusResponse"> & {
  * Use `create(WatchStatusResponseSchema)` to create a new message.
  */
 export const WatchStatusResponseSchema: GenMessage<WatchStatusResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 32);
+  messageDesc(file_upload_v1_upload, 33);
 
 /**
  * The request of `ListAuditEvents`.
@@ -1639,7 +1696,7 @@ export type ListAuditEventsRequest = Message<"upload.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 33);
+  messageDesc(file_upload_v1_upload, 34);
 
 /**
  * The answer of `ListAuditEvents`.
@@ -1667,7 +1724,7 @@ export type ListAuditEventsResponse = Message<"upload.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 34);
+  messageDesc(file_upload_v1_upload, 35);
 
 /**
  * The state of a file. `COMPLETED`, `FAILED` and `CANCELLED` are final.
@@ -1789,7 +1846,8 @@ export const BatchStatusSchema: GenEnum<BatchStatus> = /*@__PURE__*/
  * with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
  * nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
  * `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
- * `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as `limit`.
+ * `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
+ * `limit`.
  *
  * @generated from service upload.v1.UploadService
  */
@@ -1837,6 +1895,25 @@ export const UploadService: GenService<{
     methodKind: "bidi_streaming";
     input: typeof UploadFileRequestSchema;
     output: typeof UploadFileResponseSchema;
+  },
+  /**
+   * Takes a file of at most 256 KiB, bytes and all, in one call: it is `completed`, durable and audited when this
+   * answers.
+   *
+   * The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
+   * last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
+   * cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+   *
+   * Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
+   * `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
+   * and for uploads that are open.
+   *
+   * @generated from rpc upload.v1.UploadService.PutFile
+   */
+  putFile: {
+    methodKind: "unary";
+    input: typeof PutFileRequestSchema;
+    output: typeof FileSchema;
   },
   /**
    * Returns one file.

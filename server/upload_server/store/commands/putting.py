@@ -1,0 +1,126 @@
+"""Decides how a file that came whole gets its row: completed at once, with the audit events of the whole way there.
+
+Must not know the sink. Its bytes are durable before; without the row they are a draft that nobody keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from upload_server.domain.errors import RequestIdReused, StorageFull, UploadError
+from upload_server.domain.states import AuditEvent, File, FileSpec, FileStatus
+from upload_server.store.commands import statements
+from upload_server.store.commands.answers import Answers
+from upload_server.store.commands.files import read_files
+from upload_server.store.commands.initiating import claim_room
+from upload_server.store.commands.statements import EventRow
+from upload_server.store.commands.trail import make_event, write_events
+from upload_server.store.commands.transaction import Inconsistent, Transaction
+from upload_server.store.commands.writes import Outcome, Write
+from upload_server.store.protocol import Audited, Command, Result
+
+# What its audit trail says; the row is at the last of them.
+_WAY = (FileStatus.PENDING, FileStatus.UPLOADING, FileStatus.COMPLETED)
+
+
+@dataclass(frozen=True, slots=True)
+class PutFile(Write[Result[File]]):
+    """Insert a completed file; those of a group are inserted by one set of statements."""
+
+    spec: FileSpec
+    file_id: str
+    sha256: str
+    command: Command
+    # Why its bytes could not be stored: nothing is left then but to repeat an answer.
+    lost: UploadError | None = None
+
+    @classmethod
+    def run_all(cls, transaction: Transaction, writes: Sequence[PutFile]) -> list[Outcome]:
+        """Insert the files, or return those of the first calls with their request ids as they are now."""
+        answers = Answers(transaction, [write.command for write in writes])
+        decisions = [_decide(transaction, write, answers) for write in writes]
+        made = [
+            (decision, write) for write, decision in zip(writes, decisions, strict=True) if isinstance(decision, File)
+        ]
+        events = _insert(transaction, made) if made else {}
+        answers.write()
+        replayed = [decision for decision in decisions if isinstance(decision, str)]
+        found = read_files(transaction, replayed) if replayed else {}
+        outcomes: list[Outcome] = []
+        for decision in decisions:
+            if isinstance(decision, File):
+                outcomes.append(Result(decision, Audited(tuple(events[decision.file_id]))))
+            elif isinstance(decision, str):
+                outcomes.append(Result(found[decision].file, replayed=True))
+            else:
+                outcomes.append(decision)
+        return outcomes
+
+
+def _decide(transaction: Transaction, write: PutFile, answers: Answers) -> File | str | UploadError:
+    """Return the file that is to be inserted, the id of one whose call is repeated, or why neither."""
+    try:
+        stored: str | None = answers.replay(write.command)
+        if stored is not None:
+            return stored
+        if write.lost is not None:
+            return write.lost
+        claim_room(transaction, (write.spec,))
+    except (RequestIdReused, StorageFull) as refusal:
+        return refusal
+    answers.keep(write.command, write.file_id)
+    return _file(write, transaction.number(len(_WAY)) + len(_WAY) - 1)
+
+
+def _file(write: PutFile, change_no: int) -> File:
+    spec, at = write.spec, write.command.at
+    return File(
+        file_id=write.file_id,
+        filename=spec.filename,
+        content_type=spec.content_type,
+        size_bytes=spec.size_bytes,
+        bytes_received=spec.size_bytes,
+        status=FileStatus.COMPLETED,
+        batch_id="",
+        owner=write.command.caller.principal,
+        sha256=write.sha256,
+        created_at=at,
+        updated_at=at,
+        completed_at=at,
+        cancelled_at=None,
+        cancelled_by="",
+        cancel_reason="",
+        failure_reason="",
+        revision=len(_WAY),
+        change_no=change_no,
+        # As a stream's claim would have left it.
+        fence=1,
+    )
+
+
+def _insert(transaction: Transaction, made: Sequence[tuple[File, PutFile]]) -> dict[str, list[AuditEvent]]:
+    """Insert completed files and their audit events, which are returned by file."""
+    files = [
+        (
+            *(file.file_id, file.filename, file.content_type, file.size_bytes, file.created_at, file.owner),
+            *(write.spec.sha256, file.sha256, file.revision, file.change_no, file.fence),
+        )
+        for file, write in made
+    ]
+    rows: dict[str, int] = dict(
+        transaction.write_returning(statements.PUT_FILES, files=files, served=transaction.served)
+    )
+    if len(rows) != len(files):
+        raise Inconsistent(f"{len(rows)} files were inserted instead of {len(files)}")
+    events = {file.file_id: _events(file, write.command) for file, write in made}
+    write_events(transaction, [EventRow(event, rows[event.file_id], None) for way in events.values() for event in way])
+    return events
+
+
+def _events(file: File, command: Command) -> list[AuditEvent]:
+    first = file.change_no - len(_WAY) + 1
+    return [
+        make_event(command, first + step, before, after, file_id=file.file_id)
+        for step, (before, after) in enumerate(zip(("", *_WAY), _WAY, strict=False))
+    ]

@@ -1,0 +1,163 @@
+"""Bytes that come before their row: what becomes of them, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+
+import pytest
+
+from unit.ingest.test_janitor import completed, janitor_of
+from unit.ingest.world import World
+from upload_server.domain.errors import InvalidField, OutcomeUnknown, StorageFailure, StorageFull
+from upload_server.domain.states import File, FileSpec
+from upload_server.ingest import Draft
+from upload_server.sink.protocol import NoRoom, SinkError
+from upload_server.store.protocol import Command, Result
+
+DATA = b"a whole file"
+
+
+class Putting:
+    """Brings one whole file, as the service does; what the store answers can be another thing."""
+
+    def __init__(self, world: World, request_id: str = "") -> None:
+        self.world = world
+        self.file_id = str(uuid.uuid4())
+        self.command: Command = world.command("PutFile", request_id)
+        self.drafts: list[Draft] = []
+        self.marked = False
+        self.error: Exception | None = None
+
+    async def write(self, draft: Draft) -> Result[File]:
+        self.drafts.append(draft)
+        self.marked = bool(self.world.sink.drafts([self.file_id]))
+        assert self.world.ingest.is_open(self.file_id)
+        if self.error is not None:
+            raise self.error
+        spec = FileSpec("a.bin", len(DATA))
+        return await self.world.store.put_file(spec, self.file_id, draft.sha256, self.command, draft.lost)
+
+    async def put(self, sha256: str = "") -> File:
+        return await self.world.ingest.put(self.file_id, DATA, sha256, self.write)
+
+
+async def test_bytes_are_a_draft_until_their_row_is_there(world: World) -> None:
+    one = Putting(world)
+    file = await one.put(hashlib.sha256(DATA).hexdigest())
+
+    assert one.marked
+    assert world.sink.content(one.file_id) == DATA
+    assert file.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert not world.ingest.is_open(one.file_id)
+    assert world.observed.taken == len(DATA)
+    await world.ingest.aclose()
+    assert world.sink.drafts([one.file_id]) == []
+
+
+async def test_a_wrong_digest_never_reaches_the_disk(world: World) -> None:
+    one = Putting(world)
+    with pytest.raises(InvalidField, match="sha256"):
+        await one.put("00" * 32)
+    assert list(world.sink.file_ids()) == []
+    assert not world.ingest.is_open(one.file_id)
+
+
+async def test_what_the_store_does_not_take_is_deleted_before_the_answer(world: World) -> None:
+    one = Putting(world)
+    one.error = StorageFull("disk")
+    with pytest.raises(StorageFull):
+        await one.put()
+    assert list(world.sink.file_ids()) == []
+    assert world.observed.taken == 0
+
+
+async def test_a_replay_keeps_the_first_bytes_alone(world: World) -> None:
+    first, again = Putting(world, "r"), Putting(world, "r")
+    file = await first.put()
+    assert await again.put() == file
+    assert list(world.sink.file_ids()) == [first.file_id]
+
+
+@pytest.mark.parametrize(("error", "told"), [(SinkError("broken"), StorageFailure), (NoRoom("full"), StorageFull)])
+async def test_a_disk_that_fails_is_told_and_a_replay_needs_no_disk(
+    world: World, error: SinkError, told: type[Exception]
+) -> None:
+    first, again, new = Putting(world, "r"), Putting(world, "r"), Putting(world, "s")
+    file = await first.put()
+    world.sink.put_error = error
+
+    assert await again.put() == file
+    with pytest.raises(told):
+        await new.put()
+    assert list(world.sink.file_ids()) == [first.file_id]
+
+
+async def test_a_commit_of_unknown_fate_leaves_the_bytes_to_the_next_start(world: World) -> None:
+    lost, made = Putting(world), Putting(world)
+    lost.error = OutcomeUnknown()
+    with pytest.raises(OutcomeUnknown):
+        await lost.put()
+    write = made.write
+
+    async def and_forget(draft: Draft) -> Result[File]:
+        await write(draft)
+        raise OutcomeUnknown
+
+    made.write = and_forget  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await made.put()
+    # In this process the row may still show up.
+    assert await janitor_of(world).sweep_orphans() == 0
+    assert set(world.sink.drafts([lost.file_id, made.file_id])) == {lost.file_id, made.file_id}
+
+    await world.restart()
+    assert await janitor_of(world).sweep_orphans() == 1
+    assert list(world.sink.file_ids()) == [made.file_id]
+    assert world.sink.drafts([made.file_id]) == []
+
+
+async def test_a_start_deletes_the_drafts_that_no_row_knows_and_nothing_else(world: World) -> None:
+    kept, unknown, draft = await completed(world), str(uuid.uuid4()), str(uuid.uuid4())
+    file = world.sink.open(unknown, 1, 0)
+    file.append([b"perhaps the only copy"])
+    file.close()
+    world.sink.put(draft, DATA)
+
+    assert await janitor_of(world).sweep_orphans() == 1
+
+    assert set(world.sink.file_ids()) == {kept, unknown}
+
+
+async def test_a_sweep_leaves_a_draft_alone_whose_row_is_just_coming(world: World) -> None:
+    one = Putting(world)
+    written = asyncio.Event()
+    write = one.write
+
+    async def later(draft: Draft) -> Result[File]:
+        await written.wait()
+        return await write(draft)
+
+    one.write = later  # type: ignore[method-assign]
+    putting = asyncio.create_task(one.put())
+    while not world.sink.drafts([one.file_id]):  # noqa: ASYNC110 - the disk tells nobody
+        await asyncio.sleep(0.001)
+    assert await janitor_of(world).sweep_orphans() == 0
+    written.set()
+    await putting
+    assert world.sink.content(one.file_id) == DATA
+
+
+async def test_a_caller_that_leaves_leaves_a_whole_file_behind(world: World) -> None:
+    one = Putting(world)
+    world.sink.putting.close()
+    putting = asyncio.create_task(one.put())
+    await world.sink.putting.somebody_waits()
+    putting.cancel()
+    await asyncio.wait({putting})
+    world.sink.putting.open()
+    await world.ingest.aclose()
+    assert (await world.row(one.file_id)).bytes_received == len(DATA)
+    assert world.sink.content(one.file_id) == DATA
+    assert (world.sink.root / one.file_id[:2] / one.file_id).stat().st_mode & 0o7777 == 0o600
