@@ -47,11 +47,11 @@ class Limits:
     # A stream may hold this much before `write` waits; all streams together that much before each waits for its own.
     buffer_bytes: int = 2 * MIB
     total_buffer_bytes: int = 64 * MIB
-    # Written by one hop to a thread.
+    # About as much is written, or hashed, by one hop to a thread.
     hop_bytes: int = 1 * MIB
     # Written at once, or a single message that is larger: what a cancelled stream can at most still write.
     piece_bytes: int = 256 * KIB
-    # A resumed prefix that lags further than this behind the stream is hashed beside it; less is caught up in one hop.
+    # Bytes are hashed from memory where the digest lags by no more than this, else they are read back from the disk.
     lag_bytes: int = 8 * MIB
     # How long `close` waits for the last sync, and a take-over for the old stream's disk work.
     close_seconds: float = 5.0
@@ -195,10 +195,10 @@ class Parts:
     memory: Memory
     holds: Holds
 
-    async def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+    def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run ``work`` that computes on a thread. Only from tasks of ours: a cancelled hop goes on unseen."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads.workers, work, *args)
+        return asyncio.get_running_loop().run_in_executor(self.threads.workers, work, *args)
 
-    async def wait(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+    def wait(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run ``work`` that waits for the disk on a thread; otherwise as ``hop``."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads.waiters, work, *args)
+        return asyncio.get_running_loop().run_in_executor(self.threads.waiters, work, *args)

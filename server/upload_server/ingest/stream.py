@@ -1,4 +1,4 @@
-"""Decides how one upload's bytes get to the disk: queued, then written and hashed by hops to threads, one at a time.
+"""Decides how one upload's bytes get to the disk: queued, then written by hops to threads, and hashed beside that.
 
 Must not know what the file may become. All but a hop's own work runs on the event loop, so no state needs a lock.
 """
@@ -9,14 +9,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 
 from upload_server.domain.errors import UploadCancelled
 from upload_server.domain.states import File
-from upload_server.ingest.digest import Digest
+from upload_server.ingest.digest import Digest, Piece
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.syncer import Syncer
@@ -26,14 +25,8 @@ log = structlog.get_logger(__name__)
 
 # A queued message costs this besides its bytes, so that a million of one byte each are bounded as well.
 _MESSAGE_COST = 64
-
-
-@dataclass(slots=True)
-class Piece:
-    """Messages that are written at once, and their bytes together."""
-
-    chunks: list[Chunk]
-    size: int
+# So little is hashed by the thread that wrote it: another hop costs more.
+_SMALL_BYTES = 64 * 1024
 
 
 class Stream:
@@ -47,10 +40,13 @@ class Stream:
         self._parts = parts
         self._sink_file = sink_file
         self._syncer = Syncer(parts, file, sink_file, ending, writer)
-        self._digest = Digest(parts.sink, file.file_id)
-        self._catching_up: asyncio.Task[None] | None = None
+        self._digest = Digest(parts.sink, file.file_id, self.marks.written, parts.limits.lag_bytes)
+        # The hop that goes on with the digest, while one does.
+        self._hashing: asyncio.Future[None] | None = None
+        # The event loop adds at the end, a hop takes from the front.
         self._queue: deque[Chunk] = deque()
-        # Cost of what is queued or being written.
+        # Cost of all that was taken, and what of it `Memory` counts: what is queued, being written or not hashed yet.
+        self._taken = 0
         self._pending = 0
         # `_closing`: takes no more. `_finalising`: a commit waits for `_ready`. `_settled`: the file is final.
         # `_withheld`: nothing may become durable until it is released.
@@ -141,9 +137,10 @@ class Stream:
 
     async def _take(self, data: Chunk) -> None:
         """Queue bytes, then wait until the stream holds no more than it may; raises what ended it."""
-        self._queue.append(data)
         self.marks.received += len(data)
-        self._charge(len(data) + _MESSAGE_COST)
+        self._queue.append(data)
+        self._taken += len(data) + _MESSAGE_COST
+        self._account()
         self._syncer.arm()
         self.ending.changed()
         while self._pending > self._allowance():
@@ -179,7 +176,7 @@ class Stream:
     async def run(self) -> None:
         """Carry bytes to the disk until the stream is closed, stopped or has failed; then let go of the file."""
         try:
-            self._catch_up_if_far()
+            self._hash_on()
             while not self._over():
                 await self._work()
             await self._end_well()
@@ -207,52 +204,53 @@ class Stream:
         return (self._closing or self.ending.cause is not None) and not self._queue
 
     async def _write_some(self) -> None:
-        pieces: list[Piece] = []
-        left = self._parts.limits.hop_bytes
-        while self._queue and (not pieces or len(self._queue[0]) <= left):
-            pieces.append(self._take_piece(left))
-            left -= pieces[-1].size
+        before = self.marks.written
         try:
-            written = await self._parts.hop(self._write, pieces, self.marks.written, self._catching_up is None)
-            for piece in reversed(pieces[written:]):
-                self._queue.extendleft(reversed(piece.chunks))
-            for piece in pieces[:written]:
-                self.marks.written += piece.size
-                self._charge(-piece.size - _MESSAGE_COST * len(piece.chunks))
-                self._parts.observer.bytes_taken(piece.size)
+            await self._parts.hop(self._carry, self._queued_pieces(), self._hashing is None)
         finally:
+            self._account()
+            self._parts.observer.bytes_taken(self.marks.written - before)
             self.ending.changed()
+        self._hash_on()
 
-    def _take_piece(self, most: int) -> Piece:
-        """Take from the queue what is written at once: some messages, or a single large one."""
-        piece = Piece([], 0)
-        most = min(most, self._parts.limits.piece_bytes)
+    def _carry(self, pieces: Iterator[Piece], hashes_alone: bool) -> None:
+        """Write pieces and hand them to the digest, until a cancel holds or has ended the file; runs on a thread."""
+        before = self.marks.written
+        while not self._is_held() and (piece := next(pieces, None)) is not None:
+            self._sink_file.append(piece.chunks)
+            self._last_write = time.monotonic()
+            self._digest.add(piece)
+            self.marks.written += piece.size
+        if hashes_alone and self._digest.lag == self.marks.written - before <= _SMALL_BYTES:
+            self._digest.go_on(_SMALL_BYTES, self._digest_unwanted)
+
+    def _is_held(self) -> bool:
+        """Whether no further byte of the file may be written, for now or for good."""
+        return self.ending.abandoned or self._parts.holds.covers(self.file)
+
+    def _queued_pieces(self) -> Iterator[Piece]:
+        """Take from the queue, also what comes meanwhile, what one hop writes; runs on its thread."""
+        left = self._parts.limits.hop_bytes
+        while self._queue and left > 0:
+            piece = self._next_piece(min(left, self._parts.limits.piece_bytes))
+            left -= piece.size
+            yield piece
+
+    def _next_piece(self, most: int) -> Piece:
+        """Take from the queue what is written at once: some messages, or a single larger one."""
+        piece = Piece([])
         while self._queue and (not piece.chunks or piece.size + len(self._queue[0]) <= most):
             piece.chunks.append(self._queue.popleft())
             piece.size += len(piece.chunks[-1])
+        piece.cost = piece.size + _MESSAGE_COST * len(piece.chunks)
         return piece
 
-    def _write(self, pieces: Sequence[Piece], start: int, with_digest: bool) -> int:
-        """Write and hash; runs on a thread. Returns how many pieces were written: before each it looks for a cancel."""
-        for number, piece in enumerate(pieces):
-            if self.ending.abandoned or self._parts.holds.covers(self.file):
-                return number
-            self._sink_file.append(piece.chunks)
-            self._last_write = time.monotonic()
-            if with_digest and not self.ending.abandoned:
-                self._digest.follow(start, self._digest_unwanted)
-                if self._digest.position == start:
-                    self._digest.update(piece.chunks)
-            start += piece.size
-        return len(pieces)
-
     async def _make_ready(self) -> None:
-        """All is written: catch the digest up and sync, both at once; not recorded, since `complete` does that."""
+        """All is written: have it hashed and synced, both at once; not recorded, since `complete` does that."""
         if self._syncer.running is None and self.marks.synced < self.marks.written:
             self._syncer.start()
-        if self._catching_up is None and self._digest.position < self.marks.written:
-            await self._parts.hop(self._digest.follow, self.marks.written, self._digest_unwanted)
-        elif self._side_tasks():
+        self._hash_on()
+        if self._side_work():
             await self.ending.change()
         else:
             self._ready = True
@@ -260,7 +258,7 @@ class Stream:
 
     async def _end_well(self) -> None:
         """Make durable what came, if it is still this stream's to record."""
-        await self._wait_side_tasks()
+        await self._wait_side_work()
         if self._settled or self.ending.dead or self._withheld:
             return
         self._syncer.recording = True
@@ -268,10 +266,11 @@ class Stream:
             await self._syncer.start()
 
     async def _release(self) -> None:
-        self._charge(-self._pending)
         self._queue.clear()
         self._syncer.disarm()
-        await self._wait_side_tasks()
+        await self._wait_side_work()
+        self._parts.memory.hold(-self._pending)
+        self._taken = self._pending = 0
         try:
             await self._parts.wait(self._sink_file.close)
         except SinkError as error:
@@ -282,41 +281,40 @@ class Stream:
         self._ended = True
         self.ending.news()
 
-    def _side_tasks(self) -> list[asyncio.Task[None]]:
-        return [task for task in (self._syncer.running, self._catching_up) if task is not None]
+    def _side_work(self) -> list[asyncio.Future[None]]:
+        return [work for work in (self._syncer.running, self._hashing) if work is not None]
 
-    async def _wait_side_tasks(self) -> None:
-        while tasks := self._side_tasks():
-            await asyncio.wait(tasks)
+    async def _wait_side_work(self) -> None:
+        while work := self._side_work():
+            await asyncio.wait(work)
 
-    # A resumed prefix ----------------------------------------------------------------------------------------------
+    # The digest ----------------------------------------------------------------------------------------------------
 
-    def _catch_up_if_far(self) -> None:
-        if self.marks.written > self._parts.limits.lag_bytes:
-            self._catching_up = self._parts.tasks.spawn(self._catch_up())
+    def _hash_on(self) -> None:
+        """Hash what is written, a resumed file's first part too, beside the writing and in turn with other streams."""
+        if self._hashing is None and self._digest.lag and not self._digest_unwanted():
+            self._hashing = self._parts.hop(self._digest.go_on, self._parts.limits.hop_bytes, self._digest_unwanted)
+            self._hashing.add_done_callback(self._on_hashed)
 
-    async def _catch_up(self) -> None:
-        """Hash what is on disk until the digest is near the stream; from then on the writing hops go on with it."""
-        lag = self._parts.limits.lag_bytes
-        try:
-            while self.marks.written - self._digest.position > lag and not self._over():
-                end = min(self.marks.written, self._digest.position + lag)
-                await self._parts.hop(self._digest.follow, end, self._digest_unwanted)
-        except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
-            self.ending.fail(error)
-        finally:
-            self._catching_up = None
-            self.ending.changed()
+    def _on_hashed(self, hashing: asyncio.Future[None]) -> None:
+        self._hashing = None
+        if not hashing.cancelled() and (error := hashing.exception()) is not None:
+            self.ending.fail(error if isinstance(error, Exception) else RuntimeError(error))
+        self._account()
+        self._hash_on()
+        self.ending.changed()
 
     def _digest_unwanted(self) -> bool:
         """Whether no commit can come any more; threads ask this between two reads."""
-        return self.ending.dead or self._closing
+        return self.ending.dead or self.ending.cause is not None or self._closing
 
     # Bookkeeping ---------------------------------------------------------------------------------------------------
 
-    def _charge(self, cost: int) -> None:
-        self._pending += cost
-        self._parts.memory.hold(cost)
+    def _account(self) -> None:
+        """Have `Memory` count what is in memory by now."""
+        pending = self._taken - self._digest.released
+        self._parts.memory.hold(pending - self._pending)
+        self._pending = pending
 
     def _allowance(self) -> int:
         """Bytes this stream may hold; none when all together hold too much: then each waits for its own write."""
