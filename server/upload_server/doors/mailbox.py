@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
@@ -113,6 +113,46 @@ class Mailbox(Generic[M]):
         if not self._memory.is_crowded():
             self._room.set()
         return message
+
+    async def take_whole(self, most: int, seconds: float) -> tuple[list[Bytes], M | End | None]:
+        """Take the bytes up to the first other message or the end, and that; None for it: it does not come so soon,
+        or not after so few bytes.
+
+        The bytes stay counted until they are let go, or put back together with what was taken after them.
+        """
+        pieces: list[Bytes] = []
+        size, deadline = 0, self._loop.time() + seconds
+        timer = self._loop.call_at(deadline, self.ring)
+        self._start()
+        try:
+            while size <= most:
+                if self._waiting:
+                    message = self._waiting.popleft()
+                    if not isinstance(message, (bytes, memoryview)):
+                        return pieces, message
+                    pieces.append(message)
+                    size += len(message)
+                elif self._end is not None:
+                    return pieces, self._end
+                elif self._loop.time() >= deadline:
+                    break
+                else:
+                    await self.wait()
+        except BaseException:
+            self.put_back(pieces)
+            raise
+        finally:
+            timer.cancel()
+        return pieces, None
+
+    def put_back(self, messages: Sequence[Bytes | M]) -> None:
+        """Have what was taken as a whole wait again, before what waits."""
+        self._waiting.extendleft(reversed(messages))
+        self._bell.set()
+
+    def let_go(self, pieces: Sequence[Bytes]) -> None:
+        """Count bytes that were taken as a whole no longer."""
+        self._memory.hold(-sum(map(len, pieces)))
 
     def _start(self) -> None:
         if self._reader is None:

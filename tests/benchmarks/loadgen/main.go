@@ -2,6 +2,7 @@
 //
 // It moves bytes without looking into them: on two cores the client must not be what is measured. With -upload it sends one
 // file instead: the first request is the header, the last one the commit, and between them data messages of -chunk bytes.
+// With -then each request announces a file, whose -upload bytes are sent by a stream of that method.
 package main
 
 import (
@@ -35,6 +36,7 @@ func main() {
 	connections := flag.Int("connections", 4, "connections")
 	file := flag.String("requests", "", "file of requests, each after its length (32 bits, big endian)")
 	upload := flag.Int64("upload", 0, "bytes of one upload")
+	then := flag.String("then", "", "/package.Service/Method of the stream that sends each file")
 	chunk := flag.Int("chunk", 256*1024, "bytes of a data message")
 	flag.Parse()
 
@@ -57,7 +59,7 @@ func main() {
 		}
 		clients[i].Connect()
 	}
-	if *upload > 0 {
+	if *upload > 0 && *then == "" {
 		seconds := send(clients[0], *method, requests[0], requests[1], *upload, *chunk)
 		fmt.Printf("{\"failed\": 0, \"seconds\": %f}\n", seconds)
 		return
@@ -79,6 +81,8 @@ func main() {
 				start := time.Now()
 				if err := client.Invoke(context.Background(), *method, &requests[i], &answer); err != nil {
 					failed.Add(1)
+				} else if *then != "" {
+					send(client, *then, header(answer), commit, *upload, int(*upload))
 				}
 				took[i] = time.Since(start)
 			}
@@ -90,9 +94,21 @@ func main() {
 	at := func(q float64) float64 { return took[int(q*float64(len(took)-1))].Seconds() * 1000 }
 	line, _ := json.Marshal(map[string]any{
 		"calls": len(requests), "failed": failed.Load(), "per_second": float64(len(requests)) / seconds,
-		"p50_ms": at(0.5), "p99_ms": at(0.99),
+		"p50_ms": at(0.5), "p99_ms": at(0.99), "seconds": seconds,
 	})
 	fmt.Println(string(line))
+}
+
+// A commit without a digest: field 3, empty.
+var commit = []byte{0x1a, 0}
+
+// header makes the first message of a stream of the answer to an announcement: both hold the file's id as the first field
+// of their first field.
+func header(answer []byte) []byte {
+	_, n := binary.Uvarint(answer[1:])
+	id := answer[1+n:]
+	id = id[:2+int(id[1])]
+	return append([]byte{0x0a, byte(len(id))}, id...)
 }
 
 // send uploads size bytes and returns how long it took, commit included.

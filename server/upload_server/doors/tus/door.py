@@ -18,6 +18,7 @@ import structlog
 
 from upload_server.domain.errors import (
     FileNotWritable,
+    InvalidField,
     Overloaded,
     ShuttingDown,
     SizeExceeded,
@@ -25,11 +26,11 @@ from upload_server.domain.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.domain.fields import MAX_ID_CHARACTERS, Rules
-from upload_server.domain.states import Caller, File, FileStatus, Source
+from upload_server.domain.fields import MAX_ID_CHARACTERS, MAX_PUT_BYTES, Rules
+from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.doors.calls import Admission, Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
-from upload_server.doors.mailbox import Mailbox
+from upload_server.doors.mailbox import End, Mailbox
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
@@ -44,6 +45,8 @@ _log = structlog.get_logger("upload_server.doors.tus")
 PATH: Final = "/api/v1/tus"
 # Seconds that the server reads on behind an error, so that a browser that sends first and listens then can hear it.
 LINGER_SECONDS: Final = 2.0
+# A body that takes longer to come is a stream.
+_WHOLE_SECONDS: Final = 1.0
 # Seconds that HEAD waits for the last bytes of a connection that has just broken.
 _CLOSING_SECONDS: Final = 5.0
 _UNHEARD_CREATION: Final = "the connection broke before the sender had learnt where to send the file"
@@ -91,7 +94,7 @@ class Exchange:
         if unread and not most:
             headers.append((b"connection", b"close"))
         elif not unread and (self.created is not None or answer.stops):
-            self.heard = not await self._is_gone()
+            self.heard = not await self.is_gone()
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
         if unread:
@@ -120,7 +123,8 @@ class Exchange:
         async with self._admission.until_closed():
             await self.body.discard_all(most)
 
-    async def _is_gone(self) -> bool:
+    async def is_gone(self) -> bool:
+        """Whether the client has left, as far as it shows; asked once all of its body is read."""
         return not isinstance(self.body.end, Complete | None) or await is_gone(self._receive)
 
     async def refuse(self, answer: Answer, body_bytes: int = 0) -> None:
@@ -221,16 +225,46 @@ class TusDoor:
         if spec.size_bytes > self._max_file_bytes:
             raise answers.too_long(spec.size_bytes, self._max_file_bytes)
         request.checksum()  # refused before anything is announced
+        if (completed := await self._put(exchange, call, spec)) is not None:
+            return Answer(201, [_location(completed), (b"upload-offset", b"%d" % completed.size_bytes)])
         caller = call.admit(Gate.CHANGE)
         with self._calls.limit():
             exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
-        location = (b"location", f"{PATH}/{file.file_id}".encode())
+        location = _location(file)
         if not (file.size_bytes == 0 or (request.carries_bytes and request.has_body)):
             return Answer(201, [location, self._expires()])
         # Without any bytes to send again, some clients would take a place for success.
         exchange.place = [location] if file.size_bytes else []
         answer = await self._transfer(exchange, call, file.file_id, 0)
         return Answer(201, [location, *answer.headers])
+
+    async def _put(self, exchange: Exchange, call: Call, spec: FileSpec) -> File | None:
+        """Complete a small file whose bytes all come with its creation; None, and nothing has happened, if they do not.
+
+        It is not announced before they are there: a connection that breaks meanwhile leaves nothing behind.
+        """
+        request, body, size = exchange.request, exchange.body, spec.size_bytes
+        if size and not (request.carries_bytes and request.body_bytes == size <= MAX_PUT_BYTES):
+            return None
+        caller = call.admit(Gate.UPLOAD)
+        pieces, end = await body.take_whole(size, _WHOLE_SECONDS)
+        try:
+            if isinstance(end, End) and not isinstance(end, Complete):
+                raise SenderGone
+            data, checksum = b"".join(pieces), request.checksum()
+            if checksum is not None:
+                await checksum.update(data)
+            if len(data) == size and end is not None and (checksum is None or checksum.matches):
+                if await exchange.is_gone():
+                    raise SenderGone
+                with contextlib.suppress(InvalidField), self._calls.limit():
+                    return await self._uploads.put_file(spec, data, "", caller)
+            # What is wrong with the bytes a stream tells, and waits for those that are slow.
+            body.put_back(pieces)
+            pieces = []
+            return None
+        finally:
+            body.let_go(pieces)
 
     async def _append(self, exchange: Exchange, call: Call) -> Answer:
         request = exchange.request
@@ -349,6 +383,10 @@ class TusDoor:
 
     def _expires(self) -> tuple[bytes, bytes]:
         return b"upload-expires", format_datetime(self._clock() + self._ttl, usegmt=True).encode()
+
+
+def _location(file: File) -> tuple[bytes, bytes]:
+    return b"location", f"{PATH}/{file.file_id}".encode()
 
 
 def _lacks_commit(file: File) -> bool:
