@@ -1,17 +1,13 @@
 #!/usr/bin/env bash
 # The TypeScript messages and the page at / are what their sources say: made anew and compared. Needs Node.
+# Their types and their lock file are looked at by tests/clients/typescript.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 (
   cd clients/typescript
   npm ci --silent
-  if grep -q '"resolved"' package-lock.json; then
-    echo "package-lock.json names hosts that packages came from: run 'npm install' with this folder's .npmrc." >&2
-    exit 1
-  fi
   npm run --silent generate
-  npm run --silent check
   node tools/build-console.mjs --check
 )
 if [ -n "$(git status --porcelain -- clients/typescript/src/gen)" ]; then

@@ -65,4 +65,4 @@ def test_its_own_tests_pass_against_a_real_server() -> None:
 
 def test_the_lock_file_names_no_host_that_packages_came_from() -> None:
     lock = (CLIENT / "package-lock.json").read_text()
-    assert '"resolved"' not in lock
+    assert '"resolved"' not in lock, "run 'npm install' with this folder's .npmrc"
