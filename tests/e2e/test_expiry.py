@@ -143,18 +143,20 @@ async def test_a_server_that_was_down_for_long_expires_nothing_at_its_start(
 
 
 async def test_the_time_served_goes_on_over_restarts(start_server: StartServer, tmp_path: Path) -> None:
-    data_dir, ttl = tmp_path / "data", 4.0
+    data_dir, ttl = tmp_path / "data", 3.0
     options = ("--upload-ttl", f"{ttl}s", "--expiry-grace", "0")
     server = start_server(*options, data_dir=data_dir)
     files = await half_sent_and_waiting(server)
-    began, starts = time.monotonic(), 0
-    # None of them alone is up for as long as the TTL.
+    began = up = time.monotonic()
+    starts = 0
+    # None of them alone is up for as long as the TTL; how long starts take does not matter.
     while (found := await states(server, *files)) != ["expired", "expired"]:
-        assert time.monotonic() - began < 20 * ttl
-        if time.monotonic() - began > starts * ttl / 2:
+        assert time.monotonic() - began < 30 * ttl
+        if time.monotonic() - up > 0.4 * ttl:
             starts += 1
             server.terminate()
             server = start_server(*options, data_dir=data_dir)
+            up = time.monotonic()
         await asyncio.sleep(0.1)
 
     assert found == ["expired", "expired"]
