@@ -40,7 +40,9 @@ def main() -> int:
     """Return 0 when all was run and nothing was found."""
     options = _options()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also in the background, where a shell has SIGINT ignored.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
     began = time.monotonic()
     reports: dict[str, Figures] = {}
     try:
