@@ -21,7 +21,7 @@ await build({
 const files = tests.map((name) => `.build/tests/${name.replace(/\.ts$/, ".mjs")}`);
 const run = spawnSync(
   process.execPath,
-  ["--enable-source-maps", "--test", "--test-concurrency=3", "--test-timeout=60000", ...process.argv.slice(2), ...files],
+  ["--enable-source-maps", "--test", "--test-concurrency=3", "--test-timeout=180000", ...process.argv.slice(2), ...files],
   { stdio: "inherit" },
 );
 process.exit(run.status ?? 1);
