@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,28 @@ from support.process import ServerProcess, StartServer
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait for disks, timers and other processes half of their time: two workers share a processor."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each worker begins with its share of the tests that may take long, else one ends minutes after the others.
+
+    A worker is given an equal part of the list, and steals from another's end when it has done its own.
+    """
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    long = [item for item in items if item.get_closest_marker("timeout")]
+    short = (item for item in items if not item.get_closest_marker("timeout"))
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        end = len(ordered) + (len(items) - len(ordered)) // (workers - worker)
+        ordered += long[worker::workers]
+        ordered += itertools.islice(short, max(0, end - len(ordered)))
+    items[:] = ordered
 
 
 @pytest.fixture(scope="session")
