@@ -108,5 +108,5 @@ def _is_honest_refusal(found: Violation) -> bool:
 
 async def ready(server: ServerProcess) -> bool:
     """Whether it says that it can take work."""
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         return (await client.get("/readyz")).status_code == 200

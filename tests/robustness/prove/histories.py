@@ -105,7 +105,13 @@ class World:
             patience = choose.random() * 0.005 if choose.random() < self.options.impatient else 20.0
             caller = Caller(name, self.recorder, connections.doors[choose.randrange(2)], patience)
             await self._call(choose, caller)
-            await asyncio.sleep(0.05 if caller.lost else choose.random() * self.options.pause)
+            await (self._recover(server) if caller.lost else asyncio.sleep(choose.random() * self.options.pause))
+
+    async def _recover(self, lost: ServerProcess) -> None:
+        """Wait for a server: whoever asks a port that nobody listens at only makes the history longer."""
+        await asyncio.sleep(0.05)
+        while self.server is lost and lost.popen.poll() is not None:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.02)
 
     async def _call(self, choose: random.Random, caller: Caller) -> None:
         pool = self.pool
@@ -154,7 +160,7 @@ class World:
             file_id, size = choose.choice(list(self.pool.files.items()))
             found = await Caller(name, self.recorder, connections.doors[0]).get(file_id)
             if found is None:
-                await asyncio.sleep(0.05)
+                await self._recover(server)
             elif found["status"] in {"pending", "uploading"} or choose.random() < 0.1:
                 await self._send(choose, Sender(name, self.recorder, connections), file_id, size, found)
             await asyncio.sleep(choose.random() * self.options.pause)
