@@ -1,7 +1,8 @@
 """Uploads to this service, to tusd, to SeaweedFS and to endpoints written by hand, side by side: one table. Needs Go.
 
-Options: ``--rounds N`` (3; medians), ``--quick`` (a tenth of the work), peers by name (all). Prints a
-table in Markdown. Programs are installed into ``build/peers`` by their makers' own releases.
+Options: ``--rounds N`` (3; medians), ``--quick`` (a tenth of the work), ``--only NAME`` (kinds of work whose name
+begins so, and no cancel), peers by name (all). Prints a table in Markdown. Programs are installed into ``build/peers``
+by their makers' own releases.
 
 Every peer writes to an empty folder of the same disk and is asked over loopback by the same Go program; whatever one
 round has stored is removed before the next. CPU seconds and peak memory are of all processes of a peer.
@@ -329,11 +330,12 @@ def main() -> None:
     names = {peer.name.split()[0].lower(): peer for peer in PEERS}
     parser.add_argument("peers", nargs="*", default=list(names), help=f"of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="only works whose name begins so; no cancel then")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     peers = [names[name] for name in options.peers]
     part = 10 if options.quick else 1
-    works = [replace(work, count=-(-work.count // part)) for work in WORKS]
+    works = [replace(work, count=-(-work.count // part)) for work in WORKS if work.name.startswith(options.only)]
     PROGRAMS.mkdir(parents=True, exist_ok=True)
     scores = {(peer.name, work.name): Score() for peer in peers for work in works}
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
@@ -346,10 +348,12 @@ def main() -> None:
                     with _folder(programs) as folder:
                         upload(programs, folder, peer, work, scores[peer.name, work.name])
         ends = []
-        for peer in peers:
+        for peer in peers if not options.only else ():
             with _folder(programs) as folder:
                 ends.append(cancel(programs, folder, peer) if peer.cancel else "there is none")
     print("\n".join(_table(peers, works, scores)))
+    if options.only:
+        return
     for what, cells in (
         (CANCEL.name, ends),
         ("what it does not do", [peer.lacks for peer in peers]),

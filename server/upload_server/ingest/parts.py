@@ -49,6 +49,8 @@ class Limits:
     total_buffer_bytes: int = 64 * MIB
     # About as much is written, or hashed, by one hop to a thread.
     hop_bytes: int = 1 * MIB
+    # Likewise of a source, and so much of it may wait to be hashed.
+    draw_bytes: int = 4 * MIB
     # Written at once, or a single message that is larger: what a cancelled stream can at most still write.
     piece_bytes: int = 256 * KIB
     # Bytes are hashed from memory where the digest lags by no more than this, else they are read back from the disk.

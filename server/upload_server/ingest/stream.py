@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
 
 import structlog
 
@@ -29,6 +30,17 @@ _MESSAGE_COST = 64
 _SMALL_BYTES = 64 * 1024
 
 
+class Source(Protocol):
+    """Bytes of one upload that a thread may read, beside the event loop."""
+
+    @property
+    def left(self) -> int:
+        """How many bytes come from it at most."""
+
+    def read(self, most: int) -> bytes:
+        """Return bytes that are there, or none when there are none; never waits or raises."""
+
+
 class Stream:
     """The bytes of one upload on their way to the disk, from the claimed offset on."""
 
@@ -45,6 +57,8 @@ class Stream:
         self._hashing: asyncio.Future[None] | None = None
         # The event loop adds at the end, a hop takes from the front.
         self._queue: deque[Chunk] = deque()
+        # Where a hop gets more from once the queue is empty, while its sender waits in `draw`.
+        self._source: Source | None = None
         # Cost of all that was taken, and what of it `Memory` counts: what is queued, being written or not hashed yet.
         self._taken = 0
         self._pending = 0
@@ -147,6 +161,17 @@ class Stream:
             await self.ending.change()
             self.ending.check()
 
+    async def _draw(self, source: Source) -> None:
+        """Have hops take bytes from a source until it has none; raises what ended the stream."""
+        self._source = source
+        self.ending.changed()
+        try:
+            while self._source is not None:
+                await self.ending.change()
+                self.ending.check()
+        finally:
+            self._source = None
+
     async def _finalise(self) -> str:
         """Have everything written, hashed and synced; returns the digest. Raises what ended the stream."""
         self._finalising = True
@@ -187,10 +212,10 @@ class Stream:
 
     async def _work(self) -> None:
         """Do the next thing there is to do, or wait for one."""
-        if self._queue and self._parts.holds.covers(self.file):
+        if (self._queue or self._source) and self._parts.holds.covers(self.file):
             self._parts.holds.on_change(self.ending.changed)
             await self.ending.change()
-        elif self._queue and not self._syncer.lags:
+        elif (self._queue or self._may_draw()) and not self._syncer.lags:
             await self._write_some()
             self._syncer.start_if_due()
         elif self._finalising and not self._queue and not self._ready:
@@ -209,6 +234,7 @@ class Stream:
             await self._parts.hop(self._carry, self._queued_pieces(), self._hashing is None)
         finally:
             self._account()
+            self._syncer.arm()
             self._parts.observer.bytes_taken(self.marks.written - before)
             self.ending.changed()
         self._hash_on()
@@ -216,7 +242,7 @@ class Stream:
     def _carry(self, pieces: Iterator[Piece], hashes_alone: bool) -> None:
         """Write pieces and hand them to the digest, until a cancel holds or has ended the file; runs on a thread."""
         before = self.marks.written
-        while not self._is_held() and (piece := next(pieces, None)) is not None:
+        for piece in pieces:
             self._sink_file.append(piece.chunks)
             self._last_write = time.monotonic()
             self._digest.add(piece)
@@ -230,11 +256,35 @@ class Stream:
 
     def _queued_pieces(self) -> Iterator[Piece]:
         """Take from the queue, also what comes meanwhile, what one hop writes; runs on its thread."""
-        left = self._parts.limits.hop_bytes
-        while self._queue and left > 0:
+        left = self._hop_bytes()
+        while left > 0 and (self._queue or self._draw_piece()) and not self._is_held():
             piece = self._next_piece(min(left, self._parts.limits.piece_bytes))
             left -= piece.size
             yield piece
+
+    def _hop_bytes(self) -> int:
+        """About as much is written, or hashed, by one hop: more of a source, which costs the event loop hops alone."""
+        limits = self._parts.limits
+        return limits.hop_bytes if self._source is None else limits.draw_bytes
+
+    def _may_draw(self) -> bool:
+        """Whether bytes may be taken from the source: the digest keeps up, and memory is not short."""
+        most = 0 if self._parts.memory.is_full() else self._parts.limits.draw_bytes
+        return self._source is not None and self._taken - self._digest.released <= most
+
+    def _draw_piece(self) -> bool:
+        """Queue a piece of the source, if it has one; runs on a hop's thread, while nobody else adds to the queue."""
+        source = self._source
+        if source is None or not self._may_draw():
+            return False
+        data = source.read(self._parts.limits.piece_bytes)
+        if not data:
+            self._source = None
+            return False
+        self.marks.received += len(data)
+        self._taken += len(data) + _MESSAGE_COST
+        self._queue.append(data)
+        return True
 
     def _next_piece(self, most: int) -> Piece:
         """Take from the queue what is written at once: some messages, or a single larger one."""
@@ -293,7 +343,7 @@ class Stream:
     def _hash_on(self) -> None:
         """Hash what is written, a resumed file's first part too, beside the writing and in turn with other streams."""
         if self._hashing is None and self._digest.lag and not self._digest_unwanted():
-            self._hashing = self._parts.hop(self._digest.go_on, self._parts.limits.hop_bytes, self._digest_unwanted)
+            self._hashing = self._parts.hop(self._digest.go_on, self._hop_bytes(), self._digest_unwanted)
             self._hashing.add_done_callback(self._on_hashed)
 
     def _on_hashed(self, hashing: asyncio.Future[None]) -> None:

@@ -14,7 +14,7 @@ from upload_server.domain.errors import ChecksumMismatch, SizeExceeded, Stopped,
 from upload_server.domain.states import Caller, FailureReason, File
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
-from upload_server.ingest.stream import Stream
+from upload_server.ingest.stream import Source, Stream
 from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.protocol import Claim, Command, Result
 
@@ -44,6 +44,13 @@ class Upload(Stream):
             raise SizeExceeded(self.file.file_id, self.marks.received, self.file.size_bytes)
         if data:
             await self._take(data)
+
+    async def write_from(self, source: Source) -> None:
+        """Take the next bytes from ``source`` until it has none; raises what ``write`` raises."""
+        self._check_open()
+        if self.marks.received + source.left > self.file.size_bytes:
+            raise SizeExceeded(self.file.file_id, self.marks.received, self.file.size_bytes)
+        await self._draw(source)
 
     async def commit(self, sha256: str, caller: Caller) -> File:
         """Complete the file; returns it. ``sha256`` is empty or what its bytes must have, in hex.

@@ -7,15 +7,19 @@ test watches each.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from upload_server.doors.http.asgi import last_answer
+from upload_server.doors.http.pump import LEAST_BYTES, LEND, LentSocket, lend
 from upload_server.doors.http.untaken import HIGH_WATER_BYTES, Untaken
 
 # Bytes of request line and headers; httptools itself has no limit.
@@ -95,6 +99,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._trailer_left = 0
         # Received and not parsed yet.
         self._unparsed = bytearray()
+        # While a thread reads the body.
+        self._lent: LentSocket | None = None
         self._refusal = _MALFORMED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -128,6 +134,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Forget the timer and what was not parsed."""
         self._stop_waiting()
         self._unparsed.clear()
+        if self._lent is not None:
+            self._lent.revoke()
         self._untaken.release(self.transport)
         super().connection_lost(exc)
 
@@ -163,8 +171,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _go_on(self) -> None:
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._unparsed.clear()
-        elif self.pipeline or self._waits_for_peer:
-            # Requests that wait for their turn are parsed no further; `on_response_complete` goes on.
+        elif self.pipeline or self._waits_for_peer or self._lent is not None:
+            # Requests that wait for their turn are parsed no further; `on_response_complete` goes on, or `_take_back`.
             return
         if self._unparsed:
             taken = self._parse_some(bytes(self._unparsed[: max(_TURN_BYTES, self._body_left)]))
@@ -226,6 +234,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0" and self.cycle is not None:
             self.cycle.__class__ = _UntilClose
+        if self._body_left >= LEAST_BYTES and not self.parser.should_upgrade():
+            self.scope[LEND] = partial(self._lend, self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
 
     def _judged(self) -> bytes | None:
         """Return the refusal of a head, or None; notes the length of the body."""
@@ -255,6 +265,45 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._rest_left < 0:
                 self.transport.close()
         super().on_body(body)
+
+    def _lend(self, cycle: RequestResponseCycle) -> LentSocket | None:
+        """Lend the socket if all that came of this request is taken, and what comes next is much more of its body."""
+        waits = self._unparsed or cycle.body or self._flow.held
+        if waits or cycle is not self.cycle or self._body_left < LEAST_BYTES or self.transport.is_closing():
+            return None
+        self._lent = lend(self.transport.get_extra_info("socket").fileno(), self._body_left, self._take_back)
+        if self._lent is not None:
+            self._flow.held = True
+            self.transport.pause_reading()
+        return self._lent
+
+    def _take_back(self, count: int) -> None:
+        """Read on behind ``count`` bytes of the body, which a thread has read."""
+        self._lent, self._flow.held = None, False
+        if self.transport.is_closing():
+            return
+        if count:
+            self._body_left -= count
+            self.parser = _RestOfBody(self._take_rest)  # type: ignore[assignment]  # as the parser
+            if not self._body_left:
+                self._end_body()
+        if not self._flow.read_paused:
+            self.transport.resume_reading()
+
+    def _take_rest(self, data: bytes) -> None:
+        """Take what is left of such a body, and parse what follows."""
+        left = self._body_left
+        self.on_body(data[:left])
+        if len(data) >= left:
+            self._end_body()
+            if data := data[left:]:
+                self.parser.feed_data(data)
+
+    def _end_body(self) -> None:
+        """End such a body: what follows is parsed afresh."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
 
     def on_message_complete(self) -> None:
         """Note that the rest of an answered request has come."""
@@ -292,6 +341,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _RestOfBody:
+    """Stands in for the parser in the rest of a body of which a thread has read a part: the parser cannot skip."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self.feed_data = take
+
+    def should_upgrade(self) -> bool:
+        """As the parser: no socket is lent under a request that wants another protocol."""
+        return False
 
 
 class _UntilClose(RequestResponseCycle):

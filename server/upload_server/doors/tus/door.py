@@ -30,6 +30,7 @@ from upload_server.domain.fields import MAX_ID_CHARACTERS, MAX_PUT_BYTES, Rules
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.doors.calls import Admission, Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
+from upload_server.doors.http.pump import LEND, Lend
 from upload_server.doors.mailbox import End, Mailbox
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
@@ -60,7 +61,7 @@ class Exchange:
     def __init__(
         self,
         request: Request,
-        file_id: str,
+        scope: Scope,
         receive: Receive,
         send: Send,
         body: Mailbox[Never],
@@ -68,8 +69,9 @@ class Exchange:
         admission: Admission,
     ) -> None:
         self.request = request
-        self.file_id = file_id
+        self.file_id = _file_id(scope)
         self.body = body
+        self.lend: Lend | None = scope.get(LEND)
         # The call that the request is; none for OPTIONS.
         self.call: Call | None = None
         # The file that this request has announced, until its client was answered; and where its bytes can be sent
@@ -179,7 +181,7 @@ class TusDoor:
         request = Request.of(scope)
         mailbox: Mailbox[Never] = Mailbox(reader(receive), self._ingest.memory, idle_seconds=self._idle)
         async with mailbox as body:
-            exchange = Exchange(request, _file_id(scope), receive, send, body, self._senders, self._calls.admission)
+            exchange = Exchange(request, scope, receive, send, body, self._senders, self._calls.admission)
             if request.method == "OPTIONS":
                 await exchange.answer(Answer(NO_CONTENT, capabilities(self._max_file_bytes)))
             elif request.method not in _METHODS:
@@ -337,7 +339,7 @@ class TusDoor:
         _check_id(file_id)
         upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD), may_overlap=True)
         try:
-            completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes)
+            completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes, exchange.lend)
         except SizeExceeded:
             upload.disown()
             raise

@@ -13,12 +13,15 @@ from typing import Final, Never
 from upload_server.domain.errors import SizeExceeded
 from upload_server.domain.states import Caller, File, Source
 from upload_server.doors.http.asgi import Receive
+from upload_server.doors.http.pump import Lend
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.tus.answers import chunk_mismatch
 from upload_server.doors.tus.protocol import Checksum
 from upload_server.ingest import Upload
 
 CALLER: Final = Caller(Source.TUS)
+# Of a body in one message, from which on its socket is borrowed.
+_MUCH_BYTES: Final = 32 * 1024
 
 
 class Complete(End):
@@ -62,20 +65,20 @@ def reader(receive: Receive) -> Callable[[], Awaitable[bytes | End]]:
 
 
 async def transfer(
-    upload: Upload, body: Mailbox[Never], checksum: Checksum | None, offset: int, announced: int
+    upload: Upload, body: Mailbox[Never], checksum: Checksum | None, offset: int, announced: int, lend: Lend | None
 ) -> File | None:
     """Write the whole body, which begins at ``offset``; returns the completed file if it held the last byte.
 
-    ``announced`` is the body's length where it is known. What came is durable then, also when this raises: the upload's
-    own errors, ``SenderGone``, ``UploadIdle``. Bytes that must have a checksum are taken whole or not at all: until it
-    is known they are withheld.
+    ``announced`` is the body's length where it is known; ``lend`` lends the socket of a long one. What came is durable
+    then, also when this raises: the upload's own errors, ``SenderGone``, ``UploadIdle``. Bytes that must have a
+    checksum are taken whole or not at all: until it is known they are withheld.
     """
     if offset + announced > upload.file.size_bytes:
         raise SizeExceeded(upload.file.file_id, upload.received, upload.file.size_bytes)
     body.follow(upload)
     if checksum is not None:
         upload.withhold()
-    end = await take_bytes(upload, body, write=_writer(upload, checksum, upload.received - offset))
+    end = await take_bytes(upload, body, write=_writer(upload, body, checksum, upload.received - offset, lend))
     if not isinstance(end, Complete):
         raise SenderGone
     if checksum is not None:
@@ -89,10 +92,10 @@ async def transfer(
     return None
 
 
-def _writer(upload: Upload, checksum: Checksum | None, overlap: int) -> Callable[[Bytes], Awaitable[None]]:
+def _writer(
+    upload: Upload, body: Mailbox[Never], checksum: Checksum | None, overlap: int, lend: Lend | None
+) -> Callable[[Bytes], Awaitable[None]]:
     """Return how the body's bytes are written: the first ``overlap`` of them are there already."""
-    if checksum is None and not overlap:
-        return upload.write
 
     async def write(data: Bytes) -> None:
         nonlocal overlap
@@ -101,5 +104,11 @@ def _writer(upload: Upload, checksum: Checksum | None, overlap: int) -> Callable
         known = min(overlap, len(data))
         overlap -= known
         await upload.write(data[known:])
+        # A sender that brings much at once has more on its way, which need not pass through the event loop.
+        if lend is None or checksum is not None or overlap or len(data) < _MUCH_BYTES or not body.silent:
+            return
+        if (source := lend()) is not None:
+            with source:
+                await upload.write_from(source)
 
     return write
