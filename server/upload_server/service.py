@@ -38,7 +38,7 @@ from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Draft, Ingest
 from upload_server.store.protocol import Command, DueCancel, Listing, Page, Result, Store, Targets, Trail
-from upload_server.watch import WatchEvent, WatchHub, WatchRequest
+from upload_server.watch import Outlet, WatchEvent, WatchHub, WatchRequest
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -309,7 +309,14 @@ class Uploads:
         return await self._list("audit", self._store.list_audit_events, wanted, order_by, page_size, page_token, caller)
 
     def watch(
-        self, targets: Targets, resume_token: str, progress_interval: float, caller: Caller, *, until_final: bool
+        self,
+        targets: Targets,
+        resume_token: str,
+        progress_interval: float,
+        caller: Caller,
+        *,
+        until_final: bool,
+        outlet: Outlet | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Watch targets; raises ``InvalidField`` at once, what the hub raises when it is iterated."""
         _check_targets(targets, until_final=until_final)
@@ -319,7 +326,7 @@ class Uploads:
             rules.check()
         resume = ResumeToken.decode(resume_token) if resume_token else None
         request = WatchRequest(targets, resume, until_final, progress_interval)
-        return self._hub.watch(request, caller.principal)
+        return self._hub.watch(request, caller.principal, outlet)
 
 
 def _check_targets(targets: Targets, *, until_final: bool) -> None:

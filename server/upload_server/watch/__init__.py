@@ -7,7 +7,7 @@ lags by more than is kept falls behind again: so live, slow and resumed watchers
 each turn of the event loop (``turns``), so that calls are answered in between however many watch.
 """
 
-from upload_server.watch.events import Bookmarked, Changed, Progressed, WatchEvent, WatchRequest
+from upload_server.watch.events import Bookmarked, Changed, Outlet, Progressed, WatchEvent, WatchRequest
 from upload_server.watch.hub import WatchHub
 
-__all__ = ["Bookmarked", "Changed", "Progressed", "WatchEvent", "WatchHub", "WatchRequest"]
+__all__ = ["Bookmarked", "Changed", "Outlet", "Progressed", "WatchEvent", "WatchHub", "WatchRequest"]

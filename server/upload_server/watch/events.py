@@ -6,7 +6,7 @@ Must not know how either travels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from upload_server.domain.states import Batch, File
 from upload_server.domain.tokens import ResumeToken
@@ -54,6 +54,17 @@ class WatchRequest:
     until_final: bool = False
     # Seconds between two progress events of the stream; 0: none.
     progress_interval: float = 0.0
+
+
+class Outlet(Protocol):
+    """Where a stream's events go out, if its door can begin to send one without waiting for it to be taken."""
+
+    @property
+    def free(self) -> bool:
+        """Whether what was sent before has been taken."""
+
+    def send(self, event: WatchEvent) -> None:
+        """Begin to send, while it is free. Never waits; a failure is the door's."""
 
 
 def key_of(record: File | Batch) -> str:

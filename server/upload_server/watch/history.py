@@ -99,10 +99,10 @@ class AllWatcher(Watcher):
         if not self.behind:
             super().offer_progress(file_id, bytes_received)
 
-    async def rest(self, due: float) -> None:
-        """Wait for the next change, progress, or ``due``."""
+    def stay(self, due: float) -> None:
+        """Rest on until the next change, progress, or ``due``."""
         self._history.resting.add(self)
-        await super().rest(due)
+        super().stay(due)
 
     def leave(self) -> None:
         """End with its stream."""

@@ -15,7 +15,7 @@ from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import File
 from upload_server.store.protocol import Change, Store, Targets
-from upload_server.watch.events import WatchEvent, WatchRequest
+from upload_server.watch.events import Outlet, WatchEvent, WatchRequest
 from upload_server.watch.history import AllWatcher, History
 from upload_server.watch.interests import Interests, NamedWatcher
 from upload_server.watch.stream import PAGE, Shared, Stream
@@ -80,12 +80,16 @@ class WatchHub:
             if watcher.wants_progress:
                 watcher.offer_progress(file_id, bytes_received)
 
-    def watch(self, request: WatchRequest, owner: str) -> AsyncGenerator[WatchEvent, None]:
+    def watch(
+        self, request: WatchRequest, owner: str, outlet: Outlet | None = None
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the opening state, one bookmark, then changes, as the contract's "Watching" says.
+
+        While ``outlet`` is free and the stream is not behind, changes go out there and are not yielded.
 
         Raises ``FileNotFound`` or ``BatchNotFound`` before anything, ``ShuttingDown`` when the server drains.
         """
-        return Stream(self._shared, self._joined(request), request, owner).events()
+        return Stream(self._shared, self._joined(request), request, owner, outlet).events()
 
     @contextmanager
     def _joined(self, request: WatchRequest) -> Iterator[Watcher]:

@@ -10,11 +10,12 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.tokens import ResumeToken
 from upload_server.store.protocol import Change, Changes, Store
-from upload_server.watch.events import Bookmarked, Changed, Progressed, WatchEvent, WatchRequest, key_of
+from upload_server.watch.events import Bookmarked, Changed, Outlet, Progressed, WatchEvent, WatchRequest, key_of
 from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher
 
@@ -66,13 +67,19 @@ class Stream:
     """The course of one watch: opening, bookmark, live, behind again, end."""
 
     def __init__(
-        self, shared: Shared, joined: AbstractContextManager[Watcher], request: WatchRequest, owner: str
+        self,
+        shared: Shared,
+        joined: AbstractContextManager[Watcher],
+        request: WatchRequest,
+        owner: str,
+        outlet: Outlet | None,
     ) -> None:
         """``joined``: as long as it is entered, the hub offers changes to the watcher that it gives."""
         self._shared = shared
         self._joined = joined
         self._request = request
         self._owner = owner
+        self._outlet = outlet
         self._cursor = 0
         # The server could not honour the token asked for.
         self._resynced = False
@@ -111,7 +118,7 @@ class Stream:
                     continue
                 event = self._next(watcher)
                 if event is None:
-                    await watcher.rest(self._due(watcher))
+                    await watcher.rest(self._due(watcher), partial(self._send, watcher))
                 else:
                     yield event
                     if watcher.has_more:
@@ -158,6 +165,25 @@ class Stream:
             if complete:
                 self._cursor = page.last_change
         self._sent_at = asyncio.get_running_loop().time()
+
+    def _send(self, watcher: Watcher) -> bool:
+        """Send one event while the stream rests, if its outlet is free; returns whether it may rest on.
+
+        To wake a task, a generator and a door for each of a thousand streams would cost more than their writes.
+        """
+        outlet = self._outlet
+        if outlet is None or not outlet.free or self._shared.closing or watcher.behind:
+            return False
+        event = self._next(watcher)
+        if event is not None:
+            outlet.send(event)
+        if self._over:
+            return False
+        if watcher.has_more:
+            watcher.wake()
+        else:
+            watcher.stay(self._due(watcher))
+        return True
 
     def _next(self, watcher: Watcher) -> WatchEvent | None:
         """Return what to send now. Changes go first: progress that never ends must not hold up a cancel."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 # To write an event costs some 30 µs, and a cancel needs several turns: it must not wait for a thousand events in each.
 _STREAMS = 8
@@ -17,33 +18,31 @@ class Turns:
 
     def __init__(self, streams: int = _STREAMS) -> None:
         self._streams = self._left = streams
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._counting = False
 
     async def wait(self) -> None:
         """Wait until the calling stream has its turn; mostly it has it at once."""
         if self._left and not self._waiting:
-            self._take()
+            self._left -= 1
+            self._count()
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+
+        def go_on() -> None:
+            # The client may have left its stream meanwhile.
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self.call(go_on)
         await waiter
 
-    def end_rest(self, rest: asyncio.Future[None]) -> None:
-        """Set ``rest``, which its stream awaits, when the stream has its turn."""
-        if self._left and not self._waiting:
-            self._go_on(rest)
-        else:
-            self._waiting.append(rest)
+    def call(self, go_on: Callable[[], None]) -> None:
+        """Have ``go_on``, which must not raise, called when its stream has its turn: never at once."""
+        self._waiting.append(go_on)
+        self._count()
 
-    def _go_on(self, waiter: asyncio.Future[None]) -> None:
-        # The client may have left its stream meanwhile.
-        if not waiter.done():
-            self._take()
-            waiter.set_result(None)
-
-    def _take(self) -> None:
-        self._left -= 1
+    def _count(self) -> None:
         if not self._counting:
             self._counting = True
             asyncio.get_running_loop().call_soon(self._next)
@@ -52,4 +51,6 @@ class Turns:
         self._counting = False
         self._left = self._streams
         while self._left and self._waiting:
-            self._go_on(self._waiting.popleft())
+            self._left -= 1
+            self._count()
+            self._waiting.popleft()()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from upload_server.watch.events import Changed
 from upload_server.watch.turns import Turns
@@ -18,7 +19,7 @@ class Watcher(ABC):
     One change wakes thousands of watchers: nothing here may cost more than it must.
     """
 
-    __slots__ = ("_alarm", "_rest", "_turns", "progress", "ticked", "wants_progress")
+    __slots__ = ("_alarm", "_awake", "_rest", "_send", "_turns", "progress", "ticked", "wants_progress")
 
     def __init__(self, turns: Turns, *, wants_progress: bool) -> None:
         self.wants_progress = wants_progress
@@ -26,7 +27,11 @@ class Watcher(ABC):
         self.progress: dict[str, int] = {}
         self.ticked: dict[str, int] = {}
         self._turns = turns
+        # While its stream rests: what ends the rest, and what may send without ending it.
         self._rest: asyncio.Future[None] | None = None
+        self._send: Callable[[], bool] | None = None
+        # It is woken, and waits for its turn.
+        self._awake = False
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -64,29 +69,51 @@ class Watcher(ABC):
         self.ticked, self.progress = self.progress, {}
 
     def wake(self) -> None:
-        """End the rest, if it rests, when its stream has its turn."""
-        if self._rest is not None:
-            rest, self._rest = self._rest, None
-            self._turns.end_rest(rest)
+        """If it rests: have what there is sent, or end the rest, when its stream has its turn."""
+        if self._rest is not None and not self._awake:
+            self._awake = True
+            self._turns.call(self._go_on)
 
-    async def rest(self, due: float) -> None:
-        """Wait for ``wake``, or for the loop's time ``due``; may end early.
+    async def rest(self, due: float, send: Callable[[], bool]) -> None:
+        """Wait for ``wake``, or for the loop's time ``due``, until ``send`` says that the stream has to go on.
+
+        ``send`` sends what may be sent at once, and then calls ``stay`` or ``wake``, or returns False.
+        """
+        self._rest, self._send = asyncio.get_running_loop().create_future(), send
+        self.stay(due)
+        await self._rest
+
+    def stay(self, due: float) -> None:
+        """Rest on until ``wake``, or for the loop's time ``due``; may end early.
 
         The alarm is left running: traffic usually pushes it back, and re-arming it every time would cost more than one
         early wake-up.
         """
-        loop = asyncio.get_running_loop()
         if self._alarm is None or self._alarm.when() > due:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = loop.call_at(due, self._ring)
-        self._rest = loop.create_future()
-        await self._rest
+            self._alarm = asyncio.get_running_loop().call_at(due, self._ring)
 
     def leave(self) -> None:
         """End with its stream."""
+        self._rest = self._send = None
         if self._alarm is not None:
             self._alarm.cancel()
+
+    def _go_on(self) -> None:
+        self._awake = False
+        rest, send = self._rest, self._send
+        if rest is None or send is None or rest.done():
+            # The client has left its stream.
+            return
+        try:
+            if send():
+                return
+        except Exception as error:  # noqa: BLE001 - the stream raises it
+            rest.set_exception(error)
+        else:
+            rest.set_result(None)
+        self._rest = self._send = None
 
     def _ring(self) -> None:
         self._alarm = None

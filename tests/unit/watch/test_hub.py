@@ -20,6 +20,7 @@ from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Sour
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Changes, Command, Store, Targets
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, WatchHub, WatchRequest
+from upload_server.watch import hub as hubs
 
 Events = AsyncGenerator[WatchEvent, None]
 WAIT = 10.0
@@ -195,11 +196,12 @@ async def turns_until(over: Callable[[], bool]) -> int:
     return turns
 
 
-async def test_others_get_their_turn_while_much_is_handed_out(store: Store) -> None:
-    file_ids = await announce_batch(store, 400)
+async def test_others_get_their_turn_while_much_is_handed_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubs, "_TURN", 100)
+    file_ids = await announce_batch(store, 100)
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)))
     async with running(store) as hub:
-        streams = [hub.watch(request, "") for _ in range(100)]
+        streams = [hub.watch(request, "") for _ in range(20)]
         for events in streams:
             await opened(events)
         batch_id = (await store.get_file(file_ids[0], "")).batch_id
@@ -209,8 +211,61 @@ async def test_others_get_their_turn_while_much_is_handed_out(store: Store) -> N
         await cancelling
         for events in streams:
             await events.aclose()
-    # 400 changes for 100 watchers, at most 2,000 in a turn.
+    # 100 changes for 20 watchers, 100 in a turn; the first ones were handed out before we looked.
     assert turns >= 10
+
+
+class Listening:
+    """An outlet that is free for so many events, until it is told to take more."""
+
+    def __init__(self, takes: int) -> None:
+        self.heard: list[WatchEvent] = []
+        self.takes = takes
+
+    @property
+    def free(self) -> bool:
+        return len(self.heard) < self.takes
+
+    def send(self, event: WatchEvent) -> None:
+        assert self.free
+        self.heard.append(event)
+
+
+async def test_what_an_outlet_takes_at_once_wakes_nobody_and_what_it_does_not_take_is_yielded(store: Store) -> None:
+    file_ids = [await announce(store) for _ in range(5)]
+    outlet = Listening(3)
+    async with running(store) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "", outlet)) as events:
+        await opened(events)
+        yielded = asyncio.ensure_future(anext(events))
+        for file_id in file_ids:
+            await store.cancel_file(file_id, command("CancelFile"))
+            await turns_until(lambda: hub._shared.published >= store.last_change)
+        heard = [*outlet.heard, await yielded, await anext(events)]
+        # A bookmark too goes out where it is free again.
+        outlet.takes = 4
+        hub._shared.bookmark_interval = 0.05
+        await_end = asyncio.ensure_future(anext(events))
+        await turns_until(lambda: not outlet.free)
+        assert not await_end.done()
+        hub.close()
+        with pytest.raises(ShuttingDown):
+            await await_end
+    assert [event.key for event in heard if isinstance(event, Changed)] == file_ids
+    assert isinstance(outlet.heard[3], Bookmarked)
+
+
+async def test_a_stream_ends_after_the_last_final_state_that_its_outlet_took(store: Store) -> None:
+    file_id = await announce(store)
+    outlet = Listening(9)
+    request = WatchRequest(Targets(file_ids=frozenset({file_id})), until_final=True)
+    async with running(store) as hub:
+        events = hub.watch(request, "", outlet)
+        await opened(events)
+        ending = asyncio.ensure_future(anext(events, None))
+        await store.cancel_file(file_id, command("CancelFile"))
+        assert await ending is None
+        assert hub.open_watches == 0
+    assert [event.key for event in outlet.heard if isinstance(event, Changed)] == [file_id]
 
 
 async def test_others_get_their_turn_while_many_streams_are_woken(store: Store) -> None:

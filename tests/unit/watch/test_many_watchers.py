@@ -87,6 +87,11 @@ class Listener:
         self._token: str | None = None
         self._heard: dict[str, Change] = {}
         self._last = 0
+        # Half of them are outlets of their streams, too.
+        self._outlet = self if random.random() < 0.5 else None
+        self._taken = asyncio.Event()
+        self._over: Callable[[], bool] = bool
+        self.at_once = 0
 
     def _choose(self) -> Targets:
         if self._random.random() < 0.5:
@@ -116,17 +121,35 @@ class Listener:
 
     async def _visit(self, over: Callable[[], bool]) -> None:
         token = ResumeToken.decode(self._token) if self._token else None
-        events = self._world.hub.watch(WatchRequest(self._targets, token, progress_interval=0.01), "")
-        async with aclosing(events):
+        request = WatchRequest(self._targets, token, progress_interval=0.01)
+        self._over = over
+        self._taken.set()
+        async with aclosing(self._world.hub.watch(request, "", self._outlet)) as events:
             await self._follow(events, over)
 
     async def _follow(self, events: AsyncGenerator[WatchEvent, None], over: Callable[[], bool]) -> None:
         while not over():
             event = await anext(events)
+            # As a door does it: what went out at once is taken first.
+            await self._taken.wait()
             # Noted before the pause, in which this one may leave.
             self._note(event)
             if self._random.random() < self._slow:
                 await asyncio.sleep(self._random.random() / 50)
+
+    @property
+    def free(self) -> bool:
+        """Whether it has taken what was sent at once, and does not want to be asked whether it is over."""
+        return self._taken.is_set() and not self._over()
+
+    def send(self, event: WatchEvent) -> None:
+        """Hear at once, and be a while about it."""
+        assert self.free
+        self._note(event)
+        self.at_once += 1
+        if self._random.random() < self._slow:
+            self._taken.clear()
+            asyncio.get_running_loop().call_later(self._random.random() / 50, self._taken.set)
 
     def _note(self, event: WatchEvent) -> None:
         if self._token is None:
@@ -167,12 +190,14 @@ async def test_each_hears_every_end_once_in_order_and_no_progress_after_it(tmp_p
     for _ in range(20):
         await world.initiate()
     stay, over = asyncio.Event(), asyncio.Event()
-    listening = [asyncio.create_task(Listener(world, random).listen(stay, over)) for _ in range(40)]
+    listeners = [Listener(world, random) for _ in range(40)]
+    listening = [asyncio.create_task(listener.listen(stay, over)) for listener in listeners]
     await asyncio.gather(*(world.work(50) for _ in range(6)))
     stay.set()
     await asyncio.gather(*(world.work(20) for _ in range(3)))
     over.set()
     await asyncio.gather(*listening)
+    assert sum(listener.at_once for listener in listeners) > 50
     assert world.hub.open_watches == 0
     tail.cancel()
     await asyncio.wait([tail])

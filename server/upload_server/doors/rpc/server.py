@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -17,22 +16,19 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from transcoder import BodyBudget
-from transcoder.timers import Limit, Timers
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import CannotStart, Overloaded, UploadError
+from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.doors.bounds import REQUEST, request_limits
-from upload_server.doors.calls import Call, Gate
 from upload_server.doors.rpc.incoming import Arrivals, Incoming
-from upload_server.doors.rpc.servicer import UploadServicer, watch_bytes
+from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.rpc.upload_stream import decode_upload_request
+from upload_server.doors.rpc.watches import watch_handler
 from upload_server.doors.rpc.wire import Decoder
 from upload_server.process.ports import listen
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
 _CANCELS = frozenset({"CancelFile", "CancelBatch"})
 _MAX_METADATA_BYTES = 8192
-# A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
-_WRITE_SECONDS = 60.0
 
 
 def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:
@@ -65,29 +61,6 @@ def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, in
         # Else every stream's window grows to megabytes: a thousand uploads took 1.6 GiB, now they wait their turn.
         ("grpc.http2.bdp_probe", 0),
     ]
-
-
-def _watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming]) -> Callable[..., Any]:
-    """WatchStatus that writes bytes shared by all watchers of a change, each write within a bound."""
-    timers = Timers(tick=1.0)
-
-    async def handler(_messages: object, context: Any) -> None:
-        unread = incoming(context)
-        async with Call(servicer.calls, "WatchStatus", unread.tell) as call:
-            caller = call.admit(Gate.WATCH)
-            request = await unread.read()
-            unread.leave()
-            in_time = Limit(timers, _WRITE_SECONDS)
-            async with aclosing(servicer.watch(request, caller)) as events:
-                async for event in events:
-                    try:
-                        with in_time:
-                            await context.write(watch_bytes(event))
-                    except TimeoutError:
-                        # A stream whose write was cut off cannot go on; the token makes that harmless.
-                        raise Overloaded(f"The watcher took nothing for {_WRITE_SECONDS:g} s", 1.0) from None
-
-    return handler
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -195,6 +168,6 @@ class GrpcServer:
         decoder = Decoder(request, self._limits.get(method.name, REQUEST))
         incoming = partial(Incoming, decode=decoder.decode, arrivals=arrivals)
         if method.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(_watch_handler(servicer, incoming), None, None)
+            return grpc.stream_stream_rpc_method_handler(watch_handler(servicer, incoming), None, None)
         handler = _unary_handler(serve, incoming)
         return grpc.stream_unary_rpc_method_handler(handler, None, response.SerializeToString)

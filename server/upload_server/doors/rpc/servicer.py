@@ -24,7 +24,7 @@ from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 from upload_server.store.protocol import Targets
-from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent
+from upload_server.watch import Bookmarked, Changed, Outlet, Progressed, WatchEvent
 
 Row = TypeVar("Row")
 M = TypeVar("M", bound=Message)
@@ -148,8 +148,10 @@ class UploadServicer:
             async for event in events:
                 yield watch_response(event)
 
-    def watch(self, request: pb.WatchStatusRequest, caller: Caller) -> AsyncGenerator[WatchEvent, None]:
-        """Return the events of a watch, not yet converted."""
+    def watch(
+        self, request: pb.WatchStatusRequest, caller: Caller, outlet: Outlet | None = None
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """Return the events of a watch, not yet converted, but for those that go out through ``outlet``."""
         targets = Targets(
             file_ids=frozenset(request.file_ids),
             batch_ids=frozenset(request.batch_ids),
@@ -157,7 +159,9 @@ class UploadServicer:
             all=request.all,
         )
         seconds = convert.seconds(request.progress_interval)
-        return self._uploads.watch(targets, request.resume_token, seconds, caller, until_final=request.until_final)
+        return self._uploads.watch(
+            targets, request.resume_token, seconds, caller, until_final=request.until_final, outlet=outlet
+        )
 
 
 async def _fill(
