@@ -23,7 +23,8 @@ from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, Wat
 from upload_server.watch import hub as hubs
 
 Events = AsyncGenerator[WatchEvent, None]
-WAIT = 10.0
+# Against hanging: on a busy machine some of these take their time.
+WAIT = 60.0
 EVERYTHING = Targets(all=True)
 
 

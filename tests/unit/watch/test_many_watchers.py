@@ -21,7 +21,7 @@ from upload_server.store.protocol import Change, Store, Targets
 from upload_server.watch import Changed, Progressed, WatchEvent, WatchHub, WatchRequest
 from upload_server.watch.events import key_of
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class World:
