@@ -815,7 +815,8 @@ def fragments(peer: RawPeer) -> None:
 BROKEN: dict[str, Callable[[RawPeer], object]] = {
     "unmasked": lambda peer: peer.frame(2, b"x", masked=False),
     "bad utf-8": lambda peer: peer.frame(1, b"\xff"),
-    "garbage": lambda peer: peer.writer.write(os.urandom(4096)),
+    # Of no kind that there is: bytes at random are a close frame now and then.
+    "garbage": lambda peer: peer.writer.write(b"\xff" + os.urandom(4095)),
     "oversize": lambda peer: peer.writer.write(b"\x82\xff" + (2_000_000).to_bytes(8, "big") + b"mask"),
     "a close frame that is none": lambda peer: peer.frame(8, b"\x03"),
     "a close frame with an impossible code": lambda peer: peer.close_frame(1006),
