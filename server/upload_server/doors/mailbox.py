@@ -19,6 +19,7 @@ from upload_server.ingest import Memory, Upload
 
 M = TypeVar("M")
 Bytes = bytes | memoryview
+Write = Callable[[Bytes], Awaitable[None]]
 
 # Bytes of a file in one message.
 MAX_DATA_BYTES: Final = 1024 * 1024
@@ -58,6 +59,10 @@ class Mailbox(Generic[M]):
         # Bytes that are read and forgotten; None: they are kept.
         self._unwanted: int | None = None
         self._reader: asyncio.Task[None] | None = None
+        # How bytes are written without waking the door, while it waits and lets that happen; and why that failed.
+        self._write: Write | None = None
+        self._writing = False
+        self._failure: Exception | None = None
         self._gate: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         # The loop's time from which the sender is idle.
@@ -104,8 +109,13 @@ class Mailbox(Generic[M]):
         self._idle_since = self._loop.time()
 
     def take(self) -> Bytes | M | None:
-        """Take the next message, if one waits."""
+        """Take the next message, if one waits; raises what came of bytes that were written without the door."""
         self._start()
+        if self._failure is not None:
+            raise self._failure
+        return self._pop()
+
+    def _pop(self) -> Bytes | M | None:
         if not self._waiting:
             return None
         message = self._waiting.popleft()
@@ -165,21 +175,29 @@ class Mailbox(Generic[M]):
             await self._bell.wait()
         self._bell.clear()
 
-    async def wait_within(self, seconds: float) -> bool:
-        """Wait likewise; returns False once the sender has been idle for ``seconds``."""
+    async def wait_within(self, seconds: float, write: Write | None = None) -> bool:
+        """Wait likewise; returns False once the sender has been idle for ``seconds``.
+
+        Bytes that come meanwhile are written by ``write``, which wakes the door only by its failure.
+        """
+        if self._writing:
+            # While the disk makes the sender wait, it is not idle.
+            self.start_idling()
         deadline = self._idle_since + seconds
         if self._loop.time() >= deadline:
             return False
         timer = self._loop.call_at(deadline, self.ring)
+        self._write = write
         try:
             await self.wait()
         finally:
+            self._write = None
             timer.cancel()
         return True
 
-    async def wait_for_sender(self, file_id: str) -> None:
+    async def wait_for_sender(self, file_id: str, write: Write | None = None) -> None:
         """Wait likewise; raises ``UploadIdle``."""
-        if not await self.wait_within(self._idle_seconds):
+        if not await self.wait_within(self._idle_seconds, write):
             raise UploadIdle(file_id, self._idle_seconds)
 
     async def discard(self, seconds: float) -> None:
@@ -200,7 +218,7 @@ class Mailbox(Generic[M]):
             pass
 
     def _forget(self) -> None:
-        while self.take() is not None:
+        while self._pop() is not None:
             pass
 
     async def _read_all(self) -> None:
@@ -222,16 +240,29 @@ class Mailbox(Generic[M]):
         if isinstance(message, End):
             self._end = message
             return False
-        if self._unwanted is None:
-            self._waiting.append(message)
-            self._memory.hold(_size(message))
-            self._bell.set()
-        else:
+        if self._unwanted is not None:
             self.start_idling()
             self._unwanted -= _size(message)
             if self._unwanted <= 0:
                 self._bell.set()
+        elif self._write is not None and not self._waiting and isinstance(message, (bytes, memoryview)):
+            await self._write_past_door(self._write, message)
+        else:
+            self._waiting.append(message)
+            self._memory.hold(_size(message))
+            self._bell.set()
         return True
+
+    async def _write_past_door(self, write: Write, data: Bytes) -> None:
+        self._writing = True
+        try:
+            await write(data)
+        except Exception as error:  # noqa: BLE001 - the door raises it
+            self._failure = error
+            self._write = None
+            self._bell.set()
+        finally:
+            self._writing = False
 
     async def _wait_for_memory(self) -> None:
         """Wait until there is room for another message, or nobody wants it."""
@@ -256,7 +287,7 @@ async def take_bytes(
     upload: Upload,
     mailbox: Mailbox[M],
     *,
-    write: Callable[[Bytes], Awaitable[None]] | None = None,
+    write: Write | None = None,
     told: int = sys.maxsize,
     commit_seconds: float | None = None,
 ) -> M | End | None:
@@ -265,25 +296,34 @@ async def take_bytes(
     None instead: more than ``told`` bytes have become durable; or every byte of a file has come, and then nothing for
     ``commit_seconds``. Raises what ended the upload, ``UploadIdle`` and what ``write`` raises.
     """
-    write = write or upload.write
-    file = upload.file
+    file, write_on = upload.file, _writer(upload, mailbox, write or upload.write)
     while True:
         if upload.durable > told:
             return None
         upload.ending.check()
         message = mailbox.take()
         if isinstance(message, (bytes, memoryview)):
-            if len(message) > MAX_DATA_BYTES:
-                raise data_too_long()
-            if message:
-                await write(message)
-                # Only now: while the disk makes the sender wait, it is not idle.
-                mailbox.start_idling()
+            await write_on(message)
         elif message is not None:
             return message
         elif mailbox.end is not None:
             return mailbox.end
         elif commit_seconds is None or upload.received < file.size_bytes or not file.size_bytes:
-            await mailbox.wait_for_sender(file.file_id)
+            await mailbox.wait_for_sender(file.file_id, write_on)
         elif not await mailbox.wait_within(commit_seconds):
             return None
+
+
+def _writer(upload: Upload, mailbox: Mailbox[M], write: Write) -> Write:
+    async def write_on(data: Bytes) -> None:
+        if len(data) > MAX_DATA_BYTES:
+            raise data_too_long()
+        if data:
+            await write(data)
+            # Only now: while the disk makes the sender wait, it is not idle.
+            mailbox.start_idling()
+            if upload.received >= upload.file.size_bytes:
+                # From now on the door counts how long the sender is silent.
+                mailbox.ring()
+
+    return write_on

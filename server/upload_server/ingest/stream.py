@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 # A queued message costs this besides its bytes, so that a million of one byte each are bounded as well.
 _MESSAGE_COST = 64
+# Seconds that bytes wait for company, as long as nobody waits for them: a hop for each message costs more than they do.
+_COMPANY_SECONDS = 0.005
 # So little is hashed by the thread that wrote it: another hop costs more.
 _SMALL_BYTES = 64 * 1024
 
@@ -59,6 +61,8 @@ class Stream:
         self._queue: deque[Chunk] = deque()
         # Where a hop gets more from once the queue is empty, while its sender waits in `draw`.
         self._source: Source | None = None
+        # Until it rings, what is queued may wait for company.
+        self._company: asyncio.TimerHandle | None = None
         # Cost of all that was taken, and what of it `Memory` counts: what is queued, being written or not hashed yet.
         self._taken = 0
         self._pending = 0
@@ -156,7 +160,10 @@ class Stream:
         self._taken += len(data) + _MESSAGE_COST
         self._account()
         self._syncer.arm()
-        self.ending.changed()
+        if self._company is None:
+            self._company = asyncio.get_running_loop().call_later(_COMPANY_SECONDS, self._on_late_company)
+        if not self._may_wait():
+            self.ending.changed()
         while self._pending > self._allowance():
             await self.ending.change()
             self.ending.check()
@@ -215,7 +222,7 @@ class Stream:
         if (self._queue or self._source) and self._parts.holds.covers(self.file):
             self._parts.holds.on_change(self.ending.changed)
             await self.ending.change()
-        elif (self._queue or self._may_draw()) and not self._syncer.lags:
+        elif ((self._queue and not self._may_wait()) or self._may_draw()) and not self._syncer.lags:
             await self._write_some()
             self._syncer.start_if_due()
         elif self._finalising and not self._queue and not self._ready:
@@ -227,6 +234,18 @@ class Stream:
         if self.ending.dead or self._settled:
             return True
         return (self._closing or self.ending.cause is not None) and not self._queue
+
+    def _may_wait(self) -> bool:
+        """Whether what is queued may wait for company: it is little, and nobody waits for it."""
+        return (
+            self._company is not None
+            and self.marks.received - self.marks.written < min(self._parts.limits.hop_bytes, self._allowance() // 2)
+            and not (self._finalising or self._closing or self.ending.cause is not None)
+        )
+
+    def _on_late_company(self) -> None:
+        self._company = None
+        self.ending.changed()
 
     async def _write_some(self) -> None:
         before = self.marks.written
@@ -318,6 +337,8 @@ class Stream:
     async def _release(self) -> None:
         self._queue.clear()
         self._syncer.disarm()
+        if self._company is not None:
+            self._company.cancel()
         await self._wait_side_work()
         self._parts.memory.hold(-self._pending)
         self._taken = self._pending = 0

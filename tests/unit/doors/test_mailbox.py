@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from unit.ingest.world import CALLER, KIB, MIB, World, open_world
-from upload_server.domain.errors import InvalidField, UploadCancelled, UploadIdle
+from upload_server.domain.errors import InvalidField, SizeExceeded, UploadCancelled, UploadIdle
 from upload_server.doors.mailbox import MAX_DATA_BYTES, Bytes, End, Mailbox, take_bytes
 from upload_server.ingest import Memory
 
@@ -200,4 +201,54 @@ async def test_what_has_become_durable_interrupts_the_wait(world: World) -> None
         async with asyncio.timeout(10):
             assert await take_bytes(upload, mailbox, told=0) is None
     assert upload.durable == 1
+    await upload.close()
+
+
+class WatchedMailbox(Mailbox[str]):
+    """Counts how often its door looks for a message."""
+
+    looks = 0
+
+    def take(self) -> Bytes | str | None:
+        self.looks += 1
+        return super().take()
+
+
+async def test_bytes_that_come_while_the_door_waits_do_not_wake_it(world: World) -> None:
+    """In order with those that it takes itself, and with the message behind them."""
+    upload = await world.open(await world.initiate(6))
+    sender = Sender(b"ab")
+    async with WatchedMailbox(sender.read, world.ingest.memory, idle_seconds=60) as mailbox:
+        mailbox.follow(upload)
+        taken = take_bytes(upload, mailbox)
+        taking = asyncio.create_task(taken)
+        await rest()
+        looks = mailbox.looks
+        for data in (b"c", b"d", b"ef"):
+            sender.send(data)
+            await rest()
+        # The last byte does: from there on the door counts how long the sender is silent.
+        assert (upload.received, mailbox.looks) == (6, looks + 1)
+        sender.send("commit")
+        assert await taking == "commit"
+    await upload.commit(hashlib.sha256(b"abcdef").hexdigest(), CALLER)
+    await upload.close()
+
+
+async def test_after_bytes_that_were_refused_nothing_more_is_written(world: World) -> None:
+    upload = await world.open(await world.initiate(4))
+    sender = Sender(b"ab")
+    async with box(sender, world.ingest.memory) as mailbox:
+        mailbox.follow(upload)
+        taken = take_bytes(upload, mailbox)
+        taking = asyncio.create_task(taken)
+        await rest()
+        sender.send(b"cde", b"c", "commit")
+        with pytest.raises(SizeExceeded):
+            await taking
+        with pytest.raises(SizeExceeded):
+            await take_bytes(upload, mailbox)
+        async with asyncio.timeout(10):
+            await mailbox.discard(0.01)
+    assert upload.received == 2
     await upload.close()
