@@ -201,7 +201,7 @@ class Service:
                 await self._drain(self._http)
         finally:
             await self._http.stop()
-            await self._uploads.drain()
+            await self._store.drain()
             await self._sealer.finish(_SEAL_SECONDS)
 
     async def _drain(self, http: HttpServer) -> None:

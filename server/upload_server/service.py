@@ -5,10 +5,9 @@ Must not know protobuf, gRPC, HTTP or SQL. A change goes on when its caller has 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -37,7 +36,7 @@ from upload_server.domain.states import (
 from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Draft, Ingest
-from upload_server.store.protocol import Command, DueCancel, Listing, Page, Result, Store, Targets, Trail
+from upload_server.store.protocol import Command, DueCancel, Heard, Listing, Page, Result, Store, Targets, Trail
 from upload_server.watch import Outlet, WatchEvent, WatchHub, WatchRequest
 
 A = TypeVar("A")
@@ -113,12 +112,6 @@ class Uploads:
         self._max_file_bytes = max_file_bytes
         self._observer = observer
         self._late = LateCancels(clock())
-        self._running: set[asyncio.Task[object]] = set()
-
-    async def drain(self) -> None:
-        """Wait until every change that was begun is answered by the store."""
-        while self._running:
-            await asyncio.wait(self._running)
 
     # Changes -------------------------------------------------------------------------------------------------------
 
@@ -129,8 +122,7 @@ class Uploads:
         rules.request_id(request_id)
         rules.check()
         command = self._command(caller, "InitiateUpload", request_id, _spec_fields(spec))
-        write = self._store.initiate_upload(_normal(spec), self._new_id(), command)
-        return (await self._own(write)).answer
+        return (await self._store.initiate_upload(_normal(spec), self._new_id(), command)).answer
 
     async def initiate_batch(
         self, announced: Sequence[A], spec_of: Callable[[A], FileSpec], request_id: str, caller: Caller
@@ -158,8 +150,7 @@ class Uploads:
         rules.check()
         print_of = digest.fingerprint() if request_id else b""
         command = Command(caller, "InitiateBatch", self._clock(), "", request_id, print_of)
-        write = self._store.initiate_batch(specs, self._new_id(), file_ids, command)
-        return (await self._own(write)).answer
+        return (await self._store.initiate_batch(specs, self._new_id(), file_ids, command)).answer
 
     async def put_file(self, spec: FileSpec, data: bytes, request_id: str, caller: Caller) -> File:
         """Take a file that comes whole: its bytes first, then its row, completed, in one write."""
@@ -182,52 +173,31 @@ class Uploads:
         """Cancel a file; with ``fence`` only while the stream that holds it is still the file's writer."""
         check_cancel("file_id", file_id, reason, request_id)
         command = self._command(caller, "CancelFile", request_id, [file_id, reason], reason)
-        write = self._store.cancel_file(file_id, command, fence)
-        return await self._own(self._cancel(file_id, write, caller))
+        return (await self._store.cancel_file(file_id, command, fence, self._hold(file_id, caller))).answer
 
     async def cancel_later(self, file: File, due_at: datetime, reason: str) -> bool:
         """Note that a file's page was lost; False when its stream is no longer the file's writer."""
-        return await self._own(self._store.cancel_later(file.file_id, file.fence, due_at, reason))
+        return await self._store.cancel_later(file.file_id, file.fence, due_at, reason)
 
     async def cancel_batch(self, batch_id: str, reason: str, request_id: str, caller: Caller) -> CancelledBatch:
         """Cancel a batch and its files that are not yet final, in one transaction."""
         check_cancel("batch_id", batch_id, reason, request_id)
         command = self._command(caller, "CancelBatch", request_id, [batch_id, reason], reason)
-        write = self._store.cancel_batch(batch_id, command)
-        return await self._own(self._cancel(batch_id, write, caller))
+        return (await self._store.cancel_batch(batch_id, command, self._hold(batch_id, caller))).answer
 
-    async def _cancel(self, identifier: str, write: Coroutine[object, object, Result[T]], caller: Caller) -> T:
-        """Cancel what ``identifier`` names: from before the write until its streams are stopped none writes a byte."""
-        outcome = "error"
-        try:
-            with self._ingest.holds.hold(identifier):
-                result = await write
-                if not result.replayed:
-                    self._ingest.stop(result.audited.events[0])
-            outcome = "cancelled"
-        except (NotInState, WriterReplaced):
-            outcome = "too_late"
-            self._late.add(caller.principal, self._clock())
-            raise
-        except NotFound:
-            outcome = "unknown"
-            raise
-        finally:
-            self._observer.cancel_finished(caller.source.value, outcome)
-        return result.answer
+    def _hold(self, identifier: str, caller: Caller) -> Heard:
+        """Hold what ``identifier`` names until the store has decided its cancel, and its streams are stopped."""
+        self._ingest.holds.hold(identifier)
 
-    def _own(self, change: Coroutine[object, object, T]) -> asyncio.Future[T]:
-        """Begin ``change``; it goes on to its end if the caller leaves: the answer is kept under its request id."""
-        task = asyncio.ensure_future(change)
-        self._running.add(task)
-        task.add_done_callback(self._finish)
-        return asyncio.shield(task)
+        def decided(outcome: object) -> None:
+            if isinstance(outcome, Result) and not outcome.replayed:
+                self._ingest.stop(outcome.audited.events[0])
+            elif isinstance(outcome, NotInState | WriterReplaced):
+                self._late.add(caller.principal, self._clock())
+            self._ingest.holds.release(identifier)
+            self._observer.cancel_finished(caller.source.value, _word(outcome))
 
-    def _finish(self, task: asyncio.Task[object]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            # Marks it as seen: when the caller has left, nobody else asks for it.
-            task.exception()
+        return decided
 
     def _command(self, caller: Caller, method: str, request_id: str, fields: Fields, reason: str = "") -> Command:
         digest = fingerprint(fields) if request_id else b""
@@ -327,6 +297,15 @@ class Uploads:
         resume = ResumeToken.decode(resume_token) if resume_token else None
         request = WatchRequest(targets, resume, until_final, progress_interval)
         return self._hub.watch(request, caller.principal, outlet)
+
+
+def _word(outcome: object) -> str:
+    """Return what the metrics say of a cancel."""
+    if isinstance(outcome, NotInState | WriterReplaced):
+        return "too_late"
+    if isinstance(outcome, NotFound):
+        return "unknown"
+    return "cancelled" if isinstance(outcome, Result) else "error"
 
 
 def _check_targets(targets: Targets, *, until_final: bool) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -158,19 +158,18 @@ class Holds:
         self._held: Counter[str] = Counter()
         self._waiting: set[Callable[[], None]] = set()
 
-    @contextlib.contextmanager
-    def hold(self, identifier: str) -> Iterator[None]:
-        """Hold a file, or the files of a batch, while the block runs; two blocks may hold the same at once."""
+    def hold(self, identifier: str) -> None:
+        """Hold a file, or the files of a batch, until ``release``; two may hold the same at once."""
         self._held[identifier] += 1
-        try:
-            yield
-        finally:
-            self._held[identifier] -= 1
-            if not self._held[identifier]:
-                del self._held[identifier]
-            waiting, self._waiting = self._waiting, set()
-            for listener in waiting:
-                listener()
+
+    def release(self, identifier: str) -> None:
+        """End one hold."""
+        self._held[identifier] -= 1
+        if not self._held[identifier]:
+            del self._held[identifier]
+        waiting, self._waiting = self._waiting, set()
+        for listener in waiting:
+            listener()
 
     def covers(self, file: File) -> bool:
         """Whether the bytes of ``file`` have to wait."""

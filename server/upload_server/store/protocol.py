@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.errors import UploadError
@@ -113,6 +113,11 @@ class Result(Generic[T]):
     answer: T
     audited: Audited = field(default_factory=Audited)
     replayed: bool = False
+
+
+# Hears on the event loop, once, what a write came to: its Result, or the error that its caller gets. Before its caller
+# does, and also when that has left. It must not block or raise.
+Heard = Callable[[Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +256,9 @@ class Store(Protocol):
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 
+    async def drain(self) -> None:
+        """Wait until every write that was asked for is answered."""
+
     async def close(self) -> None:
         """Finish what is queued, checkpoint, and close every connection."""
 
@@ -263,7 +271,7 @@ class Store(Protocol):
         Blocks for a moment; raises OSError. Any thread may ask.
         """
 
-    # Writes ------------------------------------------------------------------------------------------------------
+    # Writes: each goes on to its end when its caller gives up waiting ------------------------------------------------
 
     async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
         """Insert a pending file; a replay gives the file of the first call in its current state."""
@@ -282,13 +290,15 @@ class Store(Protocol):
     ) -> Result[tuple[Batch, tuple[str, ...]]]:
         """Insert a pending batch and its files; a replay gives the first call's ids with the current state."""
 
-    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
+    async def cancel_file(
+        self, file_id: str, command: Command, fence: int | None = None, heard: Heard | None = None
+    ) -> Result[CancelledFile]:
         """Cancel a file that is not final; raises ``FileNotFound``, ``FileNotCancellable``, ``RequestIdReused``.
 
         With ``fence``: only while the row still carries it, else ``WriterReplaced``.
         """
 
-    async def cancel_batch(self, batch_id: str, command: Command) -> Result[CancelledBatch]:
+    async def cancel_batch(self, batch_id: str, command: Command, heard: Heard | None = None) -> Result[CancelledBatch]:
         """Cancel a batch and its files that are not final; raises ``BatchNotFound``, ``BatchNotCancellable``."""
 
     async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:

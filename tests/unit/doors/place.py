@@ -112,7 +112,6 @@ class Place:
             tasks[0].cancel()
             tasks[2].cancel()
             await asyncio.wait(tasks)
-            await place.uploads.drain()
             await store.close()
 
     async def drain(self) -> None:
@@ -170,7 +169,7 @@ class Place:
     async def grace_over(self) -> None:
         """Let lost sockets have their grace and a bit more: what is tested is that nothing happens then."""
         await asyncio.sleep(self.options["grace_seconds"] + 0.2)
-        await self.uploads.drain()
+        await self.store.drain()
 
     def uri(self, file_id: str, query: str = "") -> str:
         return f"ws://127.0.0.1:{self.http.port}/api/v1/upload/ws/{file_id}{query}"

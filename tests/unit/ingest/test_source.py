@@ -157,14 +157,15 @@ async def test_a_hold_keeps_back_what_a_thread_has_read_already(world: World) ->
     file_id, upload, feed, drawing = await under_way(world)
     with feed:
         # The store decides: it takes time, and is refused here.
-        with world.ingest.holds.hold(file_id):
-            world.sink.appended.close()
-            world.sink.appending.open()
-            await world.sink.appended.somebody_waits()
-            at_hold = world.sink.size(file_id)
-            world.sink.appended.open()
-            await hop_ended(upload)
-            assert world.sink.size(file_id) == at_hold <= PIECE
+        world.ingest.holds.hold(file_id)
+        world.sink.appended.close()
+        world.sink.appending.open()
+        await world.sink.appended.somebody_waits()
+        at_hold = world.sink.size(file_id)
+        world.sink.appended.open()
+        await hop_ended(upload)
+        assert world.sink.size(file_id) == at_hold <= PIECE
+        world.ingest.holds.release(file_id)
         await drawing
         await upload.commit("", CALLER)
     await upload.close()

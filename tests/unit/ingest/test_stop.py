@@ -88,14 +88,19 @@ async def test_a_cancel_in_the_middle_of_a_hop_lets_one_more_chunk_through_and_n
 async def test_no_byte_is_written_while_a_cancel_is_being_decided(world: World) -> None:
     chunk = 256 * KIB
     file_id, upload = await hop_of_three_under_way(world, chunk)
-    with world.ingest.holds.hold(file_id), world.ingest.holds.hold(file_id):
-        world.sink.appending.open()
-        await world.observed.took.wait()
-        await upload.write(b"e" * 10)
-        # Nobody has told the stream yet: it must know by itself.
-        await world.cancel(file_id, tell=False)
-        await asyncio.sleep(0.05)
-        assert world.sink.size(file_id) == 2 * chunk
+    world.ingest.holds.hold(file_id)
+    world.ingest.holds.hold(file_id)
+    world.sink.appending.open()
+    await world.observed.took.wait()
+    await upload.write(b"e" * 10)
+    # Nobody has told the stream yet: it must know by itself.
+    await world.cancel(file_id, tell=False)
+    await asyncio.sleep(0.05)
+    assert world.sink.size(file_id) == 2 * chunk
+    world.ingest.holds.release(file_id)
+    await asyncio.sleep(0.05)
+    assert world.sink.size(file_id) == 2 * chunk
+    world.ingest.holds.release(file_id)
     await upload.close()
 
 
@@ -133,15 +138,18 @@ async def test_after_a_cancel_that_was_refused_the_bytes_go_on(world: World, who
     batch_id, (file_id,) = await world.initiate_batch([MIB])
     content = os.urandom(MIB)
     upload = await world.open(file_id)
-    with world.ingest.holds.hold(batch_id if whole_batch else file_id):
-        await send(upload, content)
-        committing = asyncio.create_task(upload.commit(hashlib.sha256(content).hexdigest(), CALLER))
-        await asyncio.sleep(0.05)
-        assert world.sink.size(file_id) == 0
-        with world.ingest.holds.hold(str(uuid.uuid4())):
-            pass
-        await asyncio.sleep(0.05)
-        assert world.sink.size(file_id) == 0
+    held = batch_id if whole_batch else file_id
+    world.ingest.holds.hold(held)
+    await send(upload, content)
+    committing = asyncio.create_task(upload.commit(hashlib.sha256(content).hexdigest(), CALLER))
+    await asyncio.sleep(0.05)
+    assert world.sink.size(file_id) == 0
+    other = str(uuid.uuid4())
+    world.ingest.holds.hold(other)
+    world.ingest.holds.release(other)
+    await asyncio.sleep(0.05)
+    assert world.sink.size(file_id) == 0
+    world.ingest.holds.release(held)
     assert (await committing).status is FileStatus.COMPLETED
     assert world.sink.content(file_id) == content
     await upload.close()

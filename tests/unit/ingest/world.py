@@ -19,7 +19,7 @@ from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink
 from upload_server.sink.protocol import Chunk, SinkError, SinkFile
-from upload_server.store.protocol import Audited, Claim, Command, Commit, OwedDeletion, Result
+from upload_server.store.protocol import Audited, Claim, Command, Commit, Heard, OwedDeletion, Result
 from upload_server.upkeep.janitor import Janitor
 
 CALLER = Caller(Source.GRPC)
@@ -150,11 +150,16 @@ class GatedStore(StoreAround):
             await self.hold_complete.wait()
         return await self.real.complete(file_id, fence, sha256, bytes_received, command)
 
-    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
-        result = await self.real.cancel_file(file_id, command, fence)
+    async def cancel_file(
+        self, file_id: str, command: Command, fence: int | None = None, heard: Heard | None = None
+    ) -> Result[CancelledFile]:
+        outcomes: list[object] = []
+        result = await self.real.cancel_file(file_id, command, fence, outcomes.append)
         if self.hold_cancel is not None:
             self.cancelled.set()
             await self.hold_cancel.wait()
+        if heard is not None:
+            heard(*outcomes)
         return result
 
     async def record_progress(

@@ -19,7 +19,7 @@ from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealE
 from upload_server.store.commands.uploading import CancelLater, ClaimFile, CompleteFile, FailFile, RecordProgress
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Claim, Command, Listener, Moment, Result
+from upload_server.store.protocol import Claim, Command, Heard, Listener, Moment, Result
 
 
 class WritingStore:
@@ -39,6 +39,10 @@ class WritingStore:
     def served(self) -> float:
         """Seconds in which a service ran on this store."""
         return self._clock.read()
+
+    async def drain(self) -> None:
+        """Wait until every write is answered."""
+        await self._writer.drain()
 
     def on_commit(self, listener: Listener) -> None:
         """Have ``listener`` called on the event loop after each commit that changed a watched row."""
@@ -61,14 +65,16 @@ class WritingStore:
         write = InitiateBatch(specs, batch_id, file_ids, command)
         return await self._writer.submit(write, alone=len(specs) > self._options.small_batch_files)
 
-    async def cancel_file(self, file_id: str, command: Command, fence: int | None = None) -> Result[CancelledFile]:
+    async def cancel_file(
+        self, file_id: str, command: Command, fence: int | None = None, heard: Heard | None = None
+    ) -> Result[CancelledFile]:
         """Cancel a file that is not final."""
-        return await self._writer.submit(CancelFile(file_id, command, fence))
+        return await self._writer.submit(CancelFile(file_id, command, fence), heard=heard)
 
-    async def cancel_batch(self, batch_id: str, command: Command) -> Result[CancelledBatch]:
+    async def cancel_batch(self, batch_id: str, command: Command, heard: Heard | None = None) -> Result[CancelledBatch]:
         """Cancel a batch and its files that are not final."""
         # How many files it has is not known before it runs.
-        return await self._writer.submit(CancelBatch(batch_id, command), alone=True)
+        return await self._writer.submit(CancelBatch(batch_id, command), alone=True, heard=heard)
 
     async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
         """Raise the fence and make the file uploading."""

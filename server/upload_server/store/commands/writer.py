@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from upload_server.domain.errors import UploadError
 from upload_server.store.commands.write_queue import WriteQueue
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Commit, Listener, Result
+from upload_server.store.protocol import Commit, Heard, Listener, Result
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -42,14 +43,25 @@ class Committer(Protocol):
         """Close its connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A write and the caller that waits for it."""
 
     write: Write[Any]
-    answer: asyncio.Future[Outcome]
+    answer: asyncio.Future[Any]
     # When it was asked for, by time.monotonic.
     asked_at: float
+    heard: Heard | None
+
+    def give(self, outcome: Outcome) -> None:
+        """Give the caller its answer, unless it has left."""
+        if self.heard is not None:
+            self.heard(outcome)
+        if self.answer.done():
+            return
+        if isinstance(outcome, Exception):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
 
 
 class Writer:
@@ -63,22 +75,32 @@ class Writer:
         self._committer = committer
         self._loop = asyncio.get_running_loop()
         self._queue: WriteQueue[_Waiting] = WriteQueue(options)
+        # Writes that were asked for and have no outcome yet; rung after each group.
+        self._unanswered = 0
+        self._answered = asyncio.Event()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, write: Write[T], *, alone: bool = False) -> T:
-        """Have ``write`` committed and return its answer; a caller that gives up waiting does not stop it.
+    def submit(self, write: Write[T], *, alone: bool = False, heard: Heard | None = None) -> asyncio.Future[T]:
+        """Have ``write`` committed and return its answer to come; a caller that gives up waiting does not stop it.
 
         ``alone``: it may be long, so it gets a transaction of its own, in turn with the groups of short ones.
+        ``heard`` hears its outcome, also when the caller has given up.
         """
-        answer: asyncio.Future[Outcome] = self._loop.create_future()
-        self._queue.put(_Waiting(write, answer, time.monotonic()), urgent=write.urgent, alone=alone)
-        outcome = await answer
-        if isinstance(outcome, Exception):
-            raise outcome
-        result: T = outcome
-        return result
+        waiting = _Waiting(write, self._loop.create_future(), time.monotonic(), heard)
+        try:
+            self._queue.put(waiting, urgent=write.urgent, alone=alone)
+            self._unanswered += 1
+        except UploadError as refusal:
+            waiting.give(refusal)
+        return waiting.answer
+
+    async def drain(self) -> None:
+        """Wait until no write waits for its outcome."""
+        while self._unanswered:
+            self._answered.clear()
+            await self._answered.wait()
 
     async def close(self) -> None:
         """Commit what is queued, checkpoint, close the connection, end the thread. Safe to call twice."""
@@ -119,6 +141,6 @@ class Writer:
                     self.listener(commits)
         finally:
             for waiting, outcome in zip(group, done.outcomes, strict=True):
-                # Done already: its caller gave up waiting.
-                if not waiting.answer.done():
-                    waiting.answer.set_result(outcome)
+                waiting.give(outcome)
+            self._unanswered -= len(group)
+            self._answered.set()

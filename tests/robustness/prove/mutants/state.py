@@ -17,7 +17,7 @@ from upload_server.ingest import upload
 from upload_server.store.commands import answers, cancelling, expiring, uploading, writer
 from upload_server.store.sqlite import committer, queries, statements, store
 
-_CANCEL = "    write = self._store.cancel_file("
+_CANCEL = "    return (await self._store.cancel_file("
 
 
 def _recorded_whatever_was_found() -> None:
@@ -99,7 +99,7 @@ def sender_told_before_commit() -> None:
         "    who, at = command.caller, command.at\n"
         "    event = AuditEvent(0, file_id, '', '', '', who.actor, who.source, command.reason, '', at)\n"
         "    self._ingest.stop(event)\n"
-        "    await asyncio.sleep(0.5)\n"
+        "    await __import__('asyncio').sleep(0.5)\n"
     )
     change(service, "Uploads.cancel_file", (_CANCEL, early + _CANCEL))
 

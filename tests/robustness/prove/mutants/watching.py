@@ -12,13 +12,13 @@ from upload_server.watch import history, hub, interests, stream
 @mutant
 def watcher_told_before_commit() -> None:
     """Watchers hear of a cancel before it is committed."""
-    cancel = "    write = self._store.cancel_file("
+    cancel = "    return (await self._store.cancel_file("
     early = (
         "    import upload_server.store.protocol as stores\n"
         "    file = await self._store.get_file(file_id, '')\n"
         "    early = replace(file, status=FileStatus.CANCELLED, revision=file.revision + 1)\n"
         "    self._hub._publish(stores.Change(self._store.last_change + 1, early))\n"
-        "    await asyncio.sleep(0.1)\n"
+        "    await __import__('asyncio').sleep(0.1)\n"
     )
     change(service, "Uploads.cancel_file", (cancel, early + cancel))
 
