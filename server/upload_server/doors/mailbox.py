@@ -131,8 +131,15 @@ class Mailbox(Generic[M]):
         The bytes stay counted until they are let go, or put back together with what was taken after them.
         """
         pieces: list[Bytes] = []
-        size, deadline = 0, self._loop.time() + seconds
-        timer = self._loop.call_at(deadline, self.ring)
+        size, is_late = 0, False
+
+        def be_late() -> None:
+            # Noted here: a timer may ring a moment before the clock shows its time.
+            nonlocal is_late
+            is_late = True
+            self.ring()
+
+        timer = self._loop.call_later(seconds, be_late)
         self._start()
         try:
             while size <= most:
@@ -144,7 +151,7 @@ class Mailbox(Generic[M]):
                     size += len(message)
                 elif self._end is not None:
                     return pieces, self._end
-                elif self._loop.time() >= deadline:
+                elif is_late:
                     break
                 else:
                     await self.wait()

@@ -17,7 +17,7 @@ from upload_server.domain.errors import FieldViolation, InvalidField, OutcomeUnk
 from upload_server.domain.states import File
 from upload_server.ingest.ending import storage_error
 from upload_server.ingest.parts import Parts
-from upload_server.sink.protocol import Chunk, NoRoom, SinkError
+from upload_server.sink.protocol import BytesThere, Chunk, NoRoom, SinkError
 from upload_server.store.protocol import Result
 
 log = structlog.get_logger(__name__)
@@ -93,9 +93,11 @@ class Drafts:
         try:
             self._parts.sink.put(file_id, data)
         except SinkError as error:
-            # As with a stream: a full disk says so of each, and needs no tracebacks.
-            write = log.warning if isinstance(error, NoRoom) else log.exception
-            write("storage failed to take a file", file_id=file_id, error=repr(error))
+            # As with a stream: a full disk says so of each, and needs no tracebacks. Bytes of a stream that broke are
+            # none of the disk's faults.
+            if not isinstance(error, BytesThere):
+                write = log.warning if isinstance(error, NoRoom) else log.exception
+                write("storage failed to take a file", file_id=file_id, error=repr(error))
             return Draft(sha256, storage_error(error))
         return Draft(sha256)
 

@@ -8,22 +8,25 @@ Lock order: a file's slot lock is taken before anything else and held from the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
 from upload_server.domain.errors import (
+    OutcomeUnknown,
     Overloaded,
     ShuttingDown,
     Stopped,
     StorageFailure,
     UploadCancelled,
+    UploadError,
     WriterReplaced,
 )
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import AuditEvent, Caller, File, cancelled
+from upload_server.domain.states import AuditEvent, Caller, File, FileStatus, cancelled
 from upload_server.ingest.drafts import Draft, Drafts
 from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
@@ -124,6 +127,35 @@ class Ingest:
             task.add_done_callback(_close_unused)
             raise
 
+    async def put_announced(self, file_id: str, data: Chunk, sha256: str, caller: Caller) -> File | None:
+        """Complete a pending file whose bytes all came at once, with one write; a stream's work, done in one.
+
+        None, and nothing has changed, when that cannot be: ``open`` then tells why, or takes the bytes. ``sha256`` is
+        empty or what they must have. Raises ``OutcomeUnknown``. It goes on when its caller has left.
+        """
+        return await asyncio.shield(self._parts.tasks.spawn(self._put_announced(file_id, data, sha256, caller)))
+
+    async def _put_announced(self, file_id: str, data: Chunk, sha256: str, caller: Caller) -> File | None:
+        async def write(draft: Draft) -> Result[File]:
+            if draft.lost is not None:
+                raise draft.lost
+            command = Command(caller, "UploadFile", self._parts.clock())
+            return await self._parts.store.complete_whole(file_id, draft.sha256, len(data), command)
+
+        async with self._slot(file_id):
+            try:
+                # Nobody who names another file shall have the disk work.
+                file = await self._parts.store.get_file(file_id, caller.principal)
+                is_next = file.status is FileStatus.PENDING and file.size_bytes == len(data)
+                if self._refusal is not None or not is_next or self.holds.covers(file):
+                    return None
+                return await self._drafts.put(file_id, data, sha256, write)
+            except OutcomeUnknown:
+                raise
+            except UploadError as error:
+                log.debug("a file takes a stream", file_id=file_id, reason=error.reason)
+                return None
+
     # For the service -----------------------------------------------------------------------------------------------
 
     async def put(
@@ -188,18 +220,24 @@ class Ingest:
     # Opening -------------------------------------------------------------------------------------------------------
 
     async def _open(self, file_id: str, offset: int, caller: Caller, *, may_overlap: bool) -> Upload:
+        async with self._slot(file_id) as slot:
+            if self._refusal is not None:
+                raise self._refusal.with_traceback(None)
+            if may_overlap and slot.current is not None and slot.current.durable == offset:
+                async with slot.current.settled() as durable:
+                    return await self._begin(slot, file_id, durable, caller)
+            return await self._begin(slot, file_id, offset, caller)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, file_id: str) -> AsyncIterator[_Slot]:
+        """Hold a file's slot, locked; raises ``Overloaded``."""
         if file_id not in self._slots and len(self._slots) >= self._parts.limits.open_files:
             raise Overloaded("Too many uploads at once", 1.0)
         slot = self._slots.setdefault(file_id, _Slot())
         slot.users += 1
         try:
             async with slot.lock:
-                if self._refusal is not None:
-                    raise self._refusal.with_traceback(None)
-                if may_overlap and slot.current is not None and slot.current.durable == offset:
-                    async with slot.current.settled() as durable:
-                        return await self._begin(slot, file_id, durable, caller)
-                return await self._begin(slot, file_id, offset, caller)
+                yield slot
         finally:
             slot.users -= 1
             self._tidy(file_id, slot)

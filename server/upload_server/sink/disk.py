@@ -18,7 +18,7 @@ from pathlib import Path
 
 from upload_server.process.files import open_own
 from upload_server.process.room import Room, used_up
-from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError, SinkFile
+from upload_server.sink.protocol import BytesMissing, BytesThere, Chunk, NoRoom, SinkError, SinkFile
 
 # Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -51,6 +51,8 @@ def _meaning_of(error: OSError) -> SinkError:
         text = f"{text}: {error.filename}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoRoom(text)
+    if isinstance(error, FileExistsError):
+        return BytesThere(text)
     return BytesMissing(text) if isinstance(error, FileNotFoundError) else SinkError(text)
 
 
@@ -138,7 +140,9 @@ class DiskSink:
 
     def _create(self, shard: Path, file_id: str) -> int:
         """Open a file, made if need be, whose entry is durable."""
-        with self._folder_with_room(shard) as folder:
+        if not self.room():
+            raise self._no_room()
+        with self._folder(shard) as folder:
             descriptor = open_own(file_id, os.O_WRONLY | os.O_CREAT, dir_fd=folder)
             try:
                 # Also when the file was there: an earlier opening may have died before this.
@@ -148,11 +152,12 @@ class DiskSink:
                 raise
         return descriptor
 
+    def _no_room(self) -> NoRoom:
+        return NoRoom(used_up(self._place()) or "what is left of the disk is kept for cancels")
+
     @contextlib.contextmanager
-    def _folder_with_room(self, shard: Path) -> Iterator[int]:
+    def _folder(self, shard: Path) -> Iterator[int]:
         """Open a folder, made if need be, for another file."""
-        if not self.room():
-            raise NoRoom(used_up(self._place()) or "what is left of the disk is kept for cancels")
         self._make_shard(shard)
         try:
             opened = os.open(shard, _FOLDER | os.O_NOFOLLOW)
@@ -169,7 +174,10 @@ class DiskSink:
 
     def put(self, file_id: str, data: Chunk) -> None:
         """Store a whole file as a draft."""
-        with _as_sink_errors, self._folder_with_room(self._shard(file_id)) as folder:
+        with _as_sink_errors, self._folder(self._shard(file_id)) as folder:
+            # A file of no bytes takes an inode.
+            if not self._room.claim(folder, os.fstat(folder).st_dev, 1):
+                raise self._no_room()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             descriptor = open_own(file_id, flags, _DRAFT_MODE, dir_fd=folder)
             try:
@@ -317,6 +325,9 @@ class DiskSink:
         found = os.fstat(descriptor)
         if found.st_size < offset:
             raise BytesMissing(f"{file_id} has {found.st_size} bytes where {offset} were durable")
+        if found.st_mode & stat.S_ISVTX:
+            # A draft that a crash has left: from now on these are a stream's bytes.
+            os.fchmod(descriptor, 0o600)
         # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
         os.ftruncate(descriptor, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)

@@ -36,6 +36,12 @@ class BytesMissing(SinkError):
     reason = "bytes_missing"
 
 
+class BytesThere(SinkError):
+    """Bytes lie already where a whole file was to be put."""
+
+    reason = "bytes_there"
+
+
 class SinkFile(Protocol):
     """The bytes of one file, open for appending by one writer. ``append`` and ``sync`` may run at the same time."""
 
@@ -65,6 +71,7 @@ class Sink(Protocol):
     def put(self, file_id: str, data: Chunk) -> None:
         """Store a whole file, so that it survives power loss, as a draft; after an error nothing of it is left.
 
+        ``BytesThere`` when something lies there.
         A draft is marked until ``keep``: a crash may leave one whose row was never written.
         """
 

@@ -326,6 +326,13 @@ class Store(Protocol):
     ) -> Result[File]:
         """Make an uploading file completed; raises ``UploadCancelled``, ``WriterReplaced`` or ``FileNotWritable``."""
 
+    async def complete_whole(self, file_id: str, sha256: str, size_bytes: int, command: Command) -> Result[File]:
+        """Make a pending file completed whose bytes are durable, all in one: it is claimed, and ``uploading`` between.
+
+        Raises ``FileNotFound``; ``FileNotWritable`` unless it is pending, was announced with these bytes, and its batch
+        is not final.
+        """
+
     async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
         """Make an uploading file failed, its bytes owed deletion; raises as ``complete``."""
 

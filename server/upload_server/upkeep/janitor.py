@@ -41,6 +41,8 @@ _OPEN_SECONDS = 1.0
 _SHORTEST_ROUND = 1.0
 # A deletion owed for a file in any other state is a fault of ours: it must cost no bytes.
 _DELETABLE = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
+# A draft of such a file is the row's.
+_DECIDED = frozenset({FileStatus.UPLOADING, FileStatus.COMPLETED})
 
 
 class Janitor:
@@ -268,9 +270,11 @@ class Janitor:
             orphans = [
                 file_id for file_id in page if statuses.get(file_id) in _DELETABLE and not self._ingest.is_open(file_id)
             ]
-            orphans += (rowless := [draft for draft in drafts if draft not in statuses])
+            rowless = [draft for draft in drafts if draft not in statuses]
+            orphans += rowless
             unknown += sum(file_id not in statuses for file_id in page) - len(rowless)
-            await self._hop(self._sink.keep, [draft for draft in drafts if draft in statuses])
+            # Those of files that still are pending wait for their next sender, who may come at any moment.
+            await self._hop(self._sink.keep, [draft for draft in drafts if statuses.get(draft) in _DECIDED])
             for first in range(0, len(orphans), _DELETED_AT_ONCE):
                 deleted += await self._delete_orphans(orphans[first : first + _DELETED_AT_ONCE])
         if unknown:

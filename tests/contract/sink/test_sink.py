@@ -211,3 +211,10 @@ def test_a_draft_takes_nobodys_place(sink: Sink, file_id: str) -> None:
         sink.put(file_id, b"second")
     assert bytes_of(sink, file_id) == b"first"
     assert sink.drafts([file_id]) == []
+
+
+def test_a_stream_takes_the_place_of_a_draft(sink: Sink, file_id: str) -> None:
+    sink.put(file_id, b"left by a crash")
+    put(sink, file_id, b"a stream's")
+    assert bytes_of(sink, file_id) == b"a stream's"
+    assert sink.drafts([file_id]) == []

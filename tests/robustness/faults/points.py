@@ -62,6 +62,13 @@ FUNCTIONS: Mapping[str, Point] = {
     "unlink": Point("upload_server.sink.disk", "_unlink"),
     "delete": Point("upload_server.sink.disk", "DiskSink.delete_all"),
 }
+# On the way of files that come whole, which the traffic of other suites does not take.
+WHOLE: Mapping[str, Point] = {
+    "put": Point(f"{_COMMANDS}.store", f"{_STORE}.put_file"),
+    "complete-whole": Point(f"{_COMMANDS}.store", f"{_STORE}.complete_whole"),
+    "put-bytes": Point("upload_server.sink.disk", "DiskSink.put"),
+    "keep-draft": Point("upload_server.sink.disk", "DiskSink.keep"),
+}
 # Hit while it starts or stops; a test has to stop the server for the second kind.
 AT_START: Mapping[str, Point] = {
     "open-database": Point(f"{_SQLITE}.committer", "SqliteCommitter._open"),
@@ -82,6 +89,7 @@ def _both(names: Mapping[str, Point]) -> tuple[str, ...]:
 
 
 RUNNING_POINTS = (*_both(FUNCTIONS), TORN)
+WHOLE_POINTS = _both(WHOLE)
 START_POINTS = _both(AT_START)
 STOP_POINTS = _both(AT_STOP)
 
@@ -96,7 +104,7 @@ def install(spec: str) -> None:
     """Have this process die at ``NAME.before``, ``NAME.after`` (or ``append.half``), the ``:nth`` time it comes by."""
     point, _, nth = spec.partition(":")
     name, _, when = point.rpartition(".")
-    place = {**FUNCTIONS, **AT_START, **AT_STOP}.get(name)
+    place = {**FUNCTIONS, **WHOLE, **AT_START, **AT_STOP}.get(name)
     if place is None or when not in ({"before", "after", "half"} if name == "append" else {"before", "after"}):
         raise PointRotten(f"no such point: {point}")
     countdown = _Countdown(point, int(nth or 1), place.sql)

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from unit.ingest.test_janitor import completed, janitor_of
-from unit.ingest.world import World
+from unit.ingest.world import CALLER, World
 from upload_server.domain.errors import InvalidField, OutcomeUnknown, StorageFailure, StorageFull
 from upload_server.domain.states import File, FileSpec
 from upload_server.ingest import Draft
@@ -161,3 +161,37 @@ async def test_a_caller_that_leaves_leaves_a_whole_file_behind(world: World) -> 
     assert (await world.row(one.file_id)).bytes_received == len(DATA)
     assert world.sink.content(one.file_id) == DATA
     assert (world.sink.root / one.file_id[:2] / one.file_id).stat().st_mode & 0o7777 == 0o600
+
+
+async def test_a_draft_of_a_pending_file_waits_for_its_next_sender(world: World) -> None:
+    """A crash leaves it; a sweep that deleted it could hit the stream that opens just then."""
+    file_id = await world.initiate(len(DATA))
+    world.sink.put(file_id, b"from before")
+    assert await janitor_of(world).sweep_orphans() == 0
+    assert await world.ingest.put_announced(file_id, DATA, "", CALLER) is None
+    upload = await world.open(file_id)
+    await upload.write(DATA)
+    await upload.commit("", CALLER)
+    await upload.close()
+    assert world.sink.content(file_id) == DATA
+    assert world.sink.drafts([file_id]) == []
+
+
+async def test_an_announced_file_is_completed_while_nobody_else_has_it(world: World) -> None:
+    file_id = await world.initiate(len(DATA))
+    file = await world.ingest.put_announced(file_id, DATA, hashlib.sha256(DATA).hexdigest(), CALLER)
+    assert file == await world.row(file_id)
+    assert world.sink.content(file_id) == DATA
+    assert await world.ingest.put_announced(file_id, DATA, "", CALLER) is None
+
+
+async def test_an_announced_file_whose_cancel_comes_first_keeps_nothing(world: World) -> None:
+    file_id = await world.initiate(len(DATA))
+    world.sink.putting.close()
+    putting = asyncio.create_task(world.ingest.put_announced(file_id, DATA, "", CALLER))
+    await world.sink.putting.somebody_waits()
+    await world.cancel(file_id)
+    world.sink.putting.open()
+    assert await putting is None
+    assert list(world.sink.file_ids()) == []
+    assert not world.ingest.is_open(file_id)

@@ -293,7 +293,7 @@ def test_a_draft_of_a_dead_process_is_no_finding(place: Installation) -> None:
     ran = place.run("check")
 
     assert ran.code == 0
-    assert "1 files that came whole and whose rows were never written" in ran.out
+    assert "1 bytes that came whole and whose rows were never written" in ran.out
     assert place.bytes_of(STRANGER).exists()
 
 

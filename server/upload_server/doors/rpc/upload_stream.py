@@ -5,15 +5,16 @@ Must not know how bytes are stored. The end of the stream never completes a file
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import UnexpectedMessage, UploadCancelled, UploadError
-from upload_server.domain.fields import Rules
-from upload_server.domain.states import Caller
+from upload_server.domain.errors import InvalidField, Overloaded, UnexpectedMessage, UploadCancelled, UploadError
+from upload_server.domain.fields import MAX_PUT_BYTES, Rules
+from upload_server.domain.states import Caller, File
 from upload_server.doors.calls import StreamContext
 from upload_server.doors.convert import file_to_proto, stopped_to_proto
 from upload_server.doors.mailbox import End, Mailbox, take_bytes
@@ -23,6 +24,9 @@ from upload_server.ingest import Ingest, Upload
 REFUSED_SECONDS = 0.1
 # Seconds that the server reads on after `stopped`, so that a sender that is busy writing can hear it.
 _HEAR_SECONDS = 1.0
+
+# Who sends the bytes of a file with its header sends its commit with them; who waits for an answer waits so long more.
+_WHOLE_SECONDS = 0.02
 
 _DATA_TAG = 0x12
 _VARINT_MORE = 0x80
@@ -94,6 +98,9 @@ class UploadStream:
 
     async def _course(self) -> AsyncIterator[pb.UploadFileResponse]:
         header = await self._header()
+        if header.offset == 0 and (completed := await self._put(header.file_id)) is not None:
+            yield pb.UploadFileResponse(completed=file_to_proto(completed))
+            return
         self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
         self._mailbox.follow(upload)
         yield self._progress(upload)
@@ -106,6 +113,25 @@ class UploadStream:
             return
         file = await upload.commit(_commit(message).sha256, self._caller)
         yield pb.UploadFileResponse(completed=file_to_proto(file))
+
+    async def _put(self, file_id: str) -> File | None:
+        """Complete a small file whose bytes and commit come with its header; else None, and nothing has happened."""
+        mailbox = self._mailbox
+        pieces, commit = await mailbox.take_whole(MAX_PUT_BYTES, _WHOLE_SECONDS)
+        others = [commit] if isinstance(commit, pb.UploadFileRequest) else []
+        try:
+            if isinstance(commit, pb.UploadFileRequest) and commit.WhichOneof("message") == "commit":
+                # What is wrong with it, the stream tells.
+                with contextlib.suppress(InvalidField, Overloaded):
+                    sha256 = _commit(commit).sha256.lower()
+                    file = await self._ingest.put_announced(file_id, b"".join(pieces), sha256, self._caller)
+                    if file is not None:
+                        return file
+            mailbox.put_back([*pieces, *others])
+            pieces = []
+            return None
+        finally:
+            mailbox.let_go(pieces)
 
     async def _close(self) -> None:
         """Let go of the file, if it was opened; waits for the disk."""

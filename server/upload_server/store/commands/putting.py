@@ -5,17 +5,18 @@ Must not know the sink. Its bytes are durable before; without the row they are a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from upload_server.domain.errors import RequestIdReused, StorageFull, UploadError
+from upload_server.domain.errors import FileNotFound, FileNotWritable, RequestIdReused, StorageFull, UploadError
 from upload_server.domain.states import AuditEvent, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers
-from upload_server.store.commands.files import read_files
+from upload_server.store.commands.files import file_event, next_state, read_files
 from upload_server.store.commands.initiating import claim_room
-from upload_server.store.commands.statements import EventRow
-from upload_server.store.commands.trail import make_event, write_events
+from upload_server.store.commands.statements import EventRow, FileRow
+from upload_server.store.commands.trail import follow_up, make_event, write_events
 from upload_server.store.commands.transaction import Inconsistent, Transaction
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.protocol import Audited, Command, Result
@@ -124,3 +125,89 @@ def _events(file: File, command: Command) -> list[AuditEvent]:
         make_event(command, first + step, before, after, file_id=file.file_id)
         for step, (before, after) in enumerate(zip(("", *_WAY), _WAY, strict=False))
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteWhole(Write[Result[File]]):
+    """Make a pending file completed whose bytes all came at once; those of a group by one set of statements."""
+
+    file_id: str
+    sha256: str
+    size_bytes: int
+    command: Command
+
+    @classmethod
+    def run_all(cls, transaction: Transaction, writes: Sequence[CompleteWhole]) -> list[Outcome]:
+        """Complete the files, each from its announcement on; who is late is refused with the state it finds."""
+        found = read_files(transaction, {write.file_id for write in writes})
+        batch_rows = sorted({row.batch_row for row in found.values() if row.batch_row is not None})
+        batches = transaction.read(statements.READ_BATCHES_BY_ROW, rows=batch_rows) if batch_rows else []
+        closed = {row.row for row in batches if row.batch.status.final}
+        ends: dict[str, _End] = {}
+        outcomes: list[Outcome] = []
+        for write in writes:
+            try:
+                outcomes.append(_begin(transaction, write, found, ends, closed))
+            except UploadError as refusal:
+                outcomes.append(refusal)
+        if ends:
+            batch_events = _finish(transaction, ends.values())
+            for index, end in enumerate(outcomes):
+                if isinstance(end, _End):
+                    # The first that touched a batch also carries that batch's events.
+                    events = (end.opened.event, end.closed.event, *batch_events.pop(end.opened.batch_row, ()))
+                    outcomes[index] = Result(end.after, Audited(events))
+        return outcomes
+
+
+class _End(NamedTuple):
+    """What a whole file becomes, and how its trail tells it."""
+
+    before: FileRow
+    after: File
+    opened: EventRow
+    closed: EventRow
+
+
+def _begin(
+    transaction: Transaction,
+    write: CompleteWhole,
+    found: Mapping[str, FileRow],
+    ends: dict[str, _End],
+    closed_batches: Collection[int | None],
+) -> _End:
+    """Decide what a file becomes; raises what hinders it."""
+    row, command = found.get(write.file_id), write.command
+    if row is None or row.file.owner != command.caller.principal:
+        raise FileNotFound(write.file_id)
+    file = row.file
+    as_announced = file.size_bytes == write.size_bytes and row.expected_sha256 in ("", write.sha256)
+    is_free = file.status is FileStatus.PENDING and write.file_id not in ends and row.batch_row not in closed_batches
+    if not (as_announced and is_free):
+        raise FileNotWritable(file)
+    opened = next_state(transaction, file, FileStatus.UPLOADING, command.at, fence=file.fence + 1)
+    done = {"sha256": write.sha256, "bytes_received": file.size_bytes, "completed_at": command.at}
+    after = next_state(transaction, opened, FileStatus.COMPLETED, command.at, **done)
+    first = file_event(command, row, opened)
+    last = file_event(command, replace(row, file=opened), after)
+    ends[write.file_id] = _End(row, after, first, last)
+    return ends[write.file_id]
+
+
+def _finish(transaction: Transaction, ends: Collection[_End]) -> dict[int | None, list[AuditEvent]]:
+    """Write what files become and what follows for their batches, whose audit events are returned by row."""
+    write_events(transaction, [event for end in ends for event in (end.opened, end.closed)])
+    files = [
+        (
+            *(end.before.row, end.before.file.fence, end.after.sha256, end.after.updated_at),
+            *(end.after.revision, end.after.change_no, end.after.fence),
+        )
+        for end in ends
+    ]
+    transaction.write_exactly(len(files), statements.COMPLETE_WHOLE, files=files, served=transaction.served)
+    # A batch is under way before it is completed, also when all its files come in one group.
+    found: dict[int | None, list[AuditEvent]] = {}
+    for step in ([end.opened for end in ends], [end.closed for end in ends]):
+        for row, event in follow_up(transaction, step).items():
+            found.setdefault(row, []).append(event)
+    return found

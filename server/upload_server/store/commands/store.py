@@ -13,7 +13,7 @@ from upload_server.domain.errors import UploadError
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
-from upload_server.store.commands.putting import PutFile
+from upload_server.store.commands.putting import CompleteWhole, PutFile
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
 from upload_server.store.commands.uploading import CancelLater, ClaimFile, CompleteFile, FailFile, RecordProgress
@@ -95,6 +95,10 @@ class WritingStore:
     ) -> Result[File]:
         """Make an uploading file completed."""
         return await self._writer.submit(CompleteFile(file_id, fence, sha256, bytes_received, command))
+
+    async def complete_whole(self, file_id: str, sha256: str, size_bytes: int, command: Command) -> Result[File]:
+        """Make a pending file completed whose bytes are durable."""
+        return await self._writer.submit(CompleteWhole(file_id, sha256, size_bytes, command))
 
     async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
         """Make an uploading file failed."""

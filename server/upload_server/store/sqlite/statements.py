@@ -84,6 +84,15 @@ WRITE_FILE = """
         completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
         fence = :fence, active_at = :active_at, active_served = :active_served, cancel_due_at = NULL
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
+# The same for files that came whole, from their announcement to their end.
+COMPLETE_WHOLE = f"""
+    UPDATE file SET status = '{FileStatus.COMPLETED}', bytes_received = size_bytes, sha256 = v.sha256,
+        updated_at = v.at, completed_at = v.at, revision = v.revision, change_no = v.change_no, fence = v.fence,
+        active_at = v.at, active_served = :served
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS old_fence, value ->> 2 AS sha256, value ->> 3 AS at,
+                 value ->> 4 AS revision, value ->> 5 AS change_no, value ->> 6 AS fence
+          FROM json_each(:files)) AS v
+    WHERE file.id = v.id AND +file.status = '{FileStatus.PENDING}' AND file.fence = v.old_fence"""
 # Recorded bytes never shrink and are no change: no number, no revision.
 RECORD_PROGRESS = f"""
     UPDATE file SET bytes_received = max(file.bytes_received, p.bytes_received), writer = p.writer,

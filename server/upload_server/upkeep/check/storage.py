@@ -25,7 +25,7 @@ _MAX_SUSPECTS = 10_000
 _RECHECKS = 3
 
 OWED = "files whose bytes are owed deletion: the service is at it, or does it after its next start"
-DRAFTS = "files that came whole and whose rows were never written: the service deletes them at its next start"
+DRAFTS = "bytes that came whole and whose rows were never written: the next start, or their next sender, sees to them"
 NEVER_KEPT = "files completed before bytes were kept here: they have no SHA-256"
 
 _LOST = "the bytes are lost here: restore them from a backup, or tell the owner"
@@ -148,10 +148,10 @@ class Storage:
         """Whether bytes that lie there may lie there."""
         ids, stored = {"file_id": file_id}, self._size(file_id)
         size = "bytes" if isinstance(stored, SinkError) else f"{stored} bytes"
+        if (file is None or file.status == "pending") and self._is_draft(file_id):
+            self._report.notes[DRAFTS] += 1
+            return None
         if file is None:
-            if self._is_draft(file_id):
-                self._report.notes[DRAFTS] += 1
-                return None
             text = f"{size} lie in the storage under {file_id}, and no row knows them"
             return Finding("bytes.unknown", text, _UNKNOWN, ids, Mend.DELETE_UNKNOWN)
         if file.status in ("cancelled", "failed"):
