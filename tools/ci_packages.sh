@@ -12,6 +12,8 @@ wanted=(
   # What people put in front: a proxy that compresses and keeps, and a cache.
   "nginx nginx-light"
   "varnishd varnish"
+  # The other database. Its programs lie in a folder of each version.
+  "/usr/lib/postgresql/15/bin/postgres postgresql-15"
   # Disks that fail: our own library, and libfiu.
   "cc gcc"
   "cc libc6-dev"

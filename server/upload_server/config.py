@@ -144,7 +144,7 @@ class Config:
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)  # noqa: RUF009 - immutable
-    database_url: str = _option("", "sqlite:///path; empty: upload.sqlite3 in the data dir")
+    database_url: str = _option("", "sqlite:///path, or postgresql://…; empty: upload.sqlite3 in the data dir")
     max_database_bytes: int = _option(
         0,
         "announcements are refused when the database would outgrow this; 0: as large as its disk allows",

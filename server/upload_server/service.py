@@ -269,7 +269,7 @@ class Uploads:
         buckets = Buckets.until(now, int(step), int(window / step)) if window else None
         counts = await self._store.count(owner, now, buckets)
         late = [self._late.in_bucket(owner, buckets, index) for index in range(buckets.count)] if buckets else []
-        token = ResumeToken(self._store.store_id, counts.no).encode()
+        token = ResumeToken(self._store.incarnation, counts.no).encode()
         return Statistics(counts, token, self._late.total(owner), self._late.since, buckets, late)
 
     async def list_audit_events(

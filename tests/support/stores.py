@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
+from support import postgres
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
 
 STORES: Mapping[str, Callable[[Path], str]] = {
     "sqlite": lambda folder: f"sqlite:///{folder / 'upload.sqlite3'}",
+    "postgresql": postgres.url_in,
 }
 
 
@@ -22,16 +26,27 @@ def url_in(folder: Path, kind: str = "sqlite") -> str:
     return STORES[kind](folder)
 
 
+def lists_of(kind: str) -> ModuleType:
+    """Return the module by which a store reads lists, whose bounds a test may set."""
+    return importlib.import_module(f"upload_server.store.{kind}.lists")
+
+
 # What a shell's statement raises that the schema refuses.
 RefusedBySchema = sqlite3.IntegrityError
 
 
-@contextmanager
-def shell(url: str, *, triggers: bool = True) -> Iterator[sqlite3.Connection]:
+def shell(url: str, *, triggers: bool = True) -> AbstractContextManager[Any]:
     """Work on a store's tables as an operator would by its database's own shell, each statement on its own.
 
     Without ``triggers`` what they guard can be changed; they are there again afterwards.
     """
+    if url.startswith("postgresql:"):
+        return postgres.shell(url, triggers=triggers)
+    return _sqlite_shell(url, triggers=triggers)
+
+
+@contextmanager
+def _sqlite_shell(url: str, *, triggers: bool) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
         found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         dropped = [] if triggers else found

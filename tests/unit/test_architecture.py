@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "server" / "upload_server"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 # Today's implementations, by which code can name them, and the folder or file that is theirs.
-STORE = re.compile(r"\bstore[./]sqlite\b|\bSqlite[A-Z]\w+")
+STORE = re.compile(r"\bstore[./](sqlite|postgresql)\b|\b(Sqlite|Postgresql)[A-Z]\w+")
 SINK = re.compile(r"\bsink[./]disk\b|\bDisk[A-Z]\w+")
-IMPLEMENTATIONS = {"store": (STORE, "store/sqlite"), "sink": (SINK, "sink/disk.py")}
+IMPLEMENTATIONS = {"store": (STORE, ["store/sqlite", "store/postgresql"]), "sink": (SINK, ["sink/disk.py"])}
 STATUS_WORDS = {status.value for kind in (FileStatus, BatchStatus) for status in kind}
 # Where one of these words is not a status.
 OTHER_WORDS = {
@@ -51,7 +51,11 @@ def test_every_place_to_touch_is_there(new: str) -> None:
 @pytest.mark.parametrize("new", list(IMPLEMENTATIONS))
 def test_the_server_names_an_implementation_only_where_it_opens_it(new: str) -> None:
     pattern, own = IMPLEMENTATIONS[new]
-    naming = [path for path in modules() if pattern.search(path.read_text()) and not is_within(path, [SERVER / own])]
+    naming = [
+        path
+        for path in modules()
+        if pattern.search(path.read_text()) and not is_within(path, [SERVER / place for place in own])
+    ]
     assert naming == [SERVER / new / "open.py"]
     assert naming[0] in touched(new)
 
@@ -61,7 +65,7 @@ def test_tests_of_every_store_name_none(folder: str) -> None:
     own = [ROOT / "tests" / "unit" / "store", Path(__file__)]
     others = [path for path in sorted((ROOT / "tests" / folder).rglob("*.py")) if not is_within(path, own)]
     naming = [path.name for path in others if STORE.search(path.read_text())]
-    assert [name for name in naming if not name.startswith("test_sqlite_")] == []
+    assert [name for name in naming if not name.startswith(("test_sqlite_", "test_postgresql_"))] == []
 
 
 def test_the_table_of_imports_is_the_rule() -> None:

@@ -31,6 +31,7 @@ OWNED = {
     "peewee": "store",
     "playhouse": "store",
     "sqlite3": "store",
+    "psycopg": "store",
     "upload": "doors",
     "uvicorn": "doors",
     "transcoder": "doors",
@@ -84,10 +85,16 @@ def test_the_transcoder_knows_no_upload() -> None:
         assert not any(name.split(".")[0] in {"upload", "upload_server"} for name in imports(path)), path
 
 
+def test_only_the_store_on_postgresql_needs_its_driver() -> None:
+    """It is an extra, and takes a tenth of a second of each start."""
+    wanted = [path for path in modules() if any(name.split(".")[0] == "psycopg" for name in imports(path))]
+    assert {path.parent.name for path in wanted} == {"postgresql"}
+
+
 def test_commands_know_no_database() -> None:
     known = {"protocol", "options", "commands"}
     for path in (SERVER / "store" / "commands").glob("*.py"):
         for name in imports(path):
             words = name.split(".")
-            assert words[0] not in {"peewee", "playhouse", "sqlite3", "json"}, f"{path.name}: {name}"
+            assert words[0] not in {"peewee", "playhouse", "sqlite3", "psycopg", "json"}, f"{path.name}: {name}"
             assert words[:2] != ["upload_server", "store"] or words[2] in known, f"{path.name}: {name}"

@@ -43,14 +43,14 @@ def _unseal(field: str, kind: bytes, text: str, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ResumeToken:
-    """Where a watch goes on: after change ``no`` of the store ``store_id``."""
+    """Where a watch goes on: after change ``no`` of the store whose history is ``incarnation``, a UUID."""
 
-    store_id: str
+    incarnation: str
     no: int
 
     def encode(self) -> str:
         """Return the token's text."""
-        return _seal(b"resume", _RESUME.pack(UUID(self.store_id).bytes, self.no))
+        return _seal(b"resume", _RESUME.pack(UUID(self.incarnation).bytes, self.no))
 
     @classmethod
     def decode(cls, text: str) -> ResumeToken:

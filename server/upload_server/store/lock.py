@@ -21,7 +21,7 @@ _ASKING_SECONDS = 0.25
 class AlreadyInUse(CannotStart):
     """Another server holds the lock; the message names what is in use and the other process."""
 
-    def __init__(self, what: Path, holder: str) -> None:
+    def __init__(self, what: object, holder: str) -> None:
         super().__init__(f"{what} is in use by another upload-server (pid {holder or 'unknown'})")
         self.what = what
         self.holder = holder

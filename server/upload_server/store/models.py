@@ -15,6 +15,7 @@ from peewee import (
     CompositeKey,
     DateTimeField,
     DoubleField,
+    Field,
     IntegerField,
     Model,
     TextField,
@@ -36,6 +37,11 @@ class Row(Model):
     def column_names(cls) -> list[str]:
         """Return the columns in the order of the fields."""
         return list(cls._meta.columns)
+
+    @classmethod
+    def field_types(cls) -> list[type[Field]]:
+        """Return the kind of each field, in their order."""
+        return [type(field) for field in cls._meta.sorted_fields]
 
 
 class File(Row):

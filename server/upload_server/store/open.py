@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 from upload_server.domain.errors import CannotStart
 from upload_server.store.inspection import Inspection, Mending
-from upload_server.store.lock import FileLock
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
 from upload_server.store.sqlite.at import SqliteAt
@@ -22,9 +21,16 @@ class UnusableDatabaseUrl(CannotStart):
     """The URL names no database that this program can use; the message says why."""
 
 
+class Lock(Protocol):
+    """A store is this process's own, from when it was taken on."""
+
+    def release(self) -> None:
+        """Let the next one in. Safe to call twice."""
+
+
 class StoreAt(Protocol):
     """Where a store lies or will lie. What opens it may raise CannotStart: ``AlreadyInUse``, ``UnusableDatabase``,
-    ``SchemaTooNew`` or ``SqliteTooOld``. A message names it by ``str()``."""
+    ``SchemaTooNew`` and others, in words for an operator. A message names it by ``str()``."""
 
     @property
     def exists(self) -> bool:
@@ -35,12 +41,12 @@ class StoreAt(Protocol):
         """The folder of this machine that it lies in, if it does in one."""
 
     async def open(self, options: StoreOptions | None = None) -> Store:
-        """Open it in the running event loop, creating and migrating it as needed."""
+        """Open it in the running event loop; a file is created and migrated as needed, a server's database never."""
 
     async def migrate(self, target: str | None = None) -> Sequence[str]:
         """Apply the schema migrations that it lacks, up to ``target``; returns their names."""
 
-    def lock(self) -> FileLock:
+    def lock(self) -> Lock:
         """Take it for this process."""
 
     def holder(self) -> str:
@@ -55,15 +61,27 @@ class StoreAt(Protocol):
 
 def store_at(url: str) -> StoreAt:
     """Return what can be done with the store at ``url``; opens nothing. Raises ``UnusableDatabaseUrl``."""
+    if url.startswith(("postgresql:", "postgres:")):
+        return _postgresql_at(url)
     parts = urlsplit(url)
-    if parts.scheme in ("postgresql", "postgres"):
-        raise UnusableDatabaseUrl("PostgreSQL is not available yet; use sqlite:///path")
     if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
-        raise UnusableDatabaseUrl("a database URL looks like sqlite:///path/to/file.db")
+        raise UnusableDatabaseUrl("a database URL looks like sqlite:///path/to/file.db or postgresql://host/name")
     path = unquote(parts.path.removeprefix("/"))
     if not path or path == ":memory:":
         raise UnusableDatabaseUrl("the database URL names no file; what is kept in memory would be lost")
     return SqliteAt(Path(path))
+
+
+def _postgresql_at(url: str) -> StoreAt:
+    try:
+        # Its driver is an extra, and nobody else has to wait for its import.
+        from upload_server.store.postgresql.at import PostgresqlAt  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UnusableDatabaseUrl("PostgreSQL needs a driver: pip install 'upload-service[postgres]'") from error
+    try:
+        return PostgresqlAt(url)
+    except ValueError as error:
+        raise UnusableDatabaseUrl(f"a database URL looks like postgresql://user@host:5432/name: {error}") from None
 
 
 async def open_store(url: str, options: StoreOptions | None = None) -> Store:

@@ -234,7 +234,12 @@ class Store(Protocol):
 
     @property
     def store_id(self) -> str:
-        """Identity of this store, part of every resume token; made once, with the store."""
+        """Identity of this store, where its audit chain begins; made once, with the store."""
+
+    @property
+    def incarnation(self) -> str:
+        """Identity of this store's history, part of every resume token: another one, where a database can tell, after
+        it was failed over or restored."""
 
     @property
     def last_change(self) -> int:

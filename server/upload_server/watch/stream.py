@@ -60,7 +60,7 @@ class Shared:
 
     def token(self, no: int) -> str:
         """Return the token that resumes after change ``no``."""
-        return ResumeToken(self.store.store_id, no).encode()
+        return ResumeToken(self.store.incarnation, no).encode()
 
 
 class Stream:
@@ -132,7 +132,7 @@ class Stream:
         """Set the cursor and what is awaited; returns up to which change the stream leaves out final states."""
         token = self._request.resume
         if token is not None:
-            self._resynced = token.store_id != self._shared.store.store_id or token.no > opening.last_change
+            self._resynced = token.incarnation != self._shared.store.incarnation or token.no > opening.last_change
             self._cursor = 0 if self._resynced else token.no
         if self._request.until_final:
             self._awaited = {

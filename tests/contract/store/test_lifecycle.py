@@ -35,14 +35,15 @@ async def test_everything_is_there_after_a_restart(backend: StoreAt) -> None:
     first = await store.cancel_batch(batch.batch_id, command("CancelBatch", "r", b"f"))
     made = await store.initiate_upload(FileSpec("a", 1), new_id(), command("InitiateUpload", "i", b"g"))
     before = await everything(store)
-    identity = (store.store_id, store.last_change)
+    identity = (store.store_id, store.incarnation, store.last_change)
     await store.close()
 
     store = await backend.open()
 
     try:
-        assert (store.store_id, store.last_change) == identity
+        assert (store.store_id, store.incarnation, store.last_change) == identity
         assert uuid.UUID(store.store_id)
+        assert uuid.UUID(store.incarnation)
         assert await everything(store) == before
         again = await store.cancel_batch(batch.batch_id, command("CancelBatch", "r", b"f"))
         assert (again.answer, again.replayed) == (first.answer, True)
@@ -50,7 +51,7 @@ async def test_everything_is_there_after_a_restart(backend: StoreAt) -> None:
         assert same.answer == made.answer
         assert [owed.file_id for owed in await store.owed_deletions(9)] == [touched.file_id]
         await assert_history_holds(store)
-        assert (await pending(store)).change_no == identity[1] + 1
+        assert (await pending(store)).change_no == identity[-1] + 1
     finally:
         await store.close()
 
@@ -62,6 +63,7 @@ async def test_two_stores_have_two_identities(
     two = await open_store(url_in(tmp_path_factory.mktemp("other"), kind))
 
     assert one.store_id != two.store_id
+    assert one.incarnation != two.incarnation
 
     await one.close()
     await two.close()

@@ -121,8 +121,6 @@ async def test_asking_for_the_lock_keeps_no_server_from_starting(tmp_path: Path)
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://user@localhost/uploads", "not available yet"),
-        ("postgres://localhost/uploads", "not available yet"),
         ("mysql://localhost/x", "looks like sqlite:///"),
         ("upload.db", "looks like sqlite:///"),
         ("sqlite://host/upload.db", "looks like sqlite:///"),

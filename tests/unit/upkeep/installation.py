@@ -160,4 +160,5 @@ class Installation:
 
     def rows(self, sql: str, *parameters: object) -> list[Any]:
         with shell(self.url) as hand:
-            return hand.execute(sql, parameters).fetchall()
+            found: list[Any] = hand.execute(sql, parameters).fetchall()
+        return found

@@ -42,11 +42,11 @@ from upload_server.store.protocol import (
     Trail,
     Unsealed,
 )
+from upload_server.store.readers import Readers
 from upload_server.store.sqlite import changes, lists, queries, tally
 from upload_server.store.sqlite.ballast import Ballast
 from upload_server.store.sqlite.committer import SqliteCommitter
-from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
-from upload_server.store.sqlite.readers import Readers
+from upload_server.store.sqlite.connection import DATABASE_ERRORS, Connection, Whereabouts, connect
 from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.schema import as_unusable, prepare
 from upload_server.store.sqlite.trail import list_audit_events
@@ -93,7 +93,9 @@ class SqliteStore(WritingStore):
         self._store_id = opened.store_id
         self._room = opened.room
         self._ballast = opened.ballast
-        self._readers = Readers(functools.partial(connect, path, options, writes=False), options)
+        self._readers = Readers(
+            functools.partial(connect, path, options, writes=False), options, DATABASE_ERRORS, "BEGIN"
+        )
         self._counting = asyncio.Lock()
         self._tally: tally.Tally | None = None
 
@@ -105,6 +107,11 @@ class SqliteStore(WritingStore):
     @property
     def store_id(self) -> str:
         """Identity of this store."""
+        return self._store_id
+
+    @property
+    def incarnation(self) -> str:
+        """The store's identity: a file does not tell that it was restored."""
         return self._store_id
 
     async def close(self) -> None:

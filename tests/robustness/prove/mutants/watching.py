@@ -43,13 +43,13 @@ def slow_watcher_loses_final_states() -> None:
 @mutant
 def resume_token_too_low() -> None:
     """A token is one behind: what was sent comes again."""
-    change(stream, "Shared.token", ("(self.store.store_id, no)", "(self.store.store_id, max(0, no - 1))"))
+    change(stream, "Shared.token", ("(self.store.incarnation, no)", "(self.store.incarnation, max(0, no - 1))"))
 
 
 @mutant
 def resume_token_too_high() -> None:
     """A token is one ahead: a change is passed over after a break."""
-    change(stream, "Shared.token", ("(self.store.store_id, no)", "(self.store.store_id, no + 1)"))
+    change(stream, "Shared.token", ("(self.store.incarnation, no)", "(self.store.incarnation, no + 1)"))
 
 
 @mutant

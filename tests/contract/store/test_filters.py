@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import pytest
 
 from contract.store.kit import audit, command, everything, new_id
+from support.stores import lists_of
 from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus, Source
 from upload_server.store.protocol import Listing, Store, Trail
-from upload_server.store.sqlite import lists
 
 T = TypeVar("T")
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -29,9 +29,10 @@ def at(second: float) -> datetime:
     params=[(2_000, (500, 10_000)), (2, (3, 7)), (0, (1, 2))],
     ids=["few rows", "more than few", "never few"],
 )
-def _bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _bounds(request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts as few rows, and how many a page looks at: each way of finding rows has its turn."""
     few, looks = request.param
+    lists = lists_of(kind)
     monkeypatch.setattr(lists, "_FEW", few)
     monkeypatch.setattr(lists, "LOOKS", looks)
 
@@ -161,7 +162,7 @@ async def test_batches_pass_all_filters_whichever_way_they_are_found(store: Stor
 
 
 @pytest.mark.usefixtures("bounds")
-async def test_events_pass_all_filters(store: Store) -> None:
+async def test_events_pass_all_filters(store: Store, kind: str) -> None:
     await fill(store, 3)
     made = await store.initiate_batch([FileSpec("a", 3)], new_id(), [new_id()], command("InitiateBatch", at=at(5)))
     await store.cancel_batch(made.answer[0].batch_id, command("CancelBatch", at=at(6)))
@@ -185,7 +186,9 @@ async def test_events_pass_all_filters(store: Store) -> None:
             and event.occurred_at < filters.get("occurred_before", at(100))
         )
 
-    for first, second in itertools.product(single, single):
+    pairs = list(itertools.product(single, single))
+    # To plan hundreds of statements, each for a few runs, takes PostgreSQL longer than to run them.
+    for first, second in random.Random(4).sample(pairs, 60) if kind == "postgresql" else pairs:
         filters = {**first, **second}
         expected = [event for event in events if wanted(event, filters)]
         for newest_first in (False, True):

@@ -11,31 +11,50 @@ import logging
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from upload_server.domain.errors import DatabaseFailure, Overloaded, ShuttingDown
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite.connection import DATABASE_ERRORS, Connection
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Readers:
-    """A bounded pool of reading threads; called and closed on the event loop."""
+class Connection(Protocol):
+    """What readers need of a dialect's connection."""
 
-    def __init__(self, connect: Callable[[], Connection], options: StoreOptions) -> None:
+    def execute(self, sql: str, /) -> int:
+        """Run a statement."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class Readers(Generic[C]):
+    """A bounded pool of reading threads; called and closed on the event loop.
+
+    ``begin`` opens a snapshot for all statements of a read; ``errors`` are those of the database.
+    """
+
+    def __init__(
+        self, connect: Callable[[], C], options: StoreOptions, errors: tuple[type[Exception], ...], begin: str
+    ) -> None:
         self._connect = connect
+        self._errors = errors
+        self._begin = begin
         self._options = options
         self._threads = ThreadPoolExecutor(options.readers, thread_name_prefix="store-reader")
         # As many as threads; None stands for one that is to be opened. The last used is taken first: its cache is warm.
-        self._connections: queue.LifoQueue[Connection | None] = queue.LifoQueue()
+        self._connections: queue.LifoQueue[C | None] = queue.LifoQueue()
         for _ in range(options.readers):
             self._connections.put(None)
         self._waiting = 0
         self._closed = False
 
-    async def run(self, read: Callable[[Connection], T]) -> T:
+    async def run(self, read: Callable[[C], T]) -> T:
         """Run ``read`` in one snapshot; raises what it raises, ``DatabaseFailure`` or ``Overloaded``."""
         if self._closed:
             raise ShuttingDown
@@ -47,25 +66,42 @@ class Readers:
         finally:
             self._waiting -= 1
 
-    def _read(self, read: Callable[[Connection], T]) -> T:
+    def _read(self, read: Callable[[C], T]) -> T:
         connection = self._connections.get()
         try:
-            if connection is None:
-                connection = self._connect()
-            connection.execute("BEGIN")
+            connection = self._begun(connection)
             try:
                 return read(connection)
             finally:
                 connection.execute("COMMIT")
-        except DATABASE_ERRORS as error:
+        except self._errors as error:
             _log.warning("a read failed, so its connection is opened anew: %s", error)
             if connection is not None:
-                with contextlib.suppress(*DATABASE_ERRORS):
+                with contextlib.suppress(*self._errors):
                     connection.close()
                 connection = None
             raise DatabaseFailure from error
         finally:
             self._connections.put(connection)
+
+    def _begun(self, connection: C | None) -> C:
+        """Open a snapshot; a connection that was lost while it rested is opened anew for it."""
+        if connection is not None:
+            try:
+                connection.execute(self._begin)
+            except self._errors as error:
+                _log.warning("no read can be begun, so its connection is opened anew: %s", error)
+                with contextlib.suppress(*self._errors):
+                    connection.close()
+            else:
+                return connection
+        connection = self._connect()
+        try:
+            connection.execute(self._begin)
+        except self._errors:
+            connection.close()
+            raise
+        return connection
 
     async def close(self) -> None:
         """Let running reads end and close every connection. Safe to call twice."""

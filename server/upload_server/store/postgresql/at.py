@@ -1,0 +1,80 @@
+"""Decides what can be done with a PostgreSQL database by its URL, whether a store is there yet or not.
+
+Must not know how a URL is told from another store's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from upload_server.store.options import StoreOptions
+from upload_server.store.postgresql.connection import Address, Connection, connect
+from upload_server.store.postgresql.inspecting import PostgresqlInspection
+from upload_server.store.postgresql.lock import SessionLock, holder_of
+from upload_server.store.postgresql.mending import PostgresqlMending
+from upload_server.store.postgresql.schema import as_unusable, has_table, migrate
+from upload_server.store.postgresql.store import PostgresqlStore
+
+T = TypeVar("T")
+
+
+class PostgresqlAt:
+    """A database where a store lies or will lie."""
+
+    def __init__(self, url: str) -> None:
+        """Read the URL; raises ValueError."""
+        self._address = Address(url)
+
+    def __str__(self) -> str:
+        """The database without its password, for messages."""
+        return str(self._address)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one; raises ``UnusableDatabase`` when that cannot be found out."""
+        return self._ask(lambda connection: has_table(connection, "store_info"))
+
+    @property
+    def folder(self) -> Path | None:
+        """None: it lies on its server."""
+        return None
+
+    async def open(self, options: StoreOptions | None = None) -> PostgresqlStore:
+        """Check, lock and open the store."""
+        return await PostgresqlStore.open(self._address, options or StoreOptions())
+
+    async def migrate(self, target: str | None = None) -> Sequence[str]:
+        """Apply the steps of the schema that it lacks."""
+        return await asyncio.to_thread(self._migrate, target)
+
+    def _migrate(self, target: str | None) -> Sequence[str]:
+        with as_unusable(self._address):
+            return migrate(self._address, target)
+
+    def lock(self) -> SessionLock:
+        """Take it for this process."""
+        with as_unusable(self._address):
+            return SessionLock(connect(self._address, StoreOptions(), writes=True), self._address)
+
+    def holder(self) -> str:
+        """Return the pid of the server that runs on it."""
+        return self._ask(holder_of)
+
+    def inspect(self) -> PostgresqlInspection:
+        """Open it for looking."""
+        return PostgresqlInspection(self._address)
+
+    def mend(self) -> PostgresqlMending:
+        """Open it for mending."""
+        return PostgresqlMending(self._address)
+
+    def _ask(self, question: Callable[[Connection], T]) -> T:
+        with as_unusable(self._address), contextlib.closing(self._connect()) as connection:
+            return question(connection)
+
+    def _connect(self) -> Connection:
+        return connect(self._address, StoreOptions(), writes=False)

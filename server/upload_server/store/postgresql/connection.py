@@ -1,0 +1,222 @@
+"""Decides how a connection to the database is opened, which settings its session has, and what its errors mean.
+
+Must not know what is read or written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import peewee
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import Int8Dumper
+
+from upload_server.store.options import StoreOptions
+from upload_server.store.postgresql.rows import encode_wanted
+
+# Peewee wraps what `execute` raises, not what `fetch` raises.
+DATABASE_ERRORS = (peewee.PeeweeException, psycopg.Error)
+
+# Rows of a page are together at most so long as messages: a caller that asks for a thousand may get fewer (AIP-158).
+PAGE_BYTES: Final = 256 * 1024
+# What a row's numbers, times and tags are more as a message than as text.
+_ROW_BYTES: Final = 64
+# Of a walk through a table at once.
+_WALK_ROWS: Final = 1000
+# A server that does not answer is given up after so long, while connecting and while connected.
+_CONNECT_SECONDS: Final = 3
+_DEAD_SECONDS: Final = 5
+# A session of ours that rests inside a transaction holds everybody up: its process was stopped.
+_IDLE_SECONDS: Final = 10
+# Of one statement; counting a large store takes the longest.
+_STATEMENT_SECONDS: Final = 60
+
+
+class AnotherHistory(peewee.OperationalError):
+    """The database that answers is not the one that was opened, but a copy of it with a history of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("it was failed over or restored since upload-server started; start upload-server anew")
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    """Return how many bytes a row is at most as a message."""
+    texts = [value for value in row if isinstance(value, str)]
+    return _ROW_BYTES + sum([len(text) if text.isascii() else len(text.encode()) for text in texts])
+
+
+class Address:
+    """Where the database is, and how to log in. ``str()`` names it without its password."""
+
+    def __init__(self, url: str) -> None:
+        """Read a URL as libpq does; raises ValueError. What it does not say comes from libpq's environment."""
+        try:
+            self.parameters = conninfo_to_dict(url)
+        except psycopg.Error:
+            # Without the driver's words: they quote what they did not understand.
+            raise ValueError("it cannot be read") from None
+
+    def __str__(self) -> str:
+        """Name the database for messages."""
+        named = self.parameters
+        user, host, port = (str(named.get(name) or "") for name in ("user", "host", "port"))
+        place = (user and f"{user}@") + host + (port and f":{port}")
+        return f"postgresql://{place}/{named.get('dbname') or ''}"
+
+
+class _Adapter(peewee.Psycopg3Adapter):
+    """Peewee's own way to psycopg, which it did not import itself."""
+
+    txn_idle, txn_inerror, txn_unknown = TransactionStatus.IDLE, TransactionStatus.INERROR, TransactionStatus.UNKNOWN
+
+    def check_driver(self) -> None:
+        """Do nothing: the driver is here."""
+
+    def connect(self, db: peewee.Database, **parameters: Any) -> psycopg.Connection:
+        """Connect as Peewee does."""
+        return psycopg.connect(dbname=db.database, **parameters)
+
+
+class _Database(peewee.PostgresqlDatabase):
+    psycopg2_adapter = psycopg3_adapter = _Adapter
+
+
+class Connection:
+    """One connection through Peewee's ``execute_sql``; used by one thread at a time, whichever it is.
+
+    A percent sign in a statement is written twice. Of one that only reads the values are what somebody looks for:
+    lists, and texts of any kind.
+    """
+
+    def __init__(self, database: peewee.PostgresqlDatabase, *, writes: bool) -> None:
+        self._writes = writes
+        # For Peewee's own tools.
+        self.database = database
+        self._raw: psycopg.Connection = database.connection()  # type: ignore[no-untyped-call]
+        # Each number comes as the same type: else every length of one would be a statement of its own to the server.
+        self._raw.adapters.register_dumper(int, Int8Dumper)
+        # The server's process for this connection.
+        self.backend_pid = self._raw.info.backend_pid
+        self._walks = 0
+
+    def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Run a statement that returns nothing; returns how many rows it changed."""
+        cursor: psycopg.Cursor = self.database.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]
+        count: int = cursor.rowcount
+        return count
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement and return all its rows."""
+        if parameters and not self._writes:
+            parameters = encode_wanted(dict(parameters))
+        cursor: psycopg.Cursor = self.database.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+    def page(
+        self, sql: str, parameters: Mapping[str, Any], limit: int, most_bytes: int = PAGE_BYTES
+    ) -> tuple[list[tuple[Any, ...]], bool]:
+        """Run a SELECT with a LIMIT %(limit)s; returns at most so many rows and bytes of them, and whether there are
+        more. At least one row, however long it is.
+        """
+        # One more than the page, so that it is known whether there is a next one.
+        found = self.rows(sql, {**parameters, "limit": limit + 1})
+        for index, row in enumerate(found):
+            most_bytes -= _size(row)
+            if index == limit or (index and most_bytes < 0):
+                return found[:index], True
+        return found, False
+
+    def walk(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Run a SELECT in the open transaction and return its rows a few at a time; several walks may go on at once."""
+        self._walks += 1
+        name = f"walk{self._walks}"
+        self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}")
+        while rows := self.rows(f"FETCH {_WALK_ROWS} FROM {name}"):
+            yield from rows
+        self.execute(f"CLOSE {name}")
+
+    def last_rows(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements without values in one message; returns the rows of the last.
+
+        Not as a pipeline of psycopg's: after one the server's watch over sessions that rest in a transaction sleeps.
+        """
+        cursor: psycopg.Cursor = self.database.execute_sql("; ".join(statements))  # type: ignore[no-untyped-call]
+        while cursor.nextset():
+            pass
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, also one that failed."""
+        return self._raw.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the session has ended, whoever ended it."""
+        return bool(self._raw.closed)
+
+    def close(self) -> None:
+        """Close it. Safe to call twice."""
+        self.database.close()
+
+
+def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) -> dict[str, str]:
+    """Return what a session sets for itself, by the server's names. Not ``bounded``: nobody waits for it.
+
+    Every statement of ours goes by an index. Without statistics, after a load or a restore, the planner would read
+    whole tables instead, a hundred times slower; so it may do so only where there is no other way, and a look into an
+    index counts as cheap as it is where the index lies in memory.
+    """
+    return {
+        "timezone": "UTC",
+        "lock_timeout": f"{max(1, round(options.busy_timeout_seconds * 1000))}ms",
+        "statement_timeout": f"{_STATEMENT_SECONDS if bounded else 0}s",
+        "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS if bounded else 0}s",
+        "tcp_keepalives_idle": f"{_DEAD_SECONDS}s",
+        "tcp_keepalives_interval": "1s",
+        "tcp_keepalives_count": "3",
+        "enable_seqscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "enable_bitmapscan": "off",
+        "enable_sort": "off",
+        "random_page_cost": "0.01",
+        "jit": "off",
+        "default_transaction_read_only": "off" if writes else "on",
+        # No value makes another plan better, and to plan a page takes longer than to read it.
+        "plan_cache_mode": "force_generic_plan",
+    }
+
+
+def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: bool = True) -> Connection:
+    """Connect to a server that takes writes."""
+    given = dict(address.parameters)
+    own = " ".join(f"-c {name}={value}" for name, value in settings_of(options, writes=writes, bounded=bounded).items())
+    parameters: dict[str, Any] = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "keepalives_idle": _DEAD_SECONDS,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+        "tcp_user_timeout": _DEAD_SECONDS * 1000,
+        **given,
+        # Of several hosts the one that takes writes; a reader of ours says so of itself, and asks the same.
+        "target_session_attrs": "primary",
+        "application_name": f"upload-server/{os.getpid()}",
+        "client_encoding": "utf8",
+        "options": f"{given.get('options') or ''} {own}".strip(),
+    }
+    name = parameters.pop("dbname", None)
+    database = _Database(name, thread_safe=False, autoconnect=False, prefer_psycopg3=True, **parameters)
+    database.connect()
+    return Connection(database, writes=writes)
+
+
+def said(error: BaseException) -> str:
+    """Return what the server or the driver said, in one line."""
+    return " ".join(str(error).split())

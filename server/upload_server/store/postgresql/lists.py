@@ -1,0 +1,345 @@
+"""Decides how lists are read: each page by an index whose tail is the list's order, from where the page begins.
+
+Must not know threads. Files and batches go by (created_at, id): times repeat, and a row that waited for the writer has
+a greater id than one that overtook it. A filter that no such index serves is looked up first: few rows are read by
+their ids, many are met by reading in order. Either way a page looks at a bounded number of rows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from peewee import SQL, Tuple, fn
+
+from upload_server.domain.fields import MAX_PREFIX_CHARACTERS
+from upload_server.domain.states import Batch, File, FileStatus, Source
+from upload_server.domain.tokens import Cursor
+from upload_server.store import models
+from upload_server.store.postgresql.compiling import Parameter, compiled, is_item, unindexed
+from upload_server.store.postgresql.connection import Connection
+from upload_server.store.postgresql.rows import (
+    BATCH_FIELDS,
+    FILE_FIELDS,
+    A,
+    B,
+    F,
+    Row,
+    batch_of,
+    file_of,
+)
+from upload_server.store.protocol import Listing, Page
+
+T = TypeVar("T", File, Batch)
+# Where a row stands in the order: its time and its id.
+Place: TypeAlias = tuple[datetime, int]
+Values: TypeAlias = dict[str, Any]
+
+# How many rows a page looks at: a few are enough where many are wanted, and more it never looks at (AIP-158).
+LOOKS = (500, 10_000)
+# So many that a filter finds are few.
+_FEW = 2_000
+
+HIGHEST_ROW = 2**63 - 1
+FAR_BACK, FAR_OFF = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_LOWEST: Place = (FAR_BACK, 0)
+_HIGHEST: Place = (FAR_OFF, HIGHEST_ROW)
+
+
+class _Way(Enum):
+    """How a page finds its rows: in order, by ids that are known, or as those of one batch."""
+
+    ORDER = "order"
+    IDS = "ids"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, eq=False)
+class _Table(Generic[T]):
+    """How a table is listed."""
+
+    row: Any
+    fields: Sequence[Any]
+    make: Callable[[Row], T]
+    # Of an audit event: which row of this table it is about, or about a part of.
+    event_row: Any
+
+
+_FILES = _Table(F, FILE_FIELDS, file_of, A.file_row)
+_BATCHES = _Table(B, BATCH_FIELDS, batch_of, A.batch_row)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a page ends though the list goes on: as values of its query, and for the next page."""
+
+    bound: Values
+    cursor: Cursor
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What decides the text of a page's query; the values come in by name."""
+
+    table: _Table[Any]
+    way: _Way
+    statuses: int
+    cancelled_by: bool
+    cancelled_with_batch: bool
+    without_batch: bool
+    filename_prefix: bool
+    updated_after: bool
+    newest_first: bool
+
+    @property
+    def picks(self) -> bool:
+        """Whether rows are looked at in order that may not be wanted."""
+        others = self.without_batch and (self.cancelled_by or self.statuses)
+        filters = (self.filename_prefix, self.updated_after, self.cancelled_with_batch, others)
+        return self.way is _Way.ORDER and any(filters)
+
+
+_OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
+# A batch's row by its public id.
+BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == Parameter("batch_id"))
+_CANCELLED_BY = Parameter("cancelled_by")
+_NOBODY, _WITH_BATCH = SQL("''"), SQL(f"'{Source.BATCH_CANCEL}'")
+_CANCELLED = SQL(f"'{FileStatus.CANCELLED}'")
+
+
+def _start_of_name(file: Any) -> Any:
+    return fn.substr(file.filename, SQL("1"), SQL(str(MAX_PREFIX_CHARACTERS)))
+
+
+def _with_prefix(start: Any) -> Any:
+    return (start >= Parameter("prefix")) & (start < Parameter("prefix_end"))
+
+
+def _between(row: Any) -> Any:
+    """Return the condition that a row lies between two places, both excluded."""
+    place = Tuple(row.created_at, row.id)
+    return (place > Tuple(Parameter("low_at"), Parameter("low_row"))) & (
+        place < Tuple(Parameter("high_at"), Parameter("high_row"))
+    )
+
+
+def _rest(shape: _Shape) -> list[Any]:
+    """Return the conditions that are tried on each row, whichever way it was found."""
+    row, conditions = shape.table.row, []
+    if shape.updated_after:
+        conditions.append(row.updated_at > Parameter("updated_after"))
+    if shape.filename_prefix and row is F:
+        conditions.append(_with_prefix(unindexed(_start_of_name(F))))
+    elif shape.filename_prefix:
+        member = models.File.alias("m")
+        members = member.select(SQL("1")).where(member.batch_row == row.id, _with_prefix(_start_of_name(member)))
+        conditions.append(fn.EXISTS(members))
+    if shape.without_batch:
+        conditions.append(row.batch_row.is_null())
+    if shape.cancelled_with_batch:
+        conditions.append(unindexed(row.cancelled_by) == _CANCELLED_BY)
+        conditions.append(row.status == _CANCELLED)
+    return conditions
+
+
+def slices_of(slices: Sequence[Any], order: Sequence[Any], most: Any) -> Any:
+    """Return the rows of queries one after the other, of each the first ``most``: all that a page of them may need."""
+    first, *others = [each.order_by(*order).limit(most) for each in slices]
+    return functools.reduce(lambda merged, other: merged.union_all(other), others, first)
+
+
+def _in_order(shape: _Shape, query: Any, conditions: Sequence[Any], most: Any) -> Any:
+    """Return ``query`` by the index that serves best: of several states a slice each, of ``most`` rows."""
+    row = shape.table.row
+    query = query.where(row.owner == _OWNER, _between(row), *conditions)
+    order = [column.desc() if shape.newest_first else column for column in (row.created_at, row.id)]
+    if shape.cancelled_by or shape.cancelled_with_batch:
+        if shape.cancelled_by:
+            # That the index has such rows must be said in its own words.
+            others = [row.cancelled_by != word for word in (_NOBODY, *([_WITH_BATCH] if row is F else []))]
+            query = query.where(row.cancelled_by == _CANCELLED_BY, *others)
+        if shape.statuses:
+            query = query.where(is_item(unindexed(row.status), Parameter("statuses")))
+    elif shape.statuses:
+        slices = [query.where(row.status == Parameter(f"status{index}")) for index in range(shape.statuses)]
+        query = slices_of(slices, order, most)
+        if len(slices) > 1:
+            order = [SQL(f"{name} DESC" if shape.newest_first else name) for name in ("created_at", "id")]
+    return query.order_by(*order)
+
+
+@functools.cache
+def _page(shape: _Shape) -> str:
+    """Make the query of a page."""
+    row = shape.table.row
+    query = row.select(row.id, *shape.table.fields)
+    if shape.way is _Way.ORDER:
+        return compiled(_in_order(shape, query, _rest(shape), _LIMIT).limit(_LIMIT))
+    query = query.where(unindexed(row.owner) == _OWNER, *_rest(shape))
+    if shape.statuses:
+        query = query.where(is_item(unindexed(row.status), Parameter("statuses")))
+    if shape.cancelled_by:
+        query = query.where(unindexed(row.cancelled_by) == _CANCELLED_BY)
+    if shape.way is _Way.IDS:
+        query = query.where(is_item(row.id, Parameter("ids"), "bigint"), _between(row))
+    else:
+        # Files of a batch were announced at once: their ids are their order.
+        times = row.created_at > Parameter("after"), row.created_at < Parameter("before")
+        ids = row.id > Parameter("from_row"), row.id < Parameter("to_row")
+        query = query.where(row.batch_row == BATCH_ROW, *times, *ids)
+    order = (row.created_at, row.id) if shape.way is _Way.IDS else (row.id,)
+    directed = (column.desc() if shape.newest_first else column for column in order)
+    return compiled(query.order_by(*directed).limit(_LIMIT))
+
+
+@functools.cache
+def _last_look(shape: _Shape) -> str:
+    """Make the query of the place up to which a page looks, when it would look at more rows than it may."""
+    row = shape.table.row
+    if row is B and shape.filename_prefix:
+        # Batches are looked at through their files, which were announced when the batch was.
+        times = F.created_at > Parameter("low_at"), F.created_at < Parameter("high_at")
+        query = F.select(F.created_at, SQL("id")).where(F.owner == _OWNER, *times)
+        query = query.order_by(F.created_at.desc() if shape.newest_first else F.created_at)
+    else:
+        query = _in_order(shape, row.select(row.created_at, row.id), (), Parameter("looks"))
+    return compiled(query.limit(SQL("1")).offset(Parameter("looks") - SQL("1")))
+
+
+# Looked up first -----------------------------------------------------------------------------------------------------
+
+_NAMED = compiled(F.select(F.id).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
+_BATCHES_NAMED = compiled(F.select(F.batch_row).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
+_CANCELLED_WITH_BATCH = compiled(
+    A.select(A.file_row).where(A.source == _WITH_BATCH, A.to_status == _CANCELLED).limit(_LIMIT)
+)
+_ANY_BEFORE = compiled(A.select(SQL("1")).where(A.occurred_at <= Parameter("updated_after")).limit(SQL("1")))
+
+
+@functools.cache
+def _changed(table: _Table[Any]) -> str:
+    return compiled(A.select(table.event_row).where(A.occurred_at > Parameter("updated_after")).limit(_LIMIT))
+
+
+def _ids(connection: Connection, table: _Table[T], listing: Listing, values: Values) -> set[int] | None:
+    """Return the ids of the few rows that one of the filters takes, and some more; None when no filter takes few."""
+    lookups: list[str] = []
+    if listing.filename_prefix:
+        lookups.append(_NAMED if table is _FILES else _BATCHES_NAMED)
+    if listing.cancelled_by == Source.BATCH_CANCEL and table is _FILES:
+        lookups.append(_CANCELLED_WITH_BATCH)
+    # What changed before there was a trail has no event.
+    if listing.updated_after and connection.rows(_ANY_BEFORE, values):
+        lookups.append(_changed(table))
+    for lookup in lookups:
+        found = connection.rows(lookup, {**values, "limit": _FEW + 1})
+        if len(found) <= _FEW:
+            return {row for (row,) in found if row is not None}
+    return None
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
+
+
+def list_files(connection: Connection, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
+    """Read a page of files."""
+    return _list(connection, _FILES, listing, cursor, limit)
+
+
+def list_batches(connection: Connection, listing: Listing, cursor: Cursor | None, limit: int) -> Page[Batch]:
+    """Read a page of batches."""
+    return _list(connection, _BATCHES, listing, cursor, limit)
+
+
+def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cursor | None, limit: int) -> Page[T]:
+    values = _values(listing, cursor)
+    ids = None if listing.batch_id else _ids(connection, table, listing, values)
+    way = _Way.BATCH if listing.batch_id else _Way.ORDER if ids is None else _Way.IDS
+    # Files that are cancelled by the thousand are in no index of their own.
+    with_batch = table is _FILES and listing.cancelled_by == Source.BATCH_CANCEL
+    shape = _Shape(
+        table,
+        way,
+        statuses=len(listing.statuses),
+        cancelled_by=bool(listing.cancelled_by) and not with_batch,
+        cancelled_with_batch=with_batch,
+        without_batch=listing.without_batch,
+        filename_prefix=bool(listing.filename_prefix),
+        updated_after=listing.updated_after is not None,
+        newest_first=listing.newest_first,
+    )
+    values["ids"] = list(ids or ())
+    stop = functools.partial(_stop, connection, shape, values) if shape.picks else None
+    found, more, last = read_page(connection, _page(shape), values, limit, stop)
+    rows = tuple(table.make(row[1:]) for row in found)
+    if more:
+        return Page(rows, Cursor.at(rows[-1].created_at, found[-1][0]))
+    return Page(rows, last.cursor if last else None)
+
+
+def read_page(
+    connection: Connection, sql: str, values: Values, limit: int, stop: Callable[[int], Stop | None] | None
+) -> tuple[list[Row], bool, Stop | None]:
+    """Return the rows of a page, whether there are more, and where it stopped; ``stop``: not all rows are wanted."""
+    for looks in LOOKS if stop else (0,):
+        last = stop(looks) if stop else None
+        found, more = connection.page(sql, {**values, **last.bound} if last else values, limit)
+        if more or last is None:
+            break
+    return found, more, last
+
+
+def _values(listing: Listing, cursor: Cursor | None) -> Values:
+    """Return the values of a listing by the names that the queries give them."""
+    after = listing.created_after or _LOWEST[0]
+    before = listing.created_before or _HIGHEST[0]
+    low, high = (after, HIGHEST_ROW if listing.created_after else 0), (before, 0)
+    first, end = 0, HIGHEST_ROW
+    if cursor is not None and listing.newest_first:
+        high, end = min(high, (cursor.moment, cursor.row)), cursor.row
+    elif cursor is not None:
+        low, first = max(low, (cursor.moment, cursor.row)), cursor.row
+    prefix = listing.filename_prefix
+    return {
+        **{f"status{index}": status for index, status in enumerate(listing.statuses)},
+        "owner": listing.owner,
+        "batch_id": listing.batch_id,
+        "cancelled_by": listing.cancelled_by,
+        "low_at": low[0],
+        "low_row": low[1],
+        "high_at": high[0],
+        "high_row": high[1],
+        "from_row": first,
+        "to_row": end,
+        "after": after,
+        "before": before,
+        "prefix": prefix,
+        "prefix_end": _end_of(prefix),
+        "updated_after": listing.updated_after or FAR_BACK,
+        "statuses": list(listing.statuses),
+    }
+
+
+def _end_of(prefix: str) -> str:
+    """Return the first text after all that start with ``prefix``: the database sorts by code points."""
+    kept = prefix.rstrip("\U0010ffff")
+    # Half of a surrogate pair is no text.
+    following = 0xE000 if kept.endswith("\ud7ff") else ord(kept[-1]) + 1 if kept else 0
+    return kept[:-1] + chr(following) if kept else "\U0010ffff" * (MAX_PREFIX_CHARACTERS + 1)
+
+
+def _stop(connection: Connection, shape: _Shape, values: Values, looks: int) -> Stop | None:
+    """Return where a page ends that looks at so many rows; None when the list ends before."""
+    found = connection.rows(_last_look(shape), {**values, "looks": looks})
+    if not found:
+        return None
+    at, row = found[0]
+    step = -1 if shape.newest_first else 1
+    if shape.table is _BATCHES and shape.filename_prefix:
+        row, step = (0 if shape.newest_first else HIGHEST_ROW), 0
+    end = "low" if shape.newest_first else "high"
+    return Stop({f"{end}_at": at, f"{end}_row": row + step}, Cursor.at(at, row))

@@ -1,0 +1,137 @@
+"""Decides how the store counts: once from the tables, from then on by the audit events that came since.
+
+Must not know who asks. Every change of status is one event in the transaction of the change, so what the events add up
+to is exact; and no write pays for a counter.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from peewee import SQL, fn
+
+from upload_server.domain.states import BatchStatus, FileStatus
+from upload_server.domain.statistics import (
+    MAX_WINDOW_SECONDS,
+    SLOT_SECONDS,
+    Buckets,
+    Counts,
+    Moves,
+    Total,
+    kept_from,
+    slot_of,
+)
+from upload_server.store.postgresql.compiling import Parameter, cast, compiled
+from upload_server.store.postgresql.connection import Connection
+from upload_server.store.postgresql.queries import read_last_change
+from upload_server.store.postgresql.rows import A, B, F
+
+_COUNT, _AFTER = fn.count(SQL("*")), Parameter("after")
+_SIZE = cast(fn.sum(F.size_bytes), "bigint")
+_FILES = compiled(F.select(F.owner, F.status, _COUNT, _SIZE).group_by(F.owner, F.status))
+_BATCHES = compiled(B.select(B.owner, B.status, _COUNT).group_by(B.owner, B.status))
+
+_FILE_STEPS = compiled(
+    A.select(F.owner, A.from_status, A.to_status, _COUNT, _SIZE)
+    .join(F, on=F.id == A.file_row)
+    .where(A.change_no > _AFTER, A.change_no <= Parameter("upto"))
+    .group_by(F.owner, A.from_status, A.to_status)
+)
+_BATCH_STEPS = compiled(
+    A.select(B.owner, A.from_status, A.to_status, _COUNT)
+    .join(B, on=B.id == A.batch_row)
+    .where(A.change_no > _AFTER, A.change_no <= Parameter("upto"), A.file_row.is_null())
+    .group_by(B.owner, A.from_status, A.to_status)
+)
+
+_SLOT = SQL(f"floor(extract(epoch FROM a.occurred_at))::bigint / {SLOT_SECONDS}")
+# In the order of the fields of Moves.
+_BECAME = (FileStatus.PENDING, FileStatus.COMPLETED, FileStatus.FAILED, FileStatus.CANCELLED)
+_MOVES = (
+    A.select(F.owner, _SLOT, *(SQL(f"count(*) FILTER (WHERE a.to_status = '{status}')") for status in _BECAME))
+    .join(F, on=F.id == A.file_row)
+    .group_by(F.owner, _SLOT)
+)
+_MOVES_SINCE = compiled(_MOVES.where(A.occurred_at >= Parameter("since")))
+_MOVES_AFTER = compiled(_MOVES.where(A.change_no > _AFTER, A.change_no <= Parameter("upto")))
+
+_NONE = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What there was of each owner up to the change ``no``, and what happened from the slot ``oldest`` on."""
+
+    no: int
+    oldest: int
+    # Keys: owner and status.
+    files: Counter[tuple[str, str]]
+    size_bytes: Counter[tuple[str, str]]
+    batches: Counter[tuple[str, str]]
+    # Keys: owner and slot; values as the fields of Moves.
+    moves: dict[tuple[str, int], tuple[int, ...]]
+
+    def counts(self, owner: str, buckets: Buckets | None) -> Counts:
+        """Return what ``owner`` may see."""
+        return Counts(
+            self.no,
+            {status: Total(self.files[owner, status], self.size_bytes[owner, status]) for status in FileStatus},
+            {status: self.batches[owner, status] for status in BatchStatus},
+            [self._moves(owner, buckets.slots_of(index)) for index in range(buckets.count)] if buckets else (),
+        )
+
+    def _moves(self, owner: str, slots: range) -> Moves:
+        return Moves(*map(sum, zip(_NONE, *(self.moves.get((owner, slot), _NONE) for slot in slots), strict=True)))
+
+
+def tally(connection: Connection, before: Tally | None, now: datetime) -> Tally:
+    """Count up to this snapshot; ``before`` is what was counted last."""
+    upto = read_last_change(connection)
+    if before is None:
+        return _of_tables(connection, upto, now)
+    if upto <= before.no:
+        return before
+    return _go_on(connection, before, upto, now)
+
+
+def count(
+    connection: Connection, before: Tally | None, owner: str, now: datetime, buckets: Buckets | None
+) -> tuple[Tally, Counts]:
+    """Count up to this snapshot, and return what ``owner`` may see of it; ``before`` is what was counted last."""
+    counted = tally(connection, before, now)
+    return counted, counted.counts(owner, buckets)
+
+
+def _of_tables(connection: Connection, upto: int, now: datetime) -> Tally:
+    files, size_bytes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for owner, status, count, size in connection.rows(_FILES):
+        files[owner, status], size_bytes[owner, status] = count, size
+    batches = Counter({(owner, status): count for owner, status, count in connection.rows(_BATCHES)})
+    since = now - timedelta(seconds=MAX_WINDOW_SECONDS)
+    found = connection.rows(_MOVES_SINCE, {"since": since})
+    moves = {(owner, slot): tuple(counts) for owner, slot, *counts in found}
+    return Tally(upto, slot_of(since), files, size_bytes, batches, moves)
+
+
+def _go_on(connection: Connection, before: Tally, upto: int, now: datetime) -> Tally:
+    events = {"after": before.no, "upto": upto}
+    # Copies: another reader may be looking at what was counted before.
+    files, size_bytes, batches = Counter(before.files), Counter(before.size_bytes), Counter(before.batches)
+    for owner, old, new, count, size in connection.rows(_FILE_STEPS, events):
+        files[owner, old] -= count
+        files[owner, new] += count
+        size_bytes[owner, old] -= size
+        size_bytes[owner, new] += size
+    for owner, old, new, count in connection.rows(_BATCH_STEPS, events):
+        batches[owner, old] -= count
+        batches[owner, new] += count
+    oldest, moves = kept_from(before.oldest, now), dict(before.moves)
+    if oldest != before.oldest:
+        moves = {key: counts for key, counts in moves.items() if key[1] >= oldest}
+    for owner, slot, *counts in connection.rows(_MOVES_AFTER, events):
+        known = moves.get((owner, slot), _NONE)
+        moves[owner, slot] = tuple(map(operator.add, known, counts))
+    return Tally(upto, oldest, files, size_bytes, batches, moves)

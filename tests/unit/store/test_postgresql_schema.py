@@ -1,0 +1,211 @@
+"""The schema on PostgreSQL is what the models say, and what a server or a URL has to be is said to the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from contract.store.kit import pending
+from support import postgres
+from upload_server.domain.errors import CannotStart
+from upload_server.store.models import MODELS, StoreInfo
+from upload_server.store.open import UnusableDatabaseUrl, migrate_store, open_store, store_at
+from upload_server.store.postgresql.requirements import Found, problems
+
+TYPES = {"AUTO": "bigint", "INT": "bigint", "BIGINT": "bigint", "DATETIME": "timestamp with time zone"}
+TYPES |= {"DOUBLE": "double precision", "BLOB": "bytea", "VARCHAR": "text", "TEXT": "text"}
+# A commit is looked up by the database's own number of it.
+LEFT_OUT = {(StoreInfo, "last_commit")}
+# Followed every byte, on PostgreSQL at the price of all the others.
+NO_INDEX = {"file_idle"}
+
+
+@pytest.fixture
+def server() -> postgres.Server:
+    return postgres.server()
+
+
+@pytest.fixture
+def hand(server: postgres.Server) -> Iterator[Any]:
+    import psycopg  # noqa: PLC0415 - an extra
+
+    with psycopg.connect(server.new_store(), autocommit=True) as connection:
+        yield connection
+
+
+def columns_of(hand: Any, table: str) -> dict[str, tuple[str, bool, str | None]]:
+    found = hand.execute(
+        "SELECT column_name, data_type, is_nullable = 'YES', collation_name FROM information_schema.columns"
+        " WHERE table_name = %s",
+        (table,),
+    )
+    return {name: (kind, null, collation) for name, kind, null, collation in found}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_columns_hold_what_the_fields_say(hand: Any, model: Any) -> None:
+    fields = {name: field for name, field in model._meta.columns.items() if (model, name) not in LEFT_OUT}
+    found = columns_of(hand, model._meta.table_name)
+
+    assert found.keys() == fields.keys()
+    for name, field in fields.items():
+        kind = TYPES[field.field_type]
+        assert found[name] == (kind, field.null, "C" if kind == "text" else None), name
+
+
+def test_indexes_are_those_of_the_models(hand: Any) -> None:
+    described = {index._name for model in MODELS for index in model._meta.indexes} - NO_INDEX
+    found = {name for (name,) in hand.execute("SELECT indexname FROM pg_indexes WHERE schemaname = 'public'")}
+
+    assert {name for name in found if not name.endswith(("_key", "_pkey", "_name"))} == described
+
+
+def test_what_is_final_stays_and_the_trail_is_only_added_to(hand: Any) -> None:
+    import psycopg  # noqa: PLC0415
+
+    hand.execute(
+        "INSERT INTO file (file_id, filename, content_type, size_bytes, status, created_at, updated_at, change_no,"
+        " active_at) VALUES ('a', 'a', '', 1, 'cancelled', now(), now(), 1, now())"
+    )
+    for statement in (
+        "UPDATE file SET status = 'pending'",
+        "UPDATE file SET sha256 = 'x'",
+        "DELETE FROM audit_event",
+        "UPDATE audit_seal SET previous_no = 1",
+        "TRUNCATE audit_event",
+        "UPDATE file SET status = 'lost'",
+    ):
+        with pytest.raises(psycopg.errors.IntegrityError):
+            hand.execute(statement)
+    hand.execute("UPDATE file SET bytes_received = 1")
+
+
+FIT = Found(
+    in_recovery=False,
+    settings={
+        "server_version_num": "150018",
+        "server_version": "15.18",
+        "server_encoding": "UTF8",
+        "synchronous_commit": "on",
+        "fsync": "on",
+        "lock_timeout": "5s",
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"server_version_num": "140011", "server_version": "14.11"}, "15 or newer is needed, this is 14.11"),
+        ({"server_encoding": "LATIN1"}, "ENCODING 'UTF8'"),
+        ({"synchronous_commit": "off"}, "SET synchronous_commit = on"),
+        ({"fsync": "off"}, "set fsync = on"),
+        ({"lock_timeout": "0"}, "PgBouncer"),
+    ],
+)
+def test_a_server_that_would_not_keep_our_promises_is_refused(change: dict[str, str], words: str) -> None:
+    own = {"lock_timeout": "5000ms"}
+    assert list(problems(FIT, own)) == []
+    for value in ("remote_apply", "local", "on"):
+        settings = {**FIT.settings, "synchronous_commit": value}
+        assert list(problems(replace(FIT, settings=settings), own)) == []
+
+    [problem] = problems(replace(FIT, settings={**FIT.settings, **change}), own)
+
+    assert words in problem
+
+
+async def test_a_standby_is_refused() -> None:
+    [problem] = problems(replace(FIT, in_recovery=True), {})
+    assert "name the primary" in problem
+
+
+async def test_settings_of_the_database_are_looked_at(server: postgres.Server) -> None:
+    url = server.new_store()
+    name = url.partition("@/")[2].partition("?")[0]
+    server.command(f"ALTER DATABASE {name} SET synchronous_commit = off", "postgres")
+    for open_it in (open_store, migrate_store):
+        with pytest.raises(CannotStart, match="synchronous_commit is off"):
+            await open_it(url)
+
+
+async def test_only_the_command_changes_the_schema(server: postgres.Server) -> None:
+    url = server.url(server.new_database())
+    assert not store_at(url).exists
+    with pytest.raises(CannotStart, match=r"lacks steps .*0001_initial.*run `upload-server migrate` first"):
+        await open_store(url)
+
+    assert await migrate_store(url) == ["0001_initial"]
+
+    assert await migrate_store(url) == []
+    assert store_at(url).exists
+    store = await open_store(url)
+    await pending(store)
+    # Also while a server runs.
+    assert await migrate_store(url) == []
+    await store.close()
+
+
+async def test_two_who_migrate_at_once_do_it_once(server: postgres.Server) -> None:
+    url = server.url(server.new_database())
+
+    applied = await asyncio.gather(*(migrate_store(url) for _ in range(3)))
+
+    assert sorted(map(list, applied)) == [[], [], ["0001_initial"]]
+
+
+async def test_a_newer_programs_database_is_refused(server: postgres.Server, hand: Any) -> None:
+    hand.execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_future', now())")
+    url = server.url(hand.info.dbname)
+    for open_it in (open_store, migrate_store):
+        with pytest.raises(CannotStart, match=r"migrated by a newer upload-server \(9999_future\)"):
+            await open_it(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://ann:hush@127.0.0.1:1/uploads", "ann@127.0.0.1:1/uploads cannot be used: .*refused"),
+        ("postgresql://ann:hush@127.0.0.1/uploads?password=hush&port=1", "cannot be used"),
+        ("postgresql://ann:hush@no-such-host.invalid/uploads", "cannot be used"),
+    ],
+)
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password(url: str, words: str) -> None:
+    pytest.importorskip("psycopg")
+    for open_it in (open_store, migrate_store):
+        with pytest.raises(CannotStart, match=words) as raised:
+            await open_it(url)
+        assert "hush" not in str(raised.value)
+    assert "hush" not in str(store_at(url))
+
+
+@pytest.mark.parametrize("url", ["postgresql://ann:hush@[host/x", "postgres://ann:hush@host/x?hush=1"])
+async def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(UnusableDatabaseUrl, match=re.escape("looks like postgresql://")) as raised:
+        store_at(url)
+    assert "hush" not in str(raised.value)
+
+
+async def test_a_wrong_password_and_a_missing_database_are_said(server: postgres.Server) -> None:
+    with pytest.raises(CannotStart, match='database "nowhere" does not exist'):
+        await open_store(server.url("nowhere"))
+    with pytest.raises(CannotStart, match='role "nobody_here" does not exist'):
+        await open_store(server.url("postgres", "nobody_here"))
+
+
+async def test_who_runs_on_a_database_is_told(server: postgres.Server) -> None:
+    place = store_at(server.new_store())
+    assert place.holder() == ""
+    held = place.lock()
+    assert place.holder().isdigit()
+    held.release()
+    # The server lets go of it when it hears that the session has ended.
+    async with asyncio.timeout(10):
+        while place.holder():  # noqa: ASYNC110 - another process does it
+            await asyncio.sleep(0.01)
