@@ -1,0 +1,136 @@
+"""Cancels on PostgreSQL: the store against the raw statements of its groups, on the same server, turn by turn.
+
+The raw side decides nothing: it sends what the store would send for the same groups, its values made beforehand, and
+waits for the commit. Both sides cancel files of their own in one database that holds many more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from support import postgres
+from upload_server.domain.states import Caller, FileSpec, Source
+from upload_server.store.open import store_at
+from upload_server.store.options import StoreOptions
+from upload_server.store.postgresql import statements
+from upload_server.store.postgresql.connection import Address, Connection, connect
+from upload_server.store.protocol import Command, Store
+
+
+def command(method: str) -> Command:
+    return Command(Caller(Source.GRPC), method, datetime.now(UTC))
+
+
+async def announce(store: Store, files: int) -> list[str]:
+    """Announce files that stand alone, many at once."""
+    ids = [str(uuid.uuid4()) for _ in range(files)]
+    for start in range(0, files, 500):
+        await asyncio.gather(
+            *(store.initiate_upload(FileSpec("a.bin", 3), one, command("")) for one in ids[start : start + 500])
+        )
+    return ids
+
+
+class Raw:
+    """The statements of groups of cancels, without a dialect and without decisions."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def sessions(self) -> list[int]:
+        """Return the server's processes for this database."""
+        sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        return [row[0] for row in self._connection.rows(sql)]
+
+    def cancel_all(self, groups: Sequence[Sequence[str]]) -> None:
+        """Cancel one group after the other."""
+        for group in groups:
+            self.cancel(group)
+
+    def cancel(self, file_ids: Sequence[str]) -> None:
+        """Cancel one group."""
+        connection = self._connection
+        at = f"{datetime.now(UTC).replace(tzinfo=None)}+00"
+        [(last, served)] = connection.last_rows(statements.BEGIN, statements.TAKE_ORDER_LOCK, statements.READ_COUNTERS)
+        found = connection.rows(statements.READ_TO_CANCEL, {"file_ids": json.dumps(file_ids)})
+        events = [
+            (last + 1 + index, row[0], None, "pending", "cancelled", "user", "grpc", "", "", at)
+            for index, row in enumerate(found)
+        ]
+        connection.execute(statements.INSERT_EVENTS, {"events": json.dumps(events)})
+        numbers: dict[str, Any] = {"first": last + 1, "last": last + len(events)}
+        connection.execute(statements.CANCEL_FILES, numbers)
+        counters = {"last_change": last + len(events), "served": served}
+        connection.rows(statements.WRITE_COUNTERS, counters)
+        connection.execute("COMMIT")
+
+
+def measured(raw: Raw, work: Callable[[], object]) -> tuple[float, float, float]:
+    """Return seconds by the clock, of this process, and of the server's processes for this database."""
+    sessions = [psutil.Process(pid) for pid in raw.sessions()]
+    before = [session.cpu_times() for session in sessions]
+    wall, spent = time.perf_counter(), time.process_time()
+    work()
+    wall, spent = time.perf_counter() - wall, time.process_time() - spent
+    after = [session.cpu_times() for session in sessions]
+    server = sum(now.user + now.system - then.user - then.system for then, now in zip(before, after, strict=True))
+    return wall, spent, server
+
+
+async def turn_of_store(store: Store, ids: Sequence[str], group: int) -> None:
+    """Cancel files with ``group`` in flight, so that the writer takes them together."""
+    waiting = iter(ids)
+
+    async def caller() -> None:
+        for file_id in waiting:
+            await store.cancel_file(file_id, command("CancelFile"))
+
+    await asyncio.gather(*(caller() for _ in range(group)))
+
+
+def show(group: int, cancels: int, figures: Mapping[str, Sequence[tuple[float, float, float]]]) -> None:
+    """Print the medians of both sides, and their ratio."""
+    rates, texts = [], []
+    for side, found in figures.items():
+        wall, spent, server = (statistics.median(values) for values in zip(*found, strict=True))
+        rates.append(cancels / wall)
+        texts.append(
+            f"{side} {rates[-1]:6.0f}/s, {1e6 * spent / cancels:4.0f} us of CPU here and"
+            f" {1e6 * server / cancels:4.0f} at the server"
+        )
+    print(f"groups of {group:3}: {'; '.join(texts)}; ratio {rates[0] / rates[1]:.2f}")
+
+
+def main() -> None:
+    """Print cancels a second and CPU time a cancel of both sides, for each size of group."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=20_000, help="files that lie there beside those cancelled")
+    parser.add_argument("--cancels", type=int, default=2_048, help="cancels of each side in each turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--groups", default="8,64,256")
+    options = parser.parse_args()
+    url = postgres.server().new_store()
+    raw = Raw(connect(Address(url), StoreOptions(), writes=True))
+    with asyncio.Runner() as runner:
+        store: Store = runner.run(store_at(url).open())
+        runner.run(announce(store, options.files))
+        for group in map(int, options.groups.split(",")):
+            figures: dict[str, list[tuple[float, float, float]]] = {"store": [], "raw": []}
+            for _ in range(options.turns):
+                ids = runner.run(announce(store, 2 * options.cancels))
+                ours, theirs = ids[: options.cancels], ids[options.cancels :]
+                figures["store"].append(measured(raw, lambda: runner.run(turn_of_store(store, ours, group))))  # noqa: B023
+                groups = [theirs[start : start + group] for start in range(0, len(theirs), group)]
+                figures["raw"].append(measured(raw, lambda: raw.cancel_all(groups)))  # noqa: B023
+            show(group, options.cancels, figures)
+        runner.run(store.close())
