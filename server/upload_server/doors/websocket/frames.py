@@ -63,7 +63,7 @@ class Head(NamedTuple):
         return self.masked and not self.reserved and self.fin and self.length <= _MAX_CONTROL_BYTES
 
 
-def read_head(data: bytes | bytearray) -> Head | None:
+def read_head(data: bytes | memoryview) -> Head | None:
     """Read the head that ``data`` begins with; None while it is not whole."""
     if len(data) < _LEAST_HEAD:
         return None

@@ -1,5 +1,6 @@
 """Decides what uvicorn's WebSocket protocol does where its defaults do not fit: honest ends, bounded turns and memory.
 
+A message of bytes in one frame goes around it: each read of it is unmasked and handed on at once.
 Must not know the door. Every override names the fact about uvicorn 0.54 that makes it necessary; a regression test
 watches each.
 """
@@ -13,6 +14,7 @@ from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.speedups import apply_mask
 
 from upload_server.domain.errors import UnexpectedMessage, UploadError
 from upload_server.doors.http.asgi import last_answer
@@ -23,6 +25,7 @@ from upload_server.ingest import Memory
 LINGER_SECONDS: Final = 5.0
 # Frames parsed in one turn of the loop: about a millisecond. A read of 256 KiB can hold 40,000.
 _TURN_FRAMES: Final = 64
+_LITTLE_BYTES: Final = 64 * 1024
 # Seconds that a page waits which sends small frames too fast.
 _EARLY_SECONDS: Final = 0.05
 _NO_CLOSE_FRAME: Final = 1006
@@ -62,9 +65,11 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
         # Waits for memory, to read on.
         self._gate: asyncio.Task[None] | None = None
         self._frames = Frames()
-        # Received and not parsed yet, at most one read and a head; then of the payload under way, what is to come.
-        self._unparsed = bytearray()
-        self._payload_left = 0
+        # Received and not parsed yet, at most one read and a head.
+        self._unparsed = memoryview(b"")
+        # Of the frame under way: what is to come, and the mask of its next byte if it is a whole message of bytes.
+        self._frame_left = 0
+        self._mask: bytes | None = None
         self._turn: asyncio.Handle | None = None
         # The page broke a rule: its frames are dropped, but for a close.
         self._refused = False
@@ -75,7 +80,7 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
         for waiting in (self._gate, self._turn):
             if waiting is not None:
                 waiting.cancel()
-        self._unparsed.clear()
+        self._unparsed = memoryview(b"")
         self.queue.put_nowait({"type": "websocket.disconnect", "code": _NO_CLOSE_FRAME})
         super().connection_lost(exc)
 
@@ -94,26 +99,27 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
                 self.transport.write(_NO_HANDSHAKE)
                 self.transport.close()
             return
-        if not self._unparsed and len(data) <= self._payload_left and self._may_parse():
-            self._take(data)
-        else:
-            self._unparsed += data
-            if self._turn is None:
-                self._go_on()
-            elif not self.transport.is_closing():
-                self.transport.pause_reading()
+        self._unparsed = memoryview(self._unparsed.tobytes() + data if self._unparsed else data)
+        if self._turn is None:
+            self._go_on()
+        elif not self.transport.is_closing():
+            self.transport.pause_reading()
         if self._is_crowded() and not (self.read_paused or self._drains() or self.transport.is_closing()):
             self.read_paused = True
             self.transport.pause_reading()
             self._read_on_later()
 
     def _go_on(self) -> None:
-        """Parse as much as one turn may, and read on once that is all there is."""
+        """Parse as much as one turn may, and read on once that is all there is and the application has taken it."""
         self._turn = None
         wait = self._parse_some()
         if self.transport.is_closing():
-            self._unparsed.clear()
-        elif wait is not None:
+            self._unparsed = memoryview(b"")
+            return
+        if len(self._unparsed) < _LITTLE_BYTES:
+            # What is left of a read must not keep all of it in memory.
+            self._unparsed = memoryview(self._unparsed.tobytes())
+        if wait is not None:
             self._turn = self.loop.call_later(wait, self._go_on) if wait else self.loop.call_soon(self._go_on)
             self.transport.pause_reading()
         elif self._may_parse():
@@ -135,7 +141,7 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
             return None
         now, frames = self.loop.time(), 0
         while self._unparsed and not self.transport.is_closing():
-            if not self._payload_left:
+            if not self._frame_left:
                 if frames == _TURN_FRAMES:
                     return 0.0 if self._may_parse() else None
                 frames += 1
@@ -144,27 +150,39 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
                 if self._frames.is_early(head, now):
                     return _EARLY_SECONDS
                 self._enter(head, now)
-            piece = self._unparsed[: self._payload_left]
-            del self._unparsed[: len(piece)]
+            piece = self._unparsed[: self._frame_left]
+            self._unparsed = self._unparsed[len(piece) :]
+            self._frame_left -= len(piece)
             self._take(piece)
         return None
 
-    def _take(self, piece: bytes | bytearray) -> None:
-        """Parse some of the frame under way, or drop it."""
-        self._payload_left -= len(piece)
-        if not self._dropping:
-            super().data_received(piece)  # type: ignore[arg-type]  # the parser copies it
+    def _take(self, piece: memoryview) -> None:
+        """Take some of the frame under way, or drop it."""
+        if self._mask is not None:
+            if not piece and self._frame_left:
+                return
+            turned = len(piece) % len(self._mask)
+            data, self._mask = apply_mask(piece, self._mask), self._mask[turned:] + self._mask[:turned]
+            self.curr_msg_data_type, self.frames = "bytes", [data]
+            super().send_receive_event_to_app()
+        elif not self._dropping:
+            super().data_received(piece.tobytes())
 
     def _enter(self, head: Head, now: float) -> None:
         """Begin a frame, unless it breaks a rule."""
-        self._payload_left = head.size + head.length
+        self._frame_left = head.size + head.length
         if not self._refused and (error := self._frames.refusal(head, now)) is not None:
             self._refuse(error)
         # A page that has been refused may answer our close, or leave.
         self._dropping = self._refused and (head.opcode != Opcode.CLOSE or not head.is_sound_control)
+        self._mask = None
         if head.opcode == Opcode.CLOSE:
             # `websockets` calls one between two fragments a protocol error; RFC 6455, 5.4 allows it.
             self.conn.current_size = None
+        elif head.opcode == Opcode.BINARY and head.fin and not self._dropping:
+            self._mask = self._unparsed[head.size - 4 : head.size].tobytes()
+            self._unparsed = self._unparsed[head.size :]
+            self._frame_left = head.length
 
     def _refuse(self, error: UploadError) -> None:
         """Have the application tell the page: `websockets` and uvicorn would close at once, without a word of it."""
@@ -233,7 +251,10 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
     def _read_on(self) -> None:
         if self.read_paused:
             self.read_paused = False
-            if self._turn is None:
+            if self._turn is None and not self._unparsed and self._may_parse():
+                if not self.transport.is_closing():
+                    self.transport.resume_reading()
+            elif self._turn is None:
                 # In a turn of its own: an application that waits for nothing else would take all in one.
                 self._turn = self.loop.call_soon(self._go_on)
 
