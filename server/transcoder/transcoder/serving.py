@@ -37,8 +37,8 @@ from .status import Outcome, StatusWriter
 from .streams import Events, Framer, content_type_of, framer_for, http_body
 from .timers import Timers
 
-_WATCH_UNARY_AFTER: Final = 0.02
-"""Seconds before a unary call's client is watched: most are answered by then."""
+_WATCH_UNARY_AFTER: Final = 0.1
+"""Seconds before a unary call's client is watched: most are answered by then, also under load."""
 _AT_ONCE_BYTES: Final = 4096
 """A response of so many bytes is printed at once."""
 _BETWEEN_PIECES: Final = 0.001

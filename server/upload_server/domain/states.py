@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class FileStatus(StrEnum):
@@ -206,8 +207,7 @@ def rolled_up(batch: Batch, at: datetime, *, started: bool) -> Batch:
     return replace(batch, status=status, updated_at=at)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(NamedTuple):
     """One committed change of status; ``event_id`` is its change number."""
 
     event_id: int

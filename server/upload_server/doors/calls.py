@@ -59,6 +59,9 @@ class Gate(Enum):
     WATCH = "watch calls"
     WEBSOCKET = "WebSockets"
 
+    # There is one object of each; an Enum's own hash takes its time, several times a call.
+    __hash__ = object.__hash__
+
     @property
     def retry_seconds(self) -> float:
         """How long a refused caller should wait: a socket is held for longer than a call."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def test_the_chain_is_that_of_the_document() -> None:
 @pytest.mark.parametrize(("reason", "written", "digest"), STRINGS)
 def test_a_string_is_written_as_in_the_document(reason: str, written: str, digest: str) -> None:
     text = bytes.fromhex(reason).decode("utf-8", "surrogateescape")
-    event = replace(event_of(CHAIN[0][0]), reason=text)
+    event = event_of(CHAIN[0][0])._replace(reason=text)
     assert quoted(text).encode("utf-8", "surrogateescape").hex() == written
     assert b'"reason":' + bytes.fromhex(written) + b',"request_id"' in form_of(event, b"")
     assert link(event, bytes.fromhex(ORIGIN)).hex() == digest
@@ -95,5 +94,5 @@ def test_every_form_is_what_a_reader_makes_of_the_fields(event: AuditEvent, prev
     }
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert form_of(event, previous) == text.encode()
-    elsewhere = replace(event, occurred_at=at.astimezone(timezone(timedelta(hours=5, minutes=45))))
+    elsewhere = event._replace(occurred_at=at.astimezone(timezone(timedelta(hours=5, minutes=45))))
     assert form_of(elsewhere, previous) == text.encode()

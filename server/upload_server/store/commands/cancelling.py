@@ -6,7 +6,7 @@ Must not know senders or watchers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from upload_server.domain.errors import (
@@ -123,7 +123,7 @@ def _fitted(transaction: Transaction, command: Command, files: int) -> Command:
     """Return the command of a cancel, its reason cut short on a full disk: the cancel matters more than its reason."""
     if len(command.reason) <= _SHORT_REASON:
         return command
-    return replace(command, reason=transaction.fit(command.reason, files))
+    return command._replace(reason=transaction.fit(command.reason, files))
 
 
 def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched: bool = True) -> None:

@@ -6,7 +6,7 @@ Must not know how long that is, nor how idle files are found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from upload_server.domain.states import FailureReason, FileStatus
 from upload_server.store.commands import statements
@@ -74,7 +74,7 @@ class ExpireFiles(Write[Result[Expired]]):
         ]
         now = Moment(self.command.at, transaction.served)
         events = [
-            file_event(replace(self.command, reason=_reason(one.active, now)), one.found, after)
+            file_event(self.command._replace(reason=_reason(one.active, now)), one.found, after)
             for one, after in zip(idle, failed, strict=True)
         ]
         write_events(transaction, events)

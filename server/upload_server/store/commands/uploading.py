@@ -147,7 +147,7 @@ class FailFile(Write[Result[File]]):
         """Fail it if the stream still is the file's writer."""
         found = _writable(transaction, self.file_id, self.fence, self.command)
         reason = self.failure.value
-        command = replace(self.command, reason=self.command.reason or reason)
+        command = self.command._replace(reason=self.command.reason or reason)
         failed = change_status(
             transaction, found, FileStatus.FAILED, command, failure_reason=reason, fence=found.file.fence + 1
         )

@@ -185,7 +185,7 @@ class _Verifier:
     def _found_elsewhere(self, number: int, previous: bytes, digest: bytes) -> int:
         """The later event that carries what was sealed as ``number``, 0 if there is none. Happens once at most."""
         for place in walk(self._inspection, number):
-            if place.event is not None and link(replace(place.event, event_id=number), previous) == digest:
+            if place.event is not None and link(place.event._replace(event_id=number), previous) == digest:
                 return place.event_id
         return 0
 
