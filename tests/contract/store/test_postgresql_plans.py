@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
+
 from contract.store.kit import now
 from support import postgres
 from upload_server.domain.states import FileStatus

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
+
 from contract.store.kit import pending
 from support import postgres
 from upload_server.domain.errors import CannotStart

@@ -1,5 +1,4 @@
-"""The Store on PostgreSQL: one writer thread with grouped commits, readers beside it."""
+"""The Store on PostgreSQL: one writer thread with grouped commits, readers beside it.
 
-from upload_server.store.postgresql.store import PostgresqlStore
-
-__all__ = ["PostgresqlStore"]
+Imports nothing by itself: statements can be read without the driver, which is an extra.
+"""

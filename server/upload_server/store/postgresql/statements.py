@@ -117,6 +117,15 @@ WRITE_FILE = """
         revision = %(revision)s, change_no = %(change_no)s, fence = %(fence)s, active_at = %(active_at)s,
         active_served = %(active_served)s, cancel_due_at = NULL
     WHERE id = %(row)s AND status = %(old_status)s AND fence = %(old_fence)s"""
+# The same for files that came whole, from their announcement to their end.
+COMPLETE_WHOLE = f"""
+    UPDATE file SET status = '{FileStatus.COMPLETED}', bytes_received = size_bytes, sha256 = value ->> 2,
+        updated_at = (value ->> 3)::timestamptz, completed_at = (value ->> 3)::timestamptz,
+        revision = (value ->> 4)::bigint, change_no = (value ->> 5)::bigint, fence = (value ->> 6)::bigint,
+        active_at = (value ->> 3)::timestamptz, active_served = %(served)s
+    FROM {rows_of("files")}
+    WHERE file.id = (value ->> 0)::bigint AND file.status || '' = '{FileStatus.PENDING}'
+        AND file.fence = (value ->> 1)::bigint"""
 # Recorded bytes never shrink and are no change: no number, no revision.
 RECORD_PROGRESS = f"""
     UPDATE file SET bytes_received = greatest(file.bytes_received, (v.value ->> 2)::bigint), writer = v.value ->> 4,
