@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import os
 import unicodedata
@@ -33,6 +34,7 @@ from upload.transport import (
     LIST_AUDIT_EVENTS,
     LIST_BATCHES,
     LIST_FILES,
+    PUT_FILE,
     Endpoint,
     Transport,
 )
@@ -94,6 +96,7 @@ class AsyncClient:
         sha256: str = "",
         checksum: bool = True,
         resume_file_id: str = "",
+        announced: pb.File | None = None,
         on_progress: OnProgress | None = None,
     ) -> pb.File:
         """Send a file and return it completed.
@@ -102,7 +105,8 @@ class AsyncClient:
         and ``content_type`` follow from a path by default. With ``checksum`` the server compares
         the SHA-256 of its bytes with that of the bytes read here; ``sha256`` is one known beforehand.
         ``resume_file_id`` goes on with a file announced before (by an upload that broke, or by
-        ``initiate_batch``) where its durable bytes end. The client resumes a broken connection by itself for a while.
+        ``initiate_batch``) where its durable bytes end; ``announced`` is one to which nobody has sent as yet, and saves
+        asking how it stands. The client resumes a broken connection by itself for a while.
 
         Raises ``UploadCancelled`` with who and why when a cancel takes the file, ``ChecksumMismatch``,
         ``WriterReplaced``, ``SourceChanged`` when the source changes meanwhile, ``OSError`` when it fails; unless
@@ -116,13 +120,20 @@ class AsyncClient:
         source = await open_source(content, size_bytes, self._transport)
         feed = Feed(source, self._transport, checksum=checksum)
         try:
-            if resume_file_id:
+            if announced is not None:
+                file = announced
+            elif resume_file_id:
                 file = await self._resumed(resume_file_id, source)
             else:
                 name, kind = _names(content, filename, content_type)
                 file = await self.initiate(name, source.size, content_type=kind, sha256=sha256)
             sending = Sending(self._transport, feed, self.get, on_progress, Backoff(self._resume_tries))
-            return await sending.send(file)
+            try:
+                return await sending.send(file)
+            except errors.FileNotWritable:
+                # It was final before its stream opened: tell who cancelled it, and why.
+                verdict(await self.get(file.file_id))
+                raise
         finally:
             await feed.close()
 
@@ -140,6 +151,29 @@ class AsyncClient:
                 metadata={"file_id": file_id},
             )
         return file
+
+    async def put(
+        self, data: bytes, *, filename: str, content_type: str = "", sha256: str = "", request_id: str = ""
+    ) -> pb.File:
+        """Send a file of at most 256 KiB in one call and return it completed, with its SHA-256 compared.
+
+        A call that fails leaves nothing behind. It cannot be cancelled or watched under way: ``upload`` can.
+
+        Example::
+
+            file = await client.put(b"hello", filename="hello.txt")
+        """
+        name, kind = _names(data, filename, content_type)
+        request_id = request_id or new_request_id()
+        request = pb.PutFileRequest(
+            filename=name,
+            size_bytes=len(data),
+            content_type=kind,
+            sha256=sha256 or hashlib.sha256(data).hexdigest(),
+            data=data,
+            request_id=request_id,
+        )
+        return await ask(self._transport, PUT_FILE, request, self._timeout, request_id)
 
     async def initiate(
         self,

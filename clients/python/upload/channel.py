@@ -36,6 +36,7 @@ _REPEATABLE = (
     "GetStatistics",
     "ListAuditEvents",
     "InitiateUpload",
+    "PutFile",
     "InitiateBatch",
     "CancelFile",
     "CancelBatch",

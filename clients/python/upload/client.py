@@ -69,6 +69,7 @@ class Client:
         sha256: str = "",
         checksum: bool = True,
         resume_file_id: str = "",
+        announced: pb.File | None = None,
         on_progress: OnProgress | None = None,
     ) -> pb.File:
         """Send a file and return it completed; see ``AsyncClient.upload``.
@@ -86,8 +87,22 @@ class Client:
                 sha256=sha256,
                 checksum=checksum,
                 resume_file_id=resume_file_id,
+                announced=announced,
                 on_progress=on_progress,
             )
+        )
+
+    def put(
+        self, data: bytes, *, filename: str, content_type: str = "", sha256: str = "", request_id: str = ""
+    ) -> pb.File:
+        """Send a file of at most 256 KiB in one call and return it completed; see ``AsyncClient.put``.
+
+        Example::
+
+            file = client.put(b"hello", filename="hello.txt")
+        """
+        return drive(
+            self._client.put(data, filename=filename, content_type=content_type, sha256=sha256, request_id=request_id)
         )
 
     def initiate(

@@ -50,6 +50,7 @@ LIST_BATCHES: Method[pb.ListBatchesRequest, pb.ListBatchesResponse] = Method("Li
 GET_STATISTICS: Method[pb.GetStatisticsRequest, pb.GetStatisticsResponse] = Method("GetStatistics")
 LIST_AUDIT_EVENTS: Method[pb.ListAuditEventsRequest, pb.ListAuditEventsResponse] = Method("ListAuditEvents")
 INITIATE_UPLOAD: Method[pb.InitiateUploadRequest, pb.InitiateUploadResponse] = Method("InitiateUpload")
+PUT_FILE: Method[pb.PutFileRequest, pb.File] = Method("PutFile")
 INITIATE_BATCH: Method[pb.InitiateBatchRequest, pb.InitiateBatchResponse] = Method("InitiateBatch")
 CANCEL_FILE: Method[pb.CancelFileRequest, pb.CancelFileResponse] = Method("CancelFile", Lane.CANCEL)
 CANCEL_BATCH: Method[pb.CancelBatchRequest, pb.CancelBatchResponse] = Method("CancelBatch", Lane.CANCEL)

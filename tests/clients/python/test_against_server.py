@@ -35,6 +35,22 @@ async def test_bytes_arrive_whole(real: Calls, size: int) -> None:
     assert (file.size_bytes, file.bytes_received) == (size, size)
 
 
+async def test_a_small_file_is_put(real: Calls) -> None:
+    file = await real("put", b"hello", filename="hello.txt")
+    assert (file.status, file.content_type) == (pb.UPLOAD_STATUS_COMPLETED, "text/plain")
+    assert file.sha256 == hashlib.sha256(b"hello").hexdigest()
+    with pytest.raises(errors.InvalidField):
+        await real("put", bytes(256 * 1024 + 1), filename="long")
+
+
+async def test_an_announced_file_that_was_cancelled_since_says_by_whom(real: Calls) -> None:
+    file = await real("initiate", "a.bin", 5)
+    await real("cancel", file.file_id, reason="mine")
+    with pytest.raises(errors.UploadCancelled) as caught:
+        await real("upload", b"hello", announced=file)
+    assert (caught.value.cancelled_by, caught.value.cancel_reason) == ("user", "mine")
+
+
 def disturbed(content: bytes, disturb: Callable[[], object], at: int) -> Iterator[bytes]:
     """The content in pieces of 1 MiB; ``disturb`` is called before the piece at ``at`` MiB."""
     for number, start in enumerate(range(0, len(content), MIB)):

@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from clients.python.conftest import Calls, SourceFile
-from clients.python.scripted import BROKEN, INTERNAL, Refusal, Running, StreamFault
+from clients.python.scripted import BROKEN, INTERNAL, UNKNOWN_OUTCOME, Refusal, Running, StreamFault
 from upload import AsyncClient, TransferProgress, errors
 from upload.v1 import upload_pb2 as pb
 
@@ -296,3 +296,23 @@ async def test_what_cannot_be_uploaded_is_refused(call: Calls) -> None:
         await call("upload", b"a")
     with pytest.raises(TypeError, match="int"):
         await call("upload", 5, filename="a")
+
+
+# Whole files ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_small_file_is_put_in_one_call_and_once(call: Calls, scripted: Running) -> None:
+    scripted.service.lost["PutFile"].append(UNKNOWN_OUTCOME)
+    file = await call("put", b"hello", filename="re\u0301sume\u0301.txt", content_type="text/x")
+    assert file.status == pb.UPLOAD_STATUS_COMPLETED
+    first, second = scripted.service.calls["PutFile"]
+    assert first == second
+    assert (first.filename, first.content_type, first.data) == ("r\u00e9sum\u00e9.txt", "text/x", b"hello")
+    assert first.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert len(scripted.service.files) == 1
+
+
+async def test_an_announced_file_is_sent_without_asking_how_it_stands(call: Calls, scripted: Running) -> None:
+    file = scripted.service.add("f-1", 5)
+    assert (await call("upload", b"hello", announced=file)).status == pb.UPLOAD_STATUS_COMPLETED
+    assert scripted.service.calls["GetFile"] == []

@@ -26,7 +26,8 @@ class Arguments(argparse.Namespace):
     name: str
     content_type: str
     sha256: str
-    jobs: int
+    # None: as many as help.
+    jobs: int | None
     keep: bool
     resume: str
     resume_batch: str
@@ -66,7 +67,7 @@ def _problem(arguments: Arguments) -> str:
     if not 0 < arguments.timeout < math.inf:
         return "--timeout must be more than 0 seconds"
     match arguments.command:
-        case "upload" if arguments.jobs < 1:
+        case "upload" if arguments.jobs is not None and arguments.jobs < 1:
             return "--jobs must be at least 1"
         case "upload" if len(arguments.paths) > 1 or arguments.paths[0].is_dir():
             single = [
@@ -153,7 +154,8 @@ def _add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--content-type", default="", metavar="TYPE", help="default: guessed from the name")
     parser.add_argument("--sha256", default="", metavar="HEX", help="what its SHA-256 has to be")
     parser.add_argument("--no-checksum", action="store_true", help="do not compare SHA-256 with the server")
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="files sent at once (default 4)")
+    jobs = "files sent at once (default 4, or 32 while all are at most 256 KiB)"
+    parser.add_argument("--jobs", type=int, metavar="N", help=jobs)
     parser.add_argument(
         "--keep", action="store_true", help="on Ctrl-C leave the upload resumable instead of cancelling it"
     )

@@ -22,6 +22,9 @@ from upload.v1 import upload_pb2 as pb
 
 # After a cancel the server tells the streams; whoever has not heard it by then is not waited for.
 _STOP_SECONDS = 5.0
+# Files sent at once, unless told otherwise; and of files that the service takes with one write.
+_JOBS, _SMALL_JOBS = 4, 32
+_SMALL_BYTES = 256 * 1024
 
 
 async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
@@ -46,12 +49,19 @@ class Job:
     ids: tuple[str, ...]
     paths: Sequence[Path]
     batch_id: str = ""
+    # Nobody has sent to them before.
+    is_new: bool = False
     codes: list[Exit] = field(default_factory=list)
 
     @property
     def look(self) -> str:
         """The command that tells how it stands."""
         return f"uploadctl get --batch {self.batch_id}" if self.batch_id else f"uploadctl get {self.ids[0]}"
+
+    @property
+    def helpful_jobs(self) -> int:
+        """How many files sent at once help: small ones wait for the server more than they take."""
+        return _JOBS if any(item.size_bytes > _SMALL_BYTES for item in self.items) else _SMALL_JOBS
 
     @property
     def resume(self) -> str:
@@ -69,13 +79,13 @@ async def _announce(client: AsyncClient, arguments: Arguments, planned: Plan) ->
             pb.FileSpec(filename=item.name, size_bytes=item.size_bytes, content_type=kind or _guess(item.name))
             for item in items
         )
-        return Job(items, tuple(answer.file_ids), arguments.paths, answer.batch.batch_id)
+        return Job(items, tuple(answer.file_ids), arguments.paths, answer.batch.batch_id, is_new=True)
     if arguments.resume:
         return Job(items, (arguments.resume,), arguments.paths)
     file = await client.initiate(
         items[0].name, items[0].size_bytes, content_type=kind or _guess(items[0].name), sha256=arguments.sha256
     )
-    return Job(items, (file.file_id,), arguments.paths)
+    return Job(items, (file.file_id,), arguments.paths, is_new=True)
 
 
 async def _found_again(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
@@ -148,7 +158,7 @@ class _Run:
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(arguments.jobs, len(job.items))):
+                    for _ in range(min(arguments.jobs or job.helpful_jobs, len(job.items))):
                         group.create_task(work())
             except ExceptionGroup as failures:
                 # Errors of the uploads are dealt with one by one; this is a closed pipe, or a bug.
@@ -157,11 +167,14 @@ class _Run:
 
     async def _send(self, item: Item, file_id: str, display: Display) -> Exit:
         display.start(item, file_id)
+        announced = pb.File(file_id=file_id, size_bytes=item.size_bytes, status=pb.UPLOAD_STATUS_PENDING)
         try:
             file = await self._client.upload(
                 item.path,
+                size_bytes=item.size_bytes if self._job.is_new else None,
                 checksum=not self._arguments.no_checksum,
                 resume_file_id=file_id,
+                announced=announced if self._job.is_new else None,
                 on_progress=display.update,
             )
         except (errors.UploadServiceError, OSError) as error:
