@@ -43,7 +43,7 @@ class Observer:
     # Bytes -------------------------------------------------------------------------------------------------------
 
     def bytes_taken(self, count: int) -> None:
-        """An upload stream wrote so many bytes to the sink."""
+        """So many bytes of files were written: by a stream, or of a file that came whole and has its row."""
 
     def stream_stopped(self, seconds: float) -> None:
         """A cancelled stream wrote its last byte so long after the cancel reached it; 0 if it wrote none after that."""

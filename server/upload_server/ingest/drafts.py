@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from upload_server.domain.errors import FieldViolation, InvalidField, OutcomeUnknown, UploadError
+from upload_server.domain.errors import FieldViolation, InvalidField, OutcomeUnknown, Overloaded, UploadError
 from upload_server.domain.states import File
 from upload_server.ingest.ending import storage_error
-from upload_server.ingest.parts import Parts
+from upload_server.ingest.parts import KIB, Memory, Parts
 from upload_server.sink.protocol import BytesThere, Chunk, NoRoom, SinkError
 from upload_server.store.protocol import Result
 
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # Drafts whose rows are committed become bytes like any others a moment later, many at once: nobody waits for it.
 _KEEP_SECONDS = 0.05
+# What a file that waits for the disk takes of the memory besides its bytes.
+_TASK_BYTES = 8 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Drafts:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        # Of its own: a caller that leaves gives its door's count back, and its bytes still wait for the disk.
+        self._memory = Memory(parts.limits.total_buffer_bytes)
         # Files whose rows may still come; one whose fate is not known stays here.
         self._undecided: set[str] = set()
         # Files whose rows are committed, and when their bytes cease to be drafts.
@@ -54,8 +58,20 @@ class Drafts:
     ) -> File:
         """Store ``data``, then have ``write`` make the row; bytes that get none are deleted before this returns.
 
-        Raises ``InvalidField`` when their digest is another one than expected, and what ``write`` raises.
+        Raises ``Overloaded`` when too many wait for the disk, ``InvalidField`` when their digest is another one than
+        expected, and what ``write`` raises.
         """
+        if self._memory.is_full():
+            raise Overloaded("Too many files wait for the disk", 1.0)
+        self._memory.hold(cost := len(data) + _TASK_BYTES)
+        try:
+            return await self._put(file_id, data, expected_sha256, write)
+        finally:
+            self._memory.hold(-cost)
+
+    async def _put(
+        self, file_id: str, data: Chunk, expected_sha256: str, write: Callable[[Draft], Awaitable[Result[File]]]
+    ) -> File:
         self._undecided.add(file_id)
         draft: Draft | None = None
         decided, committed = True, False

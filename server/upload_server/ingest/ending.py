@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Marks:
-    """How far the bytes are, each counted from the start of the file; every one is at most the one before it."""
+    """How far the bytes are, each counted from the start of the file; every one is at most the one before it.
+
+    A hop's thread moves ``written``, and ``received`` while its sender waits in a draw; all else the event loop.
+    """
 
     received: int
     written: int

@@ -163,7 +163,8 @@ class Ingest:
     ) -> File:
         """Store a file that comes whole, then have ``write`` make its row. It goes on when its caller has left.
 
-        Raises ``ShuttingDown``, ``InvalidField`` when its digest is another one than expected, what ``write`` raises.
+        Raises ``ShuttingDown``, ``Overloaded``, ``InvalidField`` when its digest is another one than expected, what
+        ``write`` raises.
         """
         if self._refusal is not None:
             raise self._refusal.with_traceback(None)

@@ -32,6 +32,10 @@ _COMPANY_SECONDS = 0.005
 _SMALL_BYTES = 64 * 1024
 
 
+# A piece counts for at least so much of a hop: a sender of crumbs must not keep a thread.
+_LEAST_OF_HOP = 16 * 1024
+
+
 class Source(Protocol):
     """Bytes of one upload that a thread may read, beside the event loop."""
 
@@ -278,7 +282,7 @@ class Stream:
         left = self._hop_bytes()
         while left > 0 and (self._queue or self._draw_piece()) and not self._is_held():
             piece = self._next_piece(min(left, self._parts.limits.piece_bytes))
-            left -= piece.size
+            left -= max(piece.size, _LEAST_OF_HOP)
             yield piece
 
     def _hop_bytes(self) -> int:

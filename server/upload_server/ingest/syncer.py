@@ -81,7 +81,7 @@ class Syncer:
                 synced = await self._parts.wait(self._sink_file.sync)
                 if synced < target:
                     raise SinkError(f"{synced} bytes were made durable where {target} had been written")
-                # Bytes that a hop appended meanwhile count once the hop has come back.
+                # A hop appends bytes before it counts them as written.
                 self._marks.synced = self._target = min(synced, self._marks.written)
             if self.recording and not self._ending.abandoned:
                 await self._record(self._marks.synced)

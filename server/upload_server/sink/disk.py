@@ -214,11 +214,9 @@ class DiskSink:
         for file_id in file_ids:
             by_shard.setdefault(self._shard(file_id), []).append(file_id)
         for shard, ids in by_shard.items():
-            with contextlib.suppress(FileNotFoundError), _opened(shard) as folder:
-                for file_id in ids:
-                    with contextlib.suppress(FileNotFoundError):
-                        if os.stat(file_id, dir_fd=folder, follow_symlinks=False).st_mode & stat.S_ISVTX:
-                            yield folder, file_id
+            # What cannot be looked at counts as no draft: then nobody deletes it.
+            with contextlib.suppress(OSError), _opened(shard) as folder:
+                yield from ((folder, file_id) for file_id in ids if _is_draft(file_id, folder))
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         """Read the bytes from ``start`` to ``end`` in pieces; ``BytesMissing`` when there are fewer."""
@@ -331,6 +329,13 @@ class DiskSink:
         # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
         os.ftruncate(descriptor, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
+
+
+def _is_draft(name: str, folder: int) -> bool:
+    try:
+        return bool(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode & stat.S_ISVTX)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

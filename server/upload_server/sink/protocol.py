@@ -82,7 +82,7 @@ class Sink(Protocol):
         """
 
     def drafts(self, file_ids: Sequence[str]) -> Sequence[str]:
-        """Return which of these files are drafts."""
+        """Return which of these files are drafts; one that cannot be looked at counts as none."""
 
     def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         """Read the bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer."""

@@ -1,6 +1,7 @@
 """Decides when bytes nobody may have any more are deleted, and when uploads nobody sends to are given up.
 
-Must not know who cancelled, nor through which door. Rows decide what is deleted, never what lies in a folder.
+Must not know who cancelled, nor through which door. Rows decide what is deleted, never what lies in a folder;
+only a draft that no row knows is deleted by its mark.
 """
 
 from __future__ import annotations
@@ -274,7 +275,10 @@ class Janitor:
             orphans += rowless
             unknown += sum(file_id not in statuses for file_id in page) - len(rowless)
             # Those of files that still are pending wait for their next sender, who may come at any moment.
-            await self._hop(self._sink.keep, [draft for draft in drafts if statuses.get(draft) in _DECIDED])
+            try:
+                await self._hop(self._sink.keep, [draft for draft in drafts if statuses.get(draft) in _DECIDED])
+            except SinkError as error:
+                log.warning("drafts stay drafts until the next start", error=repr(error))
             for first in range(0, len(orphans), _DELETED_AT_ONCE):
                 deleted += await self._delete_orphans(orphans[first : first + _DELETED_AT_ONCE])
         if unknown:

@@ -179,7 +179,7 @@ class Stream:
             outlet.send(event)
         if self._over:
             return False
-        if watcher.has_more:
+        if watcher.has_more or watcher.ticked:
             watcher.wake()
         else:
             watcher.stay(self._due(watcher))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import uuid
+from pathlib import Path
 
 import pytest
 
 from unit.ingest.test_janitor import completed, janitor_of
-from unit.ingest.world import CALLER, World
-from upload_server.domain.errors import InvalidField, OutcomeUnknown, StorageFailure, StorageFull
-from upload_server.domain.states import File, FileSpec
+from unit.ingest.world import CALLER, World, open_world
+from upload_server.domain.errors import InvalidField, OutcomeUnknown, Overloaded, StorageFailure, StorageFull
+from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.ingest import Draft
+from upload_server.ingest.parts import KIB, Limits
 from upload_server.sink.protocol import NoRoom, SinkError
 from upload_server.store.protocol import Command, Result
 
@@ -195,3 +198,38 @@ async def test_an_announced_file_whose_cancel_comes_first_keeps_nothing(world: W
     assert await putting is None
     assert list(world.sink.file_ids()) == []
     assert not world.ingest.is_open(file_id)
+
+
+async def test_files_whose_callers_have_left_are_counted_while_they_wait_for_the_disk(tmp_path: Path) -> None:
+    async with open_world(tmp_path, Limits(total_buffer_bytes=16 * KIB)) as world:
+        world.sink.putting.close()
+        waiting = [Putting(world) for _ in range(3)]
+        callers = [asyncio.create_task(one.put()) for one in waiting]
+        await world.sink.putting.somebody_waits()
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        with pytest.raises(Overloaded):
+            await Putting(world).put()
+
+        world.sink.putting.open()
+        while any(world.ingest.is_open(one.file_id) for one in waiting):  # noqa: ASYNC110 - nobody waits for them
+            await asyncio.sleep(0.001)
+        assert (await Putting(world).put()).status is FileStatus.COMPLETED
+
+
+async def test_a_draft_that_the_disk_refuses_holds_up_no_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    kept, orphan = Putting(world), await world.initiate(9)
+    await kept.put()
+    await world.cancel(orphan, tell=False)
+    file = world.sink.open(orphan, 1, 0)
+    file.append([b"cancelled"])
+    file.close()
+    assert world.sink.drafts([kept.file_id])
+
+    assert await janitor_of(world).sweep_orphans() == 1
+    assert list(world.sink.file_ids()) == [kept.file_id]

@@ -375,3 +375,21 @@ async def test_watchers_that_do_not_read_hold_few_rows_together(store: Store) ->
         for _ in range(3):
             await anext(await stack.enter_async_context(aclosing(hub.watch(request, ""))))
         assert sum(isinstance(thing, File) for thing in gc.get_objects()) >= 1500
+
+
+async def test_an_outlet_gets_the_progress_of_every_file_of_a_tick(store: Store) -> None:
+    file_ids = [await announce(store) for _ in range(3)]
+    outlet = Listening(9)
+    request = WatchRequest(Targets(file_ids=frozenset(file_ids)), progress_interval=0.1)
+    async with running(store) as hub, aclosing(hub.watch(request, "", outlet)) as events:
+        await opened(events)
+        resting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        for file_id in file_ids:
+            hub.publish_progress(file_id, "", 1)
+        async with asyncio.timeout(WAIT):
+            while len(outlet.heard) < len(file_ids):  # noqa: ASYNC110 - an outlet tells nobody
+                await asyncio.sleep(0.01)
+        assert {event.file_id for event in outlet.heard if isinstance(event, Progressed)} == set(file_ids)
+        resting.cancel()
+        await asyncio.wait({resting})

@@ -1901,8 +1901,9 @@ export const UploadService: GenService<{
    * answers.
    *
    * The audit trail has its three events (announced, uploading, completed), in one transaction; a watcher hears of the
-   * last one alone. A call that fails leaves nothing behind. A file of a batch, and one that shall be watched or
-   * cancelled while its bytes come, takes `InitiateUpload` and `UploadFile`.
+   * last one alone. A call that is refused leaves nothing behind; after `OUTCOME_UNKNOWN` the file may be there: ask
+   * again with the same `request_id`. A file of a batch, and one that shall be watched or cancelled while its bytes
+   * come, takes `InitiateUpload` and `UploadFile`.
    *
    * Errors: `INVALID_FIELD` also when `size_bytes` is not the length of `data`, or `sha256` not its digest;
    * `REQUEST_ID_REUSED`; `STORAGE_FULL` (RESOURCE_EXHAUSTED, 507 over HTTP) while what room is left is kept for cancels
