@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clients.tus.client import Slow, Tus, eventually, file_id_of, metadata, reason, tus_on
+from clients.tus.test_protocol import until_taken
 from support.process import ServerProcess, StartServer, gone_from_disk
 
 MIB = 1024 * 1024
@@ -181,11 +183,30 @@ async def test_a_body_longer_than_the_rest_of_the_file(start_server: StartServer
         assert await tus.offset(url) == 0
 
 
-async def test_a_long_body_with_a_checksum(start_server: StartServer) -> None:
+@pytest.mark.parametrize(("content", "status"), [(CONTENT, 204), (CONTENT[:-1] + b"?", 460)])
+async def test_a_long_body_with_a_checksum(start_server: StartServer, content: bytes, status: int) -> None:
     """Its bytes are withheld until the last one has come."""
     async with leaves_nothing(start_server()) as tus:
         url = await tus.create(SIZE)
-        answer = await tus.append(url, 0, CONTENT, Upload_Checksum="sha1 " + "A" * 27 + "=")
-        assert answer.status_code == 460
-        assert await tus.offset(url) == 0
-        await resumes(tus, url)
+        digest = base64.b64encode(hashlib.sha1(CONTENT, usedforsecurity=False).digest()).decode()
+        answer = await tus.append(url, 0, content, Upload_Checksum=f"sha1 {digest}")
+        assert answer.status_code == status
+        if status != 204:
+            assert await tus.offset(url) == 0
+            await resumes(tus, url)
+        assert (await tus.file(url))["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+
+
+async def test_a_take_over_by_a_sender_who_sends_again_what_is_there(start_server: StartServer) -> None:
+    """What the older request has brought is skipped before threads read on."""
+    async with leaves_nothing(start_server()) as tus:
+        url = await tus.create(SIZE)
+        async with tus.slow(url, SIZE) as older:
+            await older.send(CONTENT[:MIB])
+            await until_taken(tus, MIB)
+            async with tus.slow(url, SIZE) as newer:
+                await newer.send(CONTENT[: 300 * 1024])
+                assert (await older.answer()).status_code == 409
+                await push(newer, CONTENT[300 * 1024 :])
+                assert (await newer.answer()).status_code == 204
+        assert (await tus.file(url))["sha256"] == hashlib.sha256(CONTENT).hexdigest()

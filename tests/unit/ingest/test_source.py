@@ -242,12 +242,18 @@ async def test_a_source_waits_for_a_disk_that_does_not_sync(tmp_path: Path) -> N
             await world.sink.syncing.somebody_waits()
             while not upload._syncer.lags:
                 await upload.ending.change()
-            # In whatever turn of the loop that was: what was read by then is all.
+            # The threads do another's work meanwhile, so they had time for this one's.
+            other = await world.open(await world.initiate(MIB))
+            for number in range(16):
+                await other.write(bytes(64 * 1024))
+                while other.marks.written < (number + 1) * 64 * 1024:
+                    await other.ending.change()
             assert upload.received <= 4 * MIB + PIECE
             world.sink.syncing.open()
             await drawing
         await upload.commit("", CALLER)
         await upload.close()
+        await other.close()
 
 
 async def test_a_source_waits_for_the_digest(tmp_path: Path) -> None:

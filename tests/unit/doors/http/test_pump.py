@@ -15,6 +15,7 @@ from unit.doors.conftest import Serve
 from unit.doors.raw import RawPeer
 from upload_server.doors.http import pump
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
+from upload_server.doors.http.protocol import BoundedHttpProtocol
 from upload_server.doors.http.pump import LEAST_BYTES, LEND, Lend
 
 KIB = 1024
@@ -132,6 +133,20 @@ async def test_a_body_whose_sender_stops_comes_on_over_the_loop(serve: Serve) ->
     peer.finish()
 
 
+@pytest.mark.parametrize("rest", [1, 1000, LEAST_BYTES // 2])
+async def test_a_request_behind_a_rest_that_the_loop_reads(serve: Serve, rest: int) -> None:
+    app = Borrower()
+    peer = await RawPeer.connect((await serve(app)).port)
+    data = os.urandom(MIB + rest)
+    await send(peer, head(len(data)) + data[:MIB])
+    async with asyncio.timeout(10):
+        while not app.by_thread or pump._lent:  # noqa: ASYNC110 - the thread tells nobody
+            await asyncio.sleep(0.01)
+    await send(peer, data[MIB:] + b"GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert [await said_to(peer), await said_to(peer)] == [said(data), said(b"", "/after", "GET")]
+    peer.finish()
+
+
 @pytest.mark.parametrize("how", ["finish", "reset"])
 async def test_a_peer_that_leaves_in_mid_body(serve: Serve, how: str) -> None:
     app = Borrower()
@@ -184,21 +199,61 @@ async def test_what_is_short_or_of_unknown_length_is_not_lent(serve: Serve) -> N
 
 async def test_bytes_of_another_request_are_not_lent(serve: Serve) -> None:
     """Only while the request's own body comes: a door that asks late gets nothing."""
-    asked: list[object] = []
     kept: list[Lend] = []
+    asked: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         kept.append(scope[LEND])
-        asked.append(kept[0]() if len(kept) > 1 else None)
-        while (await receive())["more_body"]:
-            pass
+        size = 0
+        while size < MIB:
+            size += len((await receive())["body"])
+            if size == MIB // 2 and len(kept) == 2:
+                for lend in kept:
+                    asked.append((lent := lend()) is not None)
+                    if lent is not None:
+                        with lent:
+                            pass
+                half.set()
         await respond(send, 200, b"{}")
 
+    half = asyncio.Event()
     peer = await RawPeer.connect((await serve(app)).port)
-    for _ in range(2):
-        await send(peer, head(MIB) + bytes(MIB))
-        await said_to(peer)
-    assert asked == [None, None]
+    await send(peer, head(MIB) + bytes(MIB))
+    await said_to(peer)
+    await send(peer, head(MIB) + bytes(MIB // 2))
+    async with asyncio.timeout(10):
+        await half.wait()
+    await send(peer, bytes(MIB // 2))
+    await said_to(peer)
+    assert asked == [False, True]
+    peer.finish()
+
+
+async def test_what_the_loop_has_read_goes_before_what_a_thread_reads(serve: Serve) -> None:
+    """A door that has not taken all that came borrows nothing: bytes would change places."""
+    first, more = asyncio.Event(), asyncio.Event()
+    asked: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        first.set()
+        await more.wait()
+        asked.append(scope[LEND]())
+        await respond(send, 200, b"{}")
+
+    server = await serve(app)
+    peer = await RawPeer.connect(server.port)
+    await send(peer, head(MIB) + b"first")
+    await first.wait()
+    await send(peer, b"second")
+    [connection] = server._server.server_state.connections
+    assert isinstance(connection, BoundedHttpProtocol)
+    async with asyncio.timeout(10):
+        while not connection.cycle.body:  # noqa: ASYNC110 - nobody is told what waits there
+            await asyncio.sleep(0.01)
+    more.set()
+    await said_to(peer)
+    assert asked == [None]
     peer.finish()
 
 
