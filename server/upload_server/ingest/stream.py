@@ -266,6 +266,10 @@ class Stream:
         """Write pieces and hand them to the digest, until a cancel holds or has ended the file; runs on a thread."""
         before = self.marks.written
         for piece in pieces:
+            if self._is_held():
+                # Looked at last of all: between the look and the write another thread may run for long.
+                self._queue.extendleft(reversed(piece.chunks))
+                break
             self._sink_file.append(piece.chunks)
             self._last_write = time.monotonic()
             self._digest.add(piece)
@@ -280,7 +284,7 @@ class Stream:
     def _queued_pieces(self) -> Iterator[Piece]:
         """Take from the queue, also what comes meanwhile, what one hop writes; runs on its thread."""
         left = self._hop_bytes()
-        while left > 0 and (self._queue or self._draw_piece()) and not self._is_held():
+        while left > 0 and not self._is_held() and (self._queue or self._draw_piece()):
             piece = self._next_piece(min(left, self._parts.limits.piece_bytes))
             left -= max(piece.size, _LEAST_OF_HOP)
             yield piece
