@@ -190,12 +190,16 @@ class Uploads:
         self._ingest.holds.hold(identifier)
 
         def decided(outcome: object) -> None:
-            if isinstance(outcome, Result) and not outcome.replayed:
-                self._ingest.stop(outcome.audited.events[0])
+            word = "unknown" if isinstance(outcome, NotFound) else "error"
+            if isinstance(outcome, Result):
+                word = "cancelled"
+                if not outcome.replayed:
+                    self._ingest.stop(outcome.audited.events[0])
             elif isinstance(outcome, NotInState | WriterReplaced):
+                word = "too_late"
                 self._late.add(caller.principal, self._clock())
             self._ingest.holds.release(identifier)
-            self._observer.cancel_finished(caller.source.value, _word(outcome))
+            self._observer.cancel_finished(caller.source.value, word)
 
         return decided
 
@@ -297,15 +301,6 @@ class Uploads:
         resume = ResumeToken.decode(resume_token) if resume_token else None
         request = WatchRequest(targets, resume, until_final, progress_interval)
         return self._hub.watch(request, caller.principal, outlet)
-
-
-def _word(outcome: object) -> str:
-    """Return what the metrics say of a cancel."""
-    if isinstance(outcome, NotInState | WriterReplaced):
-        return "too_late"
-    if isinstance(outcome, NotFound):
-        return "unknown"
-    return "cancelled" if isinstance(outcome, Result) else "error"
 
 
 def _check_targets(targets: Targets, *, until_final: bool) -> None:

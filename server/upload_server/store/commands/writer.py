@@ -55,7 +55,10 @@ class _Waiting(NamedTuple):
     def give(self, outcome: Outcome) -> None:
         """Give the caller its answer, unless it has left."""
         if self.heard is not None:
-            self.heard(outcome)
+            try:
+                self.heard(outcome)
+            except Exception:  # noqa: BLE001 - a bug: the others of the group must not wait for ever
+                _log.exception("what follows a write failed")
         if self.answer.done():
             return
         if isinstance(outcome, Exception):
