@@ -45,10 +45,11 @@ class Score:
 
 def _edition(root: Path) -> type[ServerProcess]:
     """Return the server of another working copy."""
-    python = root / ".venv" / "bin" / "python"
+    path = str(root.resolve() / ".venv" / "bin" / "python")
 
     class Other(ServerProcess):
-        program = ("-c", f"import os, sys; os.execv({str(python)!r}, ['python', '-m', 'upload_server', *sys.argv[1:]])")
+        # By its own path: Python looks for its packages beside what it was called by.
+        program = ("-c", f"import os, sys; os.execv({path!r}, [{path!r}, '-m', 'upload_server', *sys.argv[1:]])")
 
     return Other
 
