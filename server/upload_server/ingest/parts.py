@@ -46,7 +46,7 @@ class Limits:
     sync_seconds: float = 1.0
     # A stream may hold this much before `write` waits; all streams together that much before each waits for its own.
     buffer_bytes: int = 4 * MIB
-    total_buffer_bytes: int = 64 * MIB
+    total_buffer_bytes: int = 32 * MIB
     # About as much is written, or hashed, by one hop to a thread.
     hop_bytes: int = 1 * MIB
     # Likewise of a source, and so much of it may wait to be hashed.

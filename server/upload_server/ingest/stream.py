@@ -396,6 +396,8 @@ class Stream:
         self._pending = pending
 
     def _allowance(self) -> int:
-        """Bytes this stream may hold; none when all together hold too much: then each waits for its own write."""
-        limits = self._parts.limits
-        return 0 if self._parts.memory.is_full() else limits.buffer_bytes
+        """Bytes this stream may hold: fewer when memory is short, none when all together hold too much."""
+        memory, most = self._parts.memory, self._parts.limits.buffer_bytes
+        if memory.is_full():
+            return 0
+        return most // 8 if memory.is_crowded() else most
