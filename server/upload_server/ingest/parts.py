@@ -98,6 +98,12 @@ class Tasks:
         task.add_done_callback(self._running.discard)
         return task
 
+    def shielded(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Start a task that goes on when its caller leaves; its error is nobody's then."""
+        task = self.spawn(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return asyncio.shield(task)
+
     async def join(self, seconds: float) -> int:
         """Wait until none is left, at most so long; returns how many are."""
         try:

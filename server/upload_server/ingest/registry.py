@@ -16,6 +16,7 @@ from datetime import datetime
 import structlog
 
 from upload_server.domain.errors import (
+    FileNotWritable,
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
@@ -131,9 +132,10 @@ class Ingest:
         """Complete a pending file whose bytes all came at once, with one write; a stream's work, done in one.
 
         None, and nothing has changed, when that cannot be: ``open`` then tells why, or takes the bytes. ``sha256`` is
-        empty or what they must have. Raises ``OutcomeUnknown``. It goes on when its caller has left.
+        empty or what they must have. Raises ``UploadCancelled`` (in between), ``OutcomeUnknown``. It goes on when its
+        caller has left.
         """
-        return await asyncio.shield(self._parts.tasks.spawn(self._put_announced(file_id, data, sha256, caller)))
+        return await self._parts.tasks.shielded(self._put_announced(file_id, data, sha256, caller))
 
     async def _put_announced(self, file_id: str, data: Chunk, sha256: str, caller: Caller) -> File | None:
         async def write(draft: Draft) -> Result[File]:
@@ -153,6 +155,9 @@ class Ingest:
             except OutcomeUnknown:
                 raise
             except UploadError as error:
+                if isinstance(error, FileNotWritable) and error.file.status is FileStatus.CANCELLED:
+                    # It was pending when this sender came.
+                    raise UploadCancelled(error.file) from None
                 log.debug("a file takes a stream", file_id=file_id, reason=error.reason)
                 return None
 
@@ -168,7 +173,7 @@ class Ingest:
         """
         if self._refusal is not None:
             raise self._refusal.with_traceback(None)
-        return await asyncio.shield(self._parts.tasks.spawn(self._drafts.put(file_id, data, expected_sha256, write)))
+        return await self._parts.tasks.shielded(self._drafts.put(file_id, data, expected_sha256, write))
 
     def stop(self, cancel: AuditEvent) -> None:
         """Stop the open streams that a committed cancel is about: of its file, or of its batch's files."""

@@ -67,6 +67,8 @@ class Upload(Stream):
         wrong = next((one for one in wanted if one and one != actual), None)
         work = self._complete(actual, caller) if wrong is None else self._fail(wrong, actual, caller)
         self._finishing = self._parts.tasks.spawn(work)
+        # When the caller has left, nobody else asks for its error.
+        self._finishing.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(self._finishing)
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import uuid
@@ -12,7 +13,14 @@ import pytest
 
 from unit.ingest.test_janitor import completed, janitor_of
 from unit.ingest.world import CALLER, World, open_world
-from upload_server.domain.errors import InvalidField, OutcomeUnknown, Overloaded, StorageFailure, StorageFull
+from upload_server.domain.errors import (
+    InvalidField,
+    OutcomeUnknown,
+    Overloaded,
+    StorageFailure,
+    StorageFull,
+    UploadCancelled,
+)
 from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.ingest import Draft
 from upload_server.ingest.parts import KIB, Limits
@@ -195,7 +203,8 @@ async def test_an_announced_file_whose_cancel_comes_first_keeps_nothing(world: W
     await world.sink.putting.somebody_waits()
     await world.cancel(file_id)
     world.sink.putting.open()
-    assert await putting is None
+    with pytest.raises(UploadCancelled):
+        await putting
     assert list(world.sink.file_ids()) == []
     assert not world.ingest.is_open(file_id)
 
@@ -233,3 +242,19 @@ async def test_a_draft_that_the_disk_refuses_holds_up_no_sweep(world: World, mon
 
     assert await janitor_of(world).sweep_orphans() == 1
     assert list(world.sink.file_ids()) == [kept.file_id]
+
+
+async def test_what_goes_wrong_after_the_caller_has_left_writes_no_traceback(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Putting(world)
+    one.error = StorageFull("disk")
+    world.sink.putting.close()
+    putting = asyncio.create_task(one.put())
+    await world.sink.putting.somebody_waits()
+    putting.cancel()
+    await asyncio.wait({putting})
+    world.sink.putting.open()
+    await world.ingest.aclose()
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import sys
 from typing import Any, Final
 
+from upload_server.domain.errors import SizeExceeded
+from upload_server.domain.states import File
 from upload_server.doors.http.asgi import Message, Receive, Send
 from upload_server.doors.websocket.leaving import NO_CLOSE_FRAME, Gone
 from upload_server.doors.websocket.messages import Refused
@@ -18,15 +20,25 @@ from upload_server.doors.websocket.messages import Refused
 _LAST_WORDS_SECONDS: Final = 5.0
 
 
-def reader(receive: Receive) -> Callable[[], Awaitable[bytes | str | Gone | Refused]]:
-    """Return how a mailbox reads the page's messages; ``Gone`` or ``Refused`` is the last."""
+class Reader:
+    """Gives a mailbox the page's messages; ``Gone`` or ``Refused`` is the last."""
 
-    async def read() -> bytes | str | Gone | Refused:
-        message = await receive()
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._file_id = ""
+        self._received, self._size = 0, sys.maxsize
+
+    def expect(self, file: File) -> None:
+        """Refuse from now on a message that passes the file's size, before any part of it is handed on."""
+        self._file_id, self._received, self._size = file.file_id, file.bytes_received, file.size_bytes
+
+    async def read(self) -> bytes | str | Gone | Refused:
+        """Wait for the next message, or part of one."""
+        message = await self._receive()
         if message["type"] == "websocket.receive":
             data: bytes | None = message.get("bytes")
             text: str | None = message.get("text")
-            return data if data is not None else text or ""
+            return text or "" if data is None else self._taken(data, message.get("to_come", 0))
         if message["type"] == "websocket.refused":
             return Refused(message["error"])
         code: int = message.get("code", NO_CLOSE_FRAME)
@@ -34,7 +46,11 @@ def reader(receive: Receive) -> Callable[[], Awaitable[bytes | str | Gone | Refu
         by_server = code != NO_CLOSE_FRAME and "reason" not in message
         return Gone(code, message.get("reason") or "", by_server)
 
-    return read
+    def _taken(self, data: bytes, to_come: int) -> bytes | Refused:
+        if to_come and self._received + len(data) + to_come > self._size:
+            return Refused(SizeExceeded(self._file_id, self._received, self._size))
+        self._received += len(data)
+        return data
 
 
 class Outlet:

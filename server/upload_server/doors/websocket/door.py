@@ -18,7 +18,7 @@ from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import CloseCancels
-from upload_server.doors.websocket.channel import Outlet, reader
+from upload_server.doors.websocket.channel import Outlet, Reader
 from upload_server.doors.websocket.leaving import Gone
 from upload_server.doors.websocket.messages import Goodbye, Opening, Refused
 from upload_server.doors.websocket.session import Session
@@ -93,9 +93,8 @@ class WebSocketDoor:
         rules = Rules()
         rules.identifier("file_id", file_id)
         rules.check()
-        mailbox: Mailbox[str] = Mailbox(
-            reader(receive), self._ingest.memory, idle_seconds=self._idle_seconds, gated=False
-        )
+        reader = Reader(receive)
+        mailbox: Mailbox[str] = Mailbox(reader.read, self._ingest.memory, idle_seconds=self._idle_seconds, gated=False)
         async with mailbox:
             await first_message(
                 file_id,
@@ -104,6 +103,7 @@ class WebSocketDoor:
                 page.outlet,
                 self._uploads,
                 caller=caller,
+                expect=reader.expect,
                 commit_seconds=self._commit_seconds,
             )
             if isinstance(mailbox.end, Gone):

@@ -163,10 +163,19 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
                 return
             turned = len(piece) % len(self._mask)
             data, self._mask = apply_mask(piece, self._mask), self._mask[turned:] + self._mask[:turned]
-            self.curr_msg_data_type, self.frames = "bytes", [data]
-            super().send_receive_event_to_app()
+            self._hand_on(data)
         elif not self._dropping:
             super().data_received(piece.tobytes())
+
+    def _hand_on(self, data: bytes) -> None:
+        """Give the application a part of a message, and how much of the message is still to come; as uvicorn does."""
+        if self.close_sent:
+            return
+        event: Any = {"type": "websocket.receive", "bytes": data, "to_come": self._frame_left}
+        self.queue.put_nowait(event)
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     def _enter(self, head: Head, now: float) -> None:
         """Begin a frame, unless it breaks a rule."""

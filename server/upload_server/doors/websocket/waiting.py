@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from upload_server.domain.errors import FileNotWritable, OffsetMismatch, ShuttingDown, UploadCancelled, UploadError
@@ -40,11 +40,13 @@ async def first_message(
     uploads: Uploads,
     *,
     caller: Caller,
+    expect: Callable[[File], None],
     commit_seconds: float,
 ) -> None:
     """Tell the page what is durable, and wait until it says something or has left.
 
     Behind the last byte an older page has nothing to say: there ``commit_seconds`` of silence are its commit.
+    ``expect`` hears of the file before anything that the page says is read.
     Raises what ends the file meanwhile, and as opening it would: ``FileNotFound``, ``FileNotWritable``,
     ``OffsetMismatch``; ``UploadIdle``, ``ShuttingDown``.
     """
@@ -58,6 +60,7 @@ async def first_message(
             raise FileNotWritable(file)
         if offset != file.bytes_received:
             raise OffsetMismatch(file_id, offset, file.bytes_received)
+        expect(file)
         await outlet.say(messages.progress(offset))
         ending = asyncio.create_task(_ending(events))
         ending.add_done_callback(lambda _: mailbox.ring())

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import struct
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -756,6 +757,20 @@ async def test_a_message_that_passes_the_size_is_dropped_whole(place: Place) -> 
     assert await page.error() == ("SIZE_EXCEEDED", 4400)
     kept = await place.get(file.file_id)
     assert (kept.status, kept.bytes_received) == (FileStatus.UPLOADING, 5)
+
+
+@pytest.mark.parametrize("first", [60_000, 100_000])
+async def test_a_message_that_passes_the_size_is_dropped_whole_however_it_comes(place: Place, first: int) -> None:
+    file = await place.announce(100_000)
+    peer = await raw_page(place, file)
+    head = struct.pack("!BBQ4s", 0x82, 0xFF, 200_000, b"\0\0\0\0")
+    peer.writer.write(head + bytes(first))
+    # It is refused by the length that its head tells, before the rest of it comes.
+    assert b"SIZE_EXCEEDED" in await peer.reader.readuntil(b"SIZE_EXCEEDED")
+    peer.finish()
+    await place.until_closed(file.file_id)
+    kept = await place.get(file.file_id)
+    assert (kept.status, kept.bytes_received) == (FileStatus.UPLOADING, 0)
 
 
 async def test_bytes_after_the_last_byte_are_too_many(place: Place) -> None:
