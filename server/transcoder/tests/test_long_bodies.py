@@ -131,7 +131,7 @@ def test_no_body_costs_more_than_its_limits(body: bytes, limit: int | None) -> N
     assert answer.status == 400
     assert seen[0].limit == limit
     # Without its limits the cheapest takes seconds.
-    assert time.process_time() - before < 0.2
+    assert time.process_time() - before < 1.0
 
 
 def test_an_index_in_a_long_list_is_told_right() -> None:

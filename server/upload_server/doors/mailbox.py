@@ -216,6 +216,7 @@ class Mailbox(Generic[M]):
     async def discard_all(self, most: int) -> None:
         """Likewise, until the sender has sent ``most`` bytes more or is idle."""
         self._unwanted = most
+        self._start()
         self._forget()
         self._room.set()
         if self._gate is not None:

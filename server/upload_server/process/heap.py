@@ -17,6 +17,8 @@ _ARENA_MAX = -8
 # Smaller blocks come from the heap: pages of their own would have to be made and cleared for each.
 _OWN_PAGES = 4 * 2**20
 _LOOK_SECONDS = 60.0
+# What may lie free at the end of the heap: the pieces of some uploads, which come again at once.
+_MAY_LIE_AT_END = 16 * 2**20
 # What may lie free: it will be used again, and giving it back holds up whoever allocates for some 10 ms.
 _MAY_LIE_FREE = 64 * 2**20
 # Giving back again is worth it once the process has grown by so much since.
@@ -40,7 +42,7 @@ def share_one_heap() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_ARENA_MAX, 1)
         mallopt(_MMAP_THRESHOLD, _OWN_PAGES)
-        mallopt(_TRIM_THRESHOLD, _MAY_LIE_FREE)
+        mallopt(_TRIM_THRESHOLD, _MAY_LIE_AT_END)
 
 
 class Heap:

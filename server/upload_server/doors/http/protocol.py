@@ -136,6 +136,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unparsed.clear()
         if self._lent is not None:
             self._lent.revoke()
+        if self.cycle is not None:
+            # Else the request, the connection and its body would keep one another in memory until a collection.
+            self.cycle.scope.pop(LEND, None)  # type: ignore[typeddict-item]  # ours
         self._untaken.release(self.transport)
         super().connection_lost(exc)
 

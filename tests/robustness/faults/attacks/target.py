@@ -39,7 +39,7 @@ class Target:
     @property
     def over(self) -> bool:
         """Whether the time is up; one whom a busy machine has kept from striking has ten times as long."""
-        return self._past >= self._seconds * (1 if self._struck >= FEWEST_STRIKES else 10)
+        return self._past >= self._seconds * (1 if sum(self.counts.values()) >= FEWEST_STRIKES else 10)
 
     @property
     def seconds_left(self) -> float:
