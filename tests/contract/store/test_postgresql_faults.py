@@ -306,3 +306,12 @@ async def test_a_session_that_rests_with_the_lock_is_ended(store: Store) -> None
         await writer.submit(Rest())
     await pending(store)
     await assert_history_holds(store)
+
+
+async def test_a_session_that_only_the_server_believes_in_is_ended(store: Store) -> None:
+    """Its connection is lost here alone: it would keep the lock, and every write from being done."""
+    committer = store._writer._committer  # type: ignore[attr-defined]
+    lost = committer._connection
+    committer._connection, committer._ended = None, lost.backend_pid
+    await pending(store)
+    lost.close()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from e2e.envoy.proxy import free_port
-from support.chromium import missing
+from support.wanting import missing
 
 _START_SECONDS = 20.0
 

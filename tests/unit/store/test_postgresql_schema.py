@@ -17,6 +17,8 @@ from support import postgres
 from upload_server.domain.errors import CannotStart
 from upload_server.store.models import MODELS, StoreInfo
 from upload_server.store.open import UnusableDatabaseUrl, migrate_store, open_store, store_at
+from upload_server.store.options import StoreOptions
+from upload_server.store.postgresql.connection import Address
 from upload_server.store.postgresql.requirements import Found, problems
 
 TYPES = {"AUTO": "bigint", "INT": "bigint", "BIGINT": "bigint", "DATETIME": "timestamp with time zone"}
@@ -211,3 +213,20 @@ async def test_who_runs_on_a_database_is_told(server: postgres.Server) -> None:
     async with asyncio.timeout(10):
         while place.holder():  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("login", ["u:p/w@h", "u:12/w@h", "u:p@ss@h"])
+def test_a_password_that_is_not_escaped_is_no_name_of_a_host(login: str) -> None:
+    with pytest.raises(ValueError, match="%40"):
+        Address(f"postgresql://{login}/d")
+
+
+async def test_a_dump_restored_into_the_same_database_has_a_history_of_its_own(server: postgres.Server) -> None:
+    url = server.new_store()
+    opened = await store_at(url).open(StoreOptions())
+    before = opened.incarnation
+    await opened.close()
+    server.restore_dump(url)
+    opened = await store_at(url).open(StoreOptions())
+    assert opened.incarnation != before
+    await opened.close()

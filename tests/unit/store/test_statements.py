@@ -16,7 +16,7 @@ from upload_server.store.sqlite import statements as sqlite_statements
 NAMED = {name: value for name, value in vars(statements).items() if isinstance(value, Statement)}
 # What a dialect has beside them: for its transactions and its room, and words for its reads.
 OWN = {"BEGIN", "READ_COUNTERS", "WRITE_COUNTERS", "COUNT_OPEN", "DATABASE_BYTES", "OPEN_FILE", "OPEN_BATCH"}
-OWN_OF_POSTGRESQL = {"TAKE_ORDER_LOCK", "READ_FATE"}
+OWN_OF_POSTGRESQL = {"FOLLOW", "TAKE_ORDER_LOCK", "READ_FATE"}
 
 
 @pytest.mark.parametrize(

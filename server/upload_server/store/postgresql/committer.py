@@ -61,7 +61,12 @@ class PostgresqlCommitter:
 
     def _open(self) -> Connection:
         connection = self._connect(self._ended)
-        self._count_open(connection)
+        try:
+            self._count_open(connection)
+        except BaseException:
+            # It holds the lock, which the next one would wait for.
+            connection.close()
+            raise
         return connection
 
     def _count_open(self, connection: Connection) -> None:
@@ -193,17 +198,15 @@ class PostgresqlCommitter:
                     "served": transaction.served,
                 },
             )
-            return "aborted" if fate == "committed" and not written else str(fate)
+            if fate == "committed" and written:
+                # A session that ends while it waits for a standby has committed without it; this one waits for both.
+                self._connection.execute(statements.FOLLOW)
+                return "committed"
+            return "aborted" if fate == "committed" else str(fate)
         except (*DATABASE_ERRORS, CannotStart) as error:
             _log.warning("the fate of a commit is not known: %s", said(error))
-            self._disconnect_again()
+            self._disconnect()
             return "unknown"
-
-    def _disconnect_again(self) -> None:
-        """Close the connection by which nothing could be looked up; the lost one stays the one that ended."""
-        ended = self._ended
-        self._disconnect()
-        self._ended = ended
 
     def close(self) -> None:
         """Close."""

@@ -59,6 +59,10 @@ class Address:
         except psycopg.Error:
             # Without the driver's words: they quote what they did not understand.
             raise ValueError("it cannot be read") from None
+        # The rest of a password would pass for the name of a host or a database, and be shown. (A socket without a file
+        # has a name that begins with @.)
+        if "@" in str(self.parameters.get("host") or "")[1:] or "@" in str(self.parameters.get("dbname") or ""):
+            raise ValueError("an @ or a / in a user's name or a password is written %40 or %2F")
 
     def __str__(self) -> str:
         """Name the database for messages."""

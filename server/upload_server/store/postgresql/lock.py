@@ -34,7 +34,7 @@ def take(connection: Connection, address: Address, ended: int = 0) -> None:
         found = connection.rows(_HOLDER)
         asked = time.monotonic() - began
         if found and found[0][0] == ended and asked > _ENDING_SECONDS:
-            connection.rows("SELECT pg_terminate_backend(%(ended)s)", {"ended": ended})
+            connection.rows("SELECT pg_terminate_backend(%(ended)s::integer)", {"ended": ended})
         if asked > _ASKING_SECONDS:
             raise AlreadyInUse(address, _pid_in(found[0][1]) if found else "")
         time.sleep(_ASKING_SECONDS / 50)

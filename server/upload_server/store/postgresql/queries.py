@@ -39,9 +39,11 @@ _SERVED = compiled(_INFO.select(_INFO.served_seconds))
 _FILE = compiled(F.select(*FILE_FIELDS).where(F.file_id == _FILE_ID, F.owner == _OWNER))
 _BATCH = compiled(B.select(*BATCH_FIELDS).where(B.batch_id == _BATCH_ID, B.owner == _OWNER))
 
-# A server that was a standby, or that was restored, has a new timeline: the first digits of its log's name.
+# A server that was a standby, or that was restored, has a new timeline: the first digits of its log's name. A dump that
+# is restored into the same database makes its tables anew.
 _IDENTITY = """
-    SELECT (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8), d.oid
+    SELECT (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8), d.oid,
+           'store_info'::regclass::oid
     FROM pg_database AS d WHERE d.datname = current_database()"""
 
 

@@ -57,6 +57,8 @@ READ_COUNTERS = "SELECT last_change, served_seconds FROM store_info WHERE id = 1
 WRITE_COUNTERS = """
     UPDATE store_info SET last_change = %(last_change)s, served_seconds = %(served)s WHERE id = 1
     RETURNING pg_current_xact_id()::text"""
+# A commit that changes nothing of ours.
+FOLLOW = "UPDATE store_info SET last_change = last_change WHERE id = 1"
 # Of a transaction whose session has ended: what became of it, and whether what it wrote last is there. A crash may lose
 # a number that was given, and give it again.
 READ_FATE = """
