@@ -185,7 +185,7 @@ class Config:
     max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
     watch_history: int = _option(
         10_000,
-        "changes kept for all slow watchers before they read the database; of named ids at most 1,000 each",
+        "changes kept for all slow watchers before they read the database; of named ids at most 100 each",
         _parse_int,
         1,
     )
