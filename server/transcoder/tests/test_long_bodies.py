@@ -53,6 +53,14 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
     assert asked(make_toy(), SPACE.encode() + body).status == 400
 
 
+@pytest.mark.parametrize("number", ["-12.5e+30", "1E-7", "0.25"])
+def test_a_number_may_be_cut_anywhere(number: str) -> None:
+    for shift in range(1, len(number) + 1):
+        reader = JsonReader(b" " * (16 * KIB - shift) + number.encode(), max_depth=100, max_value=64 * KIB)
+        assert str(reader.value()) == str(json.loads(number))
+        reader.end()
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.recursive(

@@ -17,6 +17,8 @@ _VALUE_COST: Final = 256
 """Characters that a value counts for, besides its own."""
 _MOST_SPACE: Final = 64 * 1024
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_CUT_NUMBER: Final = re.compile(r"(\.|[eE][-+]?)?")
+"""What may follow a number that goes on in the next chunk."""
 
 
 class JsonReader:
@@ -74,8 +76,8 @@ class JsonReader:
                 if isinstance(error, JSONDecodeError):
                     raise self._error(error.msg, error.pos) from None
                 raise self._error("Expecting value", self._at) from None
-            if end < len(self._text) or not self._read_on(_CHUNK):
-                break  # else a number may go on
+            if not _CUT_NUMBER.fullmatch(self._text, end) or not self._read_on(_CHUNK):
+                break
         if end - self._at > self._max_value:
             raise self._too_long()
         check_piece(self._text[self._at : end], self._max_depth - around)
