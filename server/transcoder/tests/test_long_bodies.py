@@ -57,7 +57,7 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
 def test_a_number_may_be_cut_anywhere(number: str) -> None:
     for shift in range(1, len(number) + 1):
         reader = JsonReader(b" " * (16 * KIB - shift) + number.encode(), max_depth=100, max_value=64 * KIB)
-        assert str(reader.value()) == str(json.loads(number))
+        assert str(reader.value()) == number
         reader.end()
 
 
