@@ -11,14 +11,8 @@ import ctypes
 import os
 from pathlib import Path
 
-_TRIM_THRESHOLD = -1
-_MMAP_THRESHOLD = -3
 _ARENA_MAX = -8
-# Smaller blocks come from the heap: pages of their own would have to be made and cleared for each.
-_OWN_PAGES = 4 * 2**20
 _LOOK_SECONDS = 60.0
-# What may lie free at the end of the heap: the pieces of some uploads, which come again at once.
-_MAY_LIE_AT_END = 16 * 2**20
 # What may lie free: it will be used again, and giving it back holds up whoever allocates for some 10 ms.
 _MAY_LIE_FREE = 64 * 2**20
 # Giving back again is worth it once the process has grown by so much since.
@@ -35,14 +29,10 @@ class _Mallinfo2(ctypes.Structure):
 def share_one_heap() -> None:
     """Have all threads allocate from one heap: else what uploads leave free in one is of no use to the others.
 
-    A thousand uploads at once took 750 MiB, a half of it free; with one heap they take less than 500. And have it keep
-    what it needs again at once: a fifth of an upload's processor time went into pages given back and fetched again.
+    A thousand uploads at once took 750 MiB, a half of it free; with one heap they take less than 500.
     """
     with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(_ARENA_MAX, 1)
-        mallopt(_MMAP_THRESHOLD, _OWN_PAGES)
-        mallopt(_TRIM_THRESHOLD, _MAY_LIE_AT_END)
+        ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, 1)
 
 
 class Heap:
