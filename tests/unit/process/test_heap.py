@@ -82,20 +82,3 @@ def test_little_is_kept() -> None:
     # In a process of its own: what other tests have left free here counts too.
     code = "from upload_server.process.heap import Heap; print(Heap().give_back())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
-
-
-def test_pieces_of_uploads_do_not_fetch_their_pages_anew() -> None:
-    """In a process of its own: what glibc was told stays for its life."""
-    program = """
-import resource
-from upload_server.process.heap import share_one_heap
-share_one_heap()
-for _ in range(100):
-    pieces = [b"x" * 262144 for _ in range(8)]
-    del pieces
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-"""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    # A piece has 64 pages, 51,200 in all.
-    assert int(done.stdout) < 20_000
