@@ -396,8 +396,5 @@ class Stream:
         self._pending = pending
 
     def _allowance(self) -> int:
-        """Bytes this stream may hold: fewer when memory is short, none when all together hold too much."""
-        memory, most = self._parts.memory, self._parts.limits.buffer_bytes
-        if memory.is_full():
-            return 0
-        return most // 8 if memory.is_crowded() else most
+        """Bytes this stream may hold: none while memory is short, then each waits for its own write."""
+        return 0 if self._parts.memory.is_crowded() else self._parts.limits.buffer_bytes
