@@ -103,7 +103,7 @@ async def test_a_full_buffer_makes_the_sender_wait(tmp_path: Path) -> None:
 
 
 async def test_when_all_hold_too_much_each_waits_for_its_own_bytes(tmp_path: Path) -> None:
-    limits = Limits(buffer_bytes=MIB, total_buffer_bytes=100 * KIB)
+    limits = Limits(buffer_bytes=MIB, total_buffer_bytes=200 * KIB)
     async with open_world(tmp_path / "node", limits) as world:
         first, second = [await world.open(await world.initiate(MIB)) for _ in range(2)]
         world.sink.appending.close()
