@@ -44,7 +44,7 @@ class Limits:
     # Received bytes become durable after so many of them, or so long after the first of them.
     sync_bytes: int = 8 * MIB
     sync_seconds: float = 1.0
-    # A stream may hold this much before `write` waits; all streams together that much before each waits for its own.
+    # A stream may hold this much before `write` waits. From half of what all may hold on, each waits for its own writes.
     buffer_bytes: int = 4 * MIB
     total_buffer_bytes: int = 32 * MIB
     # About as much is written, or hashed, by one hop to a thread.
@@ -138,11 +138,11 @@ class Memory:
                 room -= 1
 
     def is_full(self) -> bool:
-        """Whether each stream has to wait for its own writes."""
+        """Whether nothing more may be taken."""
         return self._held > self._limit
 
     def is_crowded(self) -> bool:
-        """Whether nobody should read ahead."""
+        """Whether nobody should read ahead, and each stream has to wait for its own writes."""
         return self._held * 2 > self._limit
 
     async def uncrowded(self) -> None:
