@@ -44,7 +44,7 @@ class Limits:
     # Received bytes become durable after so many of them, or so long after the first of them.
     sync_bytes: int = 8 * MIB
     sync_seconds: float = 1.0
-    # A stream may hold this much before `write` waits. From half of what all may hold on, each waits for its own writes.
+    # A stream may hold this much before `write` waits; from half of the total on each waits for its own writes.
     buffer_bytes: int = 4 * MIB
     total_buffer_bytes: int = 32 * MIB
     # About as much is written, or hashed, by one hop to a thread.
