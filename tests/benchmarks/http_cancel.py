@@ -30,7 +30,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from e2e.envoy.proxy import EnvoyProcess, Node, free_port
+from e2e.envoy.proxy import EnvoyProcess, Node
+from support.ports import free_port
 
 CONNECTIONS = 64
 # More than can be cancelled: in the seconds of a warm-up, and of a run.

@@ -31,7 +31,7 @@ from typing import Any
 import psutil
 
 from benchmarks.grpc_cancel import HERE, build_loadgen
-from e2e.envoy.proxy import free_port
+from support.ports import free_port
 from support.process import ServerProcess
 
 MIB = 2**20

@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from clients.browser.conftest import LOOP, OpenPage, Row, StartServer, Visitor, eventually
+from support.ports import free_port
 from support.process import ServerProcess
 from support.proxy import FaultProxy, fault_proxy
 
@@ -179,7 +180,8 @@ COMPLETE = """(id) => new Promise((resolve) => {
 async def test_the_server_restarted_under_the_page(
     open_page: OpenPage, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server()
+    port = ("--http-port", str(free_port()))
+    server = start_server(*port)
     path = tmp_path / "long.bin"
     path.write_bytes(bytes(40 * MB))
     async with fault_proxy(server.http_port) as network:
@@ -191,7 +193,7 @@ async def test_the_server_restarted_under_the_page(
         await asyncio.to_thread(server.kill)
         await expect(visitor.page.locator("#live-text")).to_have_text("Reconnecting…")
         await expect(row.badge).to_have_text("Reconnecting")
-        again = await asyncio.to_thread(start_server, "--http-port", str(server.http_port))
+        again = await asyncio.to_thread(start_server, *port)
         await expect(row.badge).to_have_text("Completed")
         await expect(visitor.page.locator("#live-text")).to_have_text("Live")
         assert await status_of(again, "long.bin") == "completed"

@@ -11,6 +11,7 @@ import pytest
 from conftest import open_channel
 from support.browsers import BROWSERS, BrowserPage
 from support.grpc_upload import UploadCall, stub_on
+from support.ports import free_port
 from support.process import ServerProcess, StartServer
 from upload.v1 import upload_pb2 as pb
 
@@ -45,8 +46,8 @@ async def _until(page: BrowserPage, wanted: Callable[[Any], bool]) -> Any:
 
 @pytest.mark.parametrize("engine", BROWSERS)
 async def test_an_event_source_goes_on_after_a_restart(engine: str, start_server: StartServer) -> None:
-    server = start_server("--drain-grace", "20s")
-    ports = ("--http-port", str(server.http_port), "--grpc-port", str(server.grpc_port))
+    ports = ("--http-port", str(free_port()), "--grpc-port", str(free_port()))
+    server = start_server(*ports, "--drain-grace", "20s")
     async with BROWSERS[engine]() as page, open_channel(server) as channel:
         await page.goto(f"{server.url}/docs")
         await page.evaluate(_LISTEN)

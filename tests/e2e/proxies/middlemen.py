@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2e.envoy.proxy import free_port
+from support.ports import free_port
 from support.wanting import missing
 
 _START_SECONDS = 20.0
