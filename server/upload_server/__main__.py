@@ -178,7 +178,7 @@ def _migrate(config: Config) -> None:
     log.info("migrated", applied=", ".join(applied) or "nothing to do")
 
 
-_OPERATIONS = frozenset({"check", "audit"})
+_OPERATIONS = frozenset({"check", "audit", "copy"})
 _COMMANDS: Mapping[str, Callable[[Config], None]] = {"serve": _serve, "migrate": _migrate}
 
 

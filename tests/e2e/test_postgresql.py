@@ -67,6 +67,8 @@ async def test_a_server_on_postgresql_keeps_what_it_answered(
     checked = run(url, data_dir, "check", "--json")
     assert (checked.returncode, checked.stderr) == (0, "")
     assert json.loads(checked.stdout)["running"]
+    assert json.loads(run(url, data_dir, "audit", "verify", "--json").stdout)["ok"]
+    assert len(run(url, data_dir, "audit", "export").stdout.splitlines()) == 6
     assert "in use by another upload-server" in run(url, tmp_path / "other", "serve", "--grpc-port", "0").stderr
     server.kill()
 

@@ -5,9 +5,9 @@ Must not know what is right: a fact may be damaged, so states and times are the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.states import AuditEvent
@@ -81,6 +81,9 @@ class EventFacts:
     reason: str
     occurred_at: str
 
+
+# Values in the order of the model's columns, the same from every database: a time is a text without offset.
+TableRow = tuple[Any, ...]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -191,6 +194,23 @@ class Inspection(Protocol):
 
     def files_named(self, file_ids: Sequence[str]) -> dict[str, FileFacts]:
         """Files by id; unknown ids are missing from the answer."""
+
+    def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
+        """Every table by its name, with all its rows as `Filling` takes them."""
+
+
+class Filling(Protocol):
+    """One transaction that gives an empty, stopped store the rows of another one; nothing of it is there before
+    ``commit``. Blocking; every method may raise ``Damaged``."""
+
+    def add(self, table: str, rows: Iterable[TableRow]) -> int:
+        """Add rows to a table, of the store's own identity the one row there is; returns how many."""
+
+    def commit(self) -> None:
+        """Have all of it there at once."""
+
+    def close(self) -> None:
+        """Close it; what was not committed never was."""
 
 
 class Mending(Protocol):

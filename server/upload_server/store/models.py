@@ -39,6 +39,16 @@ class Row(Model):
         return list(cls._meta.columns)
 
     @classmethod
+    def copied_columns(cls) -> list[str]:
+        """Return the columns that another store takes over: all but the counter that only one kind of store has."""
+        return [column for column in cls.column_names() if column != "last_commit"]
+
+    @classmethod
+    def table_name(cls) -> str:
+        """Return the table's name."""
+        return str(cls._meta.table_name)
+
+    @classmethod
     def field_types(cls) -> list[type[Field]]:
         """Return the kind of each field, in their order."""
         return [type(field) for field in cls._meta.sorted_fields]

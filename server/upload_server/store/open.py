@@ -11,7 +11,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from upload_server.domain.errors import CannotStart
-from upload_server.store.inspection import Inspection, Mending
+from upload_server.store.inspection import Filling, Inspection, Mending
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
 from upload_server.store.sqlite.at import SqliteAt
@@ -57,6 +57,9 @@ class StoreAt(Protocol):
 
     def mend(self) -> Mending:
         """Open it for mending while the caller holds its lock; raises ``Damaged``. The caller closes it."""
+
+    def fill(self) -> Filling:
+        """Open it for another store's rows, as ``mend`` does."""
 
 
 def store_at(url: str) -> StoreAt:

@@ -1,4 +1,4 @@
-"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`.
+"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`, `copy`.
 
 Must not know what the commands do; imports little, so that `--help` answers at once.
 """
@@ -43,6 +43,7 @@ def add_operations(commands: Commands) -> None:
     audits = audit.add_subparsers(dest="audit_command", metavar="COMMAND", required=True)
     _add_verify(audits)
     _add_export(audits)
+    _add_copy(commands)
 
 
 def _add_verify(commands: Commands) -> None:
@@ -66,6 +67,21 @@ def _add_export(commands: Commands) -> None:
     add_options(command, _WHERE)
     command.add_argument("--output", metavar="FILE", help="write to this file (mode 0600) instead of standard output")
     command.add_argument("--after", type=int, default=0, metavar="EVENT_ID", help="only what came after this event")
+
+
+def _add_copy(commands: Commands) -> None:
+    text = "copy a stopped installation into an empty one, as from SQLite to PostgreSQL"
+    command = commands.add_parser(
+        "copy", help=text, description=f"{text.capitalize()}: all or nothing, and as often as it takes."
+    )
+    for name, what in (("from", "database to copy"), ("to", "empty database with the schema, or SQLite file to make")):
+        command.add_argument(f"--{name}", dest=f"copy_{name}", required=True, metavar="URL", help=what)
+    command.add_argument(
+        "--from-storage", metavar="URL", help="where the bytes lie (default: the folder bytes beside a SQLite file)"
+    )
+    command.add_argument(
+        "--to-storage", metavar="URL", help="where to copy the bytes; without it they stay where they are"
+    )
 
 
 def parse_anchor(text: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`.
+"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`, `copy`.
 
 Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
 wrong, 2 it could not be looked at.
@@ -6,6 +6,7 @@ wrong, 2 it could not be looked at.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -30,6 +31,7 @@ from upload_server.upkeep.check.findings import Report
 from upload_server.upkeep.check.mend import mend
 from upload_server.upkeep.check.output import as_json, as_lines
 from upload_server.upkeep.check.run import CheckOptions, check
+from upload_server.upkeep.copying import CannotCopy, Storages, copy_bytes, copy_rows, refuse_unfit
 
 EXIT_FINE = 0
 EXIT_WRONG = 1
@@ -45,6 +47,8 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
     try:
         if command == "check":
             return _check(config, options)
+        if command == "copy":
+            return _copy(options)
         if options["audit_command"] == "verify":
             return _verify(config, options)
         return _export(config, options)
@@ -169,3 +173,46 @@ def _private(path: str) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "wb")
+
+
+def _copy(options: Mapping[str, Any]) -> int:
+    source, destination = store_at(options["copy_from"]), store_at(options["copy_to"])
+    if str(source) == str(destination):
+        raise CannotCopy("--from and --to are the same store")
+    if not source.exists:
+        raise NothingThere(f"--from: there is no database at {source}")
+    storages = _storages(source, options)
+    if destination.folder is not None and not destination.exists:
+        asyncio.run(destination.migrate())
+    if not destination.exists:
+        raise NothingThere(f"--to: there is no schema at {destination}; run `upload-server migrate` first")
+    with contextlib.ExitStack() as held:
+        for store in (source, destination):
+            held.callback(store.lock().release)
+        looked = held.enter_context(contextlib.closing(source.inspect()))
+        with contextlib.closing(destination.inspect()) as there:
+            refuse_unfit(looked, there)
+        if storages is not None:
+            copied = copy_bytes(looked, storages)
+            sys.stdout.write(f"copied the bytes of {copied['files']} files: {copied['bytes']} bytes\n")
+            looked.refresh()
+        with contextlib.closing(destination.fill()) as filling:
+            rows = copy_rows(looked, filling)
+    sys.stdout.write(f"copied {', '.join(f'{count} of {table}' for table, count in rows.items() if count)}\n")
+    return EXIT_FINE
+
+
+def _storages(source: StoreAt, options: Mapping[str, Any]) -> Storages | None:
+    """Return where bytes are to be copied from and to, None when they stay."""
+    lies, goes = options["from_storage"], options["to_storage"]
+    if goes is None:
+        if lies is not None:
+            raise CannotCopy("--from-storage needs --to-storage; without both the bytes stay where they are")
+        return None
+    if lies is None:
+        if source.folder is None:
+            raise CannotCopy("--from-storage: say where the bytes lie, as file:///path/to/folder")
+        lies = (source.folder / "bytes").absolute().as_uri()
+    if lies == goes:
+        raise CannotCopy("--from-storage and --to-storage are the same; without both the bytes stay where they are")
+    return Storages(open_sink(lies), open_sink(goes))

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, Connection, connect
+from upload_server.store.postgresql.filling import PostgresqlFilling
 from upload_server.store.postgresql.inspecting import PostgresqlInspection
 from upload_server.store.postgresql.lock import SessionLock, holder_of
 from upload_server.store.postgresql.mending import PostgresqlMending
@@ -71,6 +72,10 @@ class PostgresqlAt:
     def mend(self) -> PostgresqlMending:
         """Open it for mending."""
         return PostgresqlMending(self._address)
+
+    def fill(self) -> PostgresqlFilling:
+        """Open it for another store's rows."""
+        return PostgresqlFilling(self._address)
 
     def _ask(self, question: Callable[[Connection], T]) -> T:
         with as_unusable(self._address), contextlib.closing(self._connect()) as connection:

@@ -6,7 +6,7 @@ Must not know what is read or written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import peewee
@@ -143,6 +143,14 @@ class Connection:
         while rows := self.rows(f"FETCH {_WALK_ROWS} FROM {name}"):
             yield from rows
         self.execute(f"CLOSE {name}")
+
+    def load(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Run a COPY … FROM STDIN with these rows; returns how many they were."""
+        with self._raw.cursor() as cursor:
+            with cursor.copy(sql.encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return cursor.rowcount
 
     def last_rows(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements without values in one message; returns the rows of the last.

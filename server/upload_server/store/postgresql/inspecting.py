@@ -13,8 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from peewee import DateTimeField
+
 from upload_server.domain.chain import Seal
 from upload_server.domain.states import FileStatus
+from upload_server.store import models
 from upload_server.store.inspection import (
     AnswerFacts,
     AuditLink,
@@ -24,6 +27,7 @@ from upload_server.store.inspection import (
     EventFacts,
     FileFacts,
     SchemaFault,
+    TableRow,
     Trail,
 )
 from upload_server.store.options import StoreOptions
@@ -196,6 +200,13 @@ class PostgresqlInspection:
         wanted = f"ARRAY(SELECT k.value FROM {texts_of('ids')})"
         found = self._rows(f"{_FILES} WHERE f.file_id = ANY({wanted})", ids=list(file_ids))
         return {facts.file_id: facts for facts in map(_file_of, found)}
+
+    def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
+        """Walk every table."""
+        for model in models.MODELS:
+            kinds = dict(zip(model.column_names(), model.field_types(), strict=True))
+            columns = [_time(name) if kinds[name] is DateTimeField else name for name in model.copied_columns()]
+            yield model.table_name(), self._walk(f"SELECT {', '.join(columns)} FROM {model.table_name()}")
 
 
 def _file_of(row: Row) -> FileFacts:

@@ -13,6 +13,7 @@ from pathlib import Path
 from upload_server.process.files import refuse_strangers_link
 from upload_server.store.lock import FileLock, holder_of, lock_database
 from upload_server.store.options import StoreOptions
+from upload_server.store.sqlite.filling import SqliteFilling
 from upload_server.store.sqlite.inspecting import SqliteInspection
 from upload_server.store.sqlite.mending import SqliteMending
 from upload_server.store.sqlite.schema import as_unusable, prepare
@@ -75,3 +76,7 @@ class SqliteAt:
     def mend(self) -> SqliteMending:
         """Open it for mending."""
         return SqliteMending(self._path)
+
+    def fill(self) -> SqliteFilling:
+        """Open it for another store's rows."""
+        return SqliteFilling(self._path)

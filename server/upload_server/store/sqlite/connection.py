@@ -6,7 +6,7 @@ Must not know what is read or written.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class Connection:
         """Run a statement that returns nothing; returns how many rows it changed."""
         cursor: sqlite3.Cursor = self._database.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]
         return cursor.rowcount
+
+    def execute_all(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Run a statement once with each row's values; returns how many rows it changed."""
+        raw: sqlite3.Connection = self._database.connection()  # type: ignore[no-untyped-call]
+        return raw.executemany(sql, rows).rowcount
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a statement and return all its rows."""

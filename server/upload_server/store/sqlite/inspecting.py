@@ -28,6 +28,7 @@ from upload_server.store.inspection import (
     EventFacts,
     FileFacts,
     SchemaFault,
+    TableRow,
     Trail,
 )
 from upload_server.store.sqlite.compiling import EMPTY, items
@@ -254,6 +255,11 @@ class SqliteInspection:
         """Read files by id."""
         found = map(_file_of, self._rows(_FILES.where(F.file_id.in_(items(to_json(list(file_ids)))))))
         return {facts.file_id: facts for facts in found}
+
+    def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
+        """Walk every table."""
+        for model in models.MODELS:
+            yield model.table_name(), self._walk(model.select(*map(SQL, model.copied_columns())))
 
 
 def _refuse_logs(path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Decides how an empty database takes over the rows of another store: by COPY, in one transaction.
+
+Must not know where the rows come from.
+"""
+
+# ruff: noqa: S608 - put together from the names of our own tables
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from peewee import AutoField
+
+from upload_server.store import models
+from upload_server.store.inspection import TableRow
+from upload_server.store.options import StoreOptions
+from upload_server.store.postgresql.connection import Address, connect
+from upload_server.store.postgresql.inspecting import as_damaged
+
+_TABLES: Final = {model.table_name(): model for model in models.MODELS}
+_IDENTITY: Final = models.StoreInfo.table_name()
+
+
+class PostgresqlFilling:
+    """Fills one database, which the caller has locked."""
+
+    def __init__(self, address: Address) -> None:
+        """Open it for writing; raises ``Damaged``."""
+        with as_damaged():
+            self._connection = connect(address, StoreOptions(), writes=True, bounded=False)
+            self._connection.execute("BEGIN")
+
+    def add(self, table: str, rows: Iterable[TableRow]) -> int:
+        """Add rows to a table. A text with NUL, or of bytes that were no UTF-8, is refused."""
+        with as_damaged(UnicodeEncodeError):
+            if table == _IDENTITY:
+                self._connection.execute(f"DELETE FROM {table}")
+            columns = ", ".join(_TABLES[table].copied_columns())
+            return self._connection.load(f"COPY {table} ({columns}) FROM STDIN", rows)
+
+    def commit(self) -> None:
+        """Have the next ids follow those that were taken over, commit, and tell the planner what is there."""
+        with as_damaged():
+            for table, model in _TABLES.items():
+                if AutoField in model.field_types():
+                    self._connection.rows(
+                        f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+                    )
+            self._connection.execute("COMMIT")
+            for table in _TABLES:
+                self._connection.execute(f"ANALYZE {table}")
+
+    def close(self) -> None:
+        """Close."""
+        self._connection.close()

@@ -1,0 +1,123 @@
+"""Decides how a stopped installation becomes another one: first the bytes, then all rows in one transaction.
+
+Must not know which database or storage either of them is. Until the rows are there the destination is an empty store,
+so a copy that was interrupted is begun anew; bytes that it has already brought are not brought twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from upload_server.domain.errors import CannotStart
+from upload_server.domain.states import FileStatus
+from upload_server.sink.protocol import Sink
+from upload_server.store.inspection import FileFacts, Filling, Inspection
+
+_PAGE = 500
+_CHUNK = 1024 * 1024
+# Files at once: each waits for its own sync.
+_AT_ONCE = 8
+
+
+class CannotCopy(CannotStart):
+    """The source cannot be copied, or not to there; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storages:
+    """Where bytes come from and go to."""
+
+    source: Sink
+    destination: Sink
+
+
+def refuse_unfit(source: Inspection, destination: Inspection) -> None:
+    """Raise ``CannotCopy`` unless both schemas are this program's and the destination is empty."""
+    for inspection, name in ((source, "--from"), (destination, "--to")):
+        faults = inspection.schema_faults()
+        if faults:
+            first = f"{faults[0].kind} {faults[0].name} is {faults[0].what}"
+            raise CannotCopy(f"{name}: the schema is not this program's ({first}); run `upload-server migrate` on it")
+    if destination.last_change() or destination.greatest_number():
+        raise CannotCopy("--to: the store is not empty; nothing was copied")
+    if not source.store_id():
+        raise CannotCopy("--from: the store has lost its identity; `upload-server check` tells more")
+
+
+def copy_bytes(source: Inspection, storages: Storages) -> Counter[str]:
+    """Copy the bytes that rows keep, and compare them with their SHA-256; returns how many ``files`` and ``bytes``.
+
+    Raises ``CannotCopy`` or SinkError at the first file that is not whole, ``CannotCopy`` where strange bytes lie.
+    """
+    _refuse_strange_bytes(source, storages.destination)
+    copied = Counter[str]()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for page in _pages(source):
+            kept = [file for file in page if _kept(file)]
+            for size in threads.map(lambda file: _copy_file(file, storages), kept):
+                copied.update(files=1, bytes=size)
+    return copied
+
+
+def copy_rows(source: Inspection, filling: Filling) -> Counter[str]:
+    """Copy every table in one transaction; returns how many rows of each."""
+    copied = Counter({table: filling.add(table, rows) for table, rows in source.tables()})
+    filling.commit()
+    return copied
+
+
+def _pages(source: Inspection) -> Iterator[Sequence[FileFacts]]:
+    last = 0
+    while page := source.files_after(last, _PAGE):
+        yield page
+        last = page[-1].row
+
+
+def _kept(file: FileFacts) -> int:
+    """Bytes that a row keeps; of a file that was completed before bytes were kept there are none."""
+    if file.status == FileStatus.COMPLETED:
+        return file.size_bytes if file.sha256 else 0
+    return file.bytes_received if file.status == FileStatus.UPLOADING else 0
+
+
+def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:
+    ids = destination.file_ids()
+    while page := list(itertools.islice(ids, _PAGE)):
+        known = source.files_named(page)
+        for file_id in page:
+            if file_id not in known:
+                raise CannotCopy(f"--to-storage: it is not empty: no file of --from is {file_id}; nothing was copied")
+
+
+def _copy_file(file: FileFacts, storages: Storages) -> int:
+    size = _kept(file)
+    # An earlier copy that was interrupted may have brought it.
+    there = bool(file.sha256) and storages.destination.size(file.file_id) == size
+    if there and _digest(storages.destination, file.file_id, size) == file.sha256:
+        return size
+    digest = hashlib.sha256()
+    target = storages.destination.open(file.file_id, file.fence, 0)
+    try:
+        for piece in storages.source.read(file.file_id, size, _CHUNK):
+            digest.update(piece)
+            target.append([piece])
+        target.sync()
+    finally:
+        target.close()
+    if file.sha256 and digest.hexdigest() != file.sha256:
+        raise CannotCopy(f"the bytes of file {file.file_id} are not what was uploaded: their SHA-256 is another one")
+    if _digest(storages.destination, file.file_id, size) != digest.hexdigest():
+        raise CannotCopy(f"the bytes of file {file.file_id} came to --to-storage as others")
+    return size
+
+
+def _digest(sink: Sink, file_id: str, size: int) -> str:
+    digest = hashlib.sha256()
+    for piece in sink.read(file_id, size, _CHUNK):
+        digest.update(piece)
+    return digest.hexdigest()
