@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -49,6 +51,7 @@ from upload_server.store.protocol import Commit, Store
 from upload_server.upkeep.clock import ClockWatch
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.journal import Journal
+from upload_server.upkeep.node import Node
 from upload_server.upkeep.orphans import OrphanCount
 from upload_server.upkeep.sealer import Sealer
 from upload_server.watch import WatchHub
@@ -121,6 +124,7 @@ class Service:
             observer=metrics,
         )
         self._sealer = Sealer(store)
+        self._node = Node(store, self._ingest)
         self._orphans = OrphanCount(store, sink, self._ingest, metrics)
         self._uploads = Uploads(
             store,
@@ -185,6 +189,7 @@ class Service:
             await self._grpc.start(config.host, config.grpc_port)
             await self._http.start()
             async with _background(
+                self._node.run(),
                 self._hub.run(),
                 self._janitor.run(),
                 self._sealer.run(),
@@ -294,10 +299,15 @@ async def _background(*loops: Coroutine[object, object, None]) -> AsyncIterator[
                 task.cancel()
 
 
-async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
-    """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend."""
+async def serve(
+    config: Config, stop: asyncio.Event, started: Callable[[int, int], None], *, shared: bool = False
+) -> None:
+    """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend.
+
+    ``shared``: as one of several nodes on one data directory, for which somebody else holds what ``share`` returned.
+    """
     descriptors = _share_descriptors(config)
-    lock = _take_directory(config)
+    lock = None if shared else _take_directory(config)
     try:
         room = Room()
         options = StoreOptions(
@@ -305,6 +315,9 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
             max_database_bytes=config.max_database_bytes,
             room=room,
             ballast_bytes=_BALLAST_BYTES,
+            shared=shared,
+            version=__version__,
+            address=f"{socket.gethostname()}/{os.getpid()}",
         )
         store = await open_store(config.url, options)
         try:
@@ -312,7 +325,22 @@ async def serve(config: Config, stop: asyncio.Event, started: Callable[[int, int
         finally:
             await store.close()
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
+
+
+def share(config: Config) -> Sequence[FileLock]:
+    """Take the data directory and its store for several nodes of this machine, each of which serves ``shared``.
+
+    Returns the locks: they last until each process that has inherited their descriptors has ended, or released them.
+    Raises ``CannotStart``.
+    """
+    with contextlib.ExitStack() as taken:
+        locks = [_take_directory(config)]
+        taken.callback(locks[0].release)
+        of_store = store_at(config.url).share()
+        taken.pop_all()
+    return locks if of_store is None else [*locks, of_store]
 
 
 async def migrate(config: Config) -> Sequence[str]:

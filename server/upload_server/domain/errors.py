@@ -5,7 +5,7 @@ Must not know how an error is said: no gRPC code, no HTTP status, no protobuf.
 UploadError
 ├── NotFound: FileNotFound, BatchNotFound
 ├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable
-├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown
+├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown (CutOff)
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded, ChecksumMismatch
 ├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded, StorageFull
 └── DatabaseFailure, StorageFailure, OutcomeUnknown, InternalError
@@ -156,8 +156,15 @@ class ShuttingDown(Stopped):
     reason = "SHUTTING_DOWN"
     retry_after_seconds = 1.0
 
+    def __init__(self, why: str = "The server is shutting down") -> None:
+        super().__init__(f"{why}; try again on another node or later")
+
+
+class CutOff(ShuttingDown):
+    """The node has not reached the database for so long that others may take it for dead."""
+
     def __init__(self) -> None:
-        super().__init__("The server is shutting down; try again on another node or later")
+        super().__init__("This node does not reach its database")
 
 
 class OffsetMismatch(UploadError):

@@ -16,6 +16,7 @@ from datetime import datetime
 import structlog
 
 from upload_server.domain.errors import (
+    CutOff,
     FileNotWritable,
     OutcomeUnknown,
     Overloaded,
@@ -229,6 +230,8 @@ class Ingest:
         async with self._slot(file_id) as slot:
             if self._refusal is not None:
                 raise self._refusal.with_traceback(None)
+            if not self._parts.store.lives:
+                raise CutOff
             if may_overlap and slot.current is not None and slot.current.durable == offset:
                 async with slot.current.settled() as durable:
                     return await self._begin(slot, file_id, durable, caller)

@@ -196,7 +196,7 @@ class Inspection(Protocol):
         """Files by id; unknown ids are missing from the answer."""
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
-        """Every table by its name, with all its rows as `Filling` takes them."""
+        """Every table that says more than which nodes live, by its name, with all its rows as `Filling` takes them."""
 
 
 class Filling(Protocol):

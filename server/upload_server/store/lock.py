@@ -49,6 +49,10 @@ class FileLock:
             os.pwrite(self._descriptor, pid, 0)
             os.ftruncate(self._descriptor, len(pid))
 
+    def fileno(self) -> int:
+        """The descriptor: a process that inherits it holds the lock too."""
+        return self._descriptor
+
     def release(self) -> None:
         """Let the next one in. Safe to call twice."""
         descriptor, self._descriptor = self._descriptor, -1

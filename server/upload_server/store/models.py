@@ -40,8 +40,8 @@ class Row(Model):
 
     @classmethod
     def copied_columns(cls) -> list[str]:
-        """Return the columns that another store takes over: all but the counter that only one kind of store has."""
-        return [column for column in cls.column_names() if column != "last_commit"]
+        """Return the columns that another store takes over: all but the counters that only one kind of store has."""
+        return [column for column in cls.column_names() if column != "commits"]
 
     @classmethod
     def table_name(cls) -> str:
@@ -111,6 +111,8 @@ class File(Row):
     # While it is uploading and its page is lost: when it is cancelled, unless a stream opens on it, and why.
     cancel_due_at = DateTimeField(null=True)
     cancel_due_reason = TextField(default="")
+    # `node.node_id` whose stream has it open, or had when it died; None: nobody, or the only node there is.
+    holder = TextField(null=True)
 
 
 class Batch(Row):
@@ -292,10 +294,54 @@ class StoreInfo(Row):
     store_id = TextField()
     # The greatest change number that was given.
     last_change = IntegerField()
-    # Grows with every transaction, so that a commit whose answer was lost can be looked up.
-    last_commit = IntegerField()
     # Seconds in which a service ran on the store, over all starts; kept with every transaction.
     served_seconds = DoubleField(default=0.0)
+    # JSON: of each node, and under "" of one that is alone, how many transactions it has committed, so that a commit
+    # whose answer was lost can be looked up.
+    commits = TextField(default="{}")
 
 
-MODELS: tuple[type[Row], ...] = (File, Batch, AuditEvent, AuditSeal, StoredAnswer, OwedDeletion, StoreInfo)
+class Node(Row):
+    """A process that serves from the store, or did until it died."""
+
+    # A UUID, fresh at each start.
+    node_id = TextField(primary_key=True)
+    started_at = DateTimeField()
+    # Unless it says so again, others may take it for dead from then on.
+    lives_until = DateTimeField()
+    version = TextField()
+    # The machine and the process, for an operator.
+    address = TextField()
+
+
+class StreamStop(Row):
+    """A stream of a node that has to end, because of what another node committed."""
+
+    # `node.node_id`.
+    node_id = TextField()
+    # `file.id`.
+    file_row = IntegerField()
+    # The stream's.
+    fence = IntegerField()
+
+    class Meta:
+        """Each stream is stopped once."""
+
+        primary_key = CompositeKey("node_id", "file_row", "fence")
+
+
+class Lease(Row):
+    """Whose turn it is to do what one node has to do for all. It saves work, and guards nothing."""
+
+    name = TextField(primary_key=True)
+    # `node.node_id`.
+    node_id = TextField()
+    until = DateTimeField()
+
+
+MODELS: tuple[type[Row], ...] = (
+    *(File, Batch, AuditEvent, AuditSeal, StoredAnswer, OwedDeletion, StoreInfo),
+    *(Node, StreamStop, Lease),
+)
+# What a stopped store has: of its nodes none lives.
+LASTING = MODELS[:-3]

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from upload_server.domain.errors import CannotStart
 from upload_server.store.inspection import Filling, Inspection, Mending
+from upload_server.store.lock import FileLock
 from upload_server.store.options import StoreOptions
 from upload_server.store.protocol import Store
 from upload_server.store.sqlite.at import SqliteAt
@@ -48,6 +49,12 @@ class StoreAt(Protocol):
 
     def lock(self) -> Lock:
         """Take it for this process."""
+
+    def share(self) -> FileLock | None:
+        """Take it for nodes of this machine, processes of their own that open it with ``StoreOptions(shared=True)``.
+
+        On SQLite the lock lasts as long as any process that inherits its descriptor. None: it needs no lock.
+        """
 
     def holder(self) -> str:
         """Return the pid of the server that runs on it, empty when none does; changes nothing."""

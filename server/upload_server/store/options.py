@@ -40,5 +40,13 @@ class StoreOptions:
     room: Room = field(default_factory=Room)
     # What is given up at a start on a disk that is full to its last byte; 0: nothing.
     ballast_bytes: int = 0
+    # One of several nodes on a SQLite file, which share its lock: somebody else holds it, and has migrated the file.
+    # A store on PostgreSQL always is one of several.
+    shared: bool = False
+    # What the other nodes, and an operator, are told of this one.
+    version: str = ""
+    address: str = ""
+    # A node that has said nothing for so long is taken for dead.
+    lease_seconds: float = 10.0
     # How long an `Overloaded` asks its caller to wait.
     retry_after_seconds: float = 1.0

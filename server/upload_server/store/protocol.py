@@ -239,6 +239,26 @@ class Store(Protocol):
         it was failed over or restored."""
 
     @property
+    def node_id(self) -> str:
+        """Which node this is, fresh at every opening; empty where no other can be on the store."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node can be on this store."""
+
+    @property
+    def lives(self) -> bool:
+        """Whether no other node can take this one for dead: it has said within its lease that it lives."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this node's turn to do what one does for all. That saves work, and guards nothing."""
+
+    @property
+    def others(self) -> Sequence[str]:
+        """The other nodes that lived at the last ``beat``."""
+
+    @property
     def last_change(self) -> int:
         """Number of the last change known to be committed (may lag behind other nodes)."""
 
@@ -272,6 +292,10 @@ class Store(Protocol):
 
         Blocks for a moment; raises OSError. Any thread may ask.
         """
+
+    async def beat(self) -> None:
+        """Say that this node lives, and hear whose turn it is and who else lives; to be called far more often than a
+        lease lasts. Nothing where this node is alone. Raises ``DatabaseFailure``, ``OutcomeUnknown``."""
 
     # Writes: each goes on to its end when its caller gives up waiting ------------------------------------------------
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from contract.store.kit import assert_history_holds, batch_of, by_the_wall, command, counted, new_id, now, uploading
+from contract.store.test_nodes import nodes_on
 from upload_server.domain.errors import (
     BatchNotCancellable,
     DatabaseFailure,
@@ -19,9 +22,31 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import BatchStatus, FailureReason, FileStatus
+from upload_server.store.open import StoreAt
 from upload_server.store.protocol import Result, Store
 
 ROUNDS = 300
+
+
+class EachAtAnother:
+    """Nodes on one store: each call goes to another one than the call before."""
+
+    def __init__(self, nodes: Sequence[Store]) -> None:
+        self._turns = itertools.cycle(nodes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(next(self._turns), name)
+
+
+@pytest_asyncio.fixture(params=["one node", "three nodes"])
+async def store(request: pytest.FixtureRequest, backend: StoreAt) -> AsyncIterator[Any]:
+    if request.param == "one node":
+        alone = await backend.open()
+        yield alone
+        await alone.close()
+        return
+    async with nodes_on(backend) as open_node:
+        yield EachAtAnother([await open_node() for _ in range(3)])
 
 
 async def outcomes(*calls: Coroutine[Any, Any, Any]) -> list[Any]:

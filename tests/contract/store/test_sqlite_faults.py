@@ -35,6 +35,7 @@ from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.process.room import Room
 from upload_server.store.commands.cancelling import CancelFile
 from upload_server.store.commands.initiating import InitiateUpload
+from upload_server.store.commands.nodes import Beat
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
@@ -346,6 +347,67 @@ def test_a_commit_whose_fate_cannot_be_looked_up_is_unknown_and_a_retry_tells(
     assert again.replayed is (fate == "done")
     assert again.answer.cancelled_at == asked.command.at
     assert status_in(path, "a") == "cancelled"
+
+
+@pytest.mark.parametrize("fate", ["done", "lost"])
+def test_the_fate_of_a_commit_is_not_judged_by_what_another_node_commits(
+    path: Path, plan: list[str], fate: str
+) -> None:
+    prepare(path)
+    room = RowRoom(path, Room(), 0)
+
+    def node(connecting: Callable[[], Connection]) -> SqliteCommitter:
+        return SqliteCommitter(connecting, Whereabouts(path), ServedClock(0.0), room, new_id())
+
+    other = node(functools.partial(connect, path, OPTIONS, writes=True))
+    opened = 0
+
+    def connecting() -> Connection:
+        nonlocal opened
+        opened += 1
+        if opened == 2:
+            # Between the commit that failed and the look at it.
+            for name in ("x", "y", "z"):
+                assert not isinstance(other.run([initiate(name)]).outcomes[0], Exception)
+        return DoubtfulConnection(connect(path, OPTIONS, writes=True), plan)
+
+    mine = node(connecting)
+    mine.run([initiate("a")])
+    plan += [fate]
+
+    [outcome] = mine.run([CancelFile("a", command())]).outcomes
+
+    assert opened == 2
+    assert isinstance(outcome, DatabaseFailure) is (fate == "lost")
+    assert status_in(path, "a") == ("pending" if fate == "lost" else "cancelled")
+    mine.close()
+    other.close()
+
+
+def test_a_node_that_the_others_forgot_does_not_know_what_it_committed(path: Path, plan: list[str]) -> None:
+    prepare(path)
+    node_id, room = new_id(), RowRoom(path, Room(), 0)
+    node = SqliteCommitter(
+        lambda: DoubtfulConnection(connect(path, OPTIONS, writes=True), plan),
+        Whereabouts(path),
+        ServedClock(0.0),
+        room,
+        node_id,
+    )
+    node.run([Beat("", "", 10.0)])
+    node.run([initiate("a")])
+    plan += ["done"]
+
+    class Forgotten(DoubtfulConnection):
+        def __init__(self) -> None:
+            real = connect(path, OPTIONS, writes=True)
+            real.execute("DELETE FROM node")
+            super().__init__(real, plan)
+
+    node._connect = Forgotten
+
+    assert [type(each) for each in node.run([CancelFile("a", command())]).outcomes] == [OutcomeUnknown]
+    node.close()
 
 
 def test_a_group_that_finds_no_room_is_run_one_by_one(run: Run, path: Path, plan: list[str]) -> None:

@@ -24,7 +24,7 @@ from upload_server.store.postgresql.requirements import Found, problems
 TYPES = {"AUTO": "bigint", "INT": "bigint", "BIGINT": "bigint", "DATETIME": "timestamp with time zone"}
 TYPES |= {"DOUBLE": "double precision", "BLOB": "bytea", "VARCHAR": "text", "TEXT": "text"}
 # A commit is looked up by the database's own number of it.
-LEFT_OUT = {(StoreInfo, "last_commit")}
+LEFT_OUT = {(StoreInfo, "commits")}
 # Followed every byte, on PostgreSQL at the price of all the others.
 NO_INDEX = {"file_idle"}
 

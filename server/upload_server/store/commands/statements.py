@@ -137,5 +137,13 @@ INSERT_BATCH: Query[Columns] = Query("INSERT_BATCH", tuple)
 WRITE_BATCHES = Statement("WRITE_BATCHES")
 CANCEL_BATCH = Statement("CANCEL_BATCH")
 
+BEAT = Statement("BEAT")
+LEAVE = Statement("LEAVE")
+TAKE_LEASE = Statement("TAKE_LEASE")
+GIVE_UP_LEASES = Statement("GIVE_UP_LEASES")
+READ_OTHERS: Query[Columns] = Query("READ_OTHERS", tuple)
+FORGET_NODES = Statement("FORGET_NODES")
+FORGET_STOPS = Statement("FORGET_STOPS")
+
 READ_LAST_SEAL = Query("READ_LAST_SEAL", Seal)
 INSERT_SEALS = Statement("INSERT_SEALS")

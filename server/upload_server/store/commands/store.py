@@ -5,14 +5,16 @@ Must not know which database it is, nor how anything is read.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 
 from upload_server.domain.chain import Seal
-from upload_server.domain.errors import UploadError
+from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
+from upload_server.store.commands.nodes import Beat, Leave, Membership
 from upload_server.store.commands.putting import CompleteWhole, PutFile
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
@@ -25,7 +27,12 @@ from upload_server.store.protocol import Claim, Command, Heard, Listener, Moment
 class WritingStore:
     """The writes of a store, and who listens to them. A dialect adds the committer and the reads."""
 
-    def __init__(self, committer: Committer, options: StoreOptions, last_change: int, clock: ServedClock) -> None:
+    def __init__(
+        self, committer: Committer, options: StoreOptions, last_change: int, clock: ServedClock, node_id: str
+    ) -> None:
+        """``node_id``: empty where no other node can be."""
+        self.node_id = node_id
+        self._member = Membership(options.lease_seconds)
         self._options = options
         self._clock = clock
         self._writer = Writer(committer, options, last_change)
@@ -39,6 +46,51 @@ class WritingStore:
     def served(self) -> float:
         """Seconds in which a service ran on this store."""
         return self._clock.read()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node can be on this store."""
+        return not self.node_id
+
+    @property
+    def lives(self) -> bool:
+        """Whether no other node can take this one for dead."""
+        return self.alone or self._member.lives
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this node's turn to do what one does for all."""
+        return self.alone or self._member.leads
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The other nodes that lived when this one last said that it lives."""
+        return self._member.others
+
+    async def beat(self) -> None:
+        """Say that this node lives."""
+        if not self.alone:
+            asked_at, options = self._member.now(), self._options
+            beat = Beat(options.version, options.address, options.lease_seconds)
+            self._member.beaten(asked_at, await self._writer.submit(beat))
+
+    async def join(self) -> None:
+        """Become one of the store's nodes; closes the store where that fails, and raises ``CannotStart``."""
+        try:
+            await self.beat()
+        except UploadError as error:
+            await self.close()
+            raise CannotStart("the database does not take this node among its own") from error
+
+    async def leave(self) -> None:
+        """Cease to be one; a database that is away finds out by itself."""
+        if not self.alone:
+            with contextlib.suppress(UploadError):
+                await self._writer.submit(Leave())
+
+    async def close(self) -> None:
+        """Finish what is queued, and close every connection."""
+        raise NotImplementedError
 
     async def drain(self) -> None:
         """Wait until every write is answered."""

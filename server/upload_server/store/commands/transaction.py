@@ -24,11 +24,18 @@ class Transaction(Protocol):
         """The last change number that was given."""
 
     @property
+    def node_id(self) -> str:
+        """Which node writes; empty where no other can."""
+
+    @property
     def served(self) -> float:
         """Seconds in which a service ran on the store, up to the beginning of the transaction."""
 
     def keep(self) -> None:
         """Have the counters written at the end, even if nothing else is."""
+
+    def count_open(self) -> None:
+        """Count the open files anew, for whose ends room is kept: other nodes announce and end some too."""
 
     def claim_room(self, files: int, text_bytes: int) -> None:
         """Take the room of so many new files whose rows hold so much text; raises ``StorageFull``."""

@@ -61,6 +61,9 @@ class PostgresqlAt:
         with as_unusable(self._address):
             return SessionLock(connect(self._address, StoreOptions(), writes=True), self._address)
 
+    def share(self) -> None:
+        """Do nothing: any number of nodes may be on it."""
+
     def holder(self) -> str:
         """Return the pid of the server that runs on it."""
         return self._ask(holder_of)

@@ -47,10 +47,12 @@ class PostgresqlCommitter:
         clock: ServedClock,
         room: RowRoom,
         options: StoreOptions,
+        node_id: str,
     ) -> None:
         """``connect`` opens another one, given the server's process for the one that is lost; it may raise
         ``CannotStart``. ``room`` hears how many files are open."""
         self._connect = connect
+        self._node_id = node_id
         self._clock = clock
         self._room = room
         self._doubt_seconds = options.busy_timeout_seconds
@@ -64,7 +66,6 @@ class PostgresqlCommitter:
         try:
             self._count_open(connection)
         except BaseException:
-            # It holds the lock, which the next one would wait for.
             connection.close()
             raise
         return connection
@@ -99,7 +100,7 @@ class PostgresqlCommitter:
         for last in (False, True):
             connection = self._usable()
             try:
-                return connection, PostgresqlTransaction(connection, self._clock, self._room)
+                return connection, PostgresqlTransaction(connection, self._clock, self._room, self._node_id)
             except DATABASE_ERRORS as error:
                 _log.warning("no write transaction can be begun: %s", said(error))
                 lost = connection.lost

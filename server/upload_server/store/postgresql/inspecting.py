@@ -202,8 +202,8 @@ class PostgresqlInspection:
         return {facts.file_id: facts for facts in map(_file_of, found)}
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
-        """Walk every table."""
-        for model in models.MODELS:
+        """Walk every table that lasts."""
+        for model in models.LASTING:
             kinds = dict(zip(model.column_names(), model.field_types(), strict=True))
             columns = [_time(name) if kinds[name] is DateTimeField else name for name in model.copied_columns()]
             yield model.table_name(), self._walk(f"SELECT {', '.join(columns)} FROM {model.table_name()}")

@@ -1,4 +1,4 @@
-"""Decides who may use a database: one server at a time, which holds a lock in a session of its own.
+"""Decides who may use a database: any number of servers, or one command that changes what they rely upon.
 
 Must not know what is kept there. The server drops the lock with the session, however it ends.
 """
@@ -13,6 +13,7 @@ from upload_server.store.postgresql.connection import Address, Connection
 
 _LOCK: Final = "2, 'store_info'::regclass::oid::integer"
 _TAKE: Final = f"SELECT pg_try_advisory_lock({_LOCK})"
+_SHARE: Final = f"SELECT pg_try_advisory_lock_shared({_LOCK})"
 _HOLDER: Final = """
     SELECT l.pid, coalesce(a.application_name, '')
     FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -24,20 +25,25 @@ _ASKING_SECONDS: Final = 2.0
 _ENDING_SECONDS: Final = 0.25
 
 
-def take(connection: Connection, address: Address, ended: int = 0) -> None:
-    """Take the lock for this session; raises ``AlreadyInUse``.
-
-    ``ended``: process of the server's for a session of ours that is lost here. It may not know that yet.
-    """
-    began = time.monotonic()
-    while not connection.rows(_TAKE)[0][0]:
-        found = connection.rows(_HOLDER)
-        asked = time.monotonic() - began
-        if found and found[0][0] == ended and asked > _ENDING_SECONDS:
-            connection.rows("SELECT pg_terminate_backend(%(ended)s::integer)", {"ended": ended})
-        if asked > _ASKING_SECONDS:
+def take(connection: Connection, address: Address, *, shared: bool = False) -> None:
+    """Take the lock for this session, ``shared`` with other servers; raises ``AlreadyInUse``."""
+    deadline = time.monotonic() + _ASKING_SECONDS
+    while not connection.rows(_SHARE if shared else _TAKE)[0][0]:
+        if time.monotonic() > deadline:
+            found = connection.rows(_HOLDER)
             raise AlreadyInUse(address, _pid_in(found[0][1]) if found else "")
         time.sleep(_ASKING_SECONDS / 50)
+
+
+def end(connection: Connection, ended: int) -> None:
+    """End a session of ours that is lost here, by the server's process for it: it may not know that yet, and would
+    hold everybody up with what it has locked."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while ended in [pid for pid, _ in connection.rows(_HOLDER)]:
+        if time.monotonic() > deadline:
+            connection.rows("SELECT pg_terminate_backend(%(ended)s::integer)", {"ended": ended})
+            return
+        time.sleep(_ENDING_SECONDS / 10)
 
 
 def holder_of(connection: Connection) -> str:

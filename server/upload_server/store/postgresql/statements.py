@@ -217,6 +217,25 @@ CANCEL_BATCH = f"""
         revision = revision + 1, change_no = %(change_no)s
     WHERE id = %(batch_row)s AND status IN ({_BATCH_MAY_CANCEL})"""
 
+# Nodes ---------------------------------------------------------------------------------------------------------------
+
+# Not the time at which the transaction began, which may have waited for the order lock.
+NOW = "clock_timestamp()"
+_LATER = f"{NOW} + make_interval(secs => %(seconds)s)"
+BEAT = f"""
+    INSERT INTO node (node_id, started_at, lives_until, version, address)
+    VALUES (%(node)s, {NOW}, {_LATER}, %(version)s, %(address)s)
+    ON CONFLICT (node_id) DO UPDATE SET lives_until = excluded.lives_until"""
+LEAVE = "DELETE FROM node WHERE node_id = %(node)s"
+TAKE_LEASE = f"""
+    INSERT INTO lease (name, node_id, until) VALUES (%(name)s, %(node)s, {_LATER})
+    ON CONFLICT (name) DO UPDATE SET node_id = excluded.node_id, until = excluded.until
+    WHERE lease.node_id = excluded.node_id OR lease.until < {NOW}"""
+GIVE_UP_LEASES = "DELETE FROM lease WHERE node_id = %(node)s"
+READ_OTHERS = f"SELECT node_id FROM node WHERE node_id <> %(node)s AND lives_until > {NOW} ORDER BY node_id"
+FORGET_NODES = f"DELETE FROM node WHERE lives_until < {NOW} - make_interval(secs => %(seconds)s)"
+FORGET_STOPS = "DELETE FROM stream_stop WHERE node_id NOT IN (SELECT node_id FROM node)"
+
 # Seals ---------------------------------------------------------------------------------------------------------------
 
 READ_LAST_SEAL = "SELECT change_no, previous_no, hash FROM audit_seal ORDER BY change_no DESC LIMIT 1"

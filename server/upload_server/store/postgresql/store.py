@@ -56,7 +56,7 @@ _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 class _Opened:
     """What opening needs to block for: the checks, the lock, the first connection."""
 
-    def __init__(self, address: Address, options: StoreOptions) -> None:
+    def __init__(self, address: Address, options: StoreOptions, node_id: str) -> None:
         self._address = address
         self._options = options
         self.identity = ""
@@ -67,17 +67,20 @@ class _Opened:
             self.last_change = queries.read_last_change(connection)
             self.clock = ServedClock(queries.read_served(connection))
             self.room = RowRoom(options.max_database_bytes)
-            self.committer = PostgresqlCommitter(connection, self._connect_writing, self.clock, self.room, options)
+            self.committer = PostgresqlCommitter(
+                connection, self._connect_writing, self.clock, self.room, options, node_id
+            )
         except BaseException:
             connection.close()
             raise
 
     def _connect_writing(self, ended: int) -> Connection:
-        """Open the connection that writes, and with it take the lock: at the start, and again when it was lost."""
+        """Open the connection that writes, and with it share the lock: at the start, and again when it was lost."""
         with _closed_on_error(connect(self._address, self._options, writes=True)) as connection:
             check_server(connection, self._address, self._options)
             check_schema(connection, self._address)
-            lock.take(connection, self._address, ended)
+            lock.take(connection, self._address, shared=True)
+            lock.end(connection, ended)
             self._recognize(connection)
         return connection
 
@@ -102,16 +105,16 @@ def _closed_on_error(connection: Connection) -> Iterator[Connection]:
         raise
 
 
-def _open(address: Address, options: StoreOptions) -> _Opened:
+def _open(address: Address, options: StoreOptions, node_id: str) -> _Opened:
     with as_unusable(address):
-        return _Opened(address, options)
+        return _Opened(address, options, node_id)
 
 
 class PostgresqlStore(WritingStore):
     """The Store on one PostgreSQL database. ``PostgresqlStore.open`` makes it; ``close`` it in the same event loop."""
 
-    def __init__(self, options: StoreOptions, opened: _Opened) -> None:
-        super().__init__(opened.committer, options, opened.last_change, opened.clock)
+    def __init__(self, options: StoreOptions, opened: _Opened, node_id: str) -> None:
+        super().__init__(opened.committer, options, opened.last_change, opened.clock, node_id)
         self._store_id = opened.store_id
         self._incarnation = str(uuid.uuid5(uuid.UUID(opened.store_id), opened.identity))
         self._room = opened.room
@@ -121,8 +124,11 @@ class PostgresqlStore(WritingStore):
 
     @classmethod
     async def open(cls, address: Address, options: StoreOptions) -> PostgresqlStore:
-        """Check, lock and open the database; raises as ``open_store``."""
-        return cls(options, await asyncio.to_thread(_open, address, options))
+        """Check and open the database, and become one of its nodes; raises as ``open_store``."""
+        node_id = str(uuid.uuid4())
+        store = cls(options, await asyncio.to_thread(_open, address, options, node_id), node_id)
+        await store.join()
+        return store
 
     @property
     def store_id(self) -> str:
@@ -140,6 +146,7 @@ class PostgresqlStore(WritingStore):
         # Refused when it was closed before, or when the database is away: then the last transaction's count holds.
         with contextlib.suppress(UploadError):
             await self.keep_served()
+        await self.leave()
         await self._writer.close()
 
     def room(self) -> int:

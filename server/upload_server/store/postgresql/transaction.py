@@ -24,9 +24,16 @@ _SQL: Mapping[str, str] = vars(statements)
 class PostgresqlTransaction:
     """An open write transaction: it begins with this object, and the committer ends it."""
 
-    def __init__(self, connection: Connection, clock: ServedClock | None = None, room: RowRoom | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        clock: ServedClock | None = None,
+        room: RowRoom | None = None,
+        node_id: str = "",
+    ) -> None:
         """Take the order lock and read the counters. Without a ``clock`` no service runs, without ``room`` nothing can
-        be announced."""
+        be announced. ``node_id``: who writes."""
+        self.node_id = node_id
         [(last_change, served)] = connection.last_rows(
             statements.BEGIN, statements.TAKE_ORDER_LOCK, statements.READ_COUNTERS
         )
@@ -66,6 +73,11 @@ class PostgresqlTransaction:
     def keep(self) -> None:
         """Have the counters written at the end."""
         self.wrote = True
+
+    def count_open(self) -> None:
+        """Count the open files anew; those that this group opens or ends are counted twice until the next time."""
+        if self._room is not None:
+            self._room.open_files = int(self._connection.rows(statements.COUNT_OPEN)[0][0])
 
     def claim_room(self, files: int, text_bytes: int) -> None:
         """Take the room of new rows."""

@@ -17,6 +17,7 @@ from upload_server.store.sqlite.filling import SqliteFilling
 from upload_server.store.sqlite.inspecting import SqliteInspection
 from upload_server.store.sqlite.mending import SqliteMending
 from upload_server.store.sqlite.schema import as_unusable, prepare
+from upload_server.store.sqlite.sharing import forget_nodes
 from upload_server.store.sqlite.store import SqliteStore
 
 
@@ -64,6 +65,19 @@ class SqliteAt:
     def lock(self) -> FileLock:
         """Take it for this process."""
         return lock_database(self._path)
+
+    def share(self) -> FileLock:
+        """Take it for the nodes that are to be its, each with a process of its own: migrate it, and clear it of those
+        that were."""
+        lock = self.lock()
+        try:
+            with as_unusable(self._path):
+                prepare(self._path)
+                forget_nodes(self._path)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
 
     def holder(self) -> str:
         """Return the pid of the server that runs on it."""

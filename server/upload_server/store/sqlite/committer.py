@@ -42,9 +42,15 @@ class SqliteCommitter:
     """Owns the writing connection; opens it anew after errors that leave it in doubt."""
 
     def __init__(
-        self, connect: Callable[[], Connection], whereabouts: Whereabouts, clock: ServedClock, room: RowRoom
+        self,
+        connect: Callable[[], Connection],
+        whereabouts: Whereabouts,
+        clock: ServedClock,
+        room: RowRoom,
+        node_id: str = "",
     ) -> None:
         """Connect; raises what ``connect`` raises. ``room`` hears how many files are open."""
+        self._node_id = node_id
         self._connect = connect
         self._clock = clock
         self._whereabouts = whereabouts
@@ -54,7 +60,6 @@ class SqliteCommitter:
     def _open(self) -> Connection:
         connection = self._connect()
         # The first read creates the log.
-        connection.rows(statements.READ_COUNTERS)
         self._room.open_files = int(connection.rows(statements.COUNT_OPEN)[0][0])
         with contextlib.suppress(OSError):
             self._whereabouts.opened()
@@ -85,7 +90,7 @@ class SqliteCommitter:
     def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
         connection = self._usable()
         try:
-            transaction = SqliteTransaction(connection, self._clock, self._room)
+            transaction = SqliteTransaction(connection, self._clock, self._room, self._node_id)
         except DATABASE_ERRORS as error:
             self._give_up_beginning(connection, error)
             raise _NothingDone from error
@@ -158,7 +163,7 @@ class SqliteCommitter:
         self._disconnect()
         try:
             self._connection = self._open()
-            look = SqliteTransaction(self._connection, self._clock)
+            look = SqliteTransaction(self._connection, self._clock, node_id=self._node_id)
             look.keep()
             look.finish()
             self._connection.execute("COMMIT")
@@ -166,6 +171,9 @@ class SqliteCommitter:
             _log.warning("the fate of a commit is not known: %s", error)
             self._disconnect()
             raise _Unknown from error
+        if look.commit_no == 1 < transaction.commit_no:
+            # The others have forgotten this node: it was stopped for longer than they remember a dead one.
+            raise _Unknown
         if look.commit_no <= transaction.commit_no:
             raise _NothingDone
 

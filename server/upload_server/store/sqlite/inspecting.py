@@ -257,8 +257,8 @@ class SqliteInspection:
         return {facts.file_id: facts for facts in found}
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
-        """Walk every table."""
-        for model in models.MODELS:
+        """Walk every table that lasts."""
+        for model in models.LASTING:
             yield model.table_name(), self._walk(model.select(*map(SQL, model.copied_columns())))
 
 

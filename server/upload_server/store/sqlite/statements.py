@@ -31,9 +31,11 @@ _BATCH_MAY_CANCEL = words(old for old, new in NEXT_BATCH.items() if BatchStatus.
 # Transaction ---------------------------------------------------------------------------------------------------------
 
 BEGIN = "BEGIN IMMEDIATE"
-READ_COUNTERS = "SELECT last_change, last_commit, served_seconds FROM store_info"
+# With the number of the node's last commit: `:commits` is its place.
+READ_COUNTERS = "SELECT last_change, coalesce(commits ->> :commits, 0), served_seconds FROM store_info"
 WRITE_COUNTERS = """
-    UPDATE store_info SET last_change = :last_change, last_commit = :last_commit, served_seconds = :served"""
+    UPDATE store_info SET last_change = :last_change, served_seconds = :served,
+        commits = json_set(commits, :commits, :commit_no)"""
 
 COUNT_OPEN = f"SELECT count(*) FROM file WHERE status IN ({OPEN_FILE})"
 DATABASE_BYTES = "SELECT c.page_count * s.page_size FROM pragma_page_count AS c, pragma_page_size AS s"
@@ -180,6 +182,35 @@ CANCEL_BATCH = f"""
         updated_at = :at, cancelled_at = :at, cancelled_by = :cancelled_by, cancel_reason = :reason,
         revision = revision + 1, change_no = :change_no
     WHERE id = :batch_row AND status IN ({_BATCH_MAY_CANCEL})"""
+
+# Nodes ---------------------------------------------------------------------------------------------------------------
+
+# All on one machine, whose clock is the store's.
+NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+_LATER = "strftime('%Y-%m-%d %H:%M:%f', 'now', :seconds || ' seconds')"
+_EARLIER = "strftime('%Y-%m-%d %H:%M:%f', 'now', -:seconds || ' seconds')"
+BEAT = f"""
+    INSERT INTO node (node_id, started_at, lives_until, version, address)
+    VALUES (:node, {NOW}, {_LATER}, :version, :address)
+    ON CONFLICT (node_id) DO UPDATE SET lives_until = excluded.lives_until"""
+LEAVE = "DELETE FROM node WHERE node_id = :node"
+TAKE_LEASE = f"""
+    INSERT INTO lease (name, node_id, until) VALUES (:name, :node, {_LATER})
+    ON CONFLICT (name) DO UPDATE SET node_id = excluded.node_id, until = excluded.until
+    WHERE lease.node_id = excluded.node_id OR lease.until < {NOW}"""
+GIVE_UP_LEASES = "DELETE FROM lease WHERE node_id = :node"
+READ_OTHERS = f"SELECT node_id FROM node WHERE node_id <> :node AND lives_until > {NOW} ORDER BY node_id"
+FORGET_NODES = f"DELETE FROM node WHERE lives_until < {_EARLIER}"
+FORGET_STOPS = "DELETE FROM stream_stop WHERE node_id NOT IN (SELECT node_id FROM node)"
+# Whoever has the file to itself knows that no node is left, and writes nothing where there was none.
+ANY_NODE = """
+    SELECT EXISTS (SELECT 1 FROM node) OR EXISTS (SELECT 1 FROM store_info, json_each(commits) WHERE key <> '')"""
+FORGET_ALL_NODES = (
+    "DELETE FROM node",
+    "DELETE FROM stream_stop",
+    "DELETE FROM lease",
+    "UPDATE store_info SET commits = json_object('', coalesce(commits ->> '$.\"\"', 0))",
+)
 
 # Seals ---------------------------------------------------------------------------------------------------------------
 

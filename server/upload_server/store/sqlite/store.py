@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +50,7 @@ from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import DATABASE_ERRORS, Connection, Whereabouts, connect
 from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.schema import as_unusable, prepare
+from upload_server.store.sqlite.sharing import forget_nodes
 from upload_server.store.sqlite.trail import list_audit_events
 
 T = TypeVar("T")
@@ -57,12 +59,15 @@ T = TypeVar("T")
 class _Opened:
     """What opening needs to block for: the lock, the schema, the first connection."""
 
-    def __init__(self, path: Path, options: StoreOptions) -> None:
-        self.lock: FileLock = lock_database(path)
-        self.ballast = Ballast(path, options.ballast_bytes)
+    def __init__(self, path: Path, options: StoreOptions, node_id: str) -> None:
+        # Of a file that is shared somebody else holds the lock, and the ballast.
+        self.lock: FileLock | None = None if options.shared else lock_database(path)
+        self.ballast = Ballast(path, 0 if options.shared else options.ballast_bytes)
         try:
-            self.ballast.drop_if_full()
-            prepare(path)
+            if not options.shared:
+                self.ballast.drop_if_full()
+                prepare(path)
+                forget_nodes(path)
             connection = connect(path, options, writes=False)
             try:
                 self.store_id = queries.read_store_id(connection)
@@ -72,23 +77,24 @@ class _Opened:
                 connection.close()
             writing = functools.partial(connect, path, options, writes=True)
             self.room = RowRoom(path, options.room, options.max_database_bytes)
-            self.committer = SqliteCommitter(writing, Whereabouts(path), self.clock, self.room)
+            self.committer = SqliteCommitter(writing, Whereabouts(path), self.clock, self.room, node_id)
             self.ballast.take(options.room)
         except BaseException:
-            self.lock.release()
+            if self.lock is not None:
+                self.lock.release()
             raise
 
 
-def _open(path: Path, options: StoreOptions) -> _Opened:
+def _open(path: Path, options: StoreOptions, node_id: str) -> _Opened:
     with as_unusable(path):
-        return _Opened(path, options)
+        return _Opened(path, options, node_id)
 
 
 class SqliteStore(WritingStore):
     """The Store on one SQLite file. ``SqliteStore.open`` makes it; ``close`` it in the same event loop."""
 
-    def __init__(self, path: Path, options: StoreOptions, opened: _Opened) -> None:
-        super().__init__(opened.committer, options, opened.last_change, opened.clock)
+    def __init__(self, path: Path, options: StoreOptions, opened: _Opened, node_id: str) -> None:
+        super().__init__(opened.committer, options, opened.last_change, opened.clock, node_id)
         self._lock = opened.lock
         self._store_id = opened.store_id
         self._room = opened.room
@@ -102,7 +108,11 @@ class SqliteStore(WritingStore):
     @classmethod
     async def open(cls, path: Path, options: StoreOptions) -> SqliteStore:
         """Lock, migrate and open the database, creating it when there is none; raises as ``open_store``."""
-        return cls(path, options, await asyncio.to_thread(_open, path, options))
+        # Nobody asks for the name of one that is alone.
+        node_id = str(uuid.uuid4()) if options.shared else ""
+        store = cls(path, options, await asyncio.to_thread(_open, path, options, node_id), node_id)
+        await store.join()
+        return store
 
     @property
     def store_id(self) -> str:
@@ -121,10 +131,12 @@ class SqliteStore(WritingStore):
         # Refused when it was closed before, or when the disk takes nothing: then the last transaction's count holds.
         with contextlib.suppress(UploadError):
             await self.keep_served()
+        await self.leave()
         await self._writer.close()
         # Perhaps the last start had to give it up.
         await asyncio.to_thread(self._ballast.take, self._options.room)
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def room(self) -> int:
         """Bytes that announcements may still take."""

@@ -24,18 +24,27 @@ _SQL: Mapping[str, str] = vars(statements)
 class SqliteTransaction:
     """An open write transaction: it begins with this object, and the committer ends it."""
 
-    def __init__(self, connection: Connection, clock: ServedClock | None = None, room: RowRoom | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        clock: ServedClock | None = None,
+        room: RowRoom | None = None,
+        node_id: str = "",
+    ) -> None:
         """Take the write lock and read the counters. Without a ``clock`` no service runs, without ``room`` nothing can
-        be announced."""
+        be announced. ``node_id``: who writes, where others may."""
         connection.execute(statements.BEGIN)
-        last_change, last_commit, served = connection.rows(statements.READ_COUNTERS)[0]
+        self.node_id = node_id
+        # Where this node's commits are counted.
+        self._commits = f'$."{node_id}"'
+        last_change, last_commit, served = connection.rows(statements.READ_COUNTERS, {"commits": self._commits})[0]
         self._connection = connection
         self.served: float = served if clock is None else max(served, clock.read())
         self._room = room
         # Watched rows have changed once `last_change` is above this.
         self.numbered_from = last_change
         self.last_change = last_change
-        # Identifies this transaction in the store, once it has written something.
+        # Identifies this transaction among those of its node, once it has written something.
         self.commit_no = last_commit + 1
         self.wrote = False
 
@@ -66,6 +75,11 @@ class SqliteTransaction:
         """Have the counters written at the end."""
         self.wrote = True
 
+    def count_open(self) -> None:
+        """Count the open files anew; those that this group opens or ends are counted twice until the next time."""
+        if self._room is not None:
+            self._room.open_files = int(self._connection.rows(statements.COUNT_OPEN)[0][0])
+
     def claim_room(self, files: int, text_bytes: int) -> None:
         """Take the room of new rows."""
         if self._room is None:
@@ -88,5 +102,12 @@ class SqliteTransaction:
     def finish(self) -> None:
         """Write the counters; the last statement before COMMIT."""
         if self.wrote:
-            counters = {"last_change": self.last_change, "last_commit": self.commit_no, "served": self.served}
-            self._connection.execute(statements.WRITE_COUNTERS, counters)
+            self._connection.execute(
+                statements.WRITE_COUNTERS,
+                {
+                    "last_change": self.last_change,
+                    "served": self.served,
+                    "commits": self._commits,
+                    "commit_no": self.commit_no,
+                },
+            )

@@ -1,4 +1,4 @@
-"""The schema as the steps of SQLite make it up to their ninth: the same tables and columns, but for counted commits."""
+"""The schema as the eleven steps of SQLite make it: the same tables and columns, but for counted commits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ TABLES = (
         batch_row bigint,
         writer {TEXT} DEFAULT '',
         cancel_due_at timestamptz,
-        cancel_due_reason {TEXT} DEFAULT ''
+        cancel_due_reason {TEXT} DEFAULT '',
+        holder text COLLATE "C"
     ) WITH (fillfactor = 85)""",
     f"""
     CREATE TABLE batch (
@@ -102,6 +103,27 @@ TABLES = (
         store_id {TEXT},
         last_change {COUNT},
         served_seconds double precision NOT NULL DEFAULT 0
+    ) WITH (fillfactor = 10)""",
+    f"""
+    CREATE TABLE node (
+        node_id {TEXT} PRIMARY KEY,
+        started_at timestamptz NOT NULL,
+        lives_until timestamptz NOT NULL,
+        version {TEXT},
+        address {TEXT}
+    ) WITH (fillfactor = 10)""",
+    f"""
+    CREATE TABLE stream_stop (
+        node_id {TEXT},
+        file_row bigint NOT NULL,
+        fence bigint NOT NULL,
+        PRIMARY KEY (node_id, file_row, fence)
+    )""",
+    f"""
+    CREATE TABLE lease (
+        name {TEXT} PRIMARY KEY,
+        node_id {TEXT},
+        until timestamptz NOT NULL
     ) WITH (fillfactor = 10)""",
 )
 

@@ -1,0 +1,93 @@
+"""Decides how a node says that it lives, whose turn it is to keep house, and how it leaves.
+
+Must not know what a node does, nor when. Times are the store's: the clocks of nodes may differ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from upload_server.store.commands import statements
+from upload_server.store.commands.transaction import Transaction
+from upload_server.store.commands.writes import Write
+
+# Nothing of a node that died is needed any more after so long: even one that was stopped has looked up its last commit.
+_REMEMBERED_SECONDS = 3600.0
+
+
+class Beaten(NamedTuple):
+    """What a node hears when it says that it lives: whether it is its turn to keep house, and which others live."""
+
+    leads: bool
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beat(Write[Beaten]):
+    """Say that a node lives for another ``lease_seconds``, and take or keep the turn to keep house if it is free."""
+
+    version: str
+    address: str
+    lease_seconds: float
+
+    def run(self, transaction: Transaction) -> Beaten:
+        """Say so; the node that keeps house forgets those that died long ago."""
+        node = transaction.node_id
+        transaction.write(
+            statements.BEAT, node=node, version=self.version, address=self.address, seconds=self.lease_seconds
+        )
+        leads = transaction.write(statements.TAKE_LEASE, name="upkeep", node=node, seconds=self.lease_seconds) == 1
+        if leads:
+            transaction.write(statements.FORGET_NODES, seconds=_REMEMBERED_SECONDS)
+            transaction.write(statements.FORGET_STOPS)
+        others = transaction.read(statements.READ_OTHERS, node=node)
+        transaction.count_open()
+        return Beaten(leads, tuple(row[0] for row in others))
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Write[None]):
+    """Have a node's place be free at once, not only when its lease is over."""
+
+    def run(self, transaction: Transaction) -> None:
+        """Delete what names the node as one that lives."""
+        transaction.write(statements.LEAVE, node=transaction.node_id)
+        transaction.write(statements.GIVE_UP_LEASES, node=transaction.node_id)
+        transaction.write(statements.FORGET_STOPS)
+
+
+class Membership:
+    """What this node knows of its own life among others, by a clock of its own that nobody sets."""
+
+    def __init__(self, lease_seconds: float, steady: Callable[[], float] = time.monotonic) -> None:
+        self.lease_seconds = lease_seconds
+        self._steady = steady
+        self._until = 0.0
+        self._beaten = Beaten(leads=False)
+
+    def now(self) -> float:
+        """Return the time that a beat is asked for."""
+        return self._steady()
+
+    def beaten(self, asked_at: float, beaten: Beaten) -> None:
+        """A beat that was asked for at ``asked_at`` was committed: the store counts its lease from later on."""
+        self._until = asked_at + self.lease_seconds
+        self._beaten = beaten
+
+    @property
+    def lives(self) -> bool:
+        """Whether no other node can take this one for dead."""
+        return self._steady() < self._until
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this node's turn to keep house. That saves work, and guards nothing."""
+        return self._beaten.leads and self.lives
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The nodes that lived besides this one when it was last heard of."""
+        return self._beaten.others
