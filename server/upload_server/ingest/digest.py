@@ -34,13 +34,19 @@ class Digest:
     of the queue, so no state needs a lock.
     """
 
-    def __init__(self, sink: Sink, file_id: str, end: int, most_kept: int) -> None:
-        """A piece is read back from the disk when more than ``most_kept`` bytes in front of it are not hashed yet."""
+    def __init__(
+        self, sink: Sink, file_id: str, end: int, most_kept: int, give_back: Callable[[Chunk], None] = lambda _: None
+    ) -> None:
+        """A piece is read back from the disk when more than ``most_kept`` bytes in front of it are not hashed yet.
+
+        ``give_back`` gets each chunk that is needed no longer.
+        """
         self.position = 0
         self.end = end
         self._sink = sink
         self._file_id = file_id
         self._most_kept = most_kept
+        self._give_back = give_back
         self._hash = hashlib.sha256()
         # Written, and kept to be hashed; what lies between `position` and the first of them is on disk only.
         self._kept: deque[Piece] = deque()
@@ -64,6 +70,7 @@ class Digest:
         self._kept.append(piece)
         if piece.start + piece.size - self.position > self._most_kept:
             while (kept := self._next()) is not None:
+                self._let_go(kept)
                 self._dropped += kept.cost
         self.end += piece.size
 
@@ -82,11 +89,16 @@ class Digest:
                 for chunk in piece.chunks:
                     self._hash.update(chunk)
                 self.position += piece.size
+            self._let_go(piece)
             self._hashed += piece.cost
 
     def hexdigest(self) -> str:
         """The digest of what was hashed so far."""
         return self._hash.hexdigest()
+
+    def _let_go(self, piece: Piece) -> None:
+        for chunk in piece.chunks:
+            self._give_back(chunk)
 
     def _next(self) -> Piece | None:
         try:

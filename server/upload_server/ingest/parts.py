@@ -18,7 +18,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import File
-from upload_server.sink.protocol import Sink
+from upload_server.sink.protocol import Chunk, Sink
 from upload_server.store.protocol import Store
 
 T = TypeVar("T")
@@ -115,6 +115,30 @@ class Tasks:
         return len(self._running)
 
 
+class _Buffer(bytearray):
+    """One of `Buffers`."""
+
+
+class Buffers:
+    """Memory for pieces that threads read, used again: the kernel has to clear what is new, page by page."""
+
+    def __init__(self, size: int, most_kept: int = 16) -> None:
+        self._size = size
+        self._free: deque[_Buffer] = deque(maxlen=most_kept)
+
+    def take(self) -> bytearray:
+        """Return a buffer that nobody else has; any thread may ask."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _Buffer(self._size)
+
+    def give_back(self, chunk: Chunk) -> None:
+        """Take back the buffer that ``chunk`` is a view of; any other chunk is nothing to it."""
+        if isinstance(chunk, memoryview) and isinstance(chunk.obj, _Buffer):
+            self._free.append(chunk.obj)
+
+
 class Memory:
     """What all streams of one ingest hold in memory, counted in bytes, so that together they keep within a bound."""
 
@@ -200,6 +224,7 @@ class Parts:
     on_progress: Callable[[str, str, int], None]
     tasks: Tasks
     memory: Memory
+    buffers: Buffers
     holds: Holds
 
     def hop(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:

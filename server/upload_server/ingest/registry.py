@@ -31,7 +31,7 @@ from upload_server.domain.observer import Observer
 from upload_server.domain.states import AuditEvent, Caller, File, FileStatus, cancelled
 from upload_server.ingest.drafts import Draft, Drafts
 from upload_server.ingest.ending import Ending, Marks, storage_error
-from upload_server.ingest.parts import Holds, Limits, Memory, Parts, Tasks, Threads
+from upload_server.ingest.parts import Buffers, Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink.protocol import Chunk, NoRoom, Sink, SinkError, SinkFile
 from upload_server.store.protocol import Command, Result, Store
@@ -104,6 +104,7 @@ class Ingest:
             on_progress=on_progress,
             tasks=Tasks(),
             memory=self.memory,
+            buffers=Buffers((limits or Limits()).piece_bytes),
             holds=self.holds,
         )
         self._slots: dict[str, _Slot] = {}

@@ -43,8 +43,8 @@ class Source(Protocol):
     def left(self) -> int:
         """How many bytes come from it at most."""
 
-    def read(self, most: int) -> bytes:
-        """Return bytes that are there, or none when there are none; never waits or raises."""
+    def read_into(self, buffer: bytearray) -> int:
+        """Fill a buffer with bytes that are there; returns how many, 0 when there are none; never waits or raises."""
 
 
 class Stream:
@@ -58,7 +58,9 @@ class Stream:
         self._parts = parts
         self._sink_file = sink_file
         self._syncer = Syncer(parts, file, sink_file, ending, writer)
-        self._digest = Digest(parts.sink, file.file_id, self.marks.written, parts.limits.lag_bytes)
+        self._digest = Digest(
+            parts.sink, file.file_id, self.marks.written, parts.limits.lag_bytes, parts.buffers.give_back
+        )
         # The hop that goes on with the digest, while one does.
         self._hashing: asyncio.Future[None] | None = None
         # The event loop adds at the end, a hop takes from the front.
@@ -304,12 +306,18 @@ class Stream:
         source = self._source
         if source is None or not self._may_draw():
             return False
-        data = source.read(self._parts.limits.piece_bytes)
+        buffer = self._parts.buffers.take()
+        count = source.read_into(buffer)
+        data: Chunk = memoryview(buffer)[:count]
+        if count * 2 < len(buffer):
+            # Memory is counted by what came: crumbs must not keep whole buffers.
+            data = bytes(data)
+            self._parts.buffers.give_back(memoryview(buffer))
         if not data:
             self._source = None
             return False
-        self.marks.received += len(data)
-        self._taken += len(data) + _MESSAGE_COST
+        self.marks.received += count
+        self._taken += count + _MESSAGE_COST
         self._queue.append(data)
         return True
 

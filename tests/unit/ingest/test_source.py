@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import pytest
 
@@ -69,6 +69,26 @@ def nothing_is_left() -> Iterator[None]:
     yield
     assert not pump._lent
     assert set(Path("/proc/self/fd").iterdir()) <= descriptors
+
+
+async def test_memory_of_a_source_is_used_again(world: World) -> None:
+    made: list[int] = []
+    buffers = world.ingest._parts.buffers
+    take = buffers.take
+
+    def noted() -> bytearray:
+        buffer = take()
+        made.append(id(buffer))
+        return buffer
+
+    buffers.take = noted  # type: ignore[method-assign]
+    data = os.urandom(20 * MIB)
+    upload = await world.open(await world.initiate(len(data)))
+    with Feed(data) as feed:
+        await feed.into(upload)
+    assert (await upload.commit("", CALLER)).sha256 == hashlib.sha256(data).hexdigest()
+    assert len(made) >= len(data) // PIECE
+    assert len(set(made)) * 2 < len(made)
 
 
 async def test_what_a_source_has_follows_what_was_queued(world: World) -> None:
@@ -301,3 +321,27 @@ async def test_sources_share_the_memory(tmp_path: Path) -> None:
         # Each of the threads can have one hop under way that began while there was room.
         assert 0 < most <= limits.total_buffer_bytes + 4 * (limits.draw_bytes + PIECE)
         assert world.ingest.memory._held == 0
+
+
+async def test_crumbs_of_a_source_keep_no_memory(world: World) -> None:
+    """Of a piece that nobody has filled the bytes are kept, not its buffer."""
+    count = 100
+
+    class Crumbs:
+        left = count
+        buffers: ClassVar[set[int]] = set()
+
+        def read_into(self, buffer: bytearray) -> int:
+            if not self.left:
+                return 0
+            self.buffers.add(id(buffer))
+            buffer[:1] = b"a"
+            self.left -= 1
+            return 1
+
+    file_id = await world.initiate(count)
+    upload = await world.open(file_id)
+    crumbs = Crumbs()
+    await upload.write_from(crumbs)
+    assert (await upload.commit("", CALLER)).sha256 == hashlib.sha256(b"a" * count).hexdigest()
+    assert len(crumbs.buffers) == 1

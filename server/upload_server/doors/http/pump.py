@@ -32,19 +32,19 @@ class LentSocket:
         self._lock = threading.Lock()
         _lent.add(self)
 
-    def read(self, most: int) -> bytes:
-        """Return bytes of the body that are there, at most so many; nothing when there are none.
+    def read_into(self, buffer: bytearray) -> int:
+        """Fill a buffer with bytes of the body that are there; returns how many, 0 when there are none.
 
         Never waits. There are none either behind the body, after the end of the connection, and once the block is over.
         """
         with self._lock:
             try:
-                data = os.read(self._descriptor, min(most, self.left))
+                count = os.readv(self._descriptor, [memoryview(buffer)[: self.left]])
             except OSError:
                 # Nothing is there (EAGAIN), or the connection is broken, which the transport will see.
-                return b""
-            self.left -= len(data)
-            return data
+                return 0
+            self.left -= count
+            return count
 
     def revoke(self) -> None:
         """Let no thread read on. Safe to call twice."""
