@@ -22,9 +22,10 @@ from support import postgres
 from upload_server.domain.states import Caller, FileSpec, Source
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql import statements
-from upload_server.store.postgresql.connection import Address, Connection, connect
+from upload_server.store.postgresql import statements as transaction
+from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.protocol import Command, Store
+from upload_server.store.sql import statements
 
 
 def command(method: str) -> Command:
@@ -44,7 +45,7 @@ async def announce(store: Store, files: int) -> list[str]:
 class Raw:
     """The statements of groups of cancels, without a dialect and without decisions."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: PostgresqlConnection) -> None:
         self._connection = connection
 
     def sessions(self) -> list[int]:
@@ -61,7 +62,9 @@ class Raw:
         """Cancel one group."""
         connection = self._connection
         at = f"{datetime.now(UTC).replace(tzinfo=None)}+00"
-        [(last, served)] = connection.last_rows(statements.BEGIN, statements.TAKE_ORDER_LOCK, statements.READ_COUNTERS)
+        [(last, served)] = connection.last_rows(
+            transaction.BEGIN, transaction.TAKE_ORDER_LOCK, transaction.READ_COUNTERS
+        )
         found = connection.rows(statements.READ_TO_CANCEL, {"file_ids": json.dumps(file_ids)})
         events = [
             (last + 1 + index, row[0], None, "pending", "cancelled", "user", "grpc", "", "", at)
@@ -71,7 +74,7 @@ class Raw:
         numbers: dict[str, Any] = {"first": last + 1, "last": last + len(events)}
         connection.execute(statements.CANCEL_FILES, numbers)
         counters = {"last_change": last + len(events), "served": served}
-        connection.rows(statements.WRITE_COUNTERS, counters)
+        connection.rows(transaction.WRITE_COUNTERS, counters)
         connection.execute("COMMIT")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 from support import postgres
@@ -24,11 +22,6 @@ STORES: Mapping[str, Callable[[Path], str]] = {
 def url_in(folder: Path, kind: str = "sqlite") -> str:
     """Return the URL of the store in a folder; for a server's data directory the one that it opens."""
     return STORES[kind](folder)
-
-
-def lists_of(kind: str) -> ModuleType:
-    """Return the module by which a store reads lists, whose bounds a test may set."""
-    return importlib.import_module(f"upload_server.store.{kind}.lists")
 
 
 # What a shell's statement raises that the schema refuses.

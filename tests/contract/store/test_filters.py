@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import pytest
 
 from contract.store.kit import audit, command, everything, new_id
-from support.stores import lists_of
 from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus, Source
 from upload_server.store.protocol import Listing, Store, Trail
+from upload_server.store.sql import lists
 
 T = TypeVar("T")
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -29,10 +29,9 @@ def at(second: float) -> datetime:
     params=[(2_000, (500, 10_000)), (2, (3, 7)), (0, (1, 2))],
     ids=["few rows", "more than few", "never few"],
 )
-def _bounds(request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts as few rows, and how many a page looks at: each way of finding rows has its turn."""
     few, looks = request.param
-    lists = lists_of(kind)
     monkeypatch.setattr(lists, "_FEW", few)
     monkeypatch.setattr(lists, "LOOKS", looks)
 

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite import SqliteStore
+from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.store import SqlStore
 from upload_server.store.sqlite.committer import SqliteCommitter
-from upload_server.store.sqlite.connection import Connection, Whereabouts, connect
+from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts, connect
 from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.schema import prepare
+from upload_server.store.sqlite.store import open_sqlite
 from upload_server.store.sqlite.transaction import SqliteTransaction
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -68,20 +70,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    opened = await SqliteStore.open(path, OPTIONS)
+async def store(path: Path) -> AsyncIterator[SqlStore]:
+    opened = await open_sqlite(path, OPTIONS)
     yield opened
     await opened.close()
 
 
-async def test_commits_are_synced(store: SqliteStore) -> None:
+async def test_commits_are_synced(store: SqlStore) -> None:
     [[mode]] = await store._writer.submit(SetPragma("journal_mode"))
     [[synchronous]] = await store._writer.submit(SetPragma("synchronous"))
 
     assert (mode, synchronous) == ("wal", 2)
 
 
-async def test_one_write_that_breaks_its_group_breaks_no_other(store: SqliteStore) -> None:
+async def test_one_write_that_breaks_its_group_breaks_no_other(store: SqlStore) -> None:
     files = [await pending(store) for _ in range(5)]
     taken = files[0].file_id
 
@@ -100,7 +102,7 @@ async def test_one_write_that_breaks_its_group_breaks_no_other(store: SqliteStor
     await assert_history_holds(store)
 
 
-async def test_a_bug_in_one_write_reaches_its_caller_alone(store: SqliteStore) -> None:
+async def test_a_bug_in_one_write_reaches_its_caller_alone(store: SqlStore) -> None:
     class Broken(Write[None]):
         def run(self, transaction: Transaction) -> None:
             transaction.number(1000)
@@ -115,7 +117,7 @@ async def test_a_bug_in_one_write_reaches_its_caller_alone(store: SqliteStore) -
     assert (await store.get_file(file.file_id, "")).change_no == file.change_no + 1
 
 
-async def test_text_that_is_no_text_is_never_stored(store: SqliteStore) -> None:
+async def test_text_that_is_no_text_is_never_stored(store: SqlStore) -> None:
     one, two = await pending(store), await pending(store)
     batch, _ = await batch_of(store, 2)
 
@@ -133,7 +135,7 @@ async def test_text_that_is_no_text_is_never_stored(store: SqliteStore) -> None:
     await assert_history_holds(store)
 
 
-async def test_a_full_database_changes_nothing_and_recovers(store: SqliteStore) -> None:
+async def test_a_full_database_changes_nothing_and_recovers(store: SqlStore) -> None:
     file = await pending(store)
     batch, _ = await batch_of(store, 100)
     before = await everything(store)
@@ -170,14 +172,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-async def fill(store: SqliteStore) -> None:
+async def fill(store: SqlStore) -> None:
     """Make batches until one fails."""
     while True:
         await batch_of(store, 20)
 
 
 async def test_a_disk_that_is_really_full(small_disk: Path) -> None:
-    store = await SqliteStore.open(small_disk / "upload.db", OPTIONS)
+    store = await open_sqlite(small_disk / "upload.db", OPTIONS)
     try:
         file, batch = await pending(store), await batch_of(store, 100)
         with pytest.raises(StorageFull):
@@ -201,7 +203,7 @@ async def test_a_disk_that_is_really_full(small_disk: Path) -> None:
         await store.close()
 
 
-async def test_a_database_that_another_program_keeps_locked(store: SqliteStore, path: Path) -> None:
+async def test_a_database_that_another_program_keeps_locked(store: SqlStore, path: Path) -> None:
     file = await pending(store)
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -218,7 +220,7 @@ async def test_a_database_that_another_program_keeps_locked(store: SqliteStore, 
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-async def test_a_database_file_that_is_taken_away(store: SqliteStore, path: Path, suffix: str) -> None:
+async def test_a_database_file_that_is_taken_away(store: SqlStore, path: Path, suffix: str) -> None:
     file = await pending(store)
     place = path.with_name(path.name + suffix)
     elsewhere = path.with_name("elsewhere")
@@ -238,7 +240,7 @@ async def test_a_database_file_that_is_taken_away(store: SqliteStore, path: Path
     await store.ping()
 
 
-async def test_readers_see_a_snapshot_and_do_not_wait_for_the_writer(store: SqliteStore) -> None:
+async def test_readers_see_a_snapshot_and_do_not_wait_for_the_writer(store: SqlStore) -> None:
     batch, _ = await batch_of(store, 5000)
     writing = asyncio.create_task(store.cancel_batch(batch.batch_id, command()))
     statuses = set()
@@ -255,19 +257,19 @@ async def test_readers_see_a_snapshot_and_do_not_wait_for_the_writer(store: Sqli
 # Commits whose fate is in doubt ---------------------------------------------------------------------------------------
 
 
-class DoubtfulConnection(Connection):
+class DoubtfulConnection(SqliteConnection):
     """A real connection whose COMMIT fails with an I/O error, before or after it has been done."""
 
-    def __init__(self, real: Connection, plan: list[str]) -> None:
-        super().__init__(real._database)
+    def __init__(self, real: SqliteConnection, plan: list[str]) -> None:
+        super().__init__(real.database)
         self._plan = plan
 
-    def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> int:
+    def execute(self, sql: Sql | str, values: dict[str, Any] | None = None) -> int:
         if sql != "COMMIT" or not self._plan:
-            return super().execute(sql, parameters)
+            return super().execute(sql, values)
         fate = self._plan.pop(0)
         if fate in ("done", "ok"):
-            super().execute(sql, parameters)
+            super().execute(sql, values)
         if fate != "ok":
             error = sqlite3.OperationalError("it failed")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL if fate == "full" else sqlite3.SQLITE_IOERR_FSYNC
@@ -356,13 +358,13 @@ def test_the_fate_of_a_commit_is_not_judged_by_what_another_node_commits(
     prepare(path)
     room = RowRoom(path, Room(), 0)
 
-    def node(connecting: Callable[[], Connection]) -> SqliteCommitter:
+    def node(connecting: Callable[[], SqliteConnection]) -> SqliteCommitter:
         return SqliteCommitter(connecting, Whereabouts(path), ServedClock(0.0), room, new_id())
 
     other = node(functools.partial(connect, path, OPTIONS, writes=True))
     opened = 0
 
-    def connecting() -> Connection:
+    def connecting() -> SqliteConnection:
         nonlocal opened
         opened += 1
         if opened == 2:
@@ -487,7 +489,7 @@ async def test_answers_are_true_when_syncs_fail(
 
     first, last = map(int, failing.split("-"))
     assert outcomes == ["ok"] * first + [told] * (last - first + 1) + ["ok"] * (29 - last)
-    store = await SqliteStore.open(path, OPTIONS)
+    store = await open_sqlite(path, OPTIONS)
     try:
         for index, outcome in enumerate(outcomes):
             status = (await store.get_file(f"file-{index}", "")).status
@@ -504,7 +506,7 @@ async def test_answers_are_true_when_syncs_fail(
         await store.close()
 
 
-async def test_a_closed_store_is_one_file(store: SqliteStore, path: Path) -> None:
+async def test_a_closed_store_is_one_file(store: SqlStore, path: Path) -> None:
     file = await pending(store)
     await store.get_file(file.file_id, "")
 
@@ -514,7 +516,7 @@ async def test_a_closed_store_is_one_file(store: SqliteStore, path: Path) -> Non
     assert status_in(path, file.file_id) == "pending"
 
 
-async def test_no_database_text_reaches_a_caller(store: SqliteStore) -> None:
+async def test_no_database_text_reaches_a_caller(store: SqlStore) -> None:
     file = await uploading(store)
     with pytest.raises(UploadError) as failed:
         await store.initiate_upload(FileSpec("a", 1), file.file_id, command("InitiateUpload"))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+_SQL = "upload_server.store.sql"
 _SQLITE = "upload_server.store.sqlite"
 _COMMANDS = "upload_server.store.commands"
 
@@ -37,9 +38,9 @@ class Point:
 _STORE = "WritingStore"
 # Each can be crashed at `.before` and `.after`.
 FUNCTIONS: Mapping[str, Point] = {
-    "begin": Point(f"{_SQLITE}.transaction", "SqliteTransaction.__init__"),
-    "finish": Point(f"{_SQLITE}.transaction", "SqliteTransaction.finish"),
-    "commit": Point(f"{_SQLITE}.connection", "Connection.execute", sql="COMMIT"),
+    "begin": Point(f"{_SQL}.transaction", "SqlTransaction.__init__"),
+    "finish": Point(f"{_SQL}.transaction", "SqlTransaction.finish"),
+    "commit": Point(f"{_SQL}.connection", "Connection.execute", sql="COMMIT"),
     # On the event loop, after the commit: watchers and callers are told.
     "answer": Point(f"{_COMMANDS}.writer", "Writer._deliver"),
     "initiate": Point(f"{_COMMANDS}.store", f"{_STORE}.initiate_upload"),
@@ -142,7 +143,7 @@ def find(place: Point) -> tuple[Any, str, Any]:
     found = vars(owner).get(last) if owner is not None else None
     if not isinstance(found, classmethod) and not inspect.isfunction(found):
         raise PointRotten(f"{place.module}.{place.name} is gone")
-    if place.sql and place.sql not in inspect.getsource(importlib.import_module(f"{_SQLITE}.committer")):
+    if place.sql and place.sql not in inspect.getsource(importlib.import_module(f"{_SQL}.committer")):
         raise PointRotten(f"nobody executes {place.sql}")
     return owner, last, found
 

@@ -9,6 +9,9 @@ import textwrap
 from types import ModuleType
 from typing import Any
 
+from upload_server.store.sql.dialect import Sql
+from upload_server.store.sqlite.dialect import SQLITE
+
 
 class MutantRotten(Exception):
     """The code that a mutant changes is no longer there: the mutant must follow the code, or go."""
@@ -47,13 +50,14 @@ def _put(owner: Any, name: str, new: object) -> None:
 
 
 def change_text(module: ModuleType, name: str, *edits: tuple[str, str]) -> None:
-    """Change a constant text, such as a statement."""
-    text = getattr(module, name, None)
-    if not isinstance(text, str):
+    """Change a statement, as it is on SQLite."""
+    statement = getattr(module, name, None)
+    if not isinstance(statement, Sql):
         raise MutantRotten(f"{module.__name__}.{name} is gone")
+    text = statement.text(SQLITE)
     for old, new in edits:
         text = _edited(f"{module.__name__}.{name}", text, old, new)
-    setattr(module, name, text)
+    statement._texts[SQLITE] = text
 
 
 def _edited(where: str, text: str, old: str, new: str) -> str:

@@ -1,40 +1,42 @@
-"""Each dialect brings the statements that commands name, and no others."""
+"""The statements are those that commands name, and no others; each is one in every dialect."""
 
 from __future__ import annotations
-
-from types import ModuleType
 
 import pytest
 
 from upload_server.store.commands import statements
 from upload_server.store.commands.statements import Query, Statement
-from upload_server.store.postgresql import rows as postgresql_rows
-from upload_server.store.postgresql import statements as postgresql_statements
-from upload_server.store.sqlite import rows as sqlite_rows
-from upload_server.store.sqlite import statements as sqlite_statements
+from upload_server.store.postgresql.dialect import POSTGRESQL
+from upload_server.store.sql import rows
+from upload_server.store.sql import statements as texts
+from upload_server.store.sql.dialect import Dialect, Sql
+from upload_server.store.sqlite.dialect import SQLITE
 
 NAMED = {name: value for name, value in vars(statements).items() if isinstance(value, Statement)}
-# What a dialect has beside them: for its transactions and its room, and words for its reads.
-OWN = {"BEGIN", "READ_COUNTERS", "WRITE_COUNTERS", "COUNT_OPEN", "DATABASE_BYTES", "OPEN_FILE", "OPEN_BATCH", "NOW"}
-OWN_OF_SQLITE = {"ANY_NODE"}
-OWN_OF_POSTGRESQL = {"FOLLOW", "TAKE_ORDER_LOCK", "READ_FATE"}
+# What there is beside them: for the room that is kept.
+OWN = {"COUNT_OPEN"}
 
 
-@pytest.mark.parametrize(
-    ("dialect", "own"), [(sqlite_statements, OWN | OWN_OF_SQLITE), (postgresql_statements, OWN | OWN_OF_POSTGRESQL)]
-)
-def test_a_dialect_has_the_statements_of_commands(dialect: ModuleType, own: set[str]) -> None:
-    brought = {name for name in vars(dialect) if name.isupper() and not name.startswith("_")}
-    imported = {name for name in brought if not isinstance(vars(dialect)[name], str)}
-    columns = {name for name in brought if name.endswith("_COLUMNS")}
+def test_every_statement_of_commands_is_there() -> None:
+    assert {name for name, value in vars(texts).items() if isinstance(value, Sql)} - OWN == NAMED.keys()
 
-    assert brought - own - imported - columns == NAMED.keys()
+
+@pytest.mark.parametrize("dialect", [SQLITE, POSTGRESQL])
+def test_every_statement_has_a_text_in_each_dialect(dialect: Dialect) -> None:
+    for sql in vars(texts).values():
+        if isinstance(sql, Sql):
+            assert sql.text(dialect)
+
+
+def test_a_name_becomes_a_value_and_a_cast_stays_one() -> None:
+    assert POSTGRESQL.text("SELECT :name::text, v.a FROM t WHERE a LIKE 'x%' AND b = :b") == (
+        "SELECT %(name)s::text, v.a FROM t WHERE a LIKE 'x%%' AND b = %(b)s"
+    )
 
 
 def test_names_are_those_of_the_constants() -> None:
     assert {name: statement.name for name, statement in NAMED.items()} == {name: name for name in NAMED}
 
 
-@pytest.mark.parametrize("dialect", [sqlite_rows, postgresql_rows])
-def test_a_dialect_makes_every_row_that_a_query_promises(dialect: ModuleType) -> None:
-    assert {query.row for query in NAMED.values() if isinstance(query, Query)} == dialect.MAKE_ROW.keys()
+def test_every_row_that_a_query_promises_is_made() -> None:
+    assert {query.row for query in NAMED.values() if isinstance(query, Query)} == rows.MAKE_ROW.keys()

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql.connection import Address, Connection, connect
+from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.filling import PostgresqlFilling
 from upload_server.store.postgresql.inspecting import PostgresqlInspection
 from upload_server.store.postgresql.lock import SessionLock, holder_of
 from upload_server.store.postgresql.mending import PostgresqlMending
 from upload_server.store.postgresql.schema import as_unusable, has_table, migrate
-from upload_server.store.postgresql.store import PostgresqlStore
+from upload_server.store.postgresql.store import open_postgresql
+from upload_server.store.sql.store import SqlStore
 
 T = TypeVar("T")
 
@@ -44,9 +45,9 @@ class PostgresqlAt:
         """None: it lies on its server."""
         return None
 
-    async def open(self, options: StoreOptions | None = None) -> PostgresqlStore:
+    async def open(self, options: StoreOptions | None = None) -> SqlStore:
         """Check, lock and open the store."""
-        return await PostgresqlStore.open(self._address, options or StoreOptions())
+        return await open_postgresql(self._address, options or StoreOptions())
 
     async def migrate(self, target: str | None = None) -> Sequence[str]:
         """Apply the steps of the schema that it lacks."""
@@ -80,9 +81,9 @@ class PostgresqlAt:
         """Open it for another store's rows."""
         return PostgresqlFilling(self._address)
 
-    def _ask(self, question: Callable[[Connection], T]) -> T:
+    def _ask(self, question: Callable[[PostgresqlConnection], T]) -> T:
         with as_unusable(self._address), contextlib.closing(self._connect()) as connection:
             return question(connection)
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> PostgresqlConnection:
         return connect(self._address, StoreOptions(), writes=False)

@@ -6,7 +6,7 @@ Must not know what is read or written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import peewee
@@ -16,15 +16,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 
 from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql.rows import encode_wanted
+from upload_server.store.postgresql.dialect import POSTGRESQL
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.dialect import Sql
 
-# Peewee wraps what `execute` raises, not what `fetch` raises.
-DATABASE_ERRORS = (peewee.PeeweeException, psycopg.Error)
-
-# Rows of a page are together at most so long as messages: a caller that asks for a thousand may get fewer (AIP-158).
-PAGE_BYTES: Final = 256 * 1024
-# What a row's numbers, times and tags are more as a message than as text.
-_ROW_BYTES: Final = 64
 # Of a walk through a table at once.
 _WALK_ROWS: Final = 1000
 # A server that does not answer is given up after so long, while connecting and while connected.
@@ -41,12 +36,6 @@ class AnotherHistory(peewee.OperationalError):
 
     def __init__(self) -> None:
         super().__init__("it was failed over or restored since upload-server started; start upload-server anew")
-
-
-def _size(row: tuple[Any, ...]) -> int:
-    """Return how many bytes a row is at most as a message."""
-    texts = [value for value in row if isinstance(value, str)]
-    return _ROW_BYTES + sum([len(text) if text.isascii() else len(text.encode()) for text in texts])
 
 
 class Address:
@@ -89,51 +78,20 @@ class _Database(peewee.PostgresqlDatabase):
     psycopg2_adapter = psycopg3_adapter = _Adapter
 
 
-class Connection:
-    """One connection through Peewee's ``execute_sql``; used by one thread at a time, whichever it is.
+class PostgresqlConnection(Connection):
+    """One session. A percent sign in a statement that is a text is written twice."""
 
-    A percent sign in a statement is written twice. Of one that only reads the values are what somebody looks for:
-    lists, and texts of any kind.
-    """
+    dialect = POSTGRESQL
+    errors = (peewee.PeeweeException, psycopg.Error)
 
-    def __init__(self, database: peewee.PostgresqlDatabase, *, writes: bool) -> None:
-        self._writes = writes
-        # For Peewee's own tools.
-        self.database = database
+    def __init__(self, database: peewee.PostgresqlDatabase) -> None:
+        super().__init__(database)
         self._raw: psycopg.Connection = database.connection()  # type: ignore[no-untyped-call]
         # Each number comes as the same type: else every length of one would be a statement of its own to the server.
         self._raw.adapters.register_dumper(int, Int8Dumper)
         # The server's process for this connection.
         self.backend_pid = self._raw.info.backend_pid
         self._walks = 0
-
-    def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> int:
-        """Run a statement that returns nothing; returns how many rows it changed."""
-        cursor: psycopg.Cursor = self.database.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]
-        count: int = cursor.rowcount
-        return count
-
-    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run a statement and return all its rows."""
-        if parameters and not self._writes:
-            parameters = encode_wanted(dict(parameters))
-        cursor: psycopg.Cursor = self.database.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
-
-    def page(
-        self, sql: str, parameters: Mapping[str, Any], limit: int, most_bytes: int = PAGE_BYTES
-    ) -> tuple[list[tuple[Any, ...]], bool]:
-        """Run a SELECT with a LIMIT %(limit)s; returns at most so many rows and bytes of them, and whether there are
-        more. At least one row, however long it is.
-        """
-        # One more than the page, so that it is known whether there is a next one.
-        found = self.rows(sql, {**parameters, "limit": limit + 1})
-        for index, row in enumerate(found):
-            most_bytes -= _size(row)
-            if index == limit or (index and most_bytes < 0):
-                return found[:index], True
-        return found, False
 
     def walk(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Run a SELECT in the open transaction and return its rows a few at a time; several walks may go on at once."""
@@ -152,12 +110,12 @@ class Connection:
                     copy.write_row(row)
             return cursor.rowcount
 
-    def last_rows(self, *statements: str) -> list[tuple[Any, ...]]:
+    def last_rows(self, *statements: Sql) -> list[tuple[Any, ...]]:
         """Run statements without values in one message; returns the rows of the last.
 
         Not as a pipeline of psycopg's: after one the server's watch over sessions that rest in a transaction sleeps.
         """
-        cursor: psycopg.Cursor = self.database.execute_sql("; ".join(statements))  # type: ignore[no-untyped-call]
+        cursor: psycopg.Cursor = self._run("; ".join(each.text(self.dialect) for each in statements), None)
         while cursor.nextset():
             pass
         rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -173,9 +131,13 @@ class Connection:
         """Whether the session has ended, whoever ended it."""
         return bool(self._raw.closed)
 
-    def close(self) -> None:
-        """Close it. Safe to call twice."""
-        self.database.close()
+    def lost_by(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether the session has ended."""
+        return self.lost
+
+    def surely_not_committed(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether the server itself has answered: then nothing was committed."""
+        return not self.lost
 
 
 def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) -> dict[str, str]:
@@ -206,7 +168,7 @@ def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) ->
     }
 
 
-def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: bool = True) -> Connection:
+def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: bool = True) -> PostgresqlConnection:
     """Connect to a server that takes writes."""
     given = dict(address.parameters)
     own = " ".join(f"-c {name}={value}" for name, value in settings_of(options, writes=writes, bounded=bounded).items())
@@ -226,9 +188,4 @@ def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: b
     name = parameters.pop("dbname", None)
     database = _Database(name, thread_safe=False, autoconnect=False, prefer_psycopg3=True, **parameters)
     database.connect()
-    return Connection(database, writes=writes)
-
-
-def said(error: BaseException) -> str:
-    """Return what the server or the driver said, in one line."""
-    return " ".join(str(error).split())
+    return PostgresqlConnection(database)

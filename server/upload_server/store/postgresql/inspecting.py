@@ -31,12 +31,13 @@ from upload_server.store.inspection import (
     Trail,
 )
 from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql.compiling import Parameter, compiled
-from upload_server.store.postgresql.connection import DATABASE_ERRORS, Address, Connection, connect, said
-from upload_server.store.postgresql.rows import A, Row, event_of
+from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.schema import differences
-from upload_server.store.postgresql.statements import READ_LAST_SEAL, texts_of
-from upload_server.store.postgresql.trail import EVENTS
+from upload_server.store.sql.connection import said
+from upload_server.store.sql.dialect import Parameter, Sql
+from upload_server.store.sql.rows import A, Row, event_of
+from upload_server.store.sql.statements import READ_LAST_SEAL
+from upload_server.store.sql.trail import EVENTS
 
 R = TypeVar("R", FileFacts, BatchFacts)
 
@@ -85,10 +86,13 @@ _DEBTS = f"""
     SELECT o.id, o.file_row, f.file_id, f.status, {_time("f.updated_at")}
     FROM owed_deletion AS o LEFT JOIN file AS f ON f.id = o.file_row ORDER BY o.id"""
 _GREATEST = " UNION ALL ".join(f"SELECT max(change_no) FROM {table}" for table in ("file", "batch", "audit_event"))
-_EVENTS_AFTER = compiled(EVENTS.where(A.change_no > Parameter("after")).order_by(A.change_no).limit(Parameter("limit")))
-_SEALS_AFTER = """
-    SELECT change_no, previous_no, hash FROM audit_seal WHERE change_no > %(after)s
-    ORDER BY change_no LIMIT %(limit)s"""
+_EVENTS_AFTER = Sql(
+    lambda _: EVENTS.where(A.change_no > Parameter("after")).order_by(A.change_no).limit(Parameter("limit"))
+)
+_SEALS_AFTER = Sql("""
+    SELECT change_no, previous_no, hash FROM audit_seal WHERE change_no > :after ORDER BY change_no LIMIT :limit""")
+_FILES_AFTER = Sql(f"{_FILES} WHERE f.id > :row ORDER BY f.id LIMIT :limit")
+_FILES_NAMED = Sql(lambda dialect: f"{_FILES} WHERE {dialect.is_item('f.file_id', 'ids')}")
 # Where the server checks its pages at all.
 _DAMAGE = "SELECT coalesce(checksum_failures, 0) FROM pg_stat_database WHERE datname = current_database()"
 
@@ -98,7 +102,7 @@ def as_damaged(*more: type[BaseException]) -> Iterator[None]:
     """Raise ``Damaged`` for what the database raises, and for ``more``."""
     try:
         yield
-    except DATABASE_ERRORS + more as error:
+    except PostgresqlConnection.errors + more as error:
         raise Damaged(said(error)) from error
 
 
@@ -108,7 +112,7 @@ class PostgresqlInspection:
     def __init__(self, address: Address) -> None:
         """Open an existing database; raises ``Damaged`` when it cannot be opened."""
         with as_damaged():
-            self._connection: Connection = connect(address, StoreOptions(), writes=False, bounded=False)
+            self._connection: PostgresqlConnection = connect(address, StoreOptions(), writes=False, bounded=False)
         self._address = address
         self.refresh()
 
@@ -129,7 +133,7 @@ class PostgresqlInspection:
         with as_damaged():
             yield from self._connection.walk(sql)
 
-    def _rows(self, sql: str, **parameters: Any) -> list[Row]:
+    def _rows(self, sql: Sql | str, **parameters: Any) -> list[Row]:
         with as_damaged():
             return self._connection.rows(sql, parameters)
 
@@ -192,13 +196,11 @@ class PostgresqlInspection:
 
     def files_after(self, row: int, limit: int) -> Sequence[FileFacts]:
         """Read a page of files."""
-        found = self._rows(f"{_FILES} WHERE f.id > %(row)s ORDER BY f.id LIMIT %(limit)s", row=row, limit=limit)
-        return [_file_of(facts) for facts in found]
+        return [_file_of(facts) for facts in self._rows(_FILES_AFTER, row=row, limit=limit)]
 
     def files_named(self, file_ids: Sequence[str]) -> dict[str, FileFacts]:
         """Read files by id."""
-        wanted = f"ARRAY(SELECT k.value FROM {texts_of('ids')})"
-        found = self._rows(f"{_FILES} WHERE f.file_id = ANY({wanted})", ids=list(file_ids))
+        found = self._rows(_FILES_NAMED, ids=list(file_ids))
         return {facts.file_id: facts for facts in map(_file_of, found)}
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:

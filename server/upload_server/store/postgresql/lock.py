@@ -9,7 +9,8 @@ import time
 from typing import Final
 
 from upload_server.store.lock import AlreadyInUse
-from upload_server.store.postgresql.connection import Address, Connection
+from upload_server.store.postgresql.connection import Address
+from upload_server.store.sql.connection import Connection
 
 _LOCK: Final = "2, 'store_info'::regclass::oid::integer"
 _TAKE: Final = f"SELECT pg_try_advisory_lock({_LOCK})"

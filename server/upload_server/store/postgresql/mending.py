@@ -21,11 +21,12 @@ from upload_server.store.postgresql.connection import Address, connect
 from upload_server.store.postgresql.inspecting import as_damaged
 from upload_server.store.postgresql.schema import new_schema
 from upload_server.store.postgresql.transaction import PostgresqlTransaction
+from upload_server.store.sql.dialect import Sql
 
 _RAISE_LAST_CHANGE = """
     UPDATE store_info SET last_change = greatest(last_change, (SELECT max(change_no) FROM file),
         (SELECT max(change_no) FROM batch), (SELECT max(change_no) FROM audit_event))"""
-_COUNT_FILES = "SELECT status, count(*) FROM file WHERE batch_row = %(batch_row)s GROUP BY status"
+_COUNT_FILES = Sql("SELECT status, count(*) FROM file WHERE batch_row = :batch_row GROUP BY status")
 
 
 class PostgresqlMending:

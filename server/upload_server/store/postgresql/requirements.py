@@ -11,7 +11,8 @@ from typing import Final
 
 from upload_server.domain.errors import CannotStart
 from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql.connection import Address, Connection, settings_of
+from upload_server.store.postgresql.connection import Address, settings_of
+from upload_server.store.sql.connection import Connection
 
 _LEAST_VERSION: Final = 150000
 _ASKED = ("server_version_num", "server_version", "server_encoding", "synchronous_commit", "fsync")

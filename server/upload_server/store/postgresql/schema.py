@@ -17,8 +17,10 @@ from playhouse.migrations import Migration, MigrationError, Runner
 from upload_server.domain.errors import CannotStart
 from upload_server.store.inspection import SchemaFault
 from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql.connection import DATABASE_ERRORS, Address, Connection, connect, said
+from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.requirements import check_server
+from upload_server.store.sql.connection import Connection, said
+from upload_server.store.sql.dialect import Sql
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 # One migrates at a time; also where there is no table yet to name the lock by.
@@ -35,6 +37,8 @@ _OBJECTS: Final = """
     SELECT 'trigger', t.tgname::text, c.relname::text, pg_get_triggerdef(t.oid)
     FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
     WHERE NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace"""
+
+_HAS_TABLE: Final = Sql("SELECT to_regclass(:name) IS NOT NULL")
 
 
 class SchemaTooNew(CannotStart):
@@ -63,7 +67,7 @@ def as_unusable(address: Address) -> Iterator[None]:
     """Raise ``UnusableDatabase`` for what goes wrong while a database is opened."""
     try:
         yield
-    except (*DATABASE_ERRORS, MigrationError) as error:
+    except (*PostgresqlConnection.errors, MigrationError) as error:
         raise UnusableDatabase(address, error) from error
 
 
@@ -167,4 +171,4 @@ def _steps(connection: Connection) -> tuple[list[str], list[str]]:
 
 def has_table(connection: Connection, name: str) -> bool:
     """Whether there is such a table."""
-    return connection.rows("SELECT to_regclass(%(name)s) IS NOT NULL", {"name": name})[0][0] is True
+    return connection.rows(_HAS_TABLE, {"name": name})[0][0] is True

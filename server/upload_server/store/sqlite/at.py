@@ -13,12 +13,13 @@ from pathlib import Path
 from upload_server.process.files import refuse_strangers_link
 from upload_server.store.lock import FileLock, holder_of, lock_database
 from upload_server.store.options import StoreOptions
+from upload_server.store.sql.store import SqlStore
 from upload_server.store.sqlite.filling import SqliteFilling
 from upload_server.store.sqlite.inspecting import SqliteInspection
 from upload_server.store.sqlite.mending import SqliteMending
 from upload_server.store.sqlite.schema import as_unusable, prepare
 from upload_server.store.sqlite.sharing import forget_nodes
-from upload_server.store.sqlite.store import SqliteStore
+from upload_server.store.sqlite.store import open_sqlite
 
 
 class SqliteAt:
@@ -46,9 +47,9 @@ class SqliteAt:
         """The folder that the file lies in."""
         return self._path.parent
 
-    async def open(self, options: StoreOptions | None = None) -> SqliteStore:
+    async def open(self, options: StoreOptions | None = None) -> SqlStore:
         """Lock, migrate and open the store."""
-        return await SqliteStore.open(self._path, options or StoreOptions())
+        return await open_sqlite(self._path, options or StoreOptions())
 
     async def migrate(self, target: str | None = None) -> Sequence[str]:
         """Apply the steps of the schema that it lacks."""

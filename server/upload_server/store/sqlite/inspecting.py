@@ -31,11 +31,11 @@ from upload_server.store.inspection import (
     TableRow,
     Trail,
 )
-from upload_server.store.sqlite.compiling import EMPTY, items
-from upload_server.store.sqlite.connection import DATABASE_ERRORS
-from upload_server.store.sqlite.rows import A, B, F, Row, event_of, to_json
+from upload_server.store.sql.dialect import EMPTY
+from upload_server.store.sql.rows import A, B, F, Row, event_of, to_json
+from upload_server.store.sql.trail import EVENTS
+from upload_server.store.sqlite.connection import SqliteConnection
 from upload_server.store.sqlite.schema import differences
-from upload_server.store.sqlite.trail import EVENTS
 
 R = TypeVar("R", FileFacts, BatchFacts)
 
@@ -120,7 +120,7 @@ def as_damaged(*more: type[Exception]) -> Iterator[None]:
     """Raise ``Damaged`` for what the database raises, and for ``more``."""
     try:
         yield
-    except DATABASE_ERRORS + more as error:
+    except SqliteConnection.errors + more as error:
         raise Damaged(str(error)) from error
 
 
@@ -145,7 +145,7 @@ class SqliteInspection:
             self._database = _opened(f"{uri}?mode=ro")
             try:
                 self._database.execute_sql("SELECT 1 FROM sqlite_master")  # type: ignore[no-untyped-call]
-            except DATABASE_ERRORS:
+            except SqliteConnection.errors:
                 # On a read-only medium, where SQLite cannot make its shared memory, and no server can run either.
                 self._database.close()
                 _refuse_logs(path)
@@ -253,7 +253,10 @@ class SqliteInspection:
 
     def files_named(self, file_ids: Sequence[str]) -> dict[str, FileFacts]:
         """Read files by id."""
-        found = map(_file_of, self._rows(_FILES.where(F.file_id.in_(items(to_json(list(file_ids)))))))
+        found = map(
+            _file_of,
+            self._rows(_FILES.where(SQL("f.file_id IN (SELECT value FROM json_each(?))", [to_json(list(file_ids))]))),
+        )
         return {facts.file_id: facts for facts in found}
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:

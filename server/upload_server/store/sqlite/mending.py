@@ -18,7 +18,7 @@ from upload_server.store.commands.trail import write_batches
 from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.inspection import SchemaFault
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite.connection import DATABASE_ERRORS, connect
+from upload_server.store.sqlite.connection import SqliteConnection, connect
 from upload_server.store.sqlite.inspecting import as_damaged
 from upload_server.store.sqlite.schema import new_schema
 from upload_server.store.sqlite.transaction import SqliteTransaction
@@ -89,6 +89,6 @@ class SqliteMending:
 
     def close(self) -> None:
         """Bring the log into the file, as the service does, and close."""
-        with contextlib.suppress(*DATABASE_ERRORS):
+        with contextlib.suppress(*SqliteConnection.errors):
             self._connection.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()

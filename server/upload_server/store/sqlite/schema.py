@@ -19,7 +19,7 @@ from upload_server.domain.errors import CannotStart
 from upload_server.process.files import open_own, refuse_strangers_link
 from upload_server.process.room import used_up
 from upload_server.store.inspection import SchemaFault
-from upload_server.store.sqlite.connection import DATABASE_ERRORS
+from upload_server.store.sqlite.connection import SqliteConnection
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 # `->>` came with it; RETURNING and UPDATE … FROM are older.
@@ -58,7 +58,7 @@ def as_unusable(path: Path) -> Iterator[None]:
     """Raise ``UnusableDatabase`` for what goes wrong while a database is opened."""
     try:
         yield
-    except (*DATABASE_ERRORS, MigrationError, OSError) as error:
+    except (*SqliteConnection.errors, MigrationError, OSError) as error:
         raise UnusableDatabase(path, error) from error
 
 

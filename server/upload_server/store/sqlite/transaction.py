@@ -1,113 +1,37 @@
-"""Decides how one write transaction runs the statements of commands, and numbers changes.
-
-Must not know what is written. Used on the writer's thread only, between BEGIN IMMEDIATE and COMMIT.
-"""
+"""Decides how a write transaction begins and ends on SQLite: BEGIN IMMEDIATE takes the write lock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from upload_server.store.commands.served import ServedClock
-from upload_server.store.commands.statements import Query, Statement
-from upload_server.store.commands.transaction import Inconsistent
+from upload_server.store.sql.transaction import SqlTransaction
 from upload_server.store.sqlite import statements
-from upload_server.store.sqlite.connection import Connection
-from upload_server.store.sqlite.row_room import RowRoom
-from upload_server.store.sqlite.rows import MAKE_ROW, encode
-
-R = TypeVar("R")
-# Statements by the names that commands know them by.
-_SQL: Mapping[str, str] = vars(statements)
+from upload_server.store.sqlite.connection import SqliteConnection
 
 
-class SqliteTransaction:
-    """An open write transaction: it begins with this object, and the committer ends it."""
+class SqliteTransaction(SqlTransaction[SqliteConnection]):
+    """An open write transaction, from the write lock on."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        clock: ServedClock | None = None,
-        room: RowRoom | None = None,
-        node_id: str = "",
-    ) -> None:
-        """Take the write lock and read the counters. Without a ``clock`` no service runs, without ``room`` nothing can
-        be announced. ``node_id``: who writes, where others may."""
-        connection.execute(statements.BEGIN)
-        self.node_id = node_id
+    # Identifies this transaction among those of its node, once it has written something.
+    commit_no: int
+
+    def _begin(self) -> tuple[int, float]:
+        self._connection.execute(statements.BEGIN)
         # Where this node's commits are counted.
-        self._commits = f'$."{node_id}"'
-        last_change, last_commit, served = connection.rows(statements.READ_COUNTERS, {"commits": self._commits})[0]
-        self._connection = connection
-        self.served: float = served if clock is None else max(served, clock.read())
-        self._room = room
-        # Watched rows have changed once `last_change` is above this.
-        self.numbered_from = last_change
-        self.last_change = last_change
-        # Identifies this transaction among those of its node, once it has written something.
+        self._commits = f'$."{self.node_id}"'
+        counters = self._connection.rows(statements.READ_COUNTERS, {"commits": self._commits})
+        last_change, last_commit, served = counters[0]
         self.commit_no = last_commit + 1
-        self.wrote = False
+        return last_change, served
 
-    def read(self, query: Query[R], /, **values: Any) -> list[R]:
-        """Run a SELECT."""
-        return list(map(MAKE_ROW[query.row], self._connection.rows(_SQL[query.name], encode(values))))
-
-    def write(self, statement: Statement, /, **values: Any) -> int:
-        """Run a statement that changes rows; returns how many."""
-        count: int = self._connection.execute(_SQL[statement.name], encode(values))
-        self.wrote |= count > 0
-        return count
-
-    def write_returning(self, query: Query[R], /, **values: Any) -> list[R]:
-        """Run a statement with RETURNING; returns its rows."""
-        rows = self.read(query, **values)
-        self.wrote |= bool(rows)
-        return rows
-
-    def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
-        """Run a statement that has to change ``count`` rows."""
-        written = self._connection.execute(_SQL[statement.name], encode(values))
-        self.wrote |= written > 0
-        if written != count:
-            raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
-
-    def keep(self) -> None:
-        """Have the counters written at the end."""
-        self.wrote = True
-
-    def count_open(self) -> None:
-        """Count the open files anew; those that this group opens or ends are counted twice until the next time."""
-        if self._room is not None:
-            self._room.open_files = int(self._connection.rows(statements.COUNT_OPEN)[0][0])
-
-    def claim_room(self, files: int, text_bytes: int) -> None:
-        """Take the room of new rows."""
-        if self._room is None:
-            raise RuntimeError("this transaction announces nothing")
-        self._room.claim(files, text_bytes, self._database_bytes)
-
-    def fit(self, reason: str, files: int) -> str:
-        """Return a cancel's reason, cut short on a full disk."""
-        return self._room.fit(reason, files) if self._room else reason
+    def _write_counters(self) -> None:
+        self._connection.execute(
+            statements.WRITE_COUNTERS,
+            {
+                "last_change": self.last_change,
+                "served": self.served,
+                "commits": self._commits,
+                "commit_no": self.commit_no,
+            },
+        )
 
     def _database_bytes(self) -> int:
         return int(self._connection.rows(statements.DATABASE_BYTES)[0][0])
-
-    def number(self, count: int = 1) -> int:
-        """Allot ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
-        first: int = self.last_change + 1
-        self.last_change += count
-        return first
-
-    def finish(self) -> None:
-        """Write the counters; the last statement before COMMIT."""
-        if self.wrote:
-            self._connection.execute(
-                statements.WRITE_COUNTERS,
-                {
-                    "last_change": self.last_change,
-                    "served": self.served,
-                    "commits": self._commits,
-                    "commit_no": self.commit_no,
-                },
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change, change_text
 from upload_server.store.commands import trail
-from upload_server.store.sqlite import statements
+from upload_server.store.sql import statements
 
 
 @mutant

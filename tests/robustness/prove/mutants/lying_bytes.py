@@ -93,6 +93,6 @@ def late_bytes_told() -> None:
         if after > 0:
             log.info("late bytes", file_id=file_id, bytes=sum(map(len, chunks)), milliseconds=after * 1000)
 
-    committer.SqliteCommitter.run = timed_run  # type: ignore[method-assign]
+    committer.SqliteCommitter.run = timed_run  # type: ignore[assignment, method-assign]
     disk.DiskSink.open = named_open  # type: ignore[method-assign]
     disk.DiskFile.append = timed_append  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ from upload_server.doors.rpc import upload_stream
 from upload_server.doors.websocket import cancels
 from upload_server.ingest import upload
 from upload_server.store.commands import answers, cancelling, expiring, uploading, writer
-from upload_server.store.sqlite import committer, queries, statements, store
+from upload_server.store.sql import committer, queries, statements, store
 
 _CANCEL = "    return (await self._store.cancel_file("
 
@@ -67,7 +67,7 @@ def fence_ignored_in_progress() -> None:
     change_text(
         statements,
         "RECORD_PROGRESS",
-        ("file.fence = p.fence", "1"),
+        ("file.fence = v.fence", "1"),
     )
     _recorded_whatever_was_found()
     nets.deaf_to_replacement()
@@ -79,7 +79,7 @@ def progress_after_cancel() -> None:
     change_text(
         statements,
         "RECORD_PROGRESS",
-        ("file.fence = p.fence", "1"),
+        ("file.fence = v.fence", "1"),
         ("file.status = 'uploading'", "1"),
     )
     _recorded_whatever_was_found()
@@ -108,7 +108,7 @@ def sender_told_before_commit() -> None:
 def answer_before_commit() -> None:
     """Callers get their answer while the commit is still under way."""
     commit = "self._commit(connection, transaction)"
-    change(committer, "SqliteCommitter._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
+    change(committer, "SqlCommitter._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
     tell = "self._call_soon(self._deliver, group, done)"
     late = (
         "; __import__('time').sleep(0.2)"
@@ -130,7 +130,7 @@ def reads_are_remembered() -> None:
         "        kept[key] = time.monotonic(), await self._readers.run(read)\n"
         "    return kept[key][1]"
     )
-    change(store, "SqliteStore._read", (read, remembered))
+    change(store, "SqlStore._read", (read, remembered))
 
 
 @mutant

@@ -10,6 +10,7 @@ import operator
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from peewee import SQL, fn
 
@@ -24,39 +25,49 @@ from upload_server.domain.statistics import (
     kept_from,
     slot_of,
 )
-from upload_server.store.postgresql.compiling import Parameter, cast, compiled
-from upload_server.store.postgresql.connection import Connection
-from upload_server.store.postgresql.queries import read_last_change
-from upload_server.store.postgresql.rows import A, B, F
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.dialect import Dialect, Parameter, Sql
+from upload_server.store.sql.queries import read_last_change
+from upload_server.store.sql.rows import A, B, F
 
 _COUNT, _AFTER = fn.count(SQL("*")), Parameter("after")
-_SIZE = cast(fn.sum(F.size_bytes), "bigint")
-_FILES = compiled(F.select(F.owner, F.status, _COUNT, _SIZE).group_by(F.owner, F.status))
-_BATCHES = compiled(B.select(B.owner, B.status, _COUNT).group_by(B.owner, B.status))
+# The sum of whole numbers is a whole number.
+_SIZE = SQL("CAST(sum(f.size_bytes) AS bigint)")
+_FILES = Sql(lambda _: F.select(F.owner, F.status, _COUNT, _SIZE).group_by(F.owner, F.status))
+_BATCHES = Sql(lambda _: B.select(B.owner, B.status, _COUNT).group_by(B.owner, B.status))
 
-_FILE_STEPS = compiled(
-    A.select(F.owner, A.from_status, A.to_status, _COUNT, _SIZE)
-    .join(F, on=F.id == A.file_row)
-    .where(A.change_no > _AFTER, A.change_no <= Parameter("upto"))
-    .group_by(F.owner, A.from_status, A.to_status)
+_FILE_STEPS = Sql(
+    lambda _: (
+        A.select(F.owner, A.from_status, A.to_status, _COUNT, _SIZE)
+        .join(F, on=F.id == A.file_row)
+        .where(A.change_no > _AFTER, A.change_no <= Parameter("upto"))
+        .group_by(F.owner, A.from_status, A.to_status)
+    )
 )
-_BATCH_STEPS = compiled(
-    A.select(B.owner, A.from_status, A.to_status, _COUNT)
-    .join(B, on=B.id == A.batch_row)
-    .where(A.change_no > _AFTER, A.change_no <= Parameter("upto"), A.file_row.is_null())
-    .group_by(B.owner, A.from_status, A.to_status)
+_BATCH_STEPS = Sql(
+    lambda _: (
+        A.select(B.owner, A.from_status, A.to_status, _COUNT)
+        .join(B, on=B.id == A.batch_row)
+        .where(A.change_no > _AFTER, A.change_no <= Parameter("upto"), A.file_row.is_null())
+        .group_by(B.owner, A.from_status, A.to_status)
+    )
 )
 
-_SLOT = SQL(f"floor(extract(epoch FROM a.occurred_at))::bigint / {SLOT_SECONDS}")
 # In the order of the fields of Moves.
 _BECAME = (FileStatus.PENDING, FileStatus.COMPLETED, FileStatus.FAILED, FileStatus.CANCELLED)
-_MOVES = (
-    A.select(F.owner, _SLOT, *(SQL(f"count(*) FILTER (WHERE a.to_status = '{status}')") for status in _BECAME))
-    .join(F, on=F.id == A.file_row)
-    .group_by(F.owner, _SLOT)
-)
-_MOVES_SINCE = compiled(_MOVES.where(A.occurred_at >= Parameter("since")))
-_MOVES_AFTER = compiled(_MOVES.where(A.change_no > _AFTER, A.change_no <= Parameter("upto")))
+
+
+def _moves(*where: Any) -> Sql:
+    def make(dialect: Dialect) -> Any:
+        slot = SQL(f"{dialect.seconds('a.occurred_at')} / {SLOT_SECONDS}")
+        became = (SQL(f"count(*) FILTER (WHERE a.to_status = '{status}')") for status in _BECAME)
+        return A.select(F.owner, slot, *became).join(F, on=F.id == A.file_row).where(*where).group_by(F.owner, slot)
+
+    return Sql(make)
+
+
+_MOVES_SINCE = _moves(A.occurred_at >= Parameter("since"))
+_MOVES_AFTER = _moves(A.change_no > _AFTER, A.change_no <= Parameter("upto"))
 
 _NONE = (0, 0, 0, 0)
 

@@ -17,13 +17,13 @@ from upload_server.domain.states import AuditEvent, BatchStatus, FileStatus, Sou
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
 from upload_server.store.protocol import Page, Trail
-from upload_server.store.sqlite.compiling import Parameter, compiled, unindexed
-from upload_server.store.sqlite.connection import Connection
-from upload_server.store.sqlite.lists import BATCH_ROW, HIGHEST_ROW, Stop, Values, read_page
-from upload_server.store.sqlite.rows import EVENT_FIELDS, A, B, F, event_of, time_text
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.dialect import Dialect, Parameter, Sql
+from upload_server.store.sql.lists import BATCH_ROW, FAR_BACK, FAR_OFF, HIGHEST_ROW, Stop, Values, read_page
+from upload_server.store.sql.rows import EVENT_COLUMNS, A, B, F, event_of
 
 EVENTS = (
-    A.select(*EVENT_FIELDS)
+    A.select(SQL(EVENT_COLUMNS))
     .join(F, JOIN.LEFT_OUTER, on=F.id == A.file_row)
     .join_from(A, B, JOIN.LEFT_OUTER, on=B.id == A.batch_row)
 )
@@ -61,39 +61,57 @@ class _Shape:
         return [name for name in self.given if name not in indexed]
 
 
-def _along(shape: _Shape, query: Any) -> Any:
-    """Return ``query`` for what an index, or the trail itself, has between two numbers, in order."""
+def _tried(dialect: Dialect, name: str) -> Any:
+    """Return the condition of a filter on each event."""
+    column, value = _FILTERS[name]
+    kind = "bigint" if name in {"file_id", "batch_id"} else "text"
+    return SQL(dialect.unindexed(f"a.{column.column_name}", kind)) == value
+
+
+def _along(dialect: Dialect, shape: _Shape, query: Any, most: Parameter) -> Any:
+    """Return ``query`` for what an index, or the trail itself, has between two numbers, in order; of several slices of
+    an index ``most`` of each are wanted."""
     query, number = query.where(A.change_no > Parameter("low"), A.change_no < Parameter("high")), A.change_no
+    order = number.desc() if shape.newest_first else number
     if shape.index in _WORDS:
         words = ([_FILTERS[name][1]] if name in shape.given else every for name, every in _WORDS.items())
         slices = [query.where(A.source == source, A.to_status == status) for source, status in product(*words)]
-        # SQLite merges them as it reads; the number is the first column, and has its name from three tables.
-        query = functools.reduce(lambda merged, other: merged.union_all(other), slices)
-        number = SQL("1") if len(slices) > 1 else number
+        query = dialect.sliced(slices, [order], most)
+        if len(slices) > 1:
+            # The number is the first column, and has its name from three tables.
+            order = SQL("1 DESC" if shape.newest_first else "1")
     elif shape.index:
         column, value = _FILTERS[shape.index]
         query = query.where(column == value)
     if shape.index == "actor":
         # That the index has such events must be said in its own words.
         query = query.where(A.actor != SQL(f"'{_ANYBODY}'"))
-    return query.order_by(number.desc() if shape.newest_first else number)
+    return query.order_by(order)
 
 
 @functools.cache
-def _page(shape: _Shape) -> str:
+def _page(shape: _Shape) -> Sql:
+    return Sql(functools.partial(_make_page, shape))
+
+
+def _make_page(shape: _Shape, dialect: Dialect) -> Any:
+    occurred_at = dialect.unindexed("a.occurred_at", "timestamptz")
     query = EVENTS.where(
         fn.coalesce(F.owner, B.owner) == Parameter("owner"),
-        unindexed(A.occurred_at) > Parameter("after"),
-        unindexed(A.occurred_at) < Parameter("before"),
-        *(unindexed(column) == value for column, value in (_FILTERS[name] for name in shape.others)),
+        SQL(f"{occurred_at} > :after AND {occurred_at} < :before"),
+        *(_tried(dialect, name) for name in shape.others),
     )
-    return compiled(_along(shape, query).limit(Parameter("limit")))
+    return _along(dialect, shape, query, Parameter("limit")).limit(Parameter("limit"))
 
 
 @functools.cache
-def _last_look(shape: _Shape) -> str:
-    query = _along(shape, A.select(A.change_no))
-    return compiled(query.limit(SQL("1")).offset(Parameter("looks") - SQL("1")))
+def _last_look(shape: _Shape) -> Sql:
+    return Sql(functools.partial(_make_last_look, shape))
+
+
+def _make_last_look(shape: _Shape, dialect: Dialect) -> Any:
+    looks = Parameter("looks")
+    return _along(dialect, shape, A.select(A.change_no), looks).limit(SQL("1")).offset(looks - SQL("1"))
 
 
 # The first number of a time, and the last: of many times around it, since a change is timed when it is asked for and
@@ -101,16 +119,16 @@ def _last_look(shape: _Shape) -> str:
 _AROUND = 1_000
 
 
-def _around(pick: str, step: str, start: str, order: str) -> str:
+def _around(pick: str, step: str, start: str, order: str) -> Sql:
     nearest = f"ORDER BY occurred_at {order}, change_no {order} LIMIT 1"
-    return f"""
+    return Sql(f"""
     WITH RECURSIVE around (at, no) AS (
-        SELECT * FROM (SELECT occurred_at, change_no FROM audit_event WHERE occurred_at {step} {start} {nearest})
+        SELECT * FROM (
+            SELECT occurred_at, change_no FROM audit_event WHERE occurred_at {step} {start} {nearest}) AS first
         UNION ALL
-        SELECT e.occurred_at, e.change_no FROM around CROSS JOIN audit_event AS e ON e.change_no = (
-            SELECT change_no FROM audit_event WHERE occurred_at {step} around.at {nearest})
-        LIMIT {_AROUND})
-    SELECT {pick}(no) FROM around"""  # noqa: S608
+        SELECT e.occurred_at, e.change_no FROM around CROSS JOIN audit_event AS e WHERE e.change_no = (
+            SELECT change_no FROM audit_event WHERE occurred_at {step} around.at {nearest}))
+    SELECT {pick}(no) FROM (SELECT no FROM around LIMIT {_AROUND}) AS nearest""")  # noqa: S608
 
 
 _FIRST = _around("min", ">", ":after", "ASC")
@@ -144,8 +162,8 @@ def list_audit_events(connection: Connection, trail: Trail, cursor: Cursor | Non
 def _values(trail: Trail) -> Values:
     return {
         **{name: getattr(trail, name) for name in ("owner", *_FILTERS)},
-        "after": time_text(trail.occurred_after) if trail.occurred_after else "",
-        "before": time_text(trail.occurred_before) if trail.occurred_before else "~",
+        "after": trail.occurred_after or FAR_BACK,
+        "before": trail.occurred_before or FAR_OFF,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -20,25 +21,13 @@ from upload_server.domain.states import Batch, File, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
 from upload_server.store.protocol import Listing, Page
-from upload_server.store.sqlite.compiling import Parameter, compiled, items, unindexed
-from upload_server.store.sqlite.connection import Connection
-from upload_server.store.sqlite.rows import (
-    BATCH_FIELDS,
-    FILE_FIELDS,
-    A,
-    B,
-    F,
-    Row,
-    batch_of,
-    file_of,
-    time_of,
-    time_text,
-    to_json,
-)
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.dialect import Dialect, Parameter, Sql
+from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, Row, batch_of, file_of, time_of
 
 T = TypeVar("T", File, Batch)
-# Where a row stands in the order: its time, as text, and its id.
-Place: TypeAlias = tuple[str, int]
+# Where a row stands in the order: its time and its id.
+Place: TypeAlias = tuple[datetime, int]
 Values: TypeAlias = dict[str, Any]
 
 # How many rows a page looks at: a few are enough where many are wanted, and more it never looks at (AIP-158).
@@ -47,8 +36,7 @@ LOOKS = (500, 10_000)
 _FEW = 2_000
 
 HIGHEST_ROW = 2**63 - 1
-_LOWEST: Place = ("", 0)
-_HIGHEST: Place = ("~", HIGHEST_ROW)
+FAR_BACK, FAR_OFF = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class _Way(Enum):
@@ -64,14 +52,14 @@ class _Table(Generic[T]):
     """How a table is listed."""
 
     row: Any
-    fields: Sequence[Any]
+    columns: str
     make: Callable[[Row], T]
     # Of an audit event: which row of this table it is about, or about a part of.
     event_row: Any
 
 
-_FILES = _Table(F, FILE_FIELDS, file_of, A.file_row)
-_BATCHES = _Table(B, BATCH_FIELDS, batch_of, A.batch_row)
+_FILES = _Table(F, FILE_COLUMNS, file_of, A.file_row)
+_BATCHES = _Table(B, BATCH_COLUMNS, batch_of, A.batch_row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +98,26 @@ BATCH_ROW = models.Batch.select(models.Batch.id).where(models.Batch.batch_id == 
 _CANCELLED_BY = Parameter("cancelled_by")
 _NOBODY, _WITH_BATCH = SQL("''"), SQL(f"'{Source.BATCH_CANCEL}'")
 _CANCELLED = SQL(f"'{FileStatus.CANCELLED}'")
-_STATUSES = items(Parameter("statuses"))
 
 
-def _start_of_name(file: Any) -> Any:
-    return fn.substr(file.filename, SQL("1"), SQL(str(MAX_PREFIX_CHARACTERS)))
+def _start_of_name(alias: str) -> str:
+    return f"substr({alias}.filename, 1, {MAX_PREFIX_CHARACTERS})"
 
 
-def _with_prefix(start: Any) -> Any:
-    return (start >= Parameter("prefix")) & (start < Parameter("prefix_end"))
+def _with_prefix(start: str) -> Any:
+    return SQL(f"({start} >= :prefix AND {start} < :prefix_end)")
+
+
+def _unindexed(dialect: Dialect, row: Any, column: str) -> Any:
+    return SQL(dialect.unindexed(f"{_alias(row)}.{column}"))
+
+
+def _of_statuses(dialect: Dialect, row: Any) -> Any:
+    return SQL(dialect.is_item(dialect.unindexed(f"{_alias(row)}.status"), "statuses"))
+
+
+def _alias(row: Any) -> str:
+    return "f" if row is F else "b"
 
 
 def _between(row: Any) -> Any:
@@ -129,58 +128,63 @@ def _between(row: Any) -> Any:
     )
 
 
-def _rest(shape: _Shape) -> list[Any]:
+def _rest(dialect: Dialect, shape: _Shape) -> list[Any]:
     """Return the conditions that are tried on each row, whichever way it was found."""
     row, conditions = shape.table.row, []
     if shape.updated_after:
         conditions.append(row.updated_at > Parameter("updated_after"))
     if shape.filename_prefix and row is F:
-        conditions.append(_with_prefix(unindexed(_start_of_name(F))))
+        conditions.append(_with_prefix(dialect.unindexed(_start_of_name("f"))))
     elif shape.filename_prefix:
         member = models.File.alias("m")
-        members = member.select(SQL("1")).where(member.batch_row == row.id, _with_prefix(_start_of_name(member)))
+        members = member.select(SQL("1")).where(member.batch_row == row.id, _with_prefix(_start_of_name("m")))
         conditions.append(fn.EXISTS(members))
     if shape.without_batch:
         conditions.append(row.batch_row.is_null())
     if shape.cancelled_with_batch:
-        conditions.append(unindexed(row.cancelled_by) == _CANCELLED_BY)
+        conditions.append(_unindexed(dialect, row, "cancelled_by") == _CANCELLED_BY)
         conditions.append(row.status == _CANCELLED)
     return conditions
 
 
-def _in_order(shape: _Shape, query: Any, conditions: Sequence[Any]) -> Any:
-    """Return ``query`` by the index that serves best: of several states a slice each, which SQLite merges."""
+def _in_order(dialect: Dialect, shape: _Shape, query: Any, conditions: Sequence[Any], most: Any) -> Any:
+    """Return ``query`` by the index that serves best: of several states a slice each, of which ``most`` are wanted."""
     row = shape.table.row
     query = query.where(row.owner == _OWNER, _between(row), *conditions)
-    order = (row.created_at, row.id)
+    order = [column.desc() if shape.newest_first else column for column in (row.created_at, row.id)]
     if shape.cancelled_by or shape.cancelled_with_batch:
         if shape.cancelled_by:
             # That the index has such rows must be said in its own words.
             others = [row.cancelled_by != word for word in (_NOBODY, *([_WITH_BATCH] if row is F else []))]
             query = query.where(row.cancelled_by == _CANCELLED_BY, *others)
         if shape.statuses:
-            query = query.where(unindexed(row.status).in_(_STATUSES))
+            query = query.where(_of_statuses(dialect, row))
     elif shape.statuses:
-        first, *others = (query.where(row.status == Parameter(f"status{index}")) for index in range(shape.statuses))
-        query = functools.reduce(lambda merged, other: merged.union_all(other), others, first)
-        order = (SQL("created_at"), SQL("id")) if others else order
-    return query.order_by(*(column.desc() if shape.newest_first else column for column in order))
+        slices = [query.where(row.status == Parameter(f"status{index}")) for index in range(shape.statuses)]
+        query = dialect.sliced(slices, order, most)
+        if len(slices) > 1:
+            order = [SQL(f"{name} DESC" if shape.newest_first else name) for name in ("created_at", "id")]
+    return query.order_by(*order)
 
 
 @functools.cache
-def _page(shape: _Shape) -> str:
-    """Make the query of a page."""
+def _page(shape: _Shape) -> Sql:
+    """Return the query of a page."""
+    return Sql(functools.partial(_make_page, shape))
+
+
+def _make_page(shape: _Shape, dialect: Dialect) -> Any:
     row = shape.table.row
-    query = row.select(row.id, *shape.table.fields)
+    query = row.select(row.id, SQL(shape.table.columns))
     if shape.way is _Way.ORDER:
-        return compiled(_in_order(shape, query, _rest(shape)).limit(_LIMIT))
-    query = query.where(unindexed(row.owner) == _OWNER, *_rest(shape))
+        return _in_order(dialect, shape, query, _rest(dialect, shape), _LIMIT).limit(_LIMIT)
+    query = query.where(_unindexed(dialect, row, "owner") == _OWNER, *_rest(dialect, shape))
     if shape.statuses:
-        query = query.where(unindexed(row.status).in_(_STATUSES))
+        query = query.where(_of_statuses(dialect, row))
     if shape.cancelled_by:
-        query = query.where(unindexed(row.cancelled_by) == _CANCELLED_BY)
+        query = query.where(_unindexed(dialect, row, "cancelled_by") == _CANCELLED_BY)
     if shape.way is _Way.IDS:
-        query = query.where(row.id.in_(items(Parameter("ids"))), _between(row))
+        query = query.where(SQL(dialect.is_item(f"{_alias(row)}.id", "ids", "bigint")), _between(row))
     else:
         # Files of a batch were announced at once: their ids are their order.
         times = row.created_at > Parameter("after"), row.created_at < Parameter("before")
@@ -188,43 +192,51 @@ def _page(shape: _Shape) -> str:
         query = query.where(row.batch_row == BATCH_ROW, *times, *ids)
     order = (row.created_at, row.id) if shape.way is _Way.IDS else (row.id,)
     directed = (column.desc() if shape.newest_first else column for column in order)
-    return compiled(query.order_by(*directed).limit(_LIMIT))
+    return query.order_by(*directed).limit(_LIMIT)
 
 
 @functools.cache
-def _last_look(shape: _Shape) -> str:
-    """Make the query of the place up to which a page looks, when it would look at more rows than it may."""
-    row = shape.table.row
+def _last_look(shape: _Shape) -> Sql:
+    """Return the query of the place up to which a page looks, when it would look at more rows than it may."""
+    return Sql(functools.partial(_make_last_look, shape))
+
+
+def _make_last_look(shape: _Shape, dialect: Dialect) -> Any:
+    row, looks = shape.table.row, Parameter("looks")
     if row is B and shape.filename_prefix:
         # Batches are looked at through their files, which were announced when the batch was.
         times = F.created_at > Parameter("low_at"), F.created_at < Parameter("high_at")
         query = F.select(F.created_at, SQL("id")).where(F.owner == _OWNER, *times)
         query = query.order_by(F.created_at.desc() if shape.newest_first else F.created_at)
     else:
-        query = _in_order(shape, row.select(row.created_at, row.id), ())
-    return compiled(query.limit(SQL("1")).offset(Parameter("looks") - SQL("1")))
+        query = _in_order(dialect, shape, row.select(row.created_at, row.id), (), looks)
+    return query.limit(SQL("1")).offset(looks - SQL("1"))
 
 
 # Looked up first -----------------------------------------------------------------------------------------------------
 
-_NAMED = compiled(F.select(F.id).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
-_BATCHES_NAMED = compiled(F.select(F.batch_row).where(F.owner == _OWNER, _with_prefix(_start_of_name(F))).limit(_LIMIT))
-_CANCELLED_WITH_BATCH = compiled(
-    A.select(A.file_row).where(A.source == _WITH_BATCH, A.to_status == _CANCELLED).limit(_LIMIT)
+
+def _named(column: Any) -> Sql:
+    return Sql(lambda _: F.select(column).where(F.owner == _OWNER, _with_prefix(_start_of_name("f"))).limit(_LIMIT))
+
+
+_FILES_NAMED, _BATCHES_NAMED = _named(F.id), _named(F.batch_row)
+_CANCELLED_WITH_BATCH = Sql(
+    lambda _: A.select(A.file_row).where(A.source == _WITH_BATCH, A.to_status == _CANCELLED).limit(_LIMIT)
 )
-_ANY_BEFORE = compiled(A.select(SQL("1")).where(A.occurred_at <= Parameter("updated_after")).limit(SQL("1")))
+_ANY_BEFORE = Sql(lambda _: A.select(SQL("1")).where(A.occurred_at <= Parameter("updated_after")).limit(SQL("1")))
 
 
 @functools.cache
-def _changed(table: _Table[Any]) -> str:
-    return compiled(A.select(table.event_row).where(A.occurred_at > Parameter("updated_after")).limit(_LIMIT))
+def _changed(table: _Table[Any]) -> Sql:
+    return Sql(lambda _: A.select(table.event_row).where(A.occurred_at > Parameter("updated_after")).limit(_LIMIT))
 
 
 def _ids(connection: Connection, table: _Table[T], listing: Listing, values: Values) -> set[int] | None:
     """Return the ids of the few rows that one of the filters takes, and some more; None when no filter takes few."""
-    lookups: list[str] = []
+    lookups: list[Sql] = []
     if listing.filename_prefix:
-        lookups.append(_NAMED if table is _FILES else _BATCHES_NAMED)
+        lookups.append(_FILES_NAMED if table is _FILES else _BATCHES_NAMED)
     if listing.cancelled_by == Source.BATCH_CANCEL and table is _FILES:
         lookups.append(_CANCELLED_WITH_BATCH)
     # What changed before there was a trail has no event.
@@ -267,7 +279,7 @@ def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cu
         updated_after=listing.updated_after is not None,
         newest_first=listing.newest_first,
     )
-    values["ids"] = to_json(list(ids or ()))
+    values["ids"] = list(ids or ())
     stop = functools.partial(_stop, connection, shape, values) if shape.picks else None
     found, more, last = read_page(connection, _page(shape), values, limit, stop)
     rows = tuple(table.make(row[1:]) for row in found)
@@ -277,7 +289,7 @@ def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cu
 
 
 def read_page(
-    connection: Connection, sql: str, values: Values, limit: int, stop: Callable[[int], Stop | None] | None
+    connection: Connection, sql: Sql, values: Values, limit: int, stop: Callable[[int], Stop | None] | None
 ) -> tuple[list[Row], bool, Stop | None]:
     """Return the rows of a page, whether there are more, and where it stopped; ``stop``: not all rows are wanted."""
     for looks in LOOKS if stop else (0,):
@@ -290,14 +302,14 @@ def read_page(
 
 def _values(listing: Listing, cursor: Cursor | None) -> Values:
     """Return the values of a listing by the names that the queries give them."""
-    after = time_text(listing.created_after) if listing.created_after else _LOWEST[0]
-    before = time_text(listing.created_before) if listing.created_before else _HIGHEST[0]
-    low, high = (after, HIGHEST_ROW if listing.created_after else 0), (before, 0)
+    after, before = listing.created_after or FAR_BACK, listing.created_before or FAR_OFF
+    low: Place = (after, HIGHEST_ROW if listing.created_after else 0)
+    high: Place = (before, 0)
     first, end = 0, HIGHEST_ROW
     if cursor is not None and listing.newest_first:
-        high, end = min(high, (time_text(cursor.moment), cursor.row)), cursor.row
+        high, end = min(high, (cursor.moment, cursor.row)), cursor.row
     elif cursor is not None:
-        low, first = max(low, (time_text(cursor.moment), cursor.row)), cursor.row
+        low, first = max(low, (cursor.moment, cursor.row)), cursor.row
     prefix = listing.filename_prefix
     return {
         **{f"status{index}": status for index, status in enumerate(listing.statuses)},
@@ -314,8 +326,8 @@ def _values(listing: Listing, cursor: Cursor | None) -> Values:
         "before": before,
         "prefix": prefix,
         "prefix_end": _end_of(prefix),
-        "updated_after": time_text(listing.updated_after) if listing.updated_after else "",
-        "statuses": to_json(list(listing.statuses)),
+        "updated_after": listing.updated_after or FAR_BACK,
+        "statuses": list(listing.statuses),
     }
 
 

@@ -1,0 +1,193 @@
+"""Decides how a store on an SQL database reads: beside the one writer, on threads of their own.
+
+Must not know SQL. Everything blocking happens on the store's own threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from upload_server.domain.errors import UploadError
+from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
+from upload_server.domain.statistics import Buckets, Counts
+from upload_server.domain.tokens import Cursor
+from upload_server.store.commands.expiring import ExpireFiles
+from upload_server.store.commands.served import ServedClock
+from upload_server.store.commands.store import WritingStore
+from upload_server.store.commands.writer import Committer
+from upload_server.store.commands.writes import Ping
+from upload_server.store.options import StoreOptions
+from upload_server.store.protocol import (
+    Changes,
+    Command,
+    DueCancel,
+    Expired,
+    Listing,
+    Moment,
+    OwedDeletion,
+    Page,
+    Result,
+    Targets,
+    Trail,
+    Unsealed,
+)
+from upload_server.store.readers import Readers
+from upload_server.store.sql import changes, lists, queries, tally
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.trail import list_audit_events
+
+T = TypeVar("T")
+
+
+class Opened(Protocol):
+    """A database that a dialect has opened, and what was found in it."""
+
+    store_id: str
+    incarnation: str
+    last_change: int
+    clock: ServedClock
+    # Empty where no other node can be.
+    node_id: str
+
+    @property
+    def committer(self) -> Committer:
+        """What writes."""
+
+    def readers(self) -> Readers[Any]:
+        """Return what reads; called once, in the event loop."""
+
+    def room(self) -> int:
+        """Bytes that announcements may still take; raises OSError."""
+
+    def release(self) -> None:
+        """Let others have the database, now that every connection is closed. Safe to call twice."""
+
+
+class SqlStore(WritingStore):
+    """The Store on one database. A dialect opens it; ``close`` it in the same event loop."""
+
+    def __init__(self, options: StoreOptions, opened: Opened) -> None:
+        super().__init__(opened.committer, options, opened.last_change, opened.clock, opened.node_id)
+        self._opened = opened
+        self._readers = opened.readers()
+        self._counting = asyncio.Lock()
+        self._tally: tally.Tally | None = None
+
+    @property
+    def store_id(self) -> str:
+        """Identity of this store."""
+        return self._opened.store_id
+
+    @property
+    def incarnation(self) -> str:
+        """Identity of this store's history."""
+        return self._opened.incarnation
+
+    async def close(self) -> None:
+        """Finish what is queued, close every connection, let others in. Safe to call twice."""
+        # Readers first: on SQLite the writer's connection is then the last, and takes the log with it.
+        await self._readers.close()
+        # Refused when it was closed before, or when the database is away: then the last transaction's count holds.
+        with contextlib.suppress(UploadError):
+            await self.keep_served()
+        await self.leave()
+        await self._writer.close()
+        await asyncio.to_thread(self._opened.release)
+
+    def room(self) -> int:
+        """Bytes that announcements may still take."""
+        return self._opened.room()
+
+    async def ping(self) -> None:
+        """Read, and take the write lock; raises ``DatabaseFailure``."""
+        await self._read(queries.read_last_change)
+        await self._writer.submit(Ping())
+
+    async def expire(
+        self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
+    ) -> Result[Expired]:
+        """Fail files without a byte since ``idle_since``; they are found beside the writer and checked again by it."""
+        rows = await self._read(queries.idle_rows, idle_since=idle_since, open_files=open_files, limit=limit)
+        if not rows:
+            return Result(Expired())
+        return await self._writer.submit(ExpireFiles(rows, idle_since, open_files, command))
+
+    # Reads -----------------------------------------------------------------------------------------------------------
+
+    async def _read(self, query: Callable[..., T], **parameters: object) -> T:
+        def read(connection: Connection) -> T:
+            return query(connection, **parameters)
+
+        return await self._readers.run(read)
+
+    async def get_file(self, file_id: str, owner: str) -> File:
+        """Read one file."""
+        return await self._read(queries.read_file, file_id=file_id, owner=owner)
+
+    async def get_batch(self, batch_id: str, owner: str) -> Batch:
+        """Read one batch."""
+        return await self._read(queries.read_batch, batch_id=batch_id, owner=owner)
+
+    async def list_files(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
+        """Read files in order of creation."""
+        return await self._read(lists.list_files, listing=listing, cursor=cursor, limit=limit)
+
+    async def list_batches(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[Batch]:
+        """Read batches in order of creation."""
+        return await self._read(lists.list_batches, listing=listing, cursor=cursor, limit=limit)
+
+    async def list_audit_events(self, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
+        """Read audit events in the order of their commits."""
+        return await self._read(list_audit_events, trail=trail, cursor=cursor, limit=limit)
+
+    async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
+        """Count what ``owner`` may see."""
+        # One at a time, so that the first count of a large store takes one reader, not all.
+        async with self._counting:
+            before = self._tally
+            self._tally, counts = await self._read(tally.count, before=before, owner=owner, now=now, buckets=buckets)
+        return counts
+
+    async def check_targets(self, targets: Targets, owner: str) -> Changes:
+        """Read the named targets' current rows."""
+        return await self._read(changes.check_targets, targets=targets, owner=owner)
+
+    async def read_changes(
+        self, targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0
+    ) -> Changes:
+        """Read the targets' rows that changed after ``after``."""
+        found = await self._read(
+            changes.read_changes,
+            targets=targets,
+            owner=owner,
+            after=after,
+            limit=limit,
+            skip_final_upto=skip_final_upto,
+        )
+        # Changes that did not come through this process become known here.
+        self._writer.last_change = max(self._writer.last_change, found.last_change)
+        return found
+
+    async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
+        """Read the oldest deletions owed."""
+        return await self._read(queries.owed_deletions, limit=limit)
+
+    async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
+        """Read the cancels that lost pages owe."""
+        return await self._read(queries.due_cancels, limit=limit)
+
+    async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
+        """Read the status of files."""
+        return await self._read(queries.status_of, file_ids=file_ids)
+
+    async def read_unsealed(self, limit: int) -> Unsealed:
+        """Read the newest seal and the events behind it."""
+        return await self._read(queries.read_unsealed, limit=limit)
+
+    async def count_unsealed_events(self, limit: int) -> int:
+        """Count the events that are not sealed yet."""
+        return await self._read(queries.count_unsealed, limit=limit)

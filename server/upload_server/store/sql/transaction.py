@@ -1,0 +1,125 @@
+"""Decides how one write transaction runs the statements of commands, and numbers changes.
+
+Must not know what is written, nor how a dialect begins. Used on the writer's thread only, from BEGIN to COMMIT.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from upload_server.store.commands.served import ServedClock
+from upload_server.store.commands.statements import Query, Statement
+from upload_server.store.commands.transaction import Inconsistent
+from upload_server.store.sql import statements
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.rows import MAKE_ROW
+
+R = TypeVar("R")
+C = TypeVar("C", bound=Connection)
+# Statements by the names that commands know them by.
+_SQL: Mapping[str, Sql] = vars(statements)
+
+
+class RowRoom(Protocol):
+    """The room for rows; the committer counts the files that are open, since room is kept for the end of each."""
+
+    open_files: int
+
+    def claim(self, files: int, text_bytes: int, size: Callable[[], int]) -> None:
+        """Take the room of ``files`` new rows that hold so much text; raises ``StorageFull``.
+
+        ``size`` tells the bytes of the database; asked only where they are bounded.
+        """
+
+    def fit(self, reason: str, files: int) -> str:
+        """Return a cancel's reason, cut short where it would take room that is kept for the ends of others."""
+
+
+class SqlTransaction(ABC, Generic[C]):
+    """An open write transaction: it begins with this object, and the committer ends it."""
+
+    def __init__(
+        self,
+        connection: C,
+        clock: ServedClock | None = None,
+        room: RowRoom | None = None,
+        node_id: str = "",
+    ) -> None:
+        """Begin, alone, and read the counters. Without a ``clock`` no service runs, without ``room`` nothing can be
+        announced. ``node_id``: who writes, where others may."""
+        self.node_id = node_id
+        self._connection = connection
+        last_change, served = self._begin()
+        self.served: float = served if clock is None else max(served, clock.read())
+        self._room = room
+        # Watched rows have changed once `last_change` is above this.
+        self.numbered_from = last_change
+        self.last_change = last_change
+        self.wrote = False
+
+    @abstractmethod
+    def _begin(self) -> tuple[int, float]:
+        """Begin, and return the last change number and the seconds served."""
+
+    @abstractmethod
+    def _write_counters(self) -> None:
+        """Write them, and whatever tells this transaction from others."""
+
+    @abstractmethod
+    def _database_bytes(self) -> int:
+        """Ask for the size of the database."""
+
+    def read(self, query: Query[R], /, **values: Any) -> list[R]:
+        """Run a SELECT."""
+        return list(map(MAKE_ROW[query.row], self._connection.rows(_SQL[query.name], values)))
+
+    def write(self, statement: Statement, /, **values: Any) -> int:
+        """Run a statement that changes rows; returns how many."""
+        count = self._connection.execute(_SQL[statement.name], values)
+        self.wrote |= count > 0
+        return count
+
+    def write_returning(self, query: Query[R], /, **values: Any) -> list[R]:
+        """Run a statement with RETURNING; returns its rows."""
+        rows = list(map(MAKE_ROW[query.row], self._connection.execute_returning(_SQL[query.name], values)))
+        self.wrote |= bool(rows)
+        return rows
+
+    def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
+        """Run a statement that has to change ``count`` rows."""
+        written = self.write(statement, **values)
+        if written != count:
+            raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
+
+    def keep(self) -> None:
+        """Have the counters written at the end."""
+        self.wrote = True
+
+    def count_open(self) -> None:
+        """Count the open files anew; those that this group opens or ends are counted twice until the next time."""
+        if self._room is not None:
+            self._room.open_files = int(self._connection.rows(statements.COUNT_OPEN)[0][0])
+
+    def claim_room(self, files: int, text_bytes: int) -> None:
+        """Take the room of new rows."""
+        if self._room is None:
+            raise RuntimeError("this transaction announces nothing")
+        self._room.claim(files, text_bytes, self._database_bytes)
+
+    def fit(self, reason: str, files: int) -> str:
+        """Return a cancel's reason, cut short where the database may hardly grow."""
+        return self._room.fit(reason, files) if self._room else reason
+
+    def number(self, count: int = 1) -> int:
+        """Allot ``count`` change numbers; returns the first. Watchers rely on them being in commit order."""
+        first: int = self.last_change + 1
+        self.last_change += count
+        return first
+
+    def finish(self) -> None:
+        """Write the counters; the last statement before COMMIT."""
+        if self.wrote:
+            self._write_counters()
