@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import uvloop
@@ -51,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         add_options(command)
+    # What `serve --workers` starts; nobody else does, so `--help` does not list it.
+    worker = commands.add_parser("worker")
+    add_options(worker)
+    for name in ("parent", "ready", "turns"):
+        worker.add_argument(f"--{name}", type=int, required=True)
     add_operations(commands)
     return top
 
@@ -81,16 +88,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stream = BackgroundStream(sys.stderr)
     configure_logging({"json": True, "console": False}.get(config.log_format), config.log_level, stream)
     try:
-        return _run(command, config)
+        return _run(command, Start(config, options, stream))
     finally:
         stream.close()
 
 
-def _run(command: str, config: Config) -> int:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a command starts with: the settings, the options as they were typed, and where the log goes."""
+
+    config: Config
+    options: Mapping[str, Any]
+    stream: BackgroundStream
+
+
+def _run(command: str, start: Start) -> int:
     for found, meant in mistyped(os.environ):
         log.warning("unknown environment variable", found=found, meant=meant)
     try:
-        _COMMANDS[command](config)
+        _COMMANDS[command](start)
     except CannotStart as error:
         log.error("cannot start", problem=str(error))  # noqa: TRY400 - the message says it all
         return EXIT_FAILURE
@@ -125,41 +141,25 @@ def _leave_soon(code: int) -> None:
     timer.start()
 
 
-def _serve(config: Config) -> None:
+def _prepare_process(config: Config) -> None:
     share_one_heap()
-    _prepare_grpc()
-    # Imported late: `--help` and a mistyped option answer at once.
-    from upload_server.app import serve  # noqa: PLC0415
-
     # A thread that computes gives Python's lock back to the event loop so soon: five times the usual makes a cancel,
     # which goes from thread to thread and back, wait as often.
     sys.setswitchinterval(_SWITCH_SECONDS)
     if config.sched_batch:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if not config.on_loopback:
-        log.warning(
-            "anybody who reaches this address can upload and cancel: there is no authentication", host=config.host
-        )
+
+
+def _until_stopped(config: Config, serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run ``serve``, which ends soon after its event is set: SIGTERM and SIGINT do that."""
 
     async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-
-        def started(grpc_port: int, http_port: int) -> None:
-            _collect_less_often()
-            log.info(
-                "serving",
-                host=config.host,
-                grpc_port=grpc_port,
-                http_port=http_port,
-                data_dir=str(config.data_dir),
-                page=f"http://{config.host}:{http_port}/",
-            )
-
         try:
-            await serve(config, stop, started)
+            await serve(stop)
         except BaseException:
             _leave_soon(EXIT_FAILURE)
             raise
@@ -170,16 +170,68 @@ def _serve(config: Config) -> None:
         runner.run(run())
 
 
-def _migrate(config: Config) -> None:
+def _serve(start: Start) -> None:
+    config = start.config
+    _prepare_grpc()
+    if not config.on_loopback:
+        log.warning(
+            "anybody who reaches this address can upload and cancel: there is no authentication", host=config.host
+        )
+
+    def started(grpc_port: int, http_port: int) -> None:
+        _collect_less_often()
+        log.info(
+            "serving",
+            host=config.host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            data_dir=str(config.data_dir),
+            page=f"http://{config.host}:{http_port}/",
+            **({"workers": config.workers} if config.workers > 1 else {}),
+        )
+
+    # Imported late: `--help` and a mistyped option answer at once.
+    if config.workers > 1:
+        from upload_server.workers import serve_by_workers  # noqa: PLC0415
+
+        _until_stopped(
+            config, lambda stop: serve_by_workers(config, start.options, stop, started, start.stream.take_turns)
+        )
+        return
+    _prepare_process(config)
+    from upload_server.app import serve  # noqa: PLC0415
+
+    _until_stopped(config, lambda stop: serve(config, stop, started))
+
+
+def _work(start: Start) -> None:
+    """Serve as one of several, for the parent that has started this process."""
+    _prepare_grpc()
+    _prepare_process(start.config)
+    from upload_server.app import serve  # noqa: PLC0415 - as above
+    from upload_server.workers import Worker  # noqa: PLC0415
+
+    worker = Worker(start.options["parent"], start.options["ready"])
+    start.stream.take_turns(start.options["turns"])
+
+    def started(*_ports: int) -> None:
+        _collect_less_often()
+        worker.tell()
+
+    config = start.config.of_one_worker()
+    _until_stopped(config, lambda stop: serve(config, stop, started, worker.counting()))
+
+
+def _migrate(start: Start) -> None:
     _prepare_grpc()
     from upload_server.app import migrate  # noqa: PLC0415 - as above
 
-    applied = asyncio.run(migrate(config))
+    applied = asyncio.run(migrate(start.config))
     log.info("migrated", applied=", ".join(applied) or "nothing to do")
 
 
 _OPERATIONS = frozenset({"check", "audit", "copy"})
-_COMMANDS: Mapping[str, Callable[[Config], None]] = {"serve": _serve, "migrate": _migrate}
+_COMMANDS: Mapping[str, Callable[[Start], None]] = {"serve": _serve, "worker": _work, "migrate": _migrate}
 
 
 if __name__ == "__main__":

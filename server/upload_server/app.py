@@ -41,6 +41,7 @@ from upload_server.process import Metrics
 from upload_server.process.descriptors import Descriptors, needed_for, raise_limit
 from upload_server.process.files import doubts_about, open_to_all, refuse_strangers_link
 from upload_server.process.heap import Heap
+from upload_server.process.metrics import Workers
 from upload_server.process.room import Room
 from upload_server.service import Uploads
 from upload_server.sink.open import open_sink
@@ -83,7 +84,7 @@ class Service:
 
     def __init__(self, config: Config, store: Store, room: Room, descriptors: Descriptors, metrics: Metrics) -> None:
         self._config = config
-        self._connections = min(MAX_CONNECTIONS, descriptors.connections)
+        self._connections = max(1, min(MAX_CONNECTIONS // config.workers, descriptors.connections))
         # An idle connection makes way for a new one, a socket does not: half of them stay for callers.
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
@@ -109,7 +110,7 @@ class Service:
             store,
             sink,
             clock=utc_now,
-            limits=Limits(open_files=descriptors.uploads),
+            limits=Limits(open_files=descriptors.uploads).of_one_in(config.workers),
             on_progress=self._hub.publish_progress,
             observer=metrics,
         )
@@ -135,7 +136,7 @@ class Service:
             max_file_bytes=config.max_file_bytes,
             observer=metrics,
         )
-        self._bodies = BodyBudget(max(BODY_BYTES, config.max_message_bytes))
+        self._bodies = BodyBudget(max(BODY_BYTES // config.workers, config.max_message_bytes))
         self._grpc = GrpcServer(
             self._servicer(Source.GRPC),
             bodies=self._bodies,
@@ -143,6 +144,7 @@ class Service:
             message_seconds=config.call_timeout,
             max_connections=self._connections,
             reflection_on=config.with_reflection,
+            shared=config.workers > 1,
         )
 
         self._websockets = WebSocketDoor(
@@ -179,7 +181,7 @@ class Service:
         config = self._config
         self._http = HttpServer(
             self._guarded(),
-            bind(config.host, config.http_port),
+            bind(config.host, config.http_port, shared=config.workers > 1),
             stop_seconds=_STOP_SECONDS,
             memory=self._ingest.memory,
             max_connections=self._connections,
@@ -300,13 +302,15 @@ async def _background(*loops: Coroutine[object, object, None]) -> AsyncIterator[
 
 
 async def serve(
-    config: Config, stop: asyncio.Event, started: Callable[[int, int], None], *, shared: bool = False
+    config: Config, stop: asyncio.Event, started: Callable[[int, int], None], workers: Workers | None = None
 ) -> None:
     """Open the store, serve until ``stop`` is set, drain, close the store. Raises what a user can mend.
 
-    ``shared``: as one of several nodes on one data directory, for which somebody else holds what ``share`` returned.
+    ``workers``: this process is one of several nodes on one data directory, for which somebody else holds what
+    ``share`` returned.
     """
     descriptors = _share_descriptors(config)
+    shared = workers is not None
     lock = None if shared else _take_directory(config)
     try:
         room = Room()
@@ -321,7 +325,7 @@ async def serve(
         )
         store = await open_store(config.url, options)
         try:
-            await Service(config, store, room, descriptors, Metrics(__version__)).run(stop, started)
+            await Service(config, store, room, descriptors, Metrics(__version__, workers)).run(stop, started)
         finally:
             await store.close()
     finally:

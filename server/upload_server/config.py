@@ -11,7 +11,7 @@ import difflib
 import ipaddress
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -143,6 +143,13 @@ class Config:
     )
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
+    workers: int = _option(
+        1,
+        "processes that serve on the same ports; connections, and with them calls, spread among them",
+        _parse_int,
+        1,
+        64,
+    )
     data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)  # noqa: RUF009 - immutable
     database_url: str = _option("", "sqlite:///path, or postgresql://…; empty: upload.sqlite3 in the data dir")
     max_database_bytes: int = _option(
@@ -222,6 +229,11 @@ class Config:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be one of {', '.join(allowed)}")
+
+    def of_one_worker(self) -> Config:
+        """Return the settings of each of the ``workers``: its share of what they may have open together."""
+        shared = ("max_calls", "max_uploads", "max_watches", "max_websockets")
+        return replace(self, **{name: max(1, getattr(self, name) // self.workers) for name in shared})
 
     @property
     def url(self) -> str:

@@ -86,6 +86,13 @@ def test_reflection_is_on_for_this_machine_only_unless_told_otherwise(host: str,
     assert load({"host": host, "reflection": reflection}, {}).with_reflection is on
 
 
+def test_workers_share_what_may_be_open() -> None:
+    config = load({"workers": "4", "max_uploads": "10", "max_watches": "3", "max_calls": "1000"}, {})
+    own = config.of_one_worker()
+    assert (own.max_uploads, own.max_watches, own.max_calls, own.max_websockets) == (2, 1, 250, 250)
+    assert own.max_file_bytes == config.max_file_bytes
+
+
 def test_an_option_wins_over_the_environment() -> None:
     assert load({"grpc_port": "1"}, {"UPLOAD_GRPC_PORT": "2"}).grpc_port == 1
     assert load({}, {"UPLOAD_GRPC_PORT": "2"}).grpc_port == 2

@@ -12,7 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -58,6 +58,10 @@ class Limits:
     # How long `close` waits for the last sync, and a take-over for the old stream's disk work.
     close_seconds: float = 5.0
     takeover_seconds: float = 10.0
+
+    def of_one_in(self, processes: int) -> Limits:
+        """Return the bounds of one in so many processes, which share the memory."""
+        return replace(self, total_buffer_bytes=self.total_buffer_bytes // processes)
 
 
 class Threads:

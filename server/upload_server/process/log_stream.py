@@ -6,8 +6,10 @@ Must not know what the text says.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Final, TextIO
 
 # Writes that may wait, some 20 MiB of lines; beyond it lines are dropped and counted: a log must not stop the work.
@@ -23,6 +25,7 @@ class BackgroundStream:
 
     def __init__(self, target: TextIO, max_waiting: int = MAX_WAITING) -> None:
         self._target = target
+        self._turns: int | None = None
         self._max = max_waiting
         self._waiting: deque[str] = deque()
         self._dropped = 0
@@ -30,6 +33,10 @@ class BackgroundStream:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
+
+    def take_turns(self, descriptor: int) -> None:
+        """Write in turns with other processes that have this file open: no line of one then breaks into another's."""
+        self._turns = descriptor
 
     def isatty(self) -> bool:
         """Whether a person reads."""
@@ -73,6 +80,21 @@ class BackgroundStream:
                 f'{{"level":"warning","event":"log lines dropped: the log is read too slowly","lines":{dropped}}}\n'
             )
         # A closed pipe (OSError), a closed or narrow stream (ValueError): there is nobody left to tell.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), _turn(self._turns):
             self._target.write("".join(lines))
             self._target.flush()
+
+
+@contextlib.contextmanager
+def _turn(descriptor: int | None) -> Iterator[None]:
+    if descriptor is None:
+        yield
+        return
+    # At the very end the file may be closed already: the last lines are written all the same.
+    with contextlib.suppress(OSError):
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)

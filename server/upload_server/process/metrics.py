@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from upload_server.domain.observer import Observer
 
@@ -45,9 +50,17 @@ class Metrics(Observer):
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-    def __init__(self, version: str = "") -> None:
+    def __init__(self, version: str = "", workers: Workers | None = None) -> None:
+        """``workers``: this process is one of several, and ``render`` tells of all of them."""
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        # What is rendered.
+        self._shown = registry
+        if workers is None:
+            ProcessCollector(registry=registry)
+        else:
+            self._shown = CollectorRegistry()
+            MultiProcessCollector(self._shown, workers.folder)  # type: ignore[no-untyped-call]
+            self._shown.register(_Processes(workers.pids))
         self._calls = Counter(
             "upload_calls",
             "Calls that ended, by method, door and gRPC code.",
@@ -63,7 +76,10 @@ class Metrics(Observer):
         )
         # Both series by their labels: every call ends here, and looking the labels up anew would cost it more.
         self._ended: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-        self._files = Gauge("upload_files", "Uploads by state.", ["status"], registry=registry)
+        # Of what each process counts for all the newest counts, of what is open in each the sum.
+        self._files = Gauge(
+            "upload_files", "Uploads by state.", ["status"], registry=registry, multiprocess_mode="mostrecent"
+        )
         self._statuses: set[str] = set()
         self._cancels = Counter(
             "upload_cancels",
@@ -95,28 +111,29 @@ class Metrics(Observer):
             "upload_orphan_bytes",
             "Bytes that lie in the storage for cancelled or failed uploads, or for none at all; counted now and then.",
             registry=registry,
-        )
-        self._room = Gauge(
-            "upload_storage_room_bytes",
-            "Bytes that uploads may still store: what is free, without what is kept for cancels.",
-            registry=registry,
-        )
-        self._row_room = Gauge(
-            "upload_database_room_bytes",
-            "Bytes that announcements may still take, with what is kept for the ends of the files they announce.",
-            registry=registry,
+            multiprocess_mode="mostrecent",
         )
         self._unsealed = Gauge(
-            "upload_audit_unsealed_events", "Audit events that the chain has not sealed yet.", registry=registry
+            "upload_audit_unsealed_events",
+            "Audit events that the chain has not sealed yet.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
         )
-        self._uploads = Gauge(
-            "upload_open_uploads", "Upload streams open on this node, over any door.", registry=registry
+        self._uploads, self._watches, self._websockets = (
+            Gauge(name, text, registry=registry, multiprocess_mode="livesum")
+            for name, text in (
+                ("upload_open_uploads", "Upload streams open on this node, over any door."),
+                ("upload_open_watches", "Watches open on this node."),
+                ("upload_open_websockets", "WebSockets open on this node."),
+            )
         )
-        self._watches = Gauge("upload_open_watches", "Watches open on this node.", registry=registry)
-        self._websockets = Gauge("upload_open_websockets", "WebSockets open on this node.", registry=registry)
-        Gauge("upload_build_info", "Always 1; the label tells the version.", ["version"], registry=registry).labels(
-            version
-        ).set(1)
+        Gauge(
+            "upload_build_info",
+            "Always 1; the label tells the version.",
+            ["version"],
+            registry=registry,
+            multiprocess_mode="max",
+        ).labels(version).set(1)
 
     # Calls -------------------------------------------------------------------------------------------------------
 
@@ -194,8 +211,7 @@ class Metrics(Observer):
 
     def show_room(self, storage: Callable[[], int], database: Callable[[], int]) -> None:
         """Have both asked at every ``render``, on its thread: bytes that uploads, and announcements, may still take."""
-        self._room.set_function(_asked(storage))
-        self._row_room.set_function(_asked(database))
+        self._shown.register(_Room(storage, database))
 
     def set_unsealed_events(self, count: int) -> None:
         """Set how many audit events wait for their seal."""
@@ -211,14 +227,70 @@ class Metrics(Observer):
 
     def render(self) -> bytes:
         """Return the text exposition; takes a few ms with many series, so call it in a thread."""
-        return generate_latest(self.registry)
+        return generate_latest(self._shown)
 
 
-def _asked(room: Callable[[], int]) -> Callable[[], float]:
-    def shown() -> float:
-        try:
-            return room()
-        except Exception:  # noqa: BLE001 - one gauge must not cost a scrape all the others
-            return math.nan
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Processes that serve as one: where each of them counts, and who they are now."""
 
-    return shown
+    folder: str
+    pids: Callable[[], Iterable[int]]
+
+
+class _Room(Collector):
+    """What is left of the disks, asked at each scrape."""
+
+    def __init__(self, storage: Callable[[], int], database: Callable[[], int]) -> None:
+        self._asked = (
+            (
+                "upload_storage_room_bytes",
+                "Bytes that uploads may still store: what is free, without what is kept for cancels.",
+                storage,
+            ),
+            (
+                "upload_database_room_bytes",
+                "Bytes that announcements may still take, with what is kept for the ends of the files they announce.",
+                database,
+            ),
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell the names without asking."""
+        return [GaugeMetricFamily(name, text) for name, text, _ in self._asked]
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask both."""
+        return [GaugeMetricFamily(name, text, value=_asked(room)) for name, text, room in self._asked]
+
+
+def _asked(room: Callable[[], int]) -> float:
+    try:
+        return room()
+    except Exception:  # noqa: BLE001 - one gauge must not cost a scrape all the others
+        return math.nan
+
+
+class _Processes(Collector):
+    """Processor time, memory and the like of several processes as if they were one."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell nothing before it is asked."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Add up; of the starts the first counts."""
+        values: dict[str, list[float]] = {}
+        kinds: dict[str, Metric] = {}
+        for pid in self._pids():
+            for metric in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                kinds[metric.name] = metric
+                values.setdefault(metric.name, []).append(metric.samples[0].value)
+        for name, metric in kinds.items():
+            total = min(values[name]) if name == "process_start_time_seconds" else sum(values[name])
+            summed = Metric(name, metric.documentation, metric.type)
+            summed.add_sample(metric.samples[0].name, {}, total)
+            yield summed

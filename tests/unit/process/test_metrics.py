@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -109,3 +113,38 @@ async def test_a_blocked_loop_shows_as_lag() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert value(metrics, "upload_event_loop_lag_seconds_sum") > 0.15
+
+
+# One of several processes: counts into the folder that the environment names, and tells of all.
+_COUNTING = """
+import os, sys
+from upload_server.process.metrics import Metrics, Workers
+
+metrics = Metrics("1", Workers(os.environ["PROMETHEUS_MULTIPROC_DIR"], lambda: [os.getpid(), os.getppid()]))
+metrics.show_room(lambda: 5, lambda: 7)
+for _ in range(int(sys.argv[1])):
+    metrics.call_finished("CancelFile", "grpc", "OK", 0.003)
+    metrics.watch_opened()
+metrics.set_files({"pending": int(sys.argv[1])})
+print(metrics.render().decode())
+"""
+
+
+def test_processes_that_count_as_one_add_up(tmp_path: Path) -> None:
+    def told_by(count: int) -> dict[str, float]:
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        words = [sys.executable, "-c", _COUNTING, str(count)]
+        text = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        assert len({(sample.name, *sample.labels.items()) for sample in samples}) == len(samples)
+        return {sample.name: sample.value for sample in samples if sample.labels.get("le", "0.005") == "0.005"}
+
+    assert told_by(2)["upload_calls_total"] == 2
+    last = told_by(3)
+    assert last["upload_calls_total"] == last["upload_call_duration_seconds_bucket"] == 5
+    # What every process counts for all is told once, and the newest counts.
+    assert (last["upload_files"], last["upload_build_info"]) == (3, 1)
+    assert (last["upload_storage_room_bytes"], last["upload_database_room_bytes"]) == (5, 7)
+    # Until the parent says that the first one is dead.
+    assert last["upload_open_watches"] == 5
+    assert last["process_start_time_seconds"] < time.time()

@@ -32,9 +32,9 @@ _PROBE_EVERY_SECONDS: Final = 5
 _UNSENT_BYTES: Final = 16 * 1024
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Listen for HTTP; raises ``PortUnavailable``."""
-    sock = listen(host, port, "--http-port")
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Listen for HTTP, ``shared`` as ``listen`` says; raises ``PortUnavailable``."""
+    sock = listen(host, port, "--http-port", shared=shared)
     _mind_peers_that_do_not_read(sock)
     return sock
 

@@ -31,10 +31,10 @@ _CANCELS = frozenset({"CancelFile", "CancelBatch"})
 _MAX_METADATA_BYTES = 8192
 
 
-def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connections: int, *, shared: bool) -> list[tuple[str, int]]:
     return [
-        # A second process on the same port would silently take half of the calls.
-        ("grpc.so_reuseport", 0),
+        # A second server on the same port would silently take half of the calls.
+        ("grpc.so_reuseport", int(shared)),
         # Beyond them grpcio accepts none: out of descriptors, nothing else would find one either. One that says nothing
         # goes soon: by default it may take two minutes to speak HTTP/2.
         ("grpc.max_allowed_incoming_connections", max_connections),
@@ -116,15 +116,20 @@ class GrpcServer:
         max_connections: int,
         bodies: BodyBudget,
         reflection_on: bool,
+        shared: bool = False,
     ) -> None:
-        """``message_seconds``: how long the message of a call may take to come; long ones count in ``bodies``."""
+        """``message_seconds``: how long the message of a call may take to come; long ones count in ``bodies``.
+
+        ``shared``: its port is reserved, and other processes listen on it too.
+        """
         # grpcio writes unary answers and the messages of UploadFile after our code has given them out of hand.
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
+        self._shared = shared
         self._limits = request_limits(max_message_bytes)
         # Cancels have places of their own.
         self._arrivals, self._cancels = (Arrivals(message_seconds, bodies) for _ in range(2))
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(max_message_bytes, max_connections))
+        self._server = grpc.aio.server(options=_options(max_message_bytes, max_connections, shared=shared))
         # Registered, so that each method has a queue of its own inside grpcio. In one for all, a cancel waited behind
         # every call of everybody else, also those that their callers had long reset.
         self._server.add_registered_method_handlers(
@@ -142,7 +147,7 @@ class GrpcServer:
             self.port = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
             # grpcio does not say why; the same without it does.
-            listen(host, port, "--grpc-port").close()
+            listen(host, port, "--grpc-port", shared=self._shared).close()
             raise CannotStart(f"gRPC cannot listen on {host} port {port}; choose another with --grpc-port") from None
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)

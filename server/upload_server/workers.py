@@ -1,0 +1,201 @@
+"""Decides how several processes serve as one: the parent holds the folder and the ports, starts workers, and a dead one
+anew; it drains all of them.
+
+Must not know what a worker does. Each is a program of its own, started by exec, and a node of the same store. It dies
+with the parent, and while one lives the folder is nobody else's: it has inherited the locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from asyncio.subprocess import Process
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from upload_server.app import share
+from upload_server.config import Config
+from upload_server.domain.errors import CannotStart
+from upload_server.process.metrics import Workers as CountingWorkers
+from upload_server.process.ports import reserve
+
+log = structlog.get_logger(__name__)
+
+# More deaths within the time than this mean that no new worker will do better.
+_DEATHS = 5
+_WITHIN_SECONDS = 60.0
+_SET_DEATH_SIGNAL = 1
+# Where the library looks for the folder that all processes count into; it asks when it is imported.
+_COUNT_INTO = "PROMETHEUS_MULTIPROC_DIR"
+# In memory: a file there that its disk has no room for would end whoever writes to it.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it has a name that nobody knows before
+
+
+class WorkersFailed(CannotStart):
+    """A worker could not start, or workers end again and again; the log has what they said."""
+
+
+async def serve_by_workers(
+    config: Config,
+    options: Mapping[str, str],
+    stop: asyncio.Event,
+    started: Callable[[int, int], None],
+    take_turns: Callable[[int], None],
+) -> None:
+    """Serve by ``config.workers`` processes with these ``options`` until ``stop`` is set, and drain.
+
+    ``started`` hears the gRPC and the HTTP port once all of them serve, ``take_turns`` a descriptor that all of them
+    have. Raises what a user can mend.
+    """
+    with contextlib.ExitStack() as held:
+        locks = await asyncio.to_thread(share, config)
+        for lock in locks:
+            held.callback(lock.release)
+        take_turns(locks[0].fileno())
+        sockets = [
+            held.enter_context(reserve(config.host, port, option))
+            for port, option in ((config.grpc_port, "--grpc-port"), (config.http_port, "--http-port"))
+        ]
+        ports: list[int] = [sock.getsockname()[1] for sock in sockets]
+        words = [f"--{name.replace('_', '-')}={text}" for name, text in options.items()]
+        words += [f"--grpc-port={ports[0]}", f"--http-port={ports[1]}"]
+        descriptors = [lock.fileno() for lock in locks]
+        workers = _Workers(words, descriptors, held.enter_context(_counters()), stop)
+        await workers.run(config.workers, lambda: started(*ports))
+
+
+@contextlib.contextmanager
+def _counters() -> Iterator[Path]:
+    """Make the folder that workers count into, and remove it with what dead ones have counted."""
+    folder = Path(tempfile.mkdtemp(prefix="upload-server-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Workers:
+    def __init__(self, words: Sequence[str], locks: Sequence[int], counters: Path, stop: asyncio.Event) -> None:
+        self._words = words
+        self._locks = locks
+        self._counters = counters
+        self._running: set[Process] = set()
+        self._deaths: deque[float] = deque(maxlen=_DEATHS)
+        self._stop = stop
+
+    async def run(self, count: int, started: Callable[[], None]) -> None:
+        """Keep ``count`` workers until told to stop, then wait for their end."""
+        serving = [asyncio.Event() for _ in range(count)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for event in serving:
+                    group.create_task(self._keep(event))
+                waiting = group.create_task(self._tell(serving, started))
+                await self._stop.wait()
+                waiting.cancel()
+                self._drain()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            # Whatever happened: none outlives us.
+            self._drain()
+            await asyncio.gather(*(worker.wait() for worker in self._running))
+
+    async def _tell(self, serving: Sequence[asyncio.Event], started: Callable[[], None]) -> None:
+        for event in serving:
+            await event.wait()
+        started()
+
+    def _drain(self) -> None:
+        for worker in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(signal.SIGTERM)
+
+    async def _keep(self, serving: asyncio.Event) -> None:
+        """Start a worker, and one anew that ends unasked, within the bound."""
+        while not self._stop.is_set():
+            worker = await self._start(serving)
+            code = await worker.wait()
+            self._running.discard(worker)
+            self._forget(worker.pid)
+            if self._stop.is_set():
+                # One that had not yet begun to listen to signals ends by it.
+                if code not in (0, -signal.SIGTERM):
+                    raise WorkersFailed(f"a worker ended with {code} while it drained")
+                return
+            if not serving.is_set():
+                raise WorkersFailed("a worker could not start; it has said why")
+            log.error("worker.ended", worker=worker.pid, code=code)
+            self._count_death()
+
+    def _count_death(self) -> None:
+        now = time.monotonic()
+        if len(self._deaths) == _DEATHS and now - self._deaths[0] < _WITHIN_SECONDS:
+            raise WorkersFailed(f"{_DEATHS + 1} workers ended within {_WITHIN_SECONDS:.0f} s")
+        self._deaths.append(now)
+
+    async def _start(self, serving: asyncio.Event) -> Process:
+        heard, tells = os.pipe()
+        try:
+            worker = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "upload_server", "worker", *self._words),
+                *("--parent", str(os.getpid()), "--ready", str(tells), "--turns", str(self._locks[0])),
+                env={**os.environ, _COUNT_INTO: str(self._counters)},
+                pass_fds=(tells, *self._locks),
+            )
+        finally:
+            os.close(tells)
+        self._running.add(worker)
+        # One byte when it serves, or the end of the pipe when it has ended before.
+        if await asyncio.to_thread(_read_and_close, heard):
+            serving.set()
+        if self._stop.is_set():
+            self._drain()
+        return worker
+
+    def _forget(self, pid: int) -> None:
+        """Have nothing counted as open in a process that has ended."""
+        for path in self._counters.glob(f"gauge_live*_{pid}.db"):
+            path.unlink(missing_ok=True)
+
+
+def _read_and_close(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1)
+    finally:
+        os.close(descriptor)
+
+
+class Worker:
+    """What a worker knows of its parent."""
+
+    def __init__(self, parent: int, ready: int) -> None:
+        """Tie this process's life to the parent's, and end it if that is over. ``ready``: what ``tell`` writes to."""
+        self._ready = ready
+        self._parent = parent
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    def tell(self) -> None:
+        """Tell the parent that this worker serves."""
+        os.write(self._ready, b"!")
+        os.close(self._ready)
+
+    def counting(self) -> CountingWorkers:
+        """Return where all workers count, and who they are."""
+        return CountingWorkers(os.environ[_COUNT_INTO], self._pids)
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self._parent}/task/{self._parent}/children")
+        return [self._parent, *map(int, children.read_text().split())]
