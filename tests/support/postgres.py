@@ -149,6 +149,23 @@ class Server:
         self.end()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def socket(self) -> Path:
+        """The socket that it listens on."""
+        return self.folder / ".s.PGSQL.5432"
+
+    def backends(self, database: str) -> list[int]:
+        """Return the processes that serve a database's sessions, the oldest first."""
+        found = self.command(
+            f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}' ORDER BY backend_start, pid",  # noqa: S608
+            "postgres",
+        )
+        return [int(line) for line in found.splitlines()]
+
+    def terminate_backend(self, pid: int) -> None:
+        """End a session in the middle of whatever it does."""
+        self.command(f"SELECT pg_terminate_backend({pid})", "postgres")
+
     def url(self, database: str, user: str = _ROLE) -> str:
         """Return the URL of a database."""
         return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}"

@@ -14,8 +14,11 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 _CHUNK = 64 * 1024
+# How late what was held goes on.
+_HELD_SECONDS = 0.01
 
 
 @dataclass
@@ -31,10 +34,21 @@ class Direction:
     politely: bool = False
     # Bytes are taken and go nowhere; neither does the end.
     swallow: bool = False
+    # Bytes go on once healed, as a kernel sends again what nobody has acknowledged; neither does the end until then.
+    held: bool = False
+
+    async def take_time(self, count: int) -> None:
+        """Wait as long as so many bytes take."""
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if self.throttle:
+            await asyncio.sleep(count / self.throttle)
+        while self.held:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(_HELD_SECONDS)
 
     def heal(self) -> None:
         """Let everything pass."""
-        self.delay, self.throttle, self.cut_after, self.swallow = 0.0, 0, None, False
+        self.delay, self.throttle, self.cut_after, self.swallow, self.held = 0.0, 0, None, False, False
 
 
 @dataclass(eq=False)
@@ -70,9 +84,9 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class FaultProxy:
-    """Forwards connections to a port on loopback, as well as its two directions let it."""
+    """Forwards connections to a port on loopback or a socket in a folder, as well as its two directions let it."""
 
-    def __init__(self, backend: int) -> None:
+    def __init__(self, backend: int | Path) -> None:
         self.backend = backend
         # Connections to come are reset.
         self.away = False
@@ -117,7 +131,7 @@ class FaultProxy:
             reset(writer)
             return
         try:
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self.backend)
+            from_server, to_server = await self._connect()
         except OSError:
             reset(writer)
             return
@@ -136,16 +150,18 @@ class FaultProxy:
             link.reset()
             await asyncio.gather(*pumps, link.client.wait_closed(), to_server.wait_closed(), return_exceptions=True)
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self.backend, Path):
+            return await asyncio.open_unix_connection(self.backend)
+        return await asyncio.open_connection("127.0.0.1", self.backend)
+
     async def _pump(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         direction = self.up if up else self.down
         try:
             while data := await reader.read(
                 min(_CHUNK, max(direction.throttle // 10, 1)) if direction.throttle else _CHUNK
             ):
-                if direction.delay:
-                    await asyncio.sleep(direction.delay)
-                if direction.throttle:
-                    await asyncio.sleep(len(data) / direction.throttle)
+                await direction.take_time(len(data))
                 if direction.swallow:
                     continue
                 passed = link.up if up else link.down
@@ -159,11 +175,11 @@ class FaultProxy:
                     self.sent += len(data)
                 else:
                     link.down += len(data)
-            if not direction.swallow:
+            if not (direction.swallow or direction.held):
                 writer.write_eof()
         except (ConnectionError, RuntimeError):
             # The other side is gone; it will be told when it looks.
-            if not direction.swallow:
+            if not (direction.swallow or direction.held):
                 link.reset()
 
     @staticmethod
@@ -187,7 +203,7 @@ class FaultProxy:
 
 
 @asynccontextmanager
-async def fault_proxy(backend: int, throttle: int = 0) -> AsyncIterator[FaultProxy]:
+async def fault_proxy(backend: int | Path, throttle: int = 0) -> AsyncIterator[FaultProxy]:
     """Run a proxy in front of ``backend`` on a free port; at first clients send at ``throttle`` bytes a second."""
     proxy = FaultProxy(backend)
     proxy.up.throttle = throttle
