@@ -243,11 +243,13 @@ class World:
     async def _listen(self) -> None:
         """Have every watcher catch up, and old tokens tried again."""
         connections = self.connect()
-        for watcher in self.watchers:
-            # One that is refused, or never gets its bookmark, is the checkers' business.
-            with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
-                await watcher.catch_up(connections)
+        await asyncio.gather(*(self._catch_up(watcher, connections) for watcher in self.watchers))
         await self._probe(connections, random.Random(self.options.seed))
+
+    async def _catch_up(self, watcher: Watcher, connections: Connections) -> None:
+        # One that is refused, or never gets its bookmark, is the checkers' business.
+        with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+            await watcher.catch_up(connections)
 
     async def _traffic(self) -> None:
         options = self.options
@@ -270,6 +272,7 @@ class World:
         await asyncio.sleep(1.0)
 
     async def _probe(self, connections: Connections, choose: random.Random) -> None:
+        probes = []
         for i, watcher in enumerate(self.watchers):
             tokens = list(dict.fromkeys(watcher.tokens))
             for token in choose.sample(tokens, min(4, len(tokens))):
@@ -277,5 +280,5 @@ class World:
                 again = Request(request.file_ids, request.batch_ids, request.with_files, request.everything)
                 probe = Watcher(f"probe{i}.{number_of(token)}", self.recorder, again, seed="")
                 probe.token = token
-                with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
-                    await probe.catch_up(connections)
+                probes.append(probe)
+        await asyncio.gather(*(self._catch_up(probe, connections) for probe in probes))
