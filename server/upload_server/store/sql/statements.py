@@ -271,7 +271,9 @@ GIVE_UP_LEASES = Sql("DELETE FROM lease WHERE node_id = :node")
 READ_OTHERS = Sql(
     lambda d: f"SELECT node_id FROM node WHERE node_id <> :node AND lives_until > {d.now} ORDER BY node_id"
 )
-FORGET_NODES = Sql(lambda d: f"DELETE FROM node WHERE lives_until < {d.from_now('-:seconds')}")
+FORGET_NODES = Sql(
+    lambda d: f"DELETE FROM node WHERE lives_until < {d.from_now('-' + d.typed(':seconds', 'double precision'))}"
+)
 FORGET_STOPS = Sql("DELETE FROM stream_stop WHERE node_id NOT IN (SELECT node_id FROM node)")
 
 # Seals ---------------------------------------------------------------------------------------------------------------
