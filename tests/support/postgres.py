@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
+
 from support.wanting import missing
 from upload_server.store.open import migrate_store
 
@@ -144,15 +146,29 @@ class Server:
             self._process.send_signal(how)
             self._process.wait()
 
-    def stop(self) -> None:
-        """Stop it and remove everything."""
-        self.end()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Stop all its processes, as a machine does that hangs: connections stay open, and nothing is answered."""
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        stopped = [main, *main.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
     @property
     def socket(self) -> Path:
         """The socket that it listens on."""
         return self.folder / ".s.PGSQL.5432"
+
+    def stop(self) -> None:
+        """Stop it and remove everything."""
+        self.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def backends(self, database: str) -> list[int]:
         """Return the processes that serve a database's sessions, the oldest first."""

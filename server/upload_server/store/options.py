@@ -32,6 +32,8 @@ class StoreOptions:
     queued_reads: int = 8192
     # How long a statement waits for a lock that another program holds on the database.
     busy_timeout_seconds: float = 5.0
+    # How long a statement may take on a server; one that says nothing for some seconds more is given up.
+    statement_timeout_seconds: float = 10.0
     # The write-ahead log is cut back to this when it was longer.
     wal_size_limit_bytes: int = 64 * 1024 * 1024
     # Announcements are refused when the database would outgrow this; 0: as large as its disk allows.

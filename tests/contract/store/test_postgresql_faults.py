@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing
 
+import psutil
 import pytest
 import pytest_asyncio
 
 from contract.store.kit import assert_history_holds, batch_of, command, counted, everything, new_id, pending
 from support import postgres
+from support.proxy import fault_proxy
 from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, FileNotFound, OutcomeUnknown, UploadError
 from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
+from upload_server.store.inspection import Damaged
+from upload_server.store.lock import AlreadyInUse
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
+from upload_server.store.postgresql.connection import Address, connect
 from upload_server.store.protocol import Result, Store
 
-OPTIONS = StoreOptions(busy_timeout_seconds=1.0)
+OPTIONS = StoreOptions(busy_timeout_seconds=1.0, statement_timeout_seconds=1.0)
+# Until a server that says nothing is given up: a connection that was open, and another one.
+SILENCE_SECONDS = 15.0
 
 
 @pytest.fixture
@@ -315,3 +324,99 @@ async def test_a_session_that_only_the_server_believes_in_is_ended(store: Store)
     committer._connection, committer._ended = None, lost.backend_pid
     await pending(store)
     lost.close()
+
+
+async def fails_in_time(call: Awaitable[object]) -> None:
+    """A call ends, with an error, before anybody would take the server for hanging."""
+    async with asyncio.timeout(SILENCE_SECONDS):
+        with pytest.raises((DatabaseFailure, OutcomeUnknown)):
+            await call
+
+
+async def test_a_server_that_falls_silent_is_given_up_and_taken_again(store: Store, server: postgres.Server) -> None:
+    file, other = await pending(store), await pending(store)
+
+    with server.silent():
+        await asyncio.gather(
+            fails_in_time(store.cancel_file(file.file_id, command())), fails_in_time(store.get_file(other.file_id, ""))
+        )
+
+    await until_it_answers(store)
+    await store.cancel_file(other.file_id, command())
+    await assert_history_holds(store)
+
+
+async def test_a_session_that_falls_silent_is_given_up_and_replaced(store: Store) -> None:
+    """Of a writer that rests: one that is stopped with the order lock stands everybody still, whoever notices."""
+    file = await pending(store)
+    session = psutil.Process(store._writer._committer._connection.backend_pid)  # type: ignore[attr-defined]
+    session.suspend()
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            await store.cancel_file(file.file_id, command())
+    finally:
+        session.resume()
+    await assert_history_holds(store)
+
+
+async def test_a_connection_whose_other_end_is_gone_is_given_up(url: str, server: postgres.Server) -> None:
+    """Half-open: what is sent arrives nowhere, and nobody says so."""
+    name = url.partition("@/")[2].partition("?")[0]
+    async with fault_proxy(server.socket) as proxy:
+        store = await store_at(f"postgresql://uploads@127.0.0.1:{proxy.port}/{name}").open(OPTIONS)
+        file, other = await pending(store), await pending(store)
+        proxy.up.swallow = proxy.down.swallow = True
+
+        await asyncio.gather(
+            fails_in_time(store.cancel_file(file.file_id, command())), fails_in_time(store.get_file(other.file_id, ""))
+        )
+
+        proxy.heal()
+        await until_it_answers(store)
+        await store.cancel_file(other.file_id, command())
+        await assert_history_holds(store)
+        await store.close()
+
+
+async def test_the_first_count_may_take_longer_than_a_statement(url: str) -> None:
+    """It walks through all of a store. Here it has to wait for a table."""
+    store = await store_at(url).open(StoreOptions(statement_timeout_seconds=0.3))
+    await pending(store)
+    with postgres.shell(url, triggers=True) as shell, shell.transaction():
+        shell.execute("LOCK TABLE batch")
+        with pytest.raises(DatabaseFailure):
+            await store.get_batch(new_id(), "")
+        counting = asyncio.create_task(counted(store))
+        await asyncio.wait({counting}, timeout=1)
+        assert not counting.done()
+    assert (await counting)[FileStatus.PENDING] == 1
+    await store.close()
+
+
+def test_what_an_operator_sets_for_sessions_holds_beside_ours(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=7MB")
+    with closing(connect(Address(url), OPTIONS, writes=True)) as connection:
+        shown = [connection.rows(f"SHOW {name}") for name in ("work_mem", "statement_timeout")]
+    assert shown == [[("7MB",)], [("1s",)]]
+
+
+def test_nothing_cuts_short_what_an_operator_waits_for(url: str) -> None:
+    with closing(connect(Address(url), OPTIONS, writes=True, bounded=False)) as connection:
+        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        assert [connection.rows(f"SHOW {name}") for name in names] == [[("0",)]] * 3
+
+
+def test_a_command_that_has_lost_its_lock_mends_nothing_more(url: str, server: postgres.Server) -> None:
+    at = store_at(url)
+    held = at.lock()
+    with pytest.raises(AlreadyInUse, match=rf"\(pid {os.getpid()} on {socket.gethostname()}\)"):
+        store_at(url).lock()
+    mending = at.mend()
+    mending.forget_debts([1])
+
+    server.command("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'uploads'", "postgres")
+
+    with pytest.raises(Damaged):
+        mending.forget_debts([1])
+    mending.close()
+    held.release()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -207,7 +209,7 @@ async def test_who_runs_on_a_database_is_told(server: postgres.Server) -> None:
     place = store_at(server.new_store())
     assert place.holder() == ""
     held = place.lock()
-    assert place.holder().isdigit()
+    assert place.holder() == f"{os.getpid()} on {socket.gethostname()}"
     held.release()
     # The server lets go of it when it hears that the session has ended.
     async with asyncio.timeout(10):

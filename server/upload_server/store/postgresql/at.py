@@ -30,6 +30,8 @@ class PostgresqlAt:
     def __init__(self, url: str) -> None:
         """Read the URL; raises ValueError."""
         self._address = Address(url)
+        # That holds the lock of this process: what changes a stopped store goes through it.
+        self._session: PostgresqlConnection | None = None
 
     def __str__(self) -> str:
         """The database without its password, for messages."""
@@ -60,7 +62,9 @@ class PostgresqlAt:
     def lock(self) -> SessionLock:
         """Take it for this process."""
         with as_unusable(self._address):
-            return SessionLock(connect(self._address, StoreOptions(), writes=True), self._address)
+            held = SessionLock(connect(self._address, StoreOptions(), writes=True, bounded=False), self._address)
+        self._session = held.connection
+        return held
 
     def share(self) -> None:
         """Do nothing: any number of nodes may be on it."""
@@ -74,12 +78,17 @@ class PostgresqlAt:
         return PostgresqlInspection(self._address)
 
     def mend(self) -> PostgresqlMending:
-        """Open it for mending."""
-        return PostgresqlMending(self._address)
+        """Mend it, by the session that has locked it."""
+        return PostgresqlMending(self._locking())
 
     def fill(self) -> PostgresqlFilling:
-        """Open it for another store's rows."""
-        return PostgresqlFilling(self._address)
+        """Fill it with another store's rows, by the session that has locked it."""
+        return PostgresqlFilling(self._locking())
+
+    def _locking(self) -> PostgresqlConnection:
+        if self._session is None:
+            raise RuntimeError("nobody has locked it")
+        return self._session
 
     def _ask(self, question: Callable[[PostgresqlConnection], T]) -> T:
         with as_unusable(self._address), contextlib.closing(self._connect()) as connection:

@@ -5,12 +5,15 @@ Must not know what is read or written.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import peewee
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8Dumper
@@ -20,6 +23,8 @@ from upload_server.store.postgresql.dialect import POSTGRESQL
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Sql
 
+T = TypeVar("T")
+
 # Of a walk through a table at once.
 _WALK_ROWS: Final = 1000
 # A server that does not answer is given up after so long, while connecting and while connected.
@@ -27,8 +32,10 @@ _CONNECT_SECONDS: Final = 3
 _DEAD_SECONDS: Final = 5
 # A session of ours that rests inside a transaction holds everybody up: its process was stopped.
 _IDLE_SECONDS: Final = 10
-# Of one statement; counting a large store takes the longest.
-_STATEMENT_SECONDS: Final = 60
+# After the time in which a statement ends, or is ended by the server, it is given up as silent.
+_SILENT_SECONDS: Final = 3
+# What walks through all of a large store.
+_WALK_SECONDS: Final = 900
 
 
 class AnotherHistory(peewee.OperationalError):
@@ -61,6 +68,23 @@ class Address:
         return f"postgresql://{place}/{named.get('dbname') or ''}"
 
 
+class _Session(psycopg.Connection):
+    """A session whose server is not waited for without a bound: stopped, it leaves its connections open."""
+
+    # Seconds in which a statement ends or is ended; None: no bound.
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Wait for the server's answer; when it does not come in time, close the connection."""
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the server has not answered for too long") from error
+
+
 class _Adapter(peewee.Psycopg3Adapter):
     """Peewee's own way to psycopg, which it did not import itself."""
 
@@ -69,9 +93,9 @@ class _Adapter(peewee.Psycopg3Adapter):
     def check_driver(self) -> None:
         """Do nothing: the driver is here."""
 
-    def connect(self, db: peewee.Database, **parameters: Any) -> psycopg.Connection:
+    def connect(self, db: peewee.Database, **parameters: Any) -> _Session:
         """Connect as Peewee does."""
-        return psycopg.connect(dbname=db.database, **parameters)
+        return _Session.connect(dbname=db.database, **parameters)
 
 
 class _Database(peewee.PostgresqlDatabase):
@@ -84,14 +108,26 @@ class PostgresqlConnection(Connection):
     dialect = POSTGRESQL
     errors = (peewee.PeeweeException, psycopg.Error)
 
-    def __init__(self, database: peewee.PostgresqlDatabase) -> None:
+    def __init__(self, database: peewee.PostgresqlDatabase, patience: float | None) -> None:
+        """``patience``: seconds in which each statement ends or is ended by the server; None: no bound."""
         super().__init__(database)
-        self._raw: psycopg.Connection = database.connection()  # type: ignore[no-untyped-call]
+        self._raw: _Session = database.connection()  # type: ignore[no-untyped-call]
+        self._raw.patience = patience
         # Each number comes as the same type: else every length of one would be a statement of its own to the server.
         self._raw.adapters.register_dumper(int, Int8Dumper)
         # The server's process for this connection.
         self.backend_pid = self._raw.info.backend_pid
         self._walks = 0
+
+    @contextlib.contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Allow the statements of the open transaction the time that a walk through a large store takes."""
+        self.execute(f"SET LOCAL statement_timeout = '{_WALK_SECONDS}s'")
+        before, self._raw.patience = self._raw.patience, _WALK_SECONDS + _SILENT_SECONDS
+        try:
+            yield
+        finally:
+            self._raw.patience = before
 
     def walk(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Run a SELECT in the open transaction and return its rows a few at a time; several walks may go on at once."""
@@ -149,8 +185,8 @@ def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) ->
     """
     return {
         "timezone": "UTC",
-        "lock_timeout": f"{max(1, round(options.busy_timeout_seconds * 1000))}ms",
-        "statement_timeout": f"{_STATEMENT_SECONDS if bounded else 0}s",
+        "lock_timeout": _milliseconds(options.busy_timeout_seconds) if bounded else "0",
+        "statement_timeout": _milliseconds(options.statement_timeout_seconds) if bounded else "0",
         "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS if bounded else 0}s",
         "tcp_keepalives_idle": f"{_DEAD_SECONDS}s",
         "tcp_keepalives_interval": "1s",
@@ -168,6 +204,10 @@ def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) ->
     }
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
 def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: bool = True) -> PostgresqlConnection:
     """Connect to a server that takes writes."""
     given = dict(address.parameters)
@@ -181,11 +221,12 @@ def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: b
         **given,
         # Of several hosts the one that takes writes; a reader of ours says so of itself, and asks the same.
         "target_session_attrs": "primary",
-        "application_name": f"upload-server/{os.getpid()}",
+        "application_name": f"upload-server/{os.getpid()}@{socket.gethostname()}",
         "client_encoding": "utf8",
-        "options": f"{given.get('options') or ''} {own}".strip(),
+        # What libpq would take from there it takes no more.
+        "options": f"{given.get('options') or os.environ.get('PGOPTIONS', '')} {own}".strip(),
     }
     name = parameters.pop("dbname", None)
     database = _Database(name, thread_safe=False, autoconnect=False, prefer_psycopg3=True, **parameters)
     database.connect()
-    return PostgresqlConnection(database)
+    return PostgresqlConnection(database, options.statement_timeout_seconds + _SILENT_SECONDS if bounded else None)

@@ -14,9 +14,8 @@ from peewee import AutoField
 
 from upload_server.store import models
 from upload_server.store.inspection import TableRow
-from upload_server.store.options import StoreOptions
-from upload_server.store.postgresql.connection import Address, connect
-from upload_server.store.postgresql.inspecting import as_damaged
+from upload_server.store.postgresql.connection import PostgresqlConnection
+from upload_server.store.sql.inspecting import as_damaged
 
 _TABLES: Final = {model.table_name(): model for model in models.MODELS}
 _IDENTITY: Final = models.StoreInfo.table_name()
@@ -25,15 +24,15 @@ _IDENTITY: Final = models.StoreInfo.table_name()
 class PostgresqlFilling:
     """Fills one database, which the caller has locked."""
 
-    def __init__(self, address: Address) -> None:
-        """Open it for writing; raises ``Damaged``."""
-        with as_damaged():
-            self._connection = connect(address, StoreOptions(), writes=True, bounded=False)
+    def __init__(self, connection: PostgresqlConnection) -> None:
+        """Begin, in the session that has locked it; raises ``Damaged``."""
+        self._connection = connection
+        with as_damaged(*connection.errors):
             self._connection.execute("BEGIN")
 
     def add(self, table: str, rows: Iterable[TableRow]) -> int:
         """Add rows to a table. A text with NUL, or of bytes that were no UTF-8, is refused."""
-        with as_damaged(UnicodeEncodeError):
+        with as_damaged(*self._connection.errors, UnicodeEncodeError):
             if table == _IDENTITY:
                 self._connection.execute(f"DELETE FROM {table}")
             columns = ", ".join(_TABLES[table].copied_columns())
@@ -41,7 +40,7 @@ class PostgresqlFilling:
 
     def commit(self) -> None:
         """Have the next ids follow those that were taken over, commit, and tell the planner what is there."""
-        with as_damaged():
+        with as_damaged(*self._connection.errors):
             for table, model in _TABLES.items():
                 if AutoField in model.field_types():
                     self._connection.rows(

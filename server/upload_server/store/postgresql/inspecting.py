@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from peewee import DateTimeField
 
@@ -22,9 +22,7 @@ from upload_server.store.inspection import (
     AnswerFacts,
     AuditLink,
     BatchFacts,
-    Damaged,
     Debt,
-    EventFacts,
     FileFacts,
     SchemaFault,
     TableRow,
@@ -33,13 +31,11 @@ from upload_server.store.inspection import (
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.schema import differences
-from upload_server.store.sql.connection import said
 from upload_server.store.sql.dialect import Parameter, Sql
+from upload_server.store.sql.inspecting import as_damaged, side_by_side
 from upload_server.store.sql.rows import A, Row, event_of
 from upload_server.store.sql.statements import READ_LAST_SEAL
 from upload_server.store.sql.trail import EVENTS
-
-R = TypeVar("R", FileFacts, BatchFacts)
 
 
 def _time(column: str) -> str:
@@ -97,28 +93,19 @@ _FILES_NAMED = Sql(lambda dialect: f"{_FILES} WHERE {dialect.is_item('f.file_id'
 _DAMAGE = "SELECT coalesce(checksum_failures, 0) FROM pg_stat_database WHERE datname = current_database()"
 
 
-@contextlib.contextmanager
-def as_damaged(*more: type[BaseException]) -> Iterator[None]:
-    """Raise ``Damaged`` for what the database raises, and for ``more``."""
-    try:
-        yield
-    except PostgresqlConnection.errors + more as error:
-        raise Damaged(said(error)) from error
-
-
 class PostgresqlInspection:
     """Reads one database; a server may run on it. Used by one thread at a time."""
 
     def __init__(self, address: Address) -> None:
         """Open an existing database; raises ``Damaged`` when it cannot be opened."""
-        with as_damaged():
+        with as_damaged(*PostgresqlConnection.errors):
             self._connection: PostgresqlConnection = connect(address, StoreOptions(), writes=False, bounded=False)
         self._address = address
         self.refresh()
 
     def refresh(self) -> None:
         """Begin a new snapshot."""
-        with as_damaged():
+        with as_damaged(*PostgresqlConnection.errors):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -130,11 +117,11 @@ class PostgresqlInspection:
         self._connection.close()
 
     def _walk(self, sql: str) -> Iterator[Row]:
-        with as_damaged():
+        with as_damaged(*PostgresqlConnection.errors):
             yield from self._connection.walk(sql)
 
     def _rows(self, sql: Sql | str, **parameters: Any) -> list[Row]:
-        with as_damaged():
+        with as_damaged(*PostgresqlConnection.errors):
             return self._connection.rows(sql, parameters)
 
     def damage(self) -> Sequence[str]:
@@ -144,7 +131,10 @@ class PostgresqlInspection:
 
     def schema_faults(self) -> Sequence[SchemaFault]:
         """Compare with a new database's schema, which is made beside it and taken back."""
-        with as_damaged(), contextlib.closing(connect(self._address, StoreOptions(), writes=True)) as connection:
+        with (
+            as_damaged(*PostgresqlConnection.errors),
+            contextlib.closing(connect(self._address, StoreOptions(), writes=True, bounded=False)) as connection,
+        ):
             return differences(connection)
 
     def store_id(self) -> str:
@@ -173,11 +163,11 @@ class PostgresqlInspection:
 
     def file_trails(self) -> Iterator[Trail[FileFacts]]:
         """Walk files and their events side by side."""
-        return _side_by_side(self._walk(f"{_FILES} ORDER BY f.id"), self._walk(_FILE_EVENTS), _file_of)
+        return side_by_side(self._walk(f"{_FILES} ORDER BY f.id"), self._walk(_FILE_EVENTS), FileFacts)
 
     def batch_trails(self) -> Iterator[Trail[BatchFacts]]:
         """Walk batches and their own events side by side."""
-        return _side_by_side(self._walk(_BATCHES), self._walk(_BATCH_EVENTS), _batch_of)
+        return side_by_side(self._walk(_BATCHES), self._walk(_BATCH_EVENTS), BatchFacts)
 
     def stray_events(self) -> Iterator[int]:
         """Walk events that name nothing."""
@@ -196,12 +186,12 @@ class PostgresqlInspection:
 
     def files_after(self, row: int, limit: int) -> Sequence[FileFacts]:
         """Read a page of files."""
-        return [_file_of(facts) for facts in self._rows(_FILES_AFTER, row=row, limit=limit)]
+        return [FileFacts(*facts) for facts in self._rows(_FILES_AFTER, row=row, limit=limit)]
 
     def files_named(self, file_ids: Sequence[str]) -> dict[str, FileFacts]:
         """Read files by id."""
         found = self._rows(_FILES_NAMED, ids=list(file_ids))
-        return {facts.file_id: facts for facts in map(_file_of, found)}
+        return {facts.file_id: facts for facts in itertools.starmap(FileFacts, found)}
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
         """Walk every table that lasts."""
@@ -209,32 +199,3 @@ class PostgresqlInspection:
             kinds = dict(zip(model.column_names(), model.field_types(), strict=True))
             columns = [_time(name) if kinds[name] is DateTimeField else name for name in model.copied_columns()]
             yield model.table_name(), self._walk(f"SELECT {', '.join(columns)} FROM {model.table_name()}")
-
-
-def _file_of(row: Row) -> FileFacts:
-    return FileFacts(*row)
-
-
-def _batch_of(row: Row) -> BatchFacts:
-    return BatchFacts(*row)
-
-
-def _side_by_side(rows: Iterator[Row], events: Iterator[Row], make: Callable[[Row], R]) -> Iterator[Trail[R]]:
-    """Join two walks in the order of row ids; events without a row come with None."""
-    trails = (
-        (row_id, tuple(EventFacts(*event[1:]) for event in group))
-        for row_id, group in itertools.groupby(events, key=lambda event: event[0])
-    )
-    trail = next(trails, None)
-    for row in rows:
-        while trail is not None and trail[0] < row[0]:
-            yield Trail(trail[0], None, trail[1])
-            trail = next(trails, None)
-        if trail is not None and trail[0] == row[0]:
-            yield Trail(row[0], make(row), trail[1])
-            trail = next(trails, None)
-        else:
-            yield Trail(row[0], make(row), ())
-    while trail is not None:
-        yield Trail(trail[0], None, trail[1])
-        trail = next(trails, None)

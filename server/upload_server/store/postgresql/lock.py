@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from upload_server.store.lock import AlreadyInUse
-from upload_server.store.postgresql.connection import Address
+from upload_server.store.postgresql.connection import Address, PostgresqlConnection
 from upload_server.store.sql.connection import Connection
 
 _LOCK: Final = "2, 'store_info'::regclass::oid::integer"
@@ -54,15 +54,16 @@ def holder_of(connection: Connection) -> str:
 
 
 def _pid_in(application_name: str) -> str:
-    return application_name.rpartition("/")[2]
+    pid, _, machine = application_name.rpartition("/")[2].partition("@")
+    return f"{pid} on {machine}" if machine else pid
 
 
 class SessionLock:
     """The lock of a command, held by a session of its own from construction to ``release``."""
 
-    def __init__(self, connection: Connection, address: Address) -> None:
+    def __init__(self, connection: PostgresqlConnection, address: Address) -> None:
         """Take it; raises ``AlreadyInUse``."""
-        self._connection = connection
+        self.connection = connection
         try:
             take(connection, address)
         except BaseException:
@@ -71,4 +72,4 @@ class SessionLock:
 
     def release(self) -> None:
         """Let the next one in. Safe to call twice."""
-        self._connection.close()
+        self.connection.close()

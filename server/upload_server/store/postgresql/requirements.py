@@ -36,9 +36,9 @@ class Found:
     settings: Mapping[str, str]
 
 
-def check_server(connection: Connection, address: Address, options: StoreOptions) -> None:
+def check_server(connection: Connection, address: Address, options: StoreOptions, *, bounded: bool = True) -> None:
     """Raise ``UnfitServer`` unless the server and this session of it are fit."""
-    wanted = settings_of(options, writes=True)
+    wanted = settings_of(options, writes=True, bounded=bounded)
     own = {name: wanted[name] for name in _READ_BACK}
     names = (*_ASKED, *own)
     selected = ", ".join(f"current_setting('{name}')" for name in names)

@@ -77,9 +77,10 @@ def migrate(address: Address, target: str | None = None) -> Sequence[str]:
     Raises ``SchemaTooNew``, ``UnfitServer``, MigrationError or what the database raises.
     """
     options = StoreOptions()
-    connection = connect(address, options, writes=True)
+    # However long a step takes, and whoever is to be waited for: it is an operator's command.
+    connection = connect(address, options, writes=True, bounded=False)
     try:
-        check_server(connection, address, options)
+        check_server(connection, address, options, bounded=False)
         connection.rows(_LOCK)
         runner = Runner(connection.database, str(MIGRATIONS))
         unknown = [step.name for step in runner.status() if step.path is None]

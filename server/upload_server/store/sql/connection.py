@@ -5,6 +5,7 @@ Must not know how one is opened, nor what is read or written.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
@@ -80,6 +81,10 @@ class Connection(ABC):
     def _run(self, sql: Sql | str, values: Mapping[str, Any] | None) -> Any:
         text = sql if isinstance(sql, str) else sql.text(self.dialect)
         return self.database.execute_sql(text, values)  # type: ignore[no-untyped-call]
+
+    def patiently(self) -> contextlib.AbstractContextManager[None]:
+        """Allow the statements of the open transaction the time that a walk through a large store takes."""
+        return contextlib.nullcontext()
 
     @property
     @abstractmethod

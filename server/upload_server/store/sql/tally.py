@@ -102,7 +102,8 @@ def tally(connection: Connection, before: Tally | None, now: datetime) -> Tally:
     """Count up to this snapshot; ``before`` is what was counted last."""
     upto = read_last_change(connection)
     if before is None:
-        return _of_tables(connection, upto, now)
+        with connection.patiently():
+            return _of_tables(connection, upto, now)
     if upto <= before.no:
         return before
     return _go_on(connection, before, upto, now)

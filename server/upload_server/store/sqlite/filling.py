@@ -14,8 +14,8 @@ from typing import Final
 from upload_server.store import models
 from upload_server.store.inspection import TableRow
 from upload_server.store.options import StoreOptions
-from upload_server.store.sqlite.connection import connect
-from upload_server.store.sqlite.inspecting import as_damaged
+from upload_server.store.sql.inspecting import as_damaged
+from upload_server.store.sqlite.connection import SqliteConnection, connect
 
 _TABLES: Final = {model.table_name(): model for model in models.MODELS}
 _IDENTITY: Final = models.StoreInfo.table_name()
@@ -26,7 +26,7 @@ class SqliteFilling:
 
     def __init__(self, path: Path) -> None:
         """Open it for writing; raises ``Damaged``."""
-        with as_damaged():
+        with as_damaged(*SqliteConnection.errors):
             self._connection = connect(path, StoreOptions(), writes=True)
             self._connection.execute("BEGIN IMMEDIATE")
 
@@ -43,7 +43,7 @@ class SqliteFilling:
 
     def commit(self) -> None:
         """Have all of it there at once."""
-        with as_damaged():
+        with as_damaged(*SqliteConnection.errors):
             self._connection.execute("COMMIT")
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from peewee import JOIN, SQL, Case, Expression, Join, Select, SqliteDatabase, fn
 
@@ -25,19 +25,17 @@ from upload_server.store.inspection import (
     BatchFacts,
     Damaged,
     Debt,
-    EventFacts,
     FileFacts,
     SchemaFault,
     TableRow,
     Trail,
 )
 from upload_server.store.sql.dialect import EMPTY
+from upload_server.store.sql.inspecting import as_damaged, side_by_side
 from upload_server.store.sql.rows import A, B, F, Row, event_of, to_json
 from upload_server.store.sql.trail import EVENTS
 from upload_server.store.sqlite.connection import SqliteConnection
 from upload_server.store.sqlite.schema import differences
-
-R = TypeVar("R", FileFacts, BatchFacts)
 
 _SEAL, _DEBT = models.AuditSeal.alias("s"), models.OwedDeletion.alias("o")
 _HASH_BYTES = 32
@@ -115,15 +113,6 @@ def _answers() -> Select:
     )
 
 
-@contextlib.contextmanager
-def as_damaged(*more: type[Exception]) -> Iterator[None]:
-    """Raise ``Damaged`` for what the database raises, and for ``more``."""
-    try:
-        yield
-    except SqliteConnection.errors + more as error:
-        raise Damaged(str(error)) from error
-
-
 class NotToBeReadHere(CannotStart):
     """SQLite cannot read the log beside the database where it lies, and without it the newest commits are missing."""
 
@@ -141,7 +130,7 @@ class SqliteInspection:
         """Open an existing database; raises ``Damaged`` when it cannot be opened, ``NotToBeReadHere`` when only a part
         of it can be read."""
         uri = path.absolute().as_uri()
-        with as_damaged():
+        with as_damaged(*SqliteConnection.errors):
             self._database = _opened(f"{uri}?mode=ro")
             try:
                 self._database.execute_sql("SELECT 1 FROM sqlite_master")  # type: ignore[no-untyped-call]
@@ -154,7 +143,7 @@ class SqliteInspection:
 
     def refresh(self) -> None:
         """Begin a new snapshot."""
-        with as_damaged():
+        with as_damaged(*SqliteConnection.errors):
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
             self._connection.execute("BEGIN")
@@ -171,7 +160,7 @@ class SqliteInspection:
         return connection
 
     def _walk(self, query: Select) -> Iterator[Row]:
-        with as_damaged():
+        with as_damaged(*SqliteConnection.errors):
             yield from self._database.execute(query)  # type: ignore[no-untyped-call]
 
     def _rows(self, query: Select) -> list[Row]:
@@ -184,7 +173,7 @@ class SqliteInspection:
     def damage(self) -> Sequence[str]:
         """Run SQLite's own check."""
         try:
-            with as_damaged():
+            with as_damaged(*SqliteConnection.errors):
                 found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(20)")]
         except Damaged as error:
             return [str(error)]
@@ -192,7 +181,7 @@ class SqliteInspection:
 
     def schema_faults(self) -> Sequence[SchemaFault]:
         """Compare with a new database's schema."""
-        with as_damaged():
+        with as_damaged(*SqliteConnection.errors):
             return differences(self._connection)
 
     def store_id(self) -> str:
@@ -224,13 +213,13 @@ class SqliteInspection:
         """Walk files and their events side by side."""
         events = A.select(A.file_row, *_EVENT_FACTS).where(A.file_row.is_null(False))
         walked = self._walk(events.order_by(A.file_row, A.change_no))
-        return _side_by_side(self._walk(_FILES), walked, _file_of)
+        return side_by_side(self._walk(_FILES), walked, FileFacts)
 
     def batch_trails(self) -> Iterator[Trail[BatchFacts]]:
         """Walk batches and their own events side by side."""
         events = A.select(A.batch_row, *_EVENT_FACTS).where(A.batch_row.is_null(False), A.file_row.is_null())
         walked = self._walk(events.order_by(A.batch_row, A.change_no))
-        return _side_by_side(self._walk(_batches()), walked, _batch_of)
+        return side_by_side(self._walk(_batches()), walked, BatchFacts)
 
     def stray_events(self) -> Iterator[int]:
         """Walk events that name nothing."""
@@ -249,14 +238,12 @@ class SqliteInspection:
 
     def files_after(self, row: int, limit: int) -> Sequence[FileFacts]:
         """Read a page of files."""
-        return [_file_of(found) for found in self._rows(_FILES.where(F.id > row).limit(limit))]
+        return [FileFacts(*found) for found in self._rows(_FILES.where(F.id > row).limit(limit))]
 
     def files_named(self, file_ids: Sequence[str]) -> dict[str, FileFacts]:
         """Read files by id."""
-        found = map(
-            _file_of,
-            self._rows(_FILES.where(SQL("f.file_id IN (SELECT value FROM json_each(?))", [to_json(list(file_ids))]))),
-        )
+        named = SQL("f.file_id IN (SELECT value FROM json_each(?))", [to_json(list(file_ids))])
+        found = itertools.starmap(FileFacts, self._rows(_FILES.where(named)))
         return {facts.file_id: facts for facts in found}
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
@@ -286,14 +273,6 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _file_of(row: Row) -> FileFacts:
-    return FileFacts(*row)
-
-
-def _batch_of(row: Row) -> BatchFacts:
-    return BatchFacts(*row)
-
-
 def _seal_of(event_id: int, previous_id: int, digest: object) -> Seal:
     sound = isinstance(digest, bytes) and len(digest) == _HASH_BYTES
     return Seal(event_id, previous_id, digest if sound and isinstance(digest, bytes) else b"")
@@ -312,24 +291,3 @@ def _event_of(row: Row) -> tuple[AuditEvent | None, str]:
         return event_of(row), ""
     except ValueError:
         return None, "its time is no time"
-
-
-def _side_by_side(rows: Iterator[Row], events: Iterator[Row], make: Callable[[Row], R]) -> Iterator[Trail[R]]:
-    """Join two walks in the order of row ids; events without a row come with None."""
-    trails = (
-        (row_id, tuple(EventFacts(*event[1:]) for event in group))
-        for row_id, group in itertools.groupby(events, key=lambda event: event[0])
-    )
-    trail = next(trails, None)
-    for row in rows:
-        while trail is not None and trail[0] < row[0]:
-            yield Trail(trail[0], None, trail[1])
-            trail = next(trails, None)
-        if trail is not None and trail[0] == row[0]:
-            yield Trail(row[0], make(row), trail[1])
-            trail = next(trails, None)
-        else:
-            yield Trail(row[0], make(row), ())
-    while trail is not None:
-        yield Trail(trail[0], None, trail[1])
-        trail = next(trails, None)
