@@ -125,7 +125,13 @@ class Service:
             observer=metrics,
         )
         self._sealer = Sealer(store)
-        self._node = Node(store, self._ingest)
+        self._node = Node(
+            store,
+            self._ingest,
+            busy=lambda: self._ingest.open_count > 0 or self._hub.open_watches > 0,
+            on_change=self._on_change_elsewhere,
+            on_stop=self._janitor.nudge,
+        )
         self._orphans = OrphanCount(store, sink, self._ingest, metrics)
         self._uploads = Uploads(
             store,
@@ -175,6 +181,11 @@ class Service:
         self._hub.nudge()
         self._sealer.nudge()
         self._janitor.nudge_if_owed(commits)
+
+    def _on_change_elsewhere(self) -> None:
+        """Nudge those who act upon what any node commits."""
+        self._hub.nudge()
+        self._sealer.nudge()
 
     async def run(self, stop: asyncio.Event, started: Callable[[int, int], None]) -> None:
         """Serve until ``stop`` is set, then drain. ``started`` hears the gRPC and the HTTP port once both are open."""

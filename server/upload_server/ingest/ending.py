@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from upload_server.domain.errors import (
+    FileNotWritable,
     Stopped,
     StorageFailure,
     StorageFull,
@@ -20,6 +21,7 @@ from upload_server.domain.errors import (
     UploadError,
     WriterReplaced,
 )
+from upload_server.domain.states import File, FileStatus
 from upload_server.sink.protocol import NoRoom, SinkError
 
 log = structlog.get_logger(__name__)
@@ -103,6 +105,15 @@ class Ending:
         if not isinstance(error, UploadError):
             log.error("an upload's stream broke", file_id=self._file_id, exc_info=error)
         return error
+
+    def end_as(self, file: File) -> None:
+        """End the stream for what its file's row says: it is no longer this stream's."""
+        if file.status is FileStatus.CANCELLED:
+            self.stop(UploadCancelled(file))
+        elif file.status is FileStatus.FAILED:
+            self.fail(FileNotWritable(file))
+        else:
+            self.stop(WriterReplaced(file.file_id))
 
     def check(self) -> None:
         """Raise what ended the stream, if something did: the cause of the stop, else ``StorageFailure``, ..."""

@@ -34,7 +34,7 @@ from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Buffers, Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink.protocol import Chunk, NoRoom, Sink, SinkError, SinkFile
-from upload_server.store.protocol import Command, Result, Store
+from upload_server.store.protocol import Claim, Command, Result, Store
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +70,14 @@ class _Slot:
                 not cancel.file_id and cancel.batch_id == file.batch_id and not file.status.final
             ):
                 stream.ending.stop(UploadCancelled(cancelled(file, cancel)))
+
+    def end_stream(self, file: File, fence: int) -> bool:
+        """End the stream with ``fence`` as its file's row says; False while a claim has no answer: perhaps that one."""
+        for stream in (self.current, self.opening):
+            if stream is not None and stream.file is not None and stream.file.fence == fence:
+                stream.ending.end_as(file)
+                return True
+        return self.opening is None or self.opening.file is not None
 
 
 class Ingest:
@@ -185,6 +193,14 @@ class Ingest:
         elif (slot_of_file := self._slots.get(cancel.file_id)) is not None:
             slot_of_file.stop(cancel)
 
+    def end_stream(self, file: File, fence: int) -> bool:
+        """End a stream because of what another node has committed about its file; False: not yet known here, ask again.
+
+        ``file`` is as its row is now.
+        """
+        slot = self._slots.get(file.file_id)
+        return slot is None or slot.end_stream(file, fence)
+
     def stop_all(self, cause: Stopped) -> None:
         """End every stream for a reason that is none of the files': what they received is still made durable."""
         for slot in self._slots.values():
@@ -264,6 +280,14 @@ class Ingest:
         command = Command(caller, "UploadFile", self._parts.clock())
         claim = (await self._parts.store.claim(file_id, offset, command)).answer
         opening.file = claim.file
+        try:
+            return await self._open_claimed(slot, opening, claim, offset, caller)
+        except BaseException:
+            self._parts.tasks.spawn(self._let_go(claim.file))
+            raise
+
+    async def _open_claimed(self, slot: _Slot, opening: _Opening, claim: Claim, offset: int, caller: Caller) -> Upload:
+        file_id = claim.file.file_id
         for cancel in slot.missed:
             slot.stop(cancel)
         if slot.current is not None:
@@ -302,6 +326,16 @@ class Ingest:
             if slot.current is upload:
                 slot.current = None
             self._tidy(upload.file.file_id, slot)
+            if not upload.file.status.final:
+                await self._let_go(upload.file)
+
+    async def _let_go(self, file: File) -> None:
+        """Have other nodes hear that this one has a file open no more."""
+        try:
+            await self._parts.store.release(file.file_id, file.fence)
+        except UploadError as error:
+            # Until this node has ended they take it for open: it is not expired, and its bytes wait.
+            log.warning("a file is not released", file_id=file.file_id, reason=error.reason)
 
     def _tidy(self, file_id: str, slot: _Slot) -> None:
         if slot.current is None and not slot.users and self._slots.get(file_id) is slot:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from upload_server.domain.errors import FileNotWritable, UploadCancelled, WriterReplaced
-from upload_server.domain.states import File, FileStatus
+from upload_server.domain.states import File
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.sink.protocol import SinkError, SinkFile
@@ -100,10 +99,4 @@ class Syncer:
             if not self._ending.abandoned:
                 parts.on_progress(file.file_id, file.batch_id, synced)
             return
-        found = await parts.store.get_file(file.file_id, file.owner)
-        if found.status is FileStatus.CANCELLED:
-            self._ending.stop(UploadCancelled(found))
-        elif found.status is FileStatus.FAILED:
-            self._ending.fail(FileNotWritable(found))
-        else:
-            self._ending.stop(WriterReplaced(file.file_id))
+        self._ending.end_as(await parts.store.get_file(file.file_id, file.owner))

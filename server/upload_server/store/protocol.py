@@ -219,6 +219,24 @@ class DueCancel:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamStop:
+    """A stream of this node, by its ``fence``, that has to end because of what another node committed; ``file`` is as
+    its row is now. ``row`` and ``fence`` settle it."""
+
+    row: int
+    fence: int
+    file: File
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a look at the store found. ``changed``: something was committed since the last look, by whomever."""
+
+    changed: bool
+    stops: tuple[StreamStop, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Unsealed:
     """The newest seal, None before the first, and the oldest events that have none, in order."""
 
@@ -347,6 +365,10 @@ class Store(Protocol):
         A claim clears it. No change: nobody is notified.
         """
 
+    async def release(self, file_id: str, fence: int) -> None:
+        """Say that the stream with this fence has let go of its file, which is not completed: other nodes may expire it
+        then, or delete its bytes. Nothing where this node is alone, whose own streams are asked."""
+
     async def complete(
         self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
     ) -> Result[File]:
@@ -365,11 +387,16 @@ class Store(Protocol):
     async def expire(
         self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
     ) -> Result[Expired]:
-        """Fail files without a byte since ``idle_since`` that have no open stream; one call takes at most ``limit``.
+        """Fail files without a byte since ``idle_since`` that no stream has open; one call takes at most ``limit``.
+
+        ``open_files`` are those of this node's streams; those of other nodes that live, the rows tell.
 
         A pending file of a batch is as old as the newest byte of the batch; one that lives on because of that is as
         good as new to the next call. The audit events say both ages.
         """
+
+    async def settle_stops(self, stops: Sequence[StreamStop]) -> None:
+        """Forget stops that the streams have heard."""
 
     async def settle_deletions(self, rows: Sequence[int]) -> None:
         """Forget deletions that were carried out."""
@@ -382,6 +409,18 @@ class Store(Protocol):
 
     async def seal_events(self, head: Seal | None, seals: Sequence[Seal]) -> bool:
         """Add seals to the audit chain, if its newest still is ``head``; else False. No change: nobody is notified."""
+
+    # Other nodes -------------------------------------------------------------------------------------------------
+
+    def on_bell(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called on the event loop when another node may have committed something. A bell can be lost
+        and can ring for nothing: what there is, ``look`` tells. There is one listener; it must not block or raise."""
+
+    async def look(self) -> News:
+        """Read what other nodes have left for this one."""
+
+    async def held_elsewhere(self, file_ids: Sequence[str]) -> set[str]:
+        """Return those of these files that a stream of another node has open, if that node lives."""
 
     # Reads -------------------------------------------------------------------------------------------------------
 
@@ -416,7 +455,7 @@ class Store(Protocol):
         """
 
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
-        """Read the oldest deletions owed."""
+        """Read the oldest deletions owed, without those of files that another living node has open."""
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""
@@ -426,6 +465,9 @@ class Store(Protocol):
 
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal of the audit chain and, in order, at most ``limit`` events behind it."""
+
+    async def read_seal(self, event_id: int) -> Seal | None:
+        """Read the seal of one event."""
 
     async def count_unsealed_events(self, limit: int) -> int:
         """Count the audit events that are not sealed yet, up to ``limit``."""

@@ -114,15 +114,18 @@ class Janitor:
 
     async def _deletions(self) -> None:
         while not self._stopping.is_set():
-            self._nudged.clear()
-            await self._step("deletion", self.delete_owed())
+            # Whoever ended a file, or its stream, is nudged; what dead nodes have left is left to one of the others.
+            if self._nudged.is_set() or self._aside or self._store.leads:
+                self._nudged.clear()
+                await self._step("deletion", self.delete_owed())
             self._first_deletions.set()
             await _wait(self._nudged, self._seconds_to_next_deletion())
 
     async def _rounds(self) -> None:
         while not self._stopping.is_set():
-            await self._step("expiry", self.expire())
-            await self._step("forgetting of answers", self.forget_answers())
+            if self._store.leads:
+                await self._step("expiry", self.expire())
+                await self._step("forgetting of answers", self.forget_answers())
             await self._keep_served()
             await _wait(self._stopping, self._seconds_to_next_round())
 
@@ -140,6 +143,8 @@ class Janitor:
     async def _sweep(self) -> None:
         # Owed deletions go first: somebody waits for them, and once done they are no orphans.
         await self._first_deletions.wait()
+        while not (self._store.leads or self._stopping.is_set()):
+            await _wait(self._stopping, self._interval)
         await self._step("orphan sweep", self.sweep_orphans())
 
     async def _step(self, name: str, work: Coroutine[object, object, object]) -> None:
@@ -268,12 +273,15 @@ class Janitor:
             # Asked before the rows are read: the row of a draft that nobody holds then does not come any more.
             drafts = [draft for draft in await self._hop(self._sink.drafts, page) if not self._ingest.is_open(draft)]
             statuses = await self._store.status_of(page)
+            held = await self._store.held_elsewhere(page)
             orphans = [
-                file_id for file_id in page if statuses.get(file_id) in _DELETABLE and not self._ingest.is_open(file_id)
+                file_id
+                for file_id in page
+                if statuses.get(file_id) in _DELETABLE and not (self._ingest.is_open(file_id) or file_id in held)
             ]
-            rowless = [draft for draft in drafts if draft not in statuses]
+            rowless = await self._deserted([draft for draft in drafts if draft not in statuses])
             orphans += rowless
-            unknown += sum(file_id not in statuses for file_id in page) - len(rowless)
+            unknown += sum(file_id not in statuses and file_id not in drafts for file_id in page)
             # Those of files that still are pending wait for their next sender, who may come at any moment.
             try:
                 await self._hop(self._sink.keep, [draft for draft in drafts if statuses.get(draft) in _DECIDED])
@@ -284,6 +292,13 @@ class Janitor:
         if unknown:
             log.warning("bytes without a row are left alone: is this the right database?", files=unknown)
         return deleted
+
+    async def _deserted(self, drafts: Sequence[str]) -> Sequence[str]:
+        """Those drafts without a row whose row does not come any more: all, or none while other nodes live."""
+        if drafts and not self._store.alone:
+            # Whoever made one of them lives now, or is dead.
+            await self._store.beat()
+        return () if self._store.others else drafts
 
     async def _delete_orphans(self, orphans: Sequence[str]) -> int:
         outcomes = await self._hop(self._sink.delete_all, dict.fromkeys(orphans))

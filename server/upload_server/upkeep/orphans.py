@@ -41,7 +41,8 @@ class OrphanCount:
         """Count until cancelled; an error is logged, and the next round tries again."""
         while True:
             try:
-                self._observer.orphans_counted(await self.count())
+                if self._store.leads:
+                    self._observer.orphans_counted(await self.count())
             except (UploadError, SinkError) as error:
                 log.warning("metrics.orphans_not_counted", error=repr(error))
             await asyncio.sleep(self._interval)

@@ -71,6 +71,10 @@ class Sealer:
     async def _step(self) -> float | None:
         """Seal a chunk; returns how many seconds to rest before the next one, None when there is none."""
         began = time.monotonic()
+        if not self._store.leads:
+            # Another node seals; when its turn is over this one goes on from there.
+            self._head = None
+            return None
         try:
             if not await self._seal_chunk():
                 return None
@@ -88,7 +92,7 @@ class Sealer:
     async def _seal_chunk(self) -> bool:
         """Seal the oldest events without a seal; whether there may be more."""
         found = await self._store.read_unsealed(self._pace.chunk)
-        if self._head is not None and found.head != self._head:
+        if self._head is not None and found.head != self._head and await self._is_altered(self._head):
             log.error(
                 "audit.chain_altered",
                 expected_event_id=str(self._head.event_id),
@@ -101,3 +105,7 @@ class Sealer:
         if await self._store.seal_events(found.head, seals):
             self._head = seals[-1]
         return len(found.events) == self._pace.chunk
+
+    async def _is_altered(self, head: Seal) -> bool:
+        """Whether another newest seal is no node's work: one that was stopped may end late what it began."""
+        return self._store.alone or await self._store.read_seal(head.event_id) != head

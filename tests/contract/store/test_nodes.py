@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
 
-from contract.store.kit import assert_history_holds, command, new_id, pending
+from contract.store.kit import assert_history_holds, batch_of, by_the_wall, command, new_id, now, pending
 from support.stores import shell
 from upload_server.domain.errors import RequestIdReused
-from upload_server.domain.states import FileSpec
+from upload_server.domain.states import File, FileSpec, FileStatus, Source
 from upload_server.store.lock import AlreadyInUse
 from upload_server.store.open import StoreAt
 from upload_server.store.options import StoreOptions
@@ -159,3 +160,126 @@ async def test_numbers_of_two_nodes_are_one_row(open_node: Opening) -> None:
 
     assert sorted(file.change_no for file in files) == list(range(1, 201))
     await assert_history_holds(one)
+
+
+# Open files -----------------------------------------------------------------------------------------------------------
+
+
+async def claim(node: Store, file: File) -> File:
+    """Open a file that waits or that another stream has."""
+    return (await node.claim(file.file_id, 0, command("UploadFile"))).answer.file
+
+
+async def stops(node: Store) -> list[tuple[str, int, FileStatus]]:
+    """The streams of a node that have to end: file, fence, and what became of the file."""
+    return [(stop.file.file_id, stop.fence, stop.file.status) for stop in (await node.look()).stops]
+
+
+async def test_whoever_ends_a_file_leaves_a_stop_for_the_node_that_has_it(open_node: Opening) -> None:
+    holder, other = await open_node(), await open_node()
+    batch, ids = await batch_of(holder, 3)
+    alone = await claim(holder, await pending(holder))
+    taken = await claim(holder, await pending(holder))
+    ones = [await claim(holder, await holder.get_file(file_id, "")) for file_id in ids[:2]]
+
+    await other.cancel_file(alone.file_id, command(reason="enough"))
+    await other.cancel_batch(batch.batch_id, command("CancelBatch"))
+    newest = await claim(other, taken)
+
+    assert sorted(await stops(holder)) == sorted(
+        [
+            (alone.file_id, alone.fence, FileStatus.CANCELLED),
+            *((one.file_id, one.fence, FileStatus.CANCELLED) for one in ones),
+            (taken.file_id, taken.fence, FileStatus.UPLOADING),
+        ]
+    )
+    found = {stop.file.file_id: stop for stop in (await holder.look()).stops}
+    assert found[alone.file_id].file.cancel_reason == "enough"
+    assert found[taken.file_id].file.fence == newest.fence
+    assert await stops(other) == []
+
+    await holder.settle_stops(list(found.values()))
+    assert await stops(holder) == []
+    # What a node ends itself it need not be told of.
+    await other.cancel_file(taken.file_id, command())
+    assert await stops(other) == await stops(holder) == []
+
+
+async def test_nobody_is_told_of_files_that_no_other_node_has(open_node: Opening, url: str) -> None:
+    holder, other = await open_node(), await open_node()
+    left, waiting = await claim(holder, await pending(holder)), await pending(holder)
+    await holder.release(left.file_id, left.fence)
+
+    for file in (left, waiting):
+        await other.cancel_file(file.file_id, command())
+
+    with shell(url) as hand:
+        [(rows,)] = hand.execute("SELECT count(*) FROM stream_stop")
+    assert rows == 0
+
+
+async def test_a_file_that_another_node_has_open_does_not_expire(open_node: Opening) -> None:
+    holder, other = await open_node(), await open_node()
+    opened, left = [await claim(holder, await pending(holder)) for _ in range(2)]
+    # A file of a batch waits for the others.
+    _, (of_batch, waiting) = await batch_of(holder, 2)
+    one = await claim(holder, await holder.get_file(of_batch, ""))
+    await holder.release(left.file_id, left.fence)
+    # An older stream of the file lets go late, and changes nothing.
+    await holder.release(opened.file_id, opened.fence - 1)
+
+    async def expire(node: Store) -> set[str]:
+        result = await node.expire(by_the_wall(now()), [], 10, command("Expire", source=Source.EXPIRY))
+        return {file.file_id for file in result.answer.files}
+
+    assert await expire(other) == {left.file_id}
+    assert (await holder.get_file(waiting, "")).status is FileStatus.PENDING
+    # The node itself says what it has open.
+    assert await holder.expire(by_the_wall(now()), [opened.file_id, one.file_id], 10, command("Expire"))
+    assert (await other.get_file(opened.file_id, "")).status is FileStatus.UPLOADING
+    await holder.close()
+    assert await expire(other) >= {opened.file_id, one.file_id}
+    await assert_history_holds(other)
+
+
+async def test_a_dead_node_has_nothing_open(open_node: Opening) -> None:
+    dead, other = await open_node(lease_seconds=0.5), await open_node()
+    file = await claim(dead, await pending(dead))
+    gone = await claim(dead, await pending(dead))
+    await other.cancel_file(gone.file_id, command())
+    assert await other.held_elsewhere([file.file_id, gone.file_id]) == {file.file_id, gone.file_id}
+    assert await other.owed_deletions(10) == []
+    assert [one.file_id for one in await dead.owed_deletions(10)] == [gone.file_id]
+
+    async with asyncio.timeout(5):
+        while await other.held_elsewhere([file.file_id]):  # noqa: ASYNC110 - time passes by itself
+            await asyncio.sleep(0.05)
+
+    assert [one.file_id for one in await other.owed_deletions(10)] == [gone.file_id]
+    expired = await other.expire(by_the_wall(now()), [], 10, command("Expire", source=Source.EXPIRY))
+    assert [one.file_id for one in expired.answer.files] == [file.file_id]
+
+
+async def test_a_look_says_whether_anything_was_committed(open_node: Opening) -> None:
+    one, two = await open_node(), await open_node()
+    assert [(await one.look()).changed for _ in range(2)] == [False, False]
+
+    file = await pending(two)
+
+    assert [(await one.look()).changed for _ in range(2)] == [True, False]
+    assert one.last_change == file.change_no
+
+
+async def test_a_commit_rings_at_the_other_nodes(open_node: Opening) -> None:
+    one, two = await open_node(), await open_node()
+    await one.beat()
+    rung = asyncio.Event()
+    two.on_bell(rung.set)
+    one.on_commit(lambda _: None)
+
+    async with asyncio.timeout(5):
+        while not rung.is_set():
+            # Whoever listens has to have begun to.
+            await pending(one)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(rung.wait(), 0.2)

@@ -159,7 +159,9 @@ def test_no_watch_walks_a_table(connection: Explaining) -> None:
 
 
 def test_what_the_janitor_and_the_sealer_read_walks_no_table(connection: Explaining) -> None:
-    queries.owed_deletions(connection, 10)
+    queries.owed_deletions(connection, 10, "n")
+    queries.look(connection, "n", 10)
+    queries.held_elsewhere(connection, ["f1"], "n")
     queries.due_cancels(connection, 10)
     queries.status_of(connection, ["f1", "f2"])
     queries.read_unsealed(connection, 100)
@@ -168,7 +170,7 @@ def test_what_the_janitor_and_the_sealer_read_walks_no_table(connection: Explain
     _assert_no_walks(connection, "owed_deletion", "file_cancel_due", "store_info", "audit_seal")
 
     connection.plans.clear()
-    queries.idle_rows(connection, Moment(now(), 1.0), [], 10)
+    queries.idle_rows(connection, Moment(now(), 1.0), [], 10, "n")
     _assert_no_walks(connection, "file_open")
 
 

@@ -133,6 +133,8 @@ def _cancel_audited(transaction: Transaction, first: int, last: int, *, touched:
     """
     if touched:
         transaction.write(statements.OWE_DELETIONS, first=first, last=last)
+        if transaction.node_id:
+            transaction.write(statements.STOP_STREAMS, first=first, last=last, node=transaction.node_id)
     transaction.write_exactly(last - first + 1, statements.CANCEL_FILES, first=first, last=last)
 
 

@@ -24,14 +24,16 @@ class ExpireFiles(Write[Result[Expired]]):
 
     rows: Sequence[int]
     idle_since: Moment
-    # Files that a stream of this node has open: the waiting files of their batches are not left alone.
+    # Files that a stream of this node has open; of the others the rows tell.
     open_files: Sequence[str]
     command: Command
 
     def run(self, transaction: Transaction) -> Result[Expired]:
         """Fail those that are still idle; those whose batch is not are looked at again when it has become so."""
         since = self.idle_since
-        idle = transaction.read(statements.READ_IDLE, rows=list(self.rows), at=since.at, served=since.served)
+        idle = transaction.read(
+            statements.READ_IDLE, rows=list(self.rows), at=since.at, served=since.served, node=transaction.node_id
+        )
         batches = self._batches_of_waiting(transaction, idle)
         alive = {row: active for row, active in batches.items() if self._lives(active)}
         waiting = [(one.found.row, alive[row]) for one in idle if (row := _waits_for(one)) in alive]
@@ -53,9 +55,14 @@ class ExpireFiles(Write[Result[Expired]]):
         rows = {row for one in idle if (row := _waits_for(one)) is not None}
         if not rows:
             return {}
-        found = transaction.read(statements.READ_BATCH_ACTIVITY, rows=sorted(rows), open_files=list(self.open_files))
+        found = transaction.read(
+            statements.READ_BATCH_ACTIVITY,
+            rows=sorted(rows),
+            open_files=list(self.open_files),
+            node=transaction.node_id,
+        )
         now = Moment(self.command.at, transaction.served)
-        return {batch.batch_row: now if batch.open_here else batch.active for batch in found}
+        return {batch.batch_row: now if batch.open else batch.active for batch in found}
 
     def _fail(self, transaction: Transaction, idle: Sequence[IdleFile]) -> Result[Expired]:
         """Fail them with one set of statements."""

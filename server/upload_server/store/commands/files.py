@@ -73,6 +73,8 @@ def write_file(transaction: Transaction, before: FileRow, after: File, active_at
         fence=after.fence,
         active_at=active_at,
         active_served=transaction.served,
+        # Of a node's stream that claims the file, else as it is.
+        holder=(transaction.node_id or None) if after.fence > before.file.fence else None,
     )
 
 

@@ -6,13 +6,14 @@ Must not know what a node does, nor when. Times are the store's: the clocks of n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from upload_server.store.commands import statements
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
+from upload_server.store.protocol import StreamStop
 
 # Nothing of a node that died is needed any more after so long: even one that was stopped has looked up its last commit.
 _REMEMBERED_SECONDS = 3600.0
@@ -41,7 +42,7 @@ class Beat(Write[Beaten]):
         )
         leads = transaction.write(statements.TAKE_LEASE, name="upkeep", node=node, seconds=self.lease_seconds) == 1
         if leads:
-            transaction.write(statements.FORGET_NODES, seconds=_REMEMBERED_SECONDS)
+            transaction.write(statements.FORGET_NODES, seconds=-_REMEMBERED_SECONDS)
             transaction.write(statements.FORGET_STOPS)
         others = transaction.read(statements.READ_OTHERS, node=node)
         transaction.count_open()
@@ -57,6 +58,18 @@ class Leave(Write[None]):
         transaction.write(statements.LEAVE, node=transaction.node_id)
         transaction.write(statements.GIVE_UP_LEASES, node=transaction.node_id)
         transaction.write(statements.FORGET_STOPS)
+
+
+@dataclass(frozen=True, slots=True)
+class SettleStops(Write[None]):
+    """Forget stops of this node's streams that it has heard."""
+
+    stops: Sequence[StreamStop]
+
+    def run(self, transaction: Transaction) -> None:
+        """Delete their rows."""
+        stops = [(stop.row, stop.fence) for stop in self.stops]
+        transaction.write(statements.SETTLE_STOPS, stops=stops, node=transaction.node_id)
 
 
 class Membership:

@@ -56,8 +56,8 @@ class BatchActivity(NamedTuple):
 
     batch_row: int
     active: Moment
-    # Whether a stream of this node has one of them open.
-    open_here: int
+    # Whether a stream of a node that lives has one of them open.
+    open: int
 
 
 class FileToCancel(NamedTuple):
@@ -120,13 +120,15 @@ WRITE_FILE = Statement("WRITE_FILE")
 COMPLETE_WHOLE = Statement("COMPLETE_WHOLE")
 PROLONG_FILES = Statement("PROLONG_FILES")
 CANCEL_LATER = Statement("CANCEL_LATER")
+RELEASE_FILE = Statement("RELEASE_FILE")
 RECORD_PROGRESS: Query[Columns] = Query("RECORD_PROGRESS", tuple)
 
 INSERT_EVENTS = Statement("INSERT_EVENTS")
 INSERT_EVENTS_OF_NEW_BATCH = Statement("INSERT_EVENTS_OF_NEW_BATCH")
 INSERT_EVENTS_OF_CANCELLED_BATCH = Statement("INSERT_EVENTS_OF_CANCELLED_BATCH")
-# These three find their files by the audit events `first` to `last`.
+# These four find their files by the audit events `first` to `last`.
 OWE_DELETIONS = Statement("OWE_DELETIONS")
+STOP_STREAMS = Statement("STOP_STREAMS")
 CANCEL_FILES = Statement("CANCEL_FILES")
 FAIL_FILES = Statement("FAIL_FILES")
 SETTLE_DELETIONS = Statement("SETTLE_DELETIONS")
@@ -144,6 +146,8 @@ GIVE_UP_LEASES = Statement("GIVE_UP_LEASES")
 READ_OTHERS: Query[Columns] = Query("READ_OTHERS", tuple)
 FORGET_NODES = Statement("FORGET_NODES")
 FORGET_STOPS = Statement("FORGET_STOPS")
+STOP_STREAM = Statement("STOP_STREAM")
+SETTLE_STOPS = Statement("SETTLE_STOPS")
 
 READ_LAST_SEAL = Query("READ_LAST_SEAL", Seal)
 INSERT_SEALS = Statement("INSERT_SEALS")

@@ -6,7 +6,7 @@ Must not know which database it is, nor how anything is read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from upload_server.domain.chain import Seal
@@ -14,14 +14,21 @@ from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
-from upload_server.store.commands.nodes import Beat, Leave, Membership
+from upload_server.store.commands.nodes import Beat, Leave, Membership, SettleStops
 from upload_server.store.commands.putting import CompleteWhole, PutFile
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
-from upload_server.store.commands.uploading import CancelLater, ClaimFile, CompleteFile, FailFile, RecordProgress
+from upload_server.store.commands.uploading import (
+    CancelLater,
+    ClaimFile,
+    CompleteFile,
+    FailFile,
+    RecordProgress,
+    ReleaseFile,
+)
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Claim, Command, Heard, Listener, Moment, Result
+from upload_server.store.protocol import Claim, Command, Commit, Heard, Listener, Moment, Result, StreamStop
 
 
 class WritingStore:
@@ -33,6 +40,7 @@ class WritingStore:
         """``node_id``: empty where no other node can be."""
         self.node_id = node_id
         self._member = Membership(options.lease_seconds)
+        self._rung: Callable[[], None] | None = None
         self._options = options
         self._clock = clock
         self._writer = Writer(committer, options, last_change)
@@ -88,6 +96,10 @@ class WritingStore:
             with contextlib.suppress(UploadError):
                 await self._writer.submit(Leave())
 
+    def on_bell(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called when another node may have committed something."""
+        self._rung = listener
+
     async def close(self) -> None:
         """Finish what is queued, and close every connection."""
         raise NotImplementedError
@@ -98,7 +110,19 @@ class WritingStore:
 
     def on_commit(self, listener: Listener) -> None:
         """Have ``listener`` called on the event loop after each commit that changed a watched row."""
-        self._writer.listener = listener
+
+        def committed(commits: Sequence[Commit]) -> None:
+            self._ring()
+            listener(commits)
+
+        self._writer.listener = committed
+
+    def _ring(self) -> None:
+        """Ring at the other nodes; a dialect knows how."""
+
+    def _hear_bell(self) -> None:
+        if self._rung is not None:
+            self._rung()
 
     async def initiate_upload(self, spec: FileSpec, file_id: str, command: Command) -> Result[File]:
         """Insert a pending file."""
@@ -130,7 +154,11 @@ class WritingStore:
 
     async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
         """Raise the fence and make the file uploading."""
-        return await self._writer.submit(ClaimFile(file_id, offset, command))
+        result = await self._writer.submit(ClaimFile(file_id, offset, command))
+        if not result.audited.events:
+            # Perhaps from another node; a take-over is no change.
+            self._ring()
+        return result
 
     async def record_progress(
         self, file_id: str, fence: int, bytes_received: int, at: datetime, writer: str = ""
@@ -155,6 +183,15 @@ class WritingStore:
     async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
         """Make an uploading file failed."""
         return await self._writer.submit(FailFile(file_id, fence, failure, command))
+
+    async def release(self, file_id: str, fence: int) -> None:
+        """Say that a stream of this node has let go of its file."""
+        if not self.alone:
+            await self._writer.submit(ReleaseFile(file_id, fence))
+
+    async def settle_stops(self, stops: Sequence[StreamStop]) -> None:
+        """Forget stops that the streams have heard."""
+        await self._writer.submit(SettleStops(stops))
 
     async def settle_deletions(self, rows: Sequence[int]) -> None:
         """Forget deletions that were carried out."""

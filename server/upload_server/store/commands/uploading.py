@@ -42,6 +42,8 @@ class ClaimFile(Write[Result[Claim]]):
         if self.offset != file.bytes_received:
             raise OffsetMismatch(self.file_id, self.offset, file.bytes_received)
         if file.status is FileStatus.UPLOADING:
+            if transaction.node_id:
+                transaction.write(statements.STOP_STREAM, row=found.row, node=transaction.node_id)
             taken_over = replace(file, fence=fence)
             write_file(transaction, found, taken_over, self.command.at)
             return Result(Claim(taken_over, found.expected_sha256))
@@ -94,6 +96,18 @@ class CancelLater(Write[bool]):
         """Note it in the row; a claim clears it."""
         values = {"file_id": self.file_id, "fence": self.fence, "due_at": self.due_at, "reason": self.reason}
         return transaction.write(statements.CANCEL_LATER, **values) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFile(Write[None]):
+    """Say that no stream of this node has a file open any more."""
+
+    file_id: str
+    fence: int
+
+    def run(self, transaction: Transaction) -> None:
+        """Say so, unless a newer stream of this node has it."""
+        transaction.write(statements.RELEASE_FILE, file_id=self.file_id, fence=self.fence, node=transaction.node_id)
 
 
 def _writable(transaction: Transaction, file_id: str, fence: int, command: Command) -> FileRow:

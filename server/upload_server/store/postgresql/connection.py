@@ -157,6 +157,10 @@ class PostgresqlConnection(Connection):
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
 
+    def wait_notified(self, seconds: float) -> bool:
+        """Wait for what this session listens for, at most so long; returns whether it came."""
+        return any(True for _ in self._raw.notifies(timeout=seconds, stop_after=1))
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, also one that failed."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql import lock
+from upload_server.store.postgresql.bell import PostgresqlBell
 from upload_server.store.postgresql.committer import PostgresqlCommitter
 from upload_server.store.postgresql.connection import Address, AnotherHistory, PostgresqlConnection, connect
 from upload_server.store.postgresql.requirements import check_server
@@ -65,6 +66,10 @@ class _Opened:
             lock.end(connection, ended)
             self._recognize(connection)
         return connection
+
+    def bell(self, rung: Callable[[], None]) -> PostgresqlBell:
+        """Ring through the database."""
+        return PostgresqlBell(lambda: connect(self._address, self._options, writes=True), rung)
 
     def readers(self) -> Readers[PostgresqlConnection]:
         """Read in snapshots."""

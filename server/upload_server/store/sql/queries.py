@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peewee import JOIN, SQL, Join
+from peewee import SQL
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import DueCancel, Moment, OwedDeletion, Unsealed
+from upload_server.store.protocol import DueCancel, Moment, OwedDeletion, StreamStop, Unsealed
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, batch_of, event_of, file_of, time_of
 from upload_server.store.sql.statements import OPEN_FILE, READ_LAST_SEAL
+from upload_server.store.sql.statements import held_elsewhere as held_elsewhere_of
 from upload_server.store.sql.trail import EVENTS
 
 _OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 
-_INFO, _OWED_DELETION = models.StoreInfo.alias("store_info"), models.OwedDeletion.alias("o")
+_INFO = models.StoreInfo.alias("store_info")
 _LAST_CHANGE = Sql(lambda _: _INFO.select(_INFO.last_change))
 _STORE_ID = Sql(lambda _: _INFO.select(_INFO.store_id))
 _SERVED = Sql(lambda _: _INFO.select(_INFO.served_seconds))
@@ -67,19 +68,17 @@ def read_batch(connection: Connection, batch_id: str, owner: str) -> Batch:
 # For the janitor -------------------------------------------------------------------------------------
 
 _OWED = Sql(
-    lambda _: (
-        _OWED_DELETION.select(_OWED_DELETION.id, F.file_id)
-        .from_(Join(_OWED_DELETION, F, JOIN.CROSS))
-        .where(F.id == _OWED_DELETION.file_row)
-        .order_by(_OWED_DELETION.id)
-        .limit(_LIMIT)
+    lambda d: (
+        f"""
+    SELECT o.id, f.file_id FROM owed_deletion AS o CROSS JOIN file AS f
+    WHERE f.id = o.file_row AND NOT {held_elsewhere_of(d)} ORDER BY o.id LIMIT :limit"""
     )
 )
 
 
-def owed_deletions(connection: Connection, limit: int) -> Sequence[OwedDeletion]:
-    """Read the oldest deletions owed."""
-    return [OwedDeletion(row, file_id) for row, file_id in connection.rows(_OWED, {"limit": limit})]
+def owed_deletions(connection: Connection, limit: int, node: str) -> Sequence[OwedDeletion]:
+    """Read the oldest deletions owed, without those of files that another node than ``node`` has open."""
+    return [OwedDeletion(row, file_id) for row, file_id in connection.rows(_OWED, {"limit": limit, "node": node})]
 
 
 _DUE = Sql(
@@ -102,16 +101,18 @@ _IDLE = Sql(
         f"""
     SELECT f.id FROM {dialect.by_index("file AS f", "file_idle")}
     WHERE f.status IN ({OPEN_FILE}) AND f.active_served < :served AND f.active_at < :at
-        AND NOT ({dialect.is_item("f.file_id", "open_files")})
+        AND NOT ({dialect.is_item("f.file_id", "open_files")}) AND NOT {held_elsewhere_of(dialect)}
     ORDER BY f.active_served LIMIT :limit"""
     )
 )
 
 
-def idle_rows(connection: Connection, idle_since: Moment, open_files: Sequence[str], limit: int) -> list[int]:
+def idle_rows(
+    connection: Connection, idle_since: Moment, open_files: Sequence[str], limit: int, node: str
+) -> list[int]:
     """Find files that are not final, not open and had no byte of their own since ``idle_since``; reads only those."""
-    wanted = {"at": idle_since.at, "served": idle_since.served, "limit": limit, "open_files": list(open_files)}
-    return [row[0] for row in connection.rows(_IDLE, wanted)]
+    wanted = {"at": idle_since.at, "served": idle_since.served, "limit": limit, "node": node}
+    return [row[0] for row in connection.rows(_IDLE, {**wanted, "open_files": list(open_files)})]
 
 
 _STATUS = Sql(lambda dialect: F.select(F.file_id, F.status).where(SQL(dialect.is_item("f.file_id", "ids"))))
@@ -121,6 +122,31 @@ def status_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, File
     """Read the status of files by id."""
     found = connection.rows(_STATUS, {"ids": list(file_ids)})
     return {file_id: FileStatus(status) for file_id, status in found}
+
+
+# For a node ----------------------------------------------------------------------------------------------------------
+
+_STOPS = Sql(f"""
+    SELECT s.file_row, s.fence, {FILE_COLUMNS} FROM stream_stop AS s CROSS JOIN file AS f
+    WHERE s.node_id = :node AND f.id = s.file_row LIMIT :limit""")
+_HELD = Sql(
+    lambda d: (
+        f"""
+    SELECT f.file_id FROM {d.items("ids")} CROSS JOIN file AS f
+    WHERE f.file_id = k.value AND {held_elsewhere_of(d)}"""
+    )
+)
+
+
+def look(connection: Connection, node: str, limit: int) -> tuple[int, tuple[StreamStop, ...]]:
+    """Read the number of the last change, and the stops of a node's streams."""
+    found = connection.rows(_STOPS, {"node": node, "limit": limit})
+    return read_last_change(connection), tuple(StreamStop(row[0], row[1], file_of(row[2:])) for row in found)
+
+
+def held_elsewhere(connection: Connection, file_ids: Sequence[str], node: str) -> set[str]:
+    """Return those files that another living node than ``node`` has open."""
+    return {row[0] for row in connection.rows(_HELD, {"ids": list(file_ids), "node": node})}
 
 
 # For the sealer ------------------------------------------------------------------------------------------------------
@@ -144,6 +170,15 @@ def read_unsealed(connection: Connection, limit: int) -> Unsealed:
     last = [Seal(*row) for row in connection.rows(READ_LAST_SEAL)]
     events = connection.rows(_UNSEALED, {"head": last[0].event_id if last else 0, "limit": limit})
     return Unsealed(last[0] if last else None, tuple(event_of(row) for row in events))
+
+
+_SEAL = Sql("SELECT change_no, previous_no, hash FROM audit_seal WHERE change_no = :no")
+
+
+def read_seal(connection: Connection, event_id: int) -> Seal | None:
+    """Read the seal of one event."""
+    found = connection.rows(_SEAL, {"no": event_id})
+    return Seal(*found[0]) if found else None
 
 
 def count_unsealed(connection: Connection, limit: int) -> int:

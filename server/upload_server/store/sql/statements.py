@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from upload_server.domain.states import NAMED_BY_SOURCE, NEXT_BATCH, BatchStatus, FileStatus, sources_of
 from upload_server.store import models
-from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.dialect import Dialect, Sql
 from upload_server.store.sql.rows import BATCH_ROW_COLUMNS, FILE_ROW_COLUMNS, columns_of, kinds_of
 
 
@@ -35,6 +35,12 @@ def _insert(model: type[models.Row], rows: str) -> Sql:
     return Sql(
         lambda d: f"INSERT INTO {model.table_name()} ({columns}) SELECT {columns} FROM {d.rows(rows, kinds_of(model))}"
     )
+
+
+def held_elsewhere(dialect: Dialect) -> str:
+    """Return the condition that a node that lives has the file ``f`` open, another one than ``:node``."""
+    return f"""(f.holder IS NOT NULL AND f.holder <> :node AND EXISTS (
+        SELECT 1 FROM node AS n WHERE n.node_id = f.holder AND n.lives_until > {dialect.now}))"""
 
 
 # For transactions ----------------------------------------------------------------------------------------------------
@@ -102,11 +108,16 @@ PUT_FILES = Sql(
     )
 )
 # One file from the state and fence that were read to what was decided.
-WRITE_FILE = Sql("""
+WRITE_FILE = Sql(
+    lambda d: (
+        f"""
     UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,
         completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
-        fence = :fence, active_at = :active_at, active_served = :active_served, cancel_due_at = NULL
-    WHERE id = :row AND status = :old_status AND fence = :old_fence""")
+        fence = :fence, active_at = :active_at, active_served = :active_served, cancel_due_at = NULL,
+        holder = coalesce({d.typed(":holder", "text")}, holder)
+    WHERE id = :row AND status = :old_status AND fence = :old_fence"""
+    )
+)
 # The same for files that came whole, from their announcement to their end.
 _COMPLETED = "id bigint, old_fence bigint, sha256, at timestamptz, revision bigint, change_no bigint, fence bigint"
 COMPLETE_WHOLE = Sql(
@@ -140,6 +151,15 @@ CANCEL_LATER = Sql(
     )
 )
 
+RELEASE_FILE = Sql(
+    lambda d: (
+        f"""
+    UPDATE file SET holder = NULL
+    WHERE file_id = :file_id AND holder = :node
+        AND (fence = :fence OR {d.unindexed("status")} <> '{FileStatus.UPLOADING}')"""
+    )
+)
+
 # Audit first, since its rows hold the state before; then the files from their audit rows :first to :last --------------
 
 INSERT_EVENTS = _insert(models.AuditEvent, "events")
@@ -162,6 +182,13 @@ OWE_DELETIONS = Sql("""
     SELECT f.id FROM audit_event AS a CROSS JOIN file AS f
     WHERE a.change_no BETWEEN :first AND :last AND f.id = a.file_row AND (f.fence > 0 OR f.bytes_received > 0)
     ORDER BY a.change_no ON CONFLICT DO NOTHING""")
+# The streams of other nodes, by the fences that they have still.
+STOP_STREAMS = Sql("""
+    INSERT INTO stream_stop (node_id, file_row, fence)
+    SELECT f.holder, f.id, f.fence FROM audit_event AS a CROSS JOIN file AS f
+    WHERE a.change_no BETWEEN :first AND :last AND f.id = a.file_row AND f.holder <> :node
+        AND f.holder IN (SELECT node_id FROM node)
+    ON CONFLICT DO NOTHING""")
 # The row becomes what `cancelled` in the domain makes of the file and its audit event.
 CANCEL_FILES = Sql(
     lambda d: (
@@ -191,7 +218,7 @@ READ_IDLE = Sql(
     SELECT f.active_at, f.active_served, {FILE_ROW_COLUMNS}
     FROM {d.items("rows", "bigint")} CROSS JOIN file AS f
     WHERE f.id = k.value AND {d.unindexed("f.status")} IN ({OPEN_FILE})
-        AND f.active_served < :served AND f.active_at < :at"""
+        AND f.active_served < :served AND f.active_at < :at AND NOT {held_elsewhere(d)}"""
     )
 )
 _BATCH_OF_OPEN = "CROSS JOIN file AS o WHERE o.file_id = k.value AND o.batch_row IS NOT NULL"
@@ -199,7 +226,8 @@ READ_BATCH_ACTIVITY = Sql(
     lambda d: (
         f"""
     SELECT k.value, max(f.active_at), max(f.active_served),
-           {d.is_one("k.value", f"SELECT o.batch_row FROM {d.items('open_files')} {_BATCH_OF_OPEN}")}
+           max(CASE WHEN {held_elsewhere(d)} THEN 1 ELSE 0 END) = 1
+           OR {d.is_one("k.value", f"SELECT o.batch_row FROM {d.items('open_files')} {_BATCH_OF_OPEN}")}
     FROM {d.items("rows", "bigint")} CROSS JOIN file AS f WHERE f.batch_row = k.value
     GROUP BY k.value"""
     )
@@ -271,8 +299,18 @@ GIVE_UP_LEASES = Sql("DELETE FROM lease WHERE node_id = :node")
 READ_OTHERS = Sql(
     lambda d: f"SELECT node_id FROM node WHERE node_id <> :node AND lives_until > {d.now} ORDER BY node_id"
 )
-FORGET_NODES = Sql(
-    lambda d: f"DELETE FROM node WHERE lives_until < {d.from_now('-' + d.typed(':seconds', 'double precision'))}"
+FORGET_NODES = Sql(lambda d: f"DELETE FROM node WHERE lives_until < {d.from_now(':seconds')}")
+STOP_STREAM = Sql("""
+    INSERT INTO stream_stop (node_id, file_row, fence)
+    SELECT holder, id, fence FROM file
+    WHERE id = :row AND holder <> :node AND holder IN (SELECT node_id FROM node)
+    ON CONFLICT DO NOTHING""")
+SETTLE_STOPS = Sql(
+    lambda d: (
+        f"""
+    DELETE FROM stream_stop WHERE node_id = :node AND (file_row, fence) IN (
+        SELECT v.file_row, v.fence FROM {d.rows("stops", "file_row bigint, fence bigint")})"""
+    )
 )
 FORGET_STOPS = Sql("DELETE FROM stream_stop WHERE node_id NOT IN (SELECT node_id FROM node)")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from upload_server.domain.chain import Seal
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
 from upload_server.domain.statistics import Buckets, Counts
@@ -28,6 +29,7 @@ from upload_server.store.protocol import (
     Expired,
     Listing,
     Moment,
+    News,
     OwedDeletion,
     Page,
     Result,
@@ -41,6 +43,18 @@ from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.trail import list_audit_events
 
 T = TypeVar("T")
+# Stops of streams that one look takes.
+_STOPS_AT_ONCE = 1000
+
+
+class Bell(Protocol):
+    """Rings at other nodes, and is rung by them; rings can be lost."""
+
+    def ring(self, node_ids: Sequence[str]) -> None:
+        """Ring at these nodes; never waits or raises."""
+
+    def close(self) -> None:
+        """Fall silent. Safe to call twice."""
 
 
 class Opened(Protocol):
@@ -56,6 +70,9 @@ class Opened(Protocol):
     @property
     def committer(self) -> Committer:
         """What writes."""
+
+    def bell(self, rung: Callable[[], None]) -> Bell | None:
+        """Return the node's bell, None where it is alone; called once, in the event loop, where it calls ``rung``."""
 
     def readers(self) -> Readers[Any]:
         """Return what reads; called once, in the event loop."""
@@ -74,8 +91,21 @@ class SqlStore(WritingStore):
         super().__init__(opened.committer, options, opened.last_change, opened.clock, opened.node_id)
         self._opened = opened
         self._readers = opened.readers()
+        self._bell: Bell | None = None
         self._counting = asyncio.Lock()
+        # The last change that `look` has told of.
+        self._looked_at = opened.last_change
         self._tally: tally.Tally | None = None
+
+    async def join(self) -> None:
+        """Become one of the store's nodes, and have the others hear of it."""
+        await super().join()
+        self._bell = self._opened.bell(self._hear_bell)
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._bell is not None and self.others:
+            self._bell.ring(self.others)
 
     @property
     def store_id(self) -> str:
@@ -95,6 +125,8 @@ class SqlStore(WritingStore):
         with contextlib.suppress(UploadError):
             await self.keep_served()
         await self.leave()
+        if self._bell is not None:
+            self._bell.close()
         await self._writer.close()
         await asyncio.to_thread(self._opened.release)
 
@@ -111,7 +143,9 @@ class SqlStore(WritingStore):
         self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
     ) -> Result[Expired]:
         """Fail files without a byte since ``idle_since``; they are found beside the writer and checked again by it."""
-        rows = await self._read(queries.idle_rows, idle_since=idle_since, open_files=open_files, limit=limit)
+        rows = await self._read(
+            queries.idle_rows, idle_since=idle_since, open_files=open_files, limit=limit, node=self.node_id
+        )
         if not rows:
             return Result(Expired())
         return await self._writer.submit(ExpireFiles(rows, idle_since, open_files, command))
@@ -174,11 +208,22 @@ class SqlStore(WritingStore):
 
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
         """Read the oldest deletions owed."""
-        return await self._read(queries.owed_deletions, limit=limit)
+        return await self._read(queries.owed_deletions, limit=limit, node=self.node_id)
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe."""
         return await self._read(queries.due_cancels, limit=limit)
+
+    async def look(self) -> News:
+        """Read what other nodes have left for this one."""
+        last_change, stops = await self._read(queries.look, node=self.node_id, limit=_STOPS_AT_ONCE)
+        self._writer.last_change = max(self._writer.last_change, last_change)
+        changed, self._looked_at = last_change > self._looked_at, last_change
+        return News(changed, stops)
+
+    async def held_elsewhere(self, file_ids: Sequence[str]) -> set[str]:
+        """Return those of these files that a stream of another living node has open."""
+        return await self._read(queries.held_elsewhere, file_ids=file_ids, node=self.node_id)
 
     async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
         """Read the status of files."""
@@ -187,6 +232,10 @@ class SqlStore(WritingStore):
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal and the events behind it."""
         return await self._read(queries.read_unsealed, limit=limit)
+
+    async def read_seal(self, event_id: int) -> Seal | None:
+        """Read the seal of one event."""
+        return await self._read(queries.read_seal, event_id=event_id)
 
     async def count_unsealed_events(self, limit: int) -> int:
         """Count the events that are not sealed yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from upload_server.store.commands.served import ServedClock
@@ -17,6 +18,7 @@ from upload_server.store.readers import Readers
 from upload_server.store.sql import queries
 from upload_server.store.sql.store import SqlStore
 from upload_server.store.sqlite.ballast import Ballast
+from upload_server.store.sqlite.bell import SqliteBell
 from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts, connect
 from upload_server.store.sqlite.row_room import RowRoom
@@ -56,6 +58,10 @@ class _Opened:
         except BaseException:
             self._unlock()
             raise
+
+    def bell(self, rung: Callable[[], None]) -> SqliteBell | None:
+        """Ring on this machine."""
+        return SqliteBell(self.node_id, rung) if self.node_id else None
 
     def readers(self) -> Readers[SqliteConnection]:
         """Read beside the writer: SQLite's log lets both go on."""

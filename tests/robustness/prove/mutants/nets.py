@@ -33,7 +33,7 @@ def deaf_to_replacement() -> None:
     """A stream is neither told that another took its file nor waited for."""
     change(
         registry,
-        "Ingest._claim",
+        "Ingest._open_claimed",
         ("slot.current.ending.stop(WriterReplaced(file_id))", "pass"),
         ("await self._wait_released(slot.current, file_id)", "pass"),
     )
