@@ -36,13 +36,15 @@ def build_loadgen(folder: Path, name: str = "") -> Path:
     return program
 
 
-def load(program: Path, target: str, method: str, requests: Sequence[bytes], in_flight: int) -> dict[str, Any]:
+def load(
+    program: Path, target: str, method: str, requests: Sequence[bytes], in_flight: int, connections: int = 4
+) -> dict[str, Any]:
     """Send the requests; returns calls a second and latencies in ms."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"".join(struct.pack(">I", len(r)) + r for r in requests))
         file.flush()
         command = [str(program), "-target", target, "-method", METHOD + method, "-requests", file.name]
-        command += ["-in-flight", str(in_flight), "-connections", str(min(4, in_flight))]
+        command += ["-in-flight", str(in_flight), "-connections", str(min(connections, in_flight))]
         done = subprocess.run(command, check=True, capture_output=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["failed"] == 0, answer

@@ -67,7 +67,12 @@ def lock_directory(directory: Path) -> FileLock:
 
 def lock_database(path: Path) -> FileLock:
     """Take a database file for this process; raises ``AlreadyInUse`` naming its directory and the holder's pid."""
-    return FileLock(path.parent, path.with_name(path.name + ".lock"))
+    return FileLock(path.parent, lock_file_of(path))
+
+
+def lock_file_of(path: Path) -> Path:
+    """Return the file by which a database file is locked: it is there once that has been locked."""
+    return path.with_name(path.name + ".lock")
 
 
 def holder_of(path: Path) -> str:
@@ -75,9 +80,8 @@ def holder_of(path: Path) -> str:
 
     Asks the lock alone: the pid may be one of another container, or of a machine that shares the folder.
     """
-    lock_file = path.with_name(path.name + ".lock")
     try:
-        descriptor = open_own(lock_file, os.O_RDONLY)
+        descriptor = open_own(lock_file_of(path), os.O_RDONLY)
     except FileNotFoundError:
         return ""
     try:

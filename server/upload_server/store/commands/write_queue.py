@@ -65,12 +65,17 @@ class WriteQueue(Generic[I]):
             self._closed = True
             self._ready.notify()
 
-    def take(self) -> list[I]:
-        """Wait for the next group; an empty one means closed and drained."""
+    def wait(self) -> bool:
+        """Wait until there is a group worth taking; False means closed and drained."""
         with self._ready:
             self._sleep_until(1, None)
             if self._last_group > 1 and len(self._short) < self._last_group and not self._long:
                 self._sleep_until(self._last_group, self._options.linger_seconds)
+            return bool(self._short or self._long)
+
+    def take(self) -> list[I]:
+        """Take the next group; empty when nothing is queued."""
+        with self._ready:
             if self._long and (self._long_has_turn or not self._short):
                 self._long_has_turn = False
                 self._long_cancels = max(0, self._long_cancels - 1)

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -35,6 +36,10 @@ class Committed:
 
 class Committer(Protocol):
     """What a dialect brings to commit groups; its methods block, on the writer's thread."""
+
+    @property
+    def turn(self) -> AbstractContextManager[None]:
+        """What a group is taken and committed in; entering it may block while other processes write."""
 
     def run(self, group: Sequence[Write[Any]]) -> Committed:
         """Commit the group; an outcome that is an exception changed nothing, unless it is ``OutcomeUnknown``."""
@@ -113,16 +118,22 @@ class Writer:
 
     def _main(self) -> None:
         try:
-            while group := self._queue.take():
-                try:
-                    done = self._committer.run([waiting.write for waiting in group])
-                except Exception as error:  # noqa: BLE001 - a bug: the callers must not wait for ever
-                    _log.exception("the writer failed")
-                    done = Committed([error for _ in group])
+            while self._queue.wait():
+                # The group is taken once it is its turn: company comes meanwhile.
+                with self._committer.turn:
+                    group = self._queue.take()
+                    done = self._run(group)
                 self._call_soon(self._deliver, group, done)
         finally:
             self._committer.close()
             self._call_soon(self._ended.set)
+
+    def _run(self, group: Sequence[_Waiting]) -> Committed:
+        try:
+            return self._committer.run([waiting.write for waiting in group])
+        except Exception as error:  # noqa: BLE001 - a bug: the callers must not wait for ever
+            _log.exception("the writer failed")
+            return Committed([error for _ in group])
 
     def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
         # A closed loop means that the store was never closed: no caller waits any more.

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from upload_server.domain.errors import CannotStart, DatabaseFailure, OutcomeUnknown
@@ -40,6 +41,8 @@ class SqlCommitter(ABC, Generic[C, T]):
     def __init__(self, clock: ServedClock, room: RowRoom, node_id: str, errors: tuple[type[Exception], ...]) -> None:
         """``room`` hears how many files are open; ``node_id``: who writes, where others may; ``errors`` are those of
         the database."""
+        # Only where other processes write by turns is there one to wait for.
+        self.turn: AbstractContextManager[None] = contextlib.nullcontext()
         self._node_id = node_id
         self._clock = clock
         self._room = room

@@ -12,6 +12,7 @@ from upload_server.store.sql.connection import said
 from upload_server.store.sql.transaction import RowRoom
 from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts
 from upload_server.store.sqlite.transaction import SqliteTransaction
+from upload_server.store.sqlite.turn import Turn
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ class SqliteCommitter(SqlCommitter[SqliteConnection, SqliteTransaction]):
         clock: ServedClock,
         room: RowRoom,
         node_id: str = "",
+        turn: Turn | None = None,
     ) -> None:
-        """Connect; raises what ``connect`` raises."""
+        """Connect; raises what ``connect`` raises. ``turn``: where other processes write too."""
         super().__init__(clock, room, node_id, SqliteConnection.errors)
+        if turn is not None:
+            self.turn = turn
         self._connect = connect
         self._whereabouts = whereabouts
         self._connection = self._open()

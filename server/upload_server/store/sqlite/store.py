@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from upload_server.store.commands.served import ServedClock
-from upload_server.store.lock import FileLock, lock_database
+from upload_server.store.lock import FileLock, lock_database, lock_file_of
 from upload_server.store.options import StoreOptions
 from upload_server.store.readers import Readers
 from upload_server.store.sql import queries
@@ -24,6 +24,7 @@ from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts,
 from upload_server.store.sqlite.row_room import RowRoom
 from upload_server.store.sqlite.schema import as_unusable, prepare
 from upload_server.store.sqlite.sharing import forget_nodes
+from upload_server.store.sqlite.turn import Turn
 
 
 class _Opened:
@@ -36,6 +37,7 @@ class _Opened:
         self.node_id = str(uuid.uuid4()) if options.shared else ""
         # Of a file that is shared somebody else holds the lock, and the ballast.
         self._lock: FileLock | None = None if options.shared else lock_database(path)
+        self._turn = Turn(lock_file_of(path)) if options.shared else None
         self._ballast = Ballast(path, 0 if options.shared else options.ballast_bytes)
         try:
             if not options.shared:
@@ -53,7 +55,9 @@ class _Opened:
             self.incarnation = self.store_id
             writing = functools.partial(connect, path, options, writes=True)
             self._rows = RowRoom(path, options.room, options.max_database_bytes)
-            self.committer = SqliteCommitter(writing, Whereabouts(path), self.clock, self._rows, self.node_id)
+            self.committer = SqliteCommitter(
+                writing, Whereabouts(path), self.clock, self._rows, self.node_id, self._turn
+            )
             self._ballast.take(options.room)
         except BaseException:
             self._unlock()
@@ -80,6 +84,8 @@ class _Opened:
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.release()
+        if self._turn is not None:
+            self._turn.close()
 
 
 async def open_sqlite(path: Path, options: StoreOptions) -> SqlStore:
