@@ -204,6 +204,7 @@ class Service:
             async with _background(
                 self._node.run(),
                 self._hub.run(),
+                self._hub.follow_others(),
                 self._janitor.run(),
                 self._sealer.run(),
                 self._orphans.run(),

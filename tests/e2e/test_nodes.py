@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 
 from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from support.stores import STORES, shell, url_in
@@ -162,6 +163,58 @@ async def test_a_file_is_taken_over_by_a_sender_at_another_node(nodes: Nodes) ->
 
         assert (await old.refused()).reason == "WRITER_REPLACED"
         assert (await taken).sha256 == (await status_of(one, file_id)).sha256
+
+
+@pytest.mark.usefixtures("bell")
+async def test_a_watch_at_one_node_sees_what_the_other_does(nodes: Nodes) -> None:
+    one, two = nodes.stubs
+    file_id = await announced(one)
+    batch = await one.InitiateBatch(
+        pb.InitiateBatchRequest(files=[pb.FileSpec(filename="b.bin", size_bytes=4 * CHUNK)])
+    )
+    [of_batch] = batch.file_ids
+    interval = Duration(nanos=100_000_000)
+    requests = [
+        pb.WatchStatusRequest(file_ids=[file_id], until_final=True, progress_interval=interval),
+        pb.WatchStatusRequest(all=True, progress_interval=interval),
+        pb.WatchStatusRequest(
+            batch_ids=[batch.batch.batch_id], include_batch_files=True, until_final=True, progress_interval=interval
+        ),
+    ]
+    watches = [one.WatchStatus(request) for request in requests]
+    heard: list[list[Any]] = [[] for _ in watches]
+
+    async def listen(index: int) -> None:
+        async for event in watches[index]:
+            heard[index].append(event)
+
+    listening = [asyncio.create_task(listen(index)) for index in range(3)]
+
+    def progress(index: int, of: str) -> list[int]:
+        return [event.progress.bytes_received for event in heard[index] if event.progress.file_id == of]
+
+    def states(index: int, of: str) -> list[int]:
+        return [event.file.status for event in heard[index] if event.file.file_id == of]
+
+    async with UploadCall(two, file_id) as call, UploadCall(two, of_batch) as other:
+        for each in (call, other):
+            await each.send(b"x" * CHUNK)
+            await each.hear_durable(CHUNK)
+        async with asyncio.timeout(10):
+            while not all(progress(*each) for each in ((0, file_id), (1, file_id), (2, of_batch))):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await two.CancelFile(pb.CancelFileRequest(file_id=file_id))
+        await one.CancelBatch(pb.CancelBatchRequest(batch_id=batch.batch.batch_id))
+        async with asyncio.timeout(10):
+            await asyncio.gather(listening[0], listening[2])
+            while pb.UPLOAD_STATUS_CANCELLED not in states(1, of_batch):  # noqa: ASYNC110 - events come by themselves
+                await asyncio.sleep(0.02)
+    listening[1].cancel()
+
+    for index, of in ((0, file_id), (1, file_id), (2, of_batch)):
+        assert set(progress(index, of)) == {CHUNK}
+        assert states(index, of)[0] == pb.UPLOAD_STATUS_PENDING
+        assert states(index, of)[-1] == pb.UPLOAD_STATUS_CANCELLED
 
 
 async def test_a_node_that_leaves_lets_its_senders_go_on_at_the_other(nodes: Nodes) -> None:

@@ -419,6 +419,12 @@ class Store(Protocol):
     async def look(self) -> News:
         """Read what other nodes have left for this one."""
 
+    async def read_progress(self, targets: Targets) -> Sequence[tuple[str, str, int]]:
+        """Read how far the uploads are that other nodes have open: id, batch's id (or empty), durable bytes.
+
+        Of named files, of named batches' files, or of all those that got bytes in the last seconds.
+        """
+
     async def held_elsewhere(self, file_ids: Sequence[str]) -> set[str]:
         """Return those of these files that a stream of another node has open, if that node lives."""
 

@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 _KEPT_BY_NAME = 100
 # After a failed read the hub waits this long; watchers keep their cursor, so nothing is lost.
 _RETRY_SECONDS = 0.2
+# So often the hub reads how far uploads at other nodes are: for those who name files, and for those who want all.
+_NAMED_SECONDS = 0.25
+_ALL_SECONDS = 1.0
 # Changes times watchers by name that the hub offers before other tasks get their turn: some milliseconds.
 _TURN = 2000
 
@@ -65,6 +68,25 @@ class WatchHub:
                 log.warning("watch.tail_failed", reason=error.reason)
                 await asyncio.sleep(_RETRY_SECONDS)
                 self.nudge()
+
+    async def follow_others(self) -> None:
+        """Hand on how far uploads at other nodes are, until cancelled."""
+        told: dict[str, int] = {}
+        while True:
+            wanted = self._interests.with_progress() if self._store.others else None
+            await asyncio.sleep(_NAMED_SECONDS if wanted is not None and not wanted.all else _ALL_SECONDS)
+            if wanted is None:
+                told = {}
+                continue
+            try:
+                found = await self._store.read_progress(wanted)
+            except UploadError as error:
+                log.warning("watch.progress_not_read", reason=error.reason)
+                continue
+            for file_id, batch_id, bytes_received in found:
+                if told.get(file_id, 0) != bytes_received:
+                    self.publish_progress(file_id, batch_id, bytes_received)
+            told = {file_id: bytes_received for file_id, _, bytes_received in found}
 
     def close(self) -> None:
         """End every stream with ``ShuttingDown``; it can be resumed on another node or later."""

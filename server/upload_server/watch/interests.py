@@ -79,6 +79,18 @@ class Interests:
         else:
             self.of_all.add(watcher)
 
+    def with_progress(self) -> Targets | None:
+        """Return the targets of those that want progress, None when nobody does."""
+        wanting = [watcher for watcher in self.watchers if watcher.wants_progress]
+        named = [watcher.targets for watcher in wanting if isinstance(watcher, NamedWatcher)]
+        if not wanting:
+            return None
+        return Targets(
+            frozenset().union(*(targets.file_ids for targets in named)),
+            frozenset().union(*(targets.batch_ids for targets in named if targets.include_batch_files)),
+            all=len(named) < len(wanting),
+        )
+
     def remove(self, watcher: Watcher) -> None:
         """Count a watcher out."""
         self.watchers.discard(watcher)

@@ -161,6 +161,7 @@ def test_no_watch_walks_a_table(connection: Explaining) -> None:
 def test_what_the_janitor_and_the_sealer_read_walks_no_table(connection: Explaining) -> None:
     queries.owed_deletions(connection, 10, "n")
     queries.look(connection, "n", 10)
+    queries.read_progress(connection, Targets(frozenset({"a"}), frozenset({"b"})), 0.0, "n")
     queries.held_elsewhere(connection, ["f1"], "n")
     queries.due_cancels(connection, 10)
     queries.status_of(connection, ["f1", "f2"])

@@ -15,7 +15,7 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import DueCancel, Moment, OwedDeletion, StreamStop, Unsealed
+from upload_server.store.protocol import DueCancel, Moment, OwedDeletion, StreamStop, Targets, Unsealed
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, batch_of, event_of, file_of, time_of
@@ -136,6 +136,40 @@ _HELD = Sql(
     WHERE f.file_id = k.value AND {held_elsewhere_of(d)}"""
     )
 )
+
+
+_PROGRESS = "f.file_id, coalesce(f.batch_id, ''), f.bytes_received"
+_AT_OTHERS = f"f.status = '{FileStatus.UPLOADING}' AND f.holder <> :node"
+_PROGRESS_OF_FILES = Sql(
+    lambda d: (
+        f"""
+    SELECT {_PROGRESS} FROM {d.items("file_ids")} CROSS JOIN file AS f
+    WHERE f.file_id = k.value AND {_AT_OTHERS}"""
+    )
+)
+_PROGRESS_OF_BATCHES = Sql(
+    lambda d: (
+        f"""
+    SELECT {_PROGRESS} FROM {d.items("batch_ids")} CROSS JOIN batch AS b CROSS JOIN file AS f
+    WHERE b.batch_id = k.value AND f.batch_row = b.id AND {_AT_OTHERS}"""
+    )
+)
+_PROGRESS_OF_ALL = Sql(
+    lambda d: (
+        f"""
+    SELECT {_PROGRESS} FROM {d.by_index("file AS f", "file_idle")}
+    WHERE f.status IN ({OPEN_FILE}) AND f.active_served > :since AND {_AT_OTHERS}"""
+    )
+)
+
+
+def read_progress(connection: Connection, targets: Targets, since: float, node: str) -> list[tuple[str, str, int]]:
+    """Read id, batch's id and durable bytes of the files that other nodes than ``node`` have open."""
+    if targets.all:
+        return connection.rows(_PROGRESS_OF_ALL, {"since": since, "node": node})
+    files = connection.rows(_PROGRESS_OF_FILES, {"file_ids": list(targets.file_ids), "node": node})
+    batches = {"batch_ids": list(targets.batch_ids), "node": node}
+    return files + connection.rows(_PROGRESS_OF_BATCHES, batches)
 
 
 def look(connection: Connection, node: str, limit: int) -> tuple[int, tuple[StreamStop, ...]]:

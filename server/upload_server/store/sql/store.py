@@ -43,6 +43,8 @@ from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.trail import list_audit_events
 
 T = TypeVar("T")
+# Who watches all is told of what got bytes since; the nodes' counts of the time served differ by less.
+_RECENT_SECONDS = 5.0
 # Stops of streams that one look takes.
 _STOPS_AT_ONCE = 1000
 
@@ -220,6 +222,11 @@ class SqlStore(WritingStore):
         self._writer.last_change = max(self._writer.last_change, last_change)
         changed, self._looked_at = last_change > self._looked_at, last_change
         return News(changed, stops)
+
+    async def read_progress(self, targets: Targets) -> Sequence[tuple[str, str, int]]:
+        """Read how far the uploads are that other nodes have open."""
+        since = self.served - _RECENT_SECONDS
+        return await self._read(queries.read_progress, targets=targets, since=since, node=self.node_id)
 
     async def held_elsewhere(self, file_ids: Sequence[str]) -> set[str]:
         """Return those of these files that a stream of another living node has open."""
