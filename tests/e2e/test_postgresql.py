@@ -69,6 +69,9 @@ async def test_a_server_on_postgresql_keeps_what_it_answered(
     assert json.loads(checked.stdout)["running"]
     assert json.loads(run(url, data_dir, "audit", "verify", "--json").stdout)["ok"]
     assert len(run(url, data_dir, "audit", "export").stdout.splitlines()) == 6
+    listed = run(url, data_dir, "nodes")
+    assert (listed.returncode, listed.stdout.count(f"/{server.pid}  ")) == (0, 1)
+    assert listed.stdout.endswith("0 uploads  leads\n")
     assert "in use by another upload-server" in run(url, data_dir, "serve", "--grpc-port", "0").stderr
     (tmp_path / "other").mkdir()
     assert "in use by another upload-server" in run(url, tmp_path / "other", "check", "--repair").stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from support.grpc_upload import stub_on
+from support.grpc_upload import UploadCall, stub_on
 from support.process import LogLine, ServerProcess, StartServer
 from upload.v1 import upload_pb2 as pb
 
@@ -30,7 +31,7 @@ def workers_of(server: ServerProcess) -> list[psutil.Process]:
 
 def run_server(*options: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
-    command = [sys.executable, "-m", "upload_server", *options, "--log-format", "json"]
+    command = [sys.executable, "-m", "upload_server", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean, check=False)
 
 
@@ -128,6 +129,31 @@ async def test_workers_that_die_again_and_again_end_the_server(start_server: Sta
     assert await asyncio.to_thread(server.popen.wait, 30) == 1
     problem = await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "cannot start")
     assert "worker" in str(problem["problem"])
+
+
+async def test_a_cancel_at_one_worker_stops_the_sender_at_another(start_server: StartServer) -> None:
+    """Each cancel comes over a connection of its own; all on one side: once in four thousand runs."""
+    server = start_server("--workers", "2")
+    data = b"x" * 100_000
+    async with grpc.aio.insecure_channel(server.target) as channel, contextlib.AsyncExitStack() as opened:
+        calls = {}
+        for _ in range(12):
+            request = pb.InitiateUploadRequest(filename="a", size_bytes=2 * len(data))
+            file_id = (await stub_on(channel).InitiateUpload(request)).file.file_id
+            calls[file_id] = await opened.enter_async_context(UploadCall(stub_on(channel), file_id))
+            await calls[file_id].send(data)
+            await calls[file_id].hear_until("progress")
+        listed = await asyncio.to_thread(run_server, "nodes", "--json", "--data-dir", str(server.data_dir))
+        nodes = json.loads(listed.stdout)["nodes"]
+        assert sorted(node["uploads"] for node in nodes) == [0, 12]
+        assert {node["address"].rpartition("/")[2] for node in nodes} == {str(each.pid) for each in workers_of(server)}
+        assert [node["leads"] for node in nodes].count(True) == 1
+        for file_id, call in calls.items():
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc.aio.insecure_channel(server.target, options=own) as other:
+                await stub_on(other).CancelFile(pb.CancelFileRequest(file_id=file_id, reason="elsewhere"))
+            stopped = await call.hear_until("stopped")
+            assert stopped.stopped.cancel_reason == "elsewhere"
 
 
 def test_a_drain_drains_all(start_server: StartServer) -> None:

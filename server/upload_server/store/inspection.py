@@ -134,6 +134,23 @@ class Debt:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A node that serves from the store, or that died and is remembered."""
+
+    node_id: str
+    # The machine and the process.
+    address: str
+    version: str
+    # Seconds since 1970.
+    started_at: int
+    # Whether others take it for alive, and whether it does what one does for all: 0 or 1.
+    lives: int
+    leads: int
+    # Files that its streams have open, or had when it died.
+    uploads: int
+
+
+@dataclass(frozen=True, slots=True)
 class SchemaFault:
     """A part of the schema that is missing, different, or unknown to this program."""
 
@@ -194,6 +211,9 @@ class Inspection(Protocol):
 
     def files_named(self, file_ids: Sequence[str]) -> dict[str, FileFacts]:
         """Files by id; unknown ids are missing from the answer."""
+
+    def nodes(self) -> Sequence[NodeFacts]:
+        """All nodes that the store remembers; a server that has the store to itself is none."""
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
         """Every table that says more than which nodes live, by its name, with all its rows as `Filling` takes them."""

@@ -1,4 +1,5 @@
-"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`, `copy`.
+"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`, `copy`,
+`nodes`.
 
 Must not know what the commands do; imports little, so that `--help` answers at once.
 """
@@ -44,6 +45,10 @@ def add_operations(commands: Commands) -> None:
     _add_verify(audits)
     _add_export(audits)
     _add_copy(commands)
+    text = "list the nodes that serve from the store, and what they hold"
+    nodes = commands.add_parser("nodes", help=text, description=f"{text.capitalize()}.")
+    add_options(nodes, _WHERE)
+    nodes.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_verify(commands: Commands) -> None:

@@ -1,4 +1,5 @@
-"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`, `copy`.
+"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`, `copy`,
+`nodes`.
 
 Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
 wrong, 2 it could not be looked at.
@@ -13,7 +14,9 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +25,7 @@ from upload_server.domain.errors import CannotStart
 from upload_server.process.files import refuse_strangers_link
 from upload_server.sink.open import open_sink
 from upload_server.sink.protocol import SinkError
-from upload_server.store.inspection import Damaged
+from upload_server.store.inspection import Damaged, NodeFacts
 from upload_server.store.lock import lock_directory
 from upload_server.store.open import StoreAt, store_at
 from upload_server.upkeep.audit.export import lines
@@ -49,6 +52,8 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
             return _check(config, options)
         if command == "copy":
             return _copy(options)
+        if command == "nodes":
+            return _nodes(config, options)
         if options["audit_command"] == "verify":
             return _verify(config, options)
         return _export(config, options)
@@ -173,6 +178,36 @@ def _private(path: str) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "wb")
+
+
+def _nodes(config: Config, options: Mapping[str, Any]) -> int:
+    store = _store(config)
+    holder = store.holder()
+    with contextlib.closing(store.inspect()) as inspection:
+        nodes = inspection.nodes()
+    if options["json"]:
+        found = [{**asdict(node), "lives": bool(node.lives), "leads": bool(node.leads)} for node in nodes]
+        sys.stdout.write(json.dumps({"running": bool(holder), "nodes": found}) + "\n")
+    else:
+        for line in _node_lines(nodes, holder):
+            sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return EXIT_FINE
+
+
+def _node_lines(nodes: Sequence[NodeFacts], holder: str) -> Iterator[str]:
+    living = [node for node in nodes if node.lives]
+    if not living:
+        yield f"no nodes: one server has the store to itself (pid {holder})" if holder else "no nodes: no server runs"
+    for node in living:
+        started = datetime.fromtimestamp(node.started_at, UTC).isoformat().replace("+00:00", "Z")
+        yield (
+            f"{node.node_id}  {node.address}  {node.version}  since {started}  {node.uploads} uploads"
+            f"{'  leads' if node.leads else ''}"
+        )
+    dead = [node for node in nodes if not node.lives]
+    if dead:
+        yield f"{len(dead)} that died are remembered for an hour; they held {sum(n.uploads for n in dead)} uploads"
 
 
 def _copy(options: Mapping[str, Any]) -> int:

@@ -13,8 +13,8 @@ from upload_server.store.sql.dialect import Dialect, Sql
 from upload_server.store.sqlite.dialect import SQLITE
 
 NAMED = {name: value for name, value in vars(statements).items() if isinstance(value, Statement)}
-# What there is beside them: for the room that is kept.
-OWN = {"COUNT_OPEN"}
+# What there is beside them: for the room that is kept, and for an operator.
+OWN = {"COUNT_OPEN", "READ_NODES"}
 
 
 def test_every_statement_of_commands_is_there() -> None:

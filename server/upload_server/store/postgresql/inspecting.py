@@ -24,6 +24,7 @@ from upload_server.store.inspection import (
     BatchFacts,
     Debt,
     FileFacts,
+    NodeFacts,
     SchemaFault,
     TableRow,
     Trail,
@@ -34,7 +35,7 @@ from upload_server.store.postgresql.schema import differences
 from upload_server.store.sql.dialect import Parameter, Sql
 from upload_server.store.sql.inspecting import as_damaged, side_by_side
 from upload_server.store.sql.rows import A, Row, event_of
-from upload_server.store.sql.statements import READ_LAST_SEAL
+from upload_server.store.sql.statements import READ_LAST_SEAL, READ_NODES
 from upload_server.store.sql.trail import EVENTS
 
 
@@ -192,6 +193,10 @@ class PostgresqlInspection:
         """Read files by id."""
         found = self._rows(_FILES_NAMED, ids=list(file_ids))
         return {facts.file_id: facts for facts in itertools.starmap(FileFacts, found)}
+
+    def nodes(self) -> Sequence[NodeFacts]:
+        """Read the nodes."""
+        return [NodeFacts(*row) for row in self._rows(READ_NODES)]
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
         """Walk every table that lasts."""

@@ -299,6 +299,16 @@ GIVE_UP_LEASES = Sql("DELETE FROM lease WHERE node_id = :node")
 READ_OTHERS = Sql(
     lambda d: f"SELECT node_id FROM node WHERE node_id <> :node AND lives_until > {d.now} ORDER BY node_id"
 )
+# For an operator: all that are remembered, each with what it holds.
+READ_NODES = Sql(
+    lambda d: (
+        f"""
+    SELECT n.node_id, n.address, n.version, {d.seconds("n.started_at")}, n.lives_until > {d.now},
+        EXISTS (SELECT 1 FROM lease AS l WHERE l.node_id = n.node_id AND l.until > {d.now}),
+        (SELECT count(*) FROM file AS f WHERE f.holder = n.node_id AND f.status IN ({OPEN_FILE}))
+    FROM node AS n ORDER BY n.started_at, n.node_id"""
+    )
+)
 FORGET_NODES = Sql(lambda d: f"DELETE FROM node WHERE lives_until < {d.from_now(':seconds')}")
 STOP_STREAM = Sql("""
     INSERT INTO stream_stop (node_id, file_row, fence)

@@ -26,6 +26,7 @@ from upload_server.store.inspection import (
     Damaged,
     Debt,
     FileFacts,
+    NodeFacts,
     SchemaFault,
     TableRow,
     Trail,
@@ -33,8 +34,10 @@ from upload_server.store.inspection import (
 from upload_server.store.sql.dialect import EMPTY
 from upload_server.store.sql.inspecting import as_damaged, side_by_side
 from upload_server.store.sql.rows import A, B, F, Row, event_of, to_json
+from upload_server.store.sql.statements import READ_NODES
 from upload_server.store.sql.trail import EVENTS
 from upload_server.store.sqlite.connection import SqliteConnection
+from upload_server.store.sqlite.dialect import SQLITE
 from upload_server.store.sqlite.schema import differences
 
 _SEAL, _DEBT = models.AuditSeal.alias("s"), models.OwedDeletion.alias("o")
@@ -245,6 +248,11 @@ class SqliteInspection:
         named = SQL("f.file_id IN (SELECT value FROM json_each(?))", [to_json(list(file_ids))])
         found = itertools.starmap(FileFacts, self._rows(_FILES.where(named)))
         return {facts.file_id: facts for facts in found}
+
+    def nodes(self) -> Sequence[NodeFacts]:
+        """Read the nodes."""
+        with as_damaged(*SqliteConnection.errors):
+            return [NodeFacts(*row) for row in self._connection.execute(READ_NODES.text(SQLITE))]
 
     def tables(self) -> Iterator[tuple[str, Iterator[TableRow]]]:
         """Walk every table that lasts."""
