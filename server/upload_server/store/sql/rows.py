@@ -97,14 +97,16 @@ def _plain(value: object) -> str:
 to_json = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
 
 
+_LENGTH: Final = len("2000-01-01 00:00:00.000000")
+
+
 def time_text(moment: datetime) -> str:
     """UTC without offset and always with six digits: sorts as it reads, and is what Peewee's fields write."""
+    if moment.tzinfo is UTC:
+        return moment.isoformat(" ", "microseconds")[:_LENGTH]
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-_LENGTH: Final = len("2000-01-01 00:00:00.000000")
 
 
 def time_of(found: str | datetime) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from robustness.prove.parts import crashes, disks, histories, model, mutants, network, soaking
+from robustness.prove.parts import crashes, disks, histories, model, mutants, network, servers, soaking
 from robustness.prove.parts.figures import Figures, Share
 
 
@@ -25,6 +25,7 @@ PARTS: Mapping[str, Part] = {
     "crashes": Part(crashes.run, needs=40, weight=4),
     "io": Part(disks.run, needs=40, weight=1),
     "network": Part(network.run, needs=300),
+    "servers": Part(servers.run, needs=150),
     "soak": Part(soaking.run, needs=30, weight=1),
 }
 

@@ -1,69 +1,16 @@
-"""Bad networks, black holes, hostile peers, and browsers whose line breaks: the tests, in a process of their own."""
+"""Bad networks, black holes, hostile peers, and browsers whose line breaks."""
 
 from __future__ import annotations
 
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from xml.etree import ElementTree as ET
-
-import psutil
-
 from robustness.prove.parts.figures import Figures, Share
+from robustness.prove.parts.pytests import run_tests
 
-_TESTS = Path(__file__).parents[3]
 _FILES = (
     *(f"robustness/faults/{name}.py" for name in ("test_network", "test_black_holes", "test_hostile")),
     "clients/tus/cut_lines.py",
 )
-# They are as many as they are; a machine that takes so many times their share hangs.
-_PATIENCE = 4.0
-# To take namespaces and servers away.
-_CLEAN_UP_SECONDS = 30.0
 
 
 def run(share: Share, figures: Figures) -> None:
-    """Run them once."""
-    report = Path(tempfile.mkdtemp(prefix="prove-")) / "network.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
-    process = subprocess.Popen([*command, *(str(_TESTS / name) for name in _FILES)])
-    try:
-        process.wait(share.seconds * _PATIENCE)
-    except subprocess.TimeoutExpired:
-        figures.violations.append(f"not done after {share.seconds * _PATIENCE:.0f} s")
-    finally:
-        _end(process)
-    if report.exists():
-        _read(report, figures)
-    if process.returncode and not figures.violations:
-        figures.violations.append(f"pytest ended with {process.returncode}")
-    if not figures.violations:
-        shutil.rmtree(report.parent)
-
-
-def _read(report: Path, figures: Figures) -> None:
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - of our own making
-        kind = Path(str(case.get("classname", "")).replace(".", "/")).name.removeprefix("test_").replace("_", " ")
-        figures.counts[f"cases of {kind}"] += 1
-        for bad in (*case.iter("failure"), *case.iter("error")):
-            figures.violations.append(f"{case.get('name')}: {str(bad.get('message'))[:300]} ({report})")
-        figures.notes += [f"{case.get('name')}: {skipped.get('message')}" for skipped in case.iter("skipped")]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let it clean up, then make sure that nothing of it is left."""
-    if process.poll() is not None:
-        return
-    left = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_CLEAN_UP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for each in left:
-        if each.is_running():
-            each.kill()
+    """Run their tests once."""
+    run_tests(_FILES, share, figures)

