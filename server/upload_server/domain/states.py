@@ -166,6 +166,8 @@ class File:
     # As `bytes_received` no change of the file: the door of the stream that brought the last of them; empty when that
     # stream has more bytes than the file may have.
     writer: str = field(default="", compare=False)
+    # Not on the wire either: the fence that its newest run is named by, so of a completed file all its bytes.
+    run_fence: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from upload_server.domain.runs import Run
 from upload_server.sink.protocol import Chunk, Sink
 
 # Read at once; hashing lets other threads run meanwhile.
@@ -35,7 +36,13 @@ class Digest:
     """
 
     def __init__(
-        self, sink: Sink, file_id: str, end: int, most_kept: int, give_back: Callable[[Chunk], None] = lambda _: None
+        self,
+        sink: Sink,
+        file_id: str,
+        runs: Sequence[Run],
+        end: int,
+        most_kept: int,
+        give_back: Callable[[Chunk], None] = lambda _: None,
     ) -> None:
         """A piece is read back from the disk when more than ``most_kept`` bytes in front of it are not hashed yet.
 
@@ -45,6 +52,7 @@ class Digest:
         self.end = end
         self._sink = sink
         self._file_id = file_id
+        self._runs = runs
         self._most_kept = most_kept
         self._give_back = give_back
         self._hash = hashlib.sha256()
@@ -109,7 +117,7 @@ class Digest:
     def _read_back(self, end: int, stopped: Callable[[], bool]) -> None:
         if self.position >= end:
             return
-        for data in self._sink.read(self._file_id, end, _READ_BYTES, self.position):
+        for data in self._sink.read(self._file_id, self._runs, end, _READ_BYTES, self.position):
             if stopped():
                 return
             self._hash.update(data)

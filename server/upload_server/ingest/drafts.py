@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import structlog
 
 from upload_server.domain.errors import FieldViolation, InvalidField, OutcomeUnknown, Overloaded, UploadError
+from upload_server.domain.runs import WHOLE
 from upload_server.domain.states import File
 from upload_server.ingest.ending import storage_error
 from upload_server.ingest.parts import KIB, Memory, Parts
-from upload_server.sink.protocol import BytesThere, Chunk, NoRoom, SinkError
+from upload_server.sink.protocol import BytesThere, Chunk, Doomed, NoRoom, SinkError
 from upload_server.store.protocol import Result
 
 log = structlog.get_logger(__name__)
@@ -118,7 +119,7 @@ class Drafts:
         return Draft(sha256)
 
     def _discard(self, file_id: str) -> None:
-        outcome = self._parts.sink.delete_all({file_id: None})[file_id]
+        outcome = self._parts.sink.delete_all([Doomed(file_id, (WHOLE,))])[file_id]
         if isinstance(outcome, SinkError):
             # The next start deletes it.
             log.error("a draft could not be deleted", file_id=file_id, reason=outcome.reason, error=repr(outcome))

@@ -55,7 +55,18 @@ class Ending:
     Changed on the event loop; threads may read ``cause``, ``abandoned`` and ``dead``.
     """
 
-    __slots__ = ("_failure", "_file_id", "_listeners", "_waiters", "abandoned", "cause", "dead", "marks", "stopped_at")
+    __slots__ = (
+        "_failure",
+        "_file_id",
+        "_listeners",
+        "_waiters",
+        "abandoned",
+        "cause",
+        "dead",
+        "marks",
+        "refused",
+        "stopped_at",
+    )
 
     def __init__(self, file_id: str, marks: Marks) -> None:
         self._file_id = file_id
@@ -68,6 +79,8 @@ class Ending:
         self.abandoned = False
         # The stream is abandoned or has failed: bytes that are not durable yet are given up.
         self.dead = False
+        # The row was refused to count the stream's bytes: what it does not count is the stream's own to delete.
+        self.refused = False
         self._failure: Exception | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[], None]] = []

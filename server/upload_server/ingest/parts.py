@@ -63,6 +63,14 @@ class Limits:
         """Return the bounds of one in so many processes, which share the memory."""
         return replace(self, total_buffer_bytes=self.total_buffer_bytes // processes)
 
+    def buffered(self) -> Limits:
+        """Return the bounds for a sink that keeps bytes in memory until they are synced, a large piece at a time."""
+        return replace(
+            self,
+            buffer_bytes=max(self.buffer_bytes, 3 * self.sync_bytes),
+            total_buffer_bytes=16 * self.total_buffer_bytes,
+        )
+
 
 class Threads:
     """The threads of one ingest. ``workers`` write and hash, no more than there are cores; ``waiters`` wait."""

@@ -38,6 +38,9 @@ from upload_server.store.protocol import Claim, Command, Result, Store
 
 log = structlog.get_logger(__name__)
 
+# Runs that are remembered, so that a stream goes on with one and the next: a few hundred bytes each.
+_MOST_BEGUN = 4096
+
 
 @dataclass(slots=True)
 class _Opening:
@@ -98,8 +101,11 @@ class Ingest:
         on_progress: Callable[[str, str, int], None],
         observer: Observer,
     ) -> None:
+        limits = limits or Limits()
+        if sink.buffers:
+            limits = limits.buffered()
         # All streams together keep within it; a door counts there what it reads ahead for them.
-        self.memory = Memory((limits or Limits()).total_buffer_bytes)
+        self.memory = Memory(limits.total_buffer_bytes)
         # The service holds a file or a batch there while its cancel is being decided.
         self.holds = Holds()
         self._parts = Parts(
@@ -107,7 +113,7 @@ class Ingest:
             sink=sink,
             clock=clock,
             threads=threads or Threads(),
-            limits=limits or Limits(),
+            limits=limits,
             observer=observer,
             on_progress=on_progress,
             tasks=Tasks(),
@@ -116,6 +122,9 @@ class Ingest:
             holds=self.holds,
         )
         self._slots: dict[str, _Slot] = {}
+        # Fences of runs that were begun here, by file, the oldest first: a later stream goes on with one, since nobody
+        # else ever writes to it.
+        self._begun: dict[str, int] = {}
         self._drafts = Drafts(self._parts)
         self._refusal: Stopped | None = None
 
@@ -278,8 +287,10 @@ class Ingest:
 
     async def _claim(self, slot: _Slot, opening: _Opening, file_id: str, offset: int, caller: Caller) -> Upload:
         command = Command(caller, "UploadFile", self._parts.clock())
-        claim = (await self._parts.store.claim(file_id, offset, command)).answer
+        continues = self._begun.get(file_id) if self._parts.sink.continues else None
+        claim = (await self._parts.store.claim(file_id, offset, command, continues)).answer
         opening.file = claim.file
+        self._remember(claim.file)
         try:
             return await self._open_claimed(slot, opening, claim, offset, caller)
         except BaseException:
@@ -294,7 +305,7 @@ class Ingest:
             slot.current.ending.stop(WriterReplaced(file_id))
             await self._wait_released(slot.current, file_id)
         opening.ending.check()
-        sink_file = await self._open_bytes(claim.file, offset)
+        sink_file = await self._open_bytes(claim, offset)
         slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending, caller.source.value)
         self._parts.tasks.spawn(self._run(upload, slot))
         return upload
@@ -308,9 +319,17 @@ class Ingest:
             log.warning("a replaced stream does not let go of its file", file_id=file_id)
             raise StorageFailure from None
 
-    async def _open_bytes(self, file: File, offset: int) -> SinkFile:
+    def _remember(self, file: File) -> None:
+        """Remember which run of the file a later stream may go on with; the oldest is forgotten."""
+        self._begun.pop(file.file_id, None)
+        while len(self._begun) >= _MOST_BEGUN:
+            del self._begun[next(iter(self._begun))]
+        self._begun[file.file_id] = file.run_fence
+
+    async def _open_bytes(self, claim: Claim, offset: int) -> SinkFile:
+        file = claim.file
         try:
-            return await self._parts.wait(self._parts.sink.open, file.file_id, file.fence, offset)
+            return await self._parts.wait(self._parts.sink.open, file.file_id, claim.runs, file.size_bytes, offset)
         except SinkError as error:
             # A full disk says so of each upload that it refuses: a traceback for each would help to fill it.
             write = log.warning if isinstance(error, NoRoom) else log.exception
@@ -325,6 +344,8 @@ class Ingest:
             self._parts.observer.upload_closed()
             if slot.current is upload:
                 slot.current = None
+            if upload.is_over:
+                self._begun.pop(upload.file.file_id, None)
             self._tidy(upload.file.file_id, slot)
             if not upload.file.status.final:
                 await self._let_go(upload.file)

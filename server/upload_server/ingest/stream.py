@@ -15,12 +15,12 @@ from typing import Protocol
 import structlog
 
 from upload_server.domain.errors import UploadCancelled
-from upload_server.domain.states import File
 from upload_server.ingest.digest import Digest, Piece
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.syncer import Syncer
 from upload_server.sink.protocol import Chunk, SinkError, SinkFile
+from upload_server.store.protocol import Claim
 
 log = structlog.get_logger(__name__)
 
@@ -50,16 +50,22 @@ class Source(Protocol):
 class Stream:
     """The bytes of one upload on their way to the disk, from the claimed offset on."""
 
-    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending, writer: str) -> None:
+    def __init__(self, parts: Parts, claim: Claim, sink_file: SinkFile, ending: Ending, writer: str) -> None:
         # As claimed: its ``fence`` is this stream's.
-        self.file = file
+        self.file = claim.file
+        self._runs = claim.runs
         self.ending = ending
         self.marks = ending.marks
         self._parts = parts
         self._sink_file = sink_file
-        self._syncer = Syncer(parts, file, sink_file, ending, writer)
+        self._syncer = Syncer(parts, claim.file, sink_file, ending, writer, self._account)
         self._digest = Digest(
-            parts.sink, file.file_id, self.marks.written, parts.limits.lag_bytes, parts.buffers.give_back
+            parts.sink,
+            claim.file.file_id,
+            claim.runs,
+            self.marks.written,
+            parts.limits.lag_bytes,
+            parts.buffers.give_back,
         )
         # The hop that goes on with the digest, while one does.
         self._hashing: asyncio.Future[None] | None = None
@@ -89,6 +95,11 @@ class Stream:
     def durable(self) -> int:
         """Bytes that are synced and recorded in the row; never shrinks."""
         return self.marks.durable
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the file has come to its end, as far as the stream knows."""
+        return self._settled or isinstance(self.ending.cause, UploadCancelled)
 
     async def wait_durable(self, above: int) -> int:
         """Wait until ``durable`` is greater than ``above`` and return it.
@@ -298,8 +309,10 @@ class Stream:
 
     def _may_draw(self) -> bool:
         """Whether bytes may be taken from the source: the digest keeps up, and memory is not short."""
-        most = 0 if self._parts.memory.is_full() else self._parts.limits.draw_bytes
-        return self._source is not None and self._taken - self._digest.released <= most
+        parts = self._parts
+        # What waits in the sink is a piece of its own size.
+        most = parts.limits.buffer_bytes if parts.sink.buffers else parts.limits.draw_bytes
+        return self._source is not None and self._held() <= (0 if parts.memory.is_full() else most)
 
     def _draw_piece(self) -> bool:
         """Queue a piece of the source, if it has one; runs on a hop's thread, while nobody else adds to the queue."""
@@ -359,7 +372,7 @@ class Stream:
         self._parts.memory.hold(-self._pending)
         self._taken = self._pending = 0
         try:
-            await self._parts.wait(self._sink_file.close)
+            await self._parts.wait(self._let_go, self.marks.durable if self.ending.refused else None)
         except SinkError as error:
             # Bytes that had to be durable were synced before: a failed close can only lose some that were given up.
             log.warning("upload file did not close cleanly", file_id=self.file.file_id, error=repr(error))
@@ -367,6 +380,14 @@ class Stream:
             self._parts.observer.stream_stopped(max(0.0, self._last_write - self.ending.stopped_at))
         self._ended = True
         self.ending.news()
+
+    def _let_go(self, counted: int | None) -> None:
+        """Close the file, and delete what lies there behind ``counted`` bytes; runs on a thread."""
+        try:
+            if counted is not None:
+                self._sink_file.discard(counted)
+        finally:
+            self._sink_file.close()
 
     def _side_work(self) -> list[asyncio.Future[None]]:
         return [work for work in (self._syncer.running, self._hashing) if work is not None]
@@ -399,9 +420,14 @@ class Stream:
 
     def _account(self) -> None:
         """Have `Memory` count what is in memory by now."""
-        pending = self._taken - self._digest.released
+        pending = self._held()
         self._parts.memory.hold(pending - self._pending)
         self._pending = pending
+
+    def _held(self) -> int:
+        """What is in memory: what is not hashed, and what the sink keeps there until it is synced."""
+        held = self._taken - self._digest.released
+        return held + self.marks.written - self.marks.synced if self._parts.sink.buffers else held
 
     def _allowance(self) -> int:
         """Bytes this stream may hold: none while memory is short, then each waits for its own write."""

@@ -6,6 +6,7 @@ Must not know where the bytes come from. Syncs run beside writes, one at a time.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from upload_server.domain.states import File
 from upload_server.ingest.ending import Ending
@@ -16,8 +17,17 @@ from upload_server.sink.protocol import SinkError, SinkFile
 class Syncer:
     """Moves ``marks.synced`` and ``marks.durable`` after ``marks.written``. Everything runs on the event loop."""
 
-    def __init__(self, parts: Parts, file: File, sink_file: SinkFile, ending: Ending, writer: str) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        file: File,
+        sink_file: SinkFile,
+        ending: Ending,
+        writer: str,
+        on_synced: Callable[[], None],
+    ) -> None:
         self._parts = parts
+        self._on_synced = on_synced
         self._file = file
         self._sink_file = sink_file
         self._marks = ending.marks
@@ -51,7 +61,10 @@ class Syncer:
 
     def start_if_due(self) -> None:
         """Start a sync if enough was written or enough time has passed, and none is under way."""
-        due = self._due or self._unsynced() >= self._parts.limits.sync_bytes
+        parts = self._parts
+        due = self._due or self._unsynced() >= parts.limits.sync_bytes
+        # Bytes that the sink keeps in memory leave it by a sync alone.
+        due = due or (parts.sink.buffers and parts.memory.is_crowded())
         if due and self.running is None and self._unsynced() and not self._ending.dead:
             self.start()
 
@@ -82,6 +95,7 @@ class Syncer:
                     raise SinkError(f"{synced} bytes were made durable where {target} had been written")
                 # A hop appends bytes before it counts them as written.
                 self._marks.synced = self._target = min(synced, self._marks.written)
+                self._on_synced()
             if self.recording and not self._ending.abandoned:
                 await self._record(self._marks.synced)
         except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
@@ -99,4 +113,5 @@ class Syncer:
             if not self._ending.abandoned:
                 parts.on_progress(file.file_id, file.batch_id, synced)
             return
+        self._ending.refused = True
         self._ending.end_as(await parts.store.get_file(file.file_id, file.owner))

@@ -15,7 +15,7 @@ from upload_server.domain.states import Caller, FailureReason, File
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.stream import Source, Stream
-from upload_server.sink.protocol import Chunk, SinkFile
+from upload_server.sink.protocol import Chunk, SinkError, SinkFile
 from upload_server.store.protocol import Claim, Command, Result
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class Upload(Stream):
     """
 
     def __init__(self, parts: Parts, claim: Claim, sink_file: SinkFile, ending: Ending, writer: str) -> None:
-        super().__init__(parts, claim.file, sink_file, ending, writer)
+        super().__init__(parts, claim, sink_file, ending, writer)
         self._expected_sha256 = claim.expected_sha256
         self._finishing: asyncio.Task[File] | None = None
 
@@ -87,9 +87,34 @@ class Upload(Stream):
             log.warning("an upload's last bytes are slow to reach the disk", file_id=self.file.file_id)
 
     async def _complete(self, sha256: str, caller: Caller) -> File:
+        if len(self._runs) > 1 or self._parts.sink.assembles:
+            await self._assemble()
         file, command = self.file, Command(caller, "UploadFile", self._parts.clock())
-        write = self._parts.store.complete(file.file_id, file.fence, sha256, file.size_bytes, command)
+        # A run that is not the first claim's follows others.
+        leaves_bytes = file.run_fence > 1 or self._parts.sink.assembles
+        write = self._parts.store.complete(
+            file.file_id, file.fence, sha256, file.size_bytes, command, leaves_bytes=leaves_bytes
+        )
         return await self._carry_out(write, completed=True)
+
+    async def _assemble(self) -> None:
+        """Have the sink make the file whole, once all its bytes are recorded: it may take long, or fail half-way."""
+        if self.marks.durable < self.marks.written:
+            self._syncer.recording = True
+            await self._syncer.start()
+            self._syncer.recording = False
+            self.ending.check()
+        try:
+            await self._parts.wait(
+                self._parts.sink.finish, self.file.file_id, self._runs, self.file.size_bytes, self._is_stopped
+            )
+        except SinkError as error:
+            if not self._is_stopped():
+                self.ending.fail(error)
+        self.ending.check()
+
+    def _is_stopped(self) -> bool:
+        return self.ending.dead or self.ending.cause is not None
 
     async def _fail(self, expected: str, actual: str, caller: Caller) -> File:
         file, failure = self.file, FailureReason.CHECKSUM_MISMATCH
@@ -102,6 +127,7 @@ class Upload(Stream):
         try:
             result = await write
         except Stopped as cause:
+            self.ending.refused = True
             self.ending.stop(cause)
             raise
         self.file = result.answer

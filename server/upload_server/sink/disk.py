@@ -1,7 +1,9 @@
-"""Decides how bytes lie on a local disk: one file per id, in folders by the id's first two digits.
+"""Decides how bytes lie in a folder, of this machine or shared: a file per run, in folders by the id's first digits.
 
-Must not know whose bytes they are, nor which of them are wanted: rows decide that. Streams of one file share its name
-whatever their fence, so only one process may work on a folder, and opening cuts off what an older stream left.
+Must not know whose bytes they are, nor which of them are wanted: rows decide that. A run lies in ``ID.FENCE``, each
+byte where it lies in the whole file: of a run that begins later the first part is a hole, until ``finish`` fills it
+with the runs before. So a file of one run is whole as it lies there, and nothing is ever renamed. What came whole, and
+what is from before there were runs, lies in ``ID``.
 """
 
 from __future__ import annotations
@@ -12,22 +14,42 @@ import io
 import os
 import re
 import stat
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from upload_server.domain.runs import WHOLE, Run, parts_of
 from upload_server.process.files import open_own
 from upload_server.process.room import Room, used_up
-from upload_server.sink.protocol import BytesMissing, BytesThere, Chunk, NoRoom, SinkError, SinkFile
+from upload_server.sink.protocol import (
+    BytesMissing,
+    BytesThere,
+    Chunk,
+    Doomed,
+    NoRoom,
+    SinkError,
+    SinkFile,
+    Stored,
+)
 
 # Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
+_NAME = re.compile(rf"({_ID.pattern})(?:\.([1-9][0-9]{{0,18}}))?")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Of a draft: the sticky bit means nothing for a file, and copies of the folder carry it along.
 _DRAFT_MODE = 0o600 | stat.S_ISVTX
 # The kernel takes at most IOV_MAX (1,024 on Linux) pieces a call.
 _MAX_PIECES = 1024
+# Joined by one call of the kernel, in which nobody can stop it.
+_JOINED_AT_ONCE = 64 * 1024 * 1024
+# What a system that cannot copy by itself has read and written by us.
+_COPIED_AT_ONCE = 1024 * 1024
+# Some file systems, and some kernels, do not copy by themselves.
+_CANNOT_COPY = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL})
+# A hole is no smaller than this.
+_BLOCK = 4096
 
 
 class _AsSinkErrors:
@@ -57,11 +79,14 @@ def _meaning_of(error: OSError) -> SinkError:
 
 
 class DiskFile:
-    """The bytes of one file, open for appending."""
+    """A run, open for appending."""
 
-    def __init__(self, descriptor: int, offset: int, room: Room) -> None:
+    def __init__(self, descriptor: int, offset: int, room: Room, start: int = 0, path: Path | None = None) -> None:
         self._descriptor = descriptor
         self._room = room
+        # Where the run begins, and its file.
+        self._start = start
+        self._path = path
         self._device = os.fstat(descriptor).st_dev
         # Where what was appended ends.
         self._end = offset
@@ -101,6 +126,15 @@ class DiskFile:
             raise self._lost from error
         return end
 
+    def discard(self, end: int) -> None:
+        """Cut off what lies behind ``end``; a run of which nothing is left goes."""
+        with _as_sink_errors:
+            if end > self._start:
+                os.ftruncate(self._descriptor, end)
+            elif self._path is not None:
+                with contextlib.suppress(FileNotFoundError), _opened(self._path.parent) as folder:
+                    os.unlink(self._path.name, dir_fd=folder)
+
     def close(self) -> None:
         """Close without syncing. Safe to call twice."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -114,6 +148,11 @@ class DiskFile:
 class DiskSink:
     """Bytes under ``root``; folders are 0700 and files 0600. Methods block and raise SinkError."""
 
+    # Bytes are the kernel's at once; a run from 0 is the file; nothing that is deleted comes back.
+    buffers = assembles = False
+    continues = True
+    second_look = 0.0
+
     def __init__(self, root: Path, room: Room | None = None) -> None:
         """``room`` tells what is left of the disk."""
         self._root = root
@@ -122,28 +161,40 @@ class DiskSink:
         self._durable_shards: set[str] = set()
         self._lock = threading.Lock()
 
-    def open(self, file_id: str, fence: int, offset: int) -> SinkFile:  # noqa: ARG002 - one name for every fence
-        """Open for appending at ``offset``: what lies beyond is cut off; ``BytesMissing`` when there is less."""
-        shard = self._shard(file_id)
+    def open(self, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:  # noqa: ARG002
+        """Open the newest run for appending at ``offset``; ``BytesMissing`` when less lies in it or in one before."""
+        shard, newest = self._shard(file_id), runs[-1]
+        name = _name(file_id, newest.fence)
         with _as_sink_errors:
-            if offset == 0:
-                descriptor = self._create(shard, file_id)
+            if len(runs) > 1:
+                self._expect(file_id, shard, runs)
+            if offset == newest.start:
+                descriptor = self._create(shard, name)
             else:
                 with _opened(shard) as folder:
-                    descriptor = open_own(file_id, os.O_WRONLY, dir_fd=folder)
+                    descriptor = open_own(name, os.O_WRONLY, dir_fd=folder)
             try:
-                self._cut(descriptor, file_id, offset)
+                _cut(descriptor, name, newest.start, offset)
             except BaseException:
                 os.close(descriptor)
                 raise
-        return DiskFile(descriptor, offset, self._room)
+        return DiskFile(descriptor, offset, self._room, newest.start, shard / name)
 
-    def _create(self, shard: Path, file_id: str) -> int:
+    @staticmethod
+    def _expect(file_id: str, shard: Path, runs: Sequence[Run]) -> None:
+        """Raise ``BytesMissing`` unless the runs before the newest are as long as they count."""
+        with _opened(shard) as folder:
+            for fence, _, end in parts_of(runs, 0, runs[-1].start):
+                found = os.stat(_name(file_id, fence), dir_fd=folder, follow_symlinks=False).st_size
+                if found < end:
+                    raise BytesMissing(f"{_name(file_id, fence)} ends at {found} where {end} bytes were durable")
+
+    def _create(self, shard: Path, name: str) -> int:
         """Open a file, made if need be, whose entry is durable."""
         if not self.room():
             raise self._no_room()
         with self._folder(shard) as folder:
-            descriptor = open_own(file_id, os.O_WRONLY | os.O_CREAT, dir_fd=folder)
+            descriptor = open_own(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder)
             try:
                 # Also when the file was there: an earlier opening may have died before this.
                 _sync_folder(folder)
@@ -218,42 +269,82 @@ class DiskSink:
             with contextlib.suppress(OSError), _opened(shard) as folder:
                 yield from ((folder, file_id) for file_id in ids if _is_draft(file_id, folder))
 
-    def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
-        """Read the bytes from ``start`` to ``end`` in pieces; ``BytesMissing`` when there are fewer."""
-        with _as_sink_errors, self._reading(file_id) as file:
-            file.seek(start)
-            left = end - start
-            while left > 0:
-                piece = file.read(min(chunk_bytes, left))
-                if not piece:
-                    raise BytesMissing(f"{file_id} ends {left} bytes too early")
-                left -= len(piece)
-                yield piece
+    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+        """Read the bytes from ``start`` to ``end`` in pieces, run by run; ``BytesMissing`` when there are fewer."""
+        with _as_sink_errors:
+            # Also of a file without bytes: it has to be there.
+            for fence, first, last in list(parts_of(runs, start, end)) or [(runs[-1].fence, end, end)]:
+                with self._reading(file_id, fence) as file:
+                    file.seek(first)
+                    left = last - first
+                    while left > 0:
+                        piece = file.read(min(chunk_bytes, left))
+                        if not piece:
+                            raise BytesMissing(f"{_name(file_id, fence)} ends {left} bytes too early")
+                        left -= len(piece)
+                        yield piece
 
-    def delete_all(self, kept_fences: Mapping[str, int | None]) -> dict[str, int | SinkError]:
+    def finish(
+        self, file_id: str, runs: Sequence[Run], size_bytes: int, stopped: Callable[[], bool] | None = None
+    ) -> None:
+        """Fill the hole that the newest run begins with; its own bytes stay as they are, so it may be done again."""
+        newest = runs[-1]
+        if newest.start == 0:
+            return
+        with _as_sink_errors, _opened(self._shard(file_id)) as folder:
+            target = open_own(_name(file_id, newest.fence), os.O_WRONLY, dir_fd=folder)
+            try:
+                if os.fstat(target).st_size < size_bytes:
+                    raise BytesMissing(f"{_name(file_id, newest.fence)} ends before {size_bytes}")
+                for fence, first, last in parts_of(runs, 0, newest.start):
+                    self._join(_name(file_id, fence), folder, target, range(first, last), stopped)
+            finally:
+                os.close(target)
+
+    def _join(self, name: str, folder: int, target: int, where: range, stopped: Callable[[], bool] | None) -> None:
+        """Copy a part of another run to the same place in ``target``, and sync it."""
+        device = os.fstat(target).st_dev
+        source = open_own(name, os.O_RDONLY, dir_fd=folder)
+        try:
+            for first in range(where.start, where.stop, _JOINED_AT_ONCE):
+                if stopped is not None and stopped():
+                    raise SinkError("nobody wants it whole any more")
+                left = min(_JOINED_AT_ONCE, where.stop - first)
+                if not self._room.claim(target, device, left):
+                    raise self._no_room()
+                while left:
+                    copied = _copy(source, target, min(first + _JOINED_AT_ONCE, where.stop) - left, left)
+                    if not copied:
+                        raise BytesMissing(f"{name} ends before {where.stop}")
+                    left -= copied
+                os.fdatasync(target)
+        finally:
+            os.close(source)
+
+    def delete_all(self, doomed: Sequence[Doomed]) -> dict[str, int | SinkError]:
         """Delete many; one sync per folder touched. Returns for each id what was freed or what went wrong."""
         outcomes: dict[str, int | SinkError] = {}
-        by_shard: dict[Path, list[str]] = {}
-        for file_id, kept_fence in kept_fences.items():
-            # A file that keeps a fence keeps its one name; and a name that `open` refuses holds no bytes.
-            if kept_fence is not None or _ID.fullmatch(file_id) is None:
-                outcomes[file_id] = 0
-                continue
-            by_shard.setdefault(self._shard(file_id), []).append(file_id)
-        for shard, ids in by_shard.items():
+        by_shard: dict[Path, list[Doomed]] = {}
+        for one in doomed:
+            # A name that `open` refuses holds no bytes.
+            if _ID.fullmatch(one.file_id) is None:
+                outcomes[one.file_id] = 0
+            else:
+                by_shard.setdefault(self._shard(one.file_id), []).append(one)
+        for shard, some in by_shard.items():
             try:
                 with _opened(shard) as folder:
-                    outcomes.update({file_id: _unlink(file_id, folder) for file_id in ids})
+                    outcomes.update({one.file_id: _unlink_all(one, folder) for one in some})
                     _sync_folder(folder)
             except FileNotFoundError:
                 # Never made, so nothing ever lay there.
-                outcomes.update(dict.fromkeys(ids, 0))
+                outcomes.update({one.file_id: 0 for one in some})
             except OSError as error:
-                outcomes.update(dict.fromkeys(ids, _meaning_of(error)))
+                outcomes.update({one.file_id: _meaning_of(error) for one in some})
         return outcomes
 
-    def file_ids(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[str]:
-        """Ids of everything that lies here; names that are not ours are left alone, as are linked folders."""
+    def stored(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[Stored]:
+        """Everything that lies here; names that are not ours are left alone, as are linked folders."""
         with _as_sink_errors:
             shards = _names(self._root)
         for shard in shards:
@@ -269,17 +360,34 @@ class DiskSink:
                     raise _meaning_of(error) from error
                 unreadable(_meaning_of(error))
                 continue
+            found: dict[str, tuple[int, ...]] = {}
             for name in names:
-                if _ID.fullmatch(name) and name.startswith(shard):
-                    yield name
+                if (match := _NAME.fullmatch(name)) is not None and name.startswith(shard):
+                    found[match[1]] = (*found.get(match[1], ()), int(match[2] or WHOLE))
+            yield from (Stored(file_id, fences) for file_id, fences in found.items())
 
-    def size(self, file_id: str) -> int:
-        """Bytes that lie here for this id, 0 if none."""
+    def size(self, file_id: str, runs: Sequence[Run]) -> int:
+        """Bytes that can be read from the start of the file on."""
+        readable = 0
+        for fence, first, last in parts_of(runs, 0, sys.maxsize):
+            # A run that ends before it begins has nothing but its hole.
+            found = min(last, self._measure(file_id, fence, lambda status: status.st_size))
+            readable = max(readable, found) if found > first else readable
+            if readable < last:
+                break
+        return readable
+
+    def size_under(self, file_id: str, fences: Sequence[int]) -> int:
+        """Bytes that lie here under these fences."""
+        return sum(self._measure(file_id, fence, _weight) for fence in fences)
+
+    def _measure(self, file_id: str, fence: int, measure: Callable[[os.stat_result], int]) -> int:
+        """Return a measure of a run's file, 0 if there is none."""
         if _ID.fullmatch(file_id) is None:
             return 0
         try:
             with _opened(self._shard(file_id)) as folder:
-                return os.stat(file_id, dir_fd=folder, follow_symlinks=False).st_size
+                return measure(os.stat(_name(file_id, fence), dir_fd=folder, follow_symlinks=False))
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -295,9 +403,9 @@ class DiskSink:
         return next(folder for folder in (self._root, *self._root.parents) if folder.is_dir())
 
     @contextlib.contextmanager
-    def _reading(self, file_id: str) -> Iterator[io.FileIO]:
+    def _reading(self, file_id: str, fence: int) -> Iterator[io.FileIO]:
         with _opened(self._shard(file_id)) as folder:
-            descriptor = open_own(file_id, os.O_RDONLY, dir_fd=folder)
+            descriptor = open_own(_name(file_id, fence), os.O_RDONLY, dir_fd=folder)
         with io.FileIO(descriptor, "rb") as file:
             yield file
 
@@ -318,17 +426,29 @@ class DiskSink:
             _sync_path(self._root)
             self._durable_shards.add(shard.name)
 
-    @staticmethod
-    def _cut(descriptor: int, file_id: str, offset: int) -> None:
-        found = os.fstat(descriptor)
-        if found.st_size < offset:
-            raise BytesMissing(f"{file_id} has {found.st_size} bytes where {offset} were durable")
-        if found.st_mode & stat.S_ISVTX:
-            # A draft that a crash has left: from now on these are a stream's bytes.
-            os.fchmod(descriptor, 0o600)
-        # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
-        os.ftruncate(descriptor, offset)
-        os.lseek(descriptor, offset, os.SEEK_SET)
+
+def _name(file_id: str, fence: int) -> str:
+    return f"{file_id}.{fence}" if fence != WHOLE else file_id
+
+
+def _cut(descriptor: int, name: str, start: int, offset: int) -> None:
+    """Have the next byte of a run written at ``offset``; what lies behind is cut off."""
+    found = os.fstat(descriptor).st_size
+    if found < offset > start:
+        raise BytesMissing(f"{name} ends at {found} where {offset} bytes were durable")
+    # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
+    os.ftruncate(descriptor, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+
+
+def _copy(source: int, target: int, offset: int, size: int) -> int:
+    """Copy bytes to the same place in another file, by the kernel where it can; returns how many, 0 at the end."""
+    try:
+        return os.copy_file_range(source, target, size, offset, offset)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _CANNOT_COPY:
+            raise
+        return os.pwrite(target, os.pread(source, min(size, _COPIED_AT_ONCE), offset), offset)
 
 
 def _is_draft(name: str, folder: int) -> bool:
@@ -358,9 +478,25 @@ def _sync_path(folder: Path) -> None:
         _sync_folder(descriptor)
 
 
+def _weight(found: os.stat_result) -> int:
+    """Return the bytes that a run's file takes: of a hole none."""
+    return found.st_size if found.st_size <= _BLOCK else min(found.st_size, found.st_blocks * 512)
+
+
+def _unlink_all(doomed: Doomed, folder: int) -> int | SinkError:
+    freed = 0
+    for fence in doomed.fences:
+        if fence != doomed.kept:
+            outcome = _unlink(_name(doomed.file_id, fence), folder)
+            if isinstance(outcome, SinkError):
+                return outcome
+            freed += outcome
+    return freed
+
+
 def _unlink(name: str, folder: int) -> int | SinkError:
     try:
-        freed = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+        freed = _weight(os.stat(name, dir_fd=folder, follow_symlinks=False))
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         # Perhaps unlinked by one who died before the sync: the folder is synced all the same.

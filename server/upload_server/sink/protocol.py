@@ -3,15 +3,17 @@
 Must not know whose bytes they are. Methods block: they run on threads, never on the event loop. They raise
 ``SinkError``, from which the ingest makes ``StorageFailure``, or ``StorageFull`` of ``NoRoom``.
 
-A file's bytes are named by its id and by a fence: the number that its row had when the writing stream claimed it. A
-sink that keeps streams apart by their fence needs no other guard against a writer that was replaced and wakes up late;
-one that does not may rely on the ingest, which opens a file only after the older stream has let go of it.
+A file's bytes lie in runs (``domain/runs.py``). A sink names what it stores by file id and the run's fence, so that a
+writer that was replaced, here or on another node, can never mix bytes into the file, however late it wakes. Which runs
+count, and up to where, the file's row says, and nothing that lies here: whatever else has a name is left over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple, Protocol
+
+from upload_server.domain.runs import Run
 
 # Bytes are never copied on their way in: a door may hand over a view of its message.
 Chunk = bytes | memoryview
@@ -42,11 +44,36 @@ class BytesThere(SinkError):
     reason = "bytes_there"
 
 
+class Stored(NamedTuple):
+    """What lies in a sink for one file: the fences that its bytes are named by, in any order."""
+
+    file_id: str
+    fences: tuple[int, ...]
+
+
+class Doomed(NamedTuple):
+    """Bytes of a file that are to go: all that lies there under ``fences``, but for ``kept``.
+
+    ``fences`` are all that the row knows of. ``kept`` is the fence of a completed file's own bytes, None when the file
+    may keep nothing. A sink that can list one file's names may delete all that it finds there but for ``kept``.
+    """
+
+    file_id: str
+    fences: tuple[int, ...]
+    kept: int | None = None
+
+
 class SinkFile(Protocol):
-    """The bytes of one file, open for appending by one writer. ``append`` and ``sync`` may run at the same time."""
+    """The newest run of one file, open for appending by one writer. ``append`` and ``sync`` may run at the same time.
+
+    Offsets are counted from the start of the file, not of the run.
+    """
 
     def append(self, chunks: Sequence[Chunk]) -> None:
-        """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind."""
+        """Write all of ``chunks`` at the end, or raise; a failed append may leave a partial one behind.
+
+        Their memory may be used again once this has returned: a sink that ``buffers`` keeps copies until ``sync``.
+        """
 
     def sync(self) -> int:
         """Make what was appended survive power loss; returns how many bytes do, from the start of the file.
@@ -55,24 +82,49 @@ class SinkFile(Protocol):
         never synced again: the kernel may have marked lost pages as clean.
         """
 
+    def discard(self, end: int) -> None:
+        """Delete, as far as can be, what this writer has stored behind ``end``: the row was refused to count it.
+
+        Nothing is appended or synced any more. Of a run that ends where it began nothing is left.
+        """
+
     def close(self) -> None:
         """Close without syncing. Safe to call twice."""
 
 
 class Sink(Protocol):
-    """Bytes by file id and fence."""
+    """Bytes by file id and the fence of their run."""
 
-    def open(self, file_id: str, fence: int, offset: int) -> SinkFile:
-        """Open for appending at ``offset``: what lies beyond is cut off; ``BytesMissing`` when there is less.
+    @property
+    def buffers(self) -> bool:
+        """Whether ``append`` keeps bytes in memory until ``sync``: they are charged until then."""
 
-        ``fence`` is that of the stream that will write.
+    @property
+    def assembles(self) -> bool:
+        """Whether ``finish`` has to work for a file of one run too, and leaves pieces behind that are to be deleted."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether a later stream may go on with the newest run, after the process that began it has closed it.
+
+        ``open`` then cuts it to the offset. No other process ever writes to it.
+        """
+
+    @property
+    def second_look(self) -> float:
+        """Seconds after which a deletion is repeated before it counts: what was sent before it may still arrive."""
+
+    def open(self, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:
+        """Open the newest of ``runs`` for appending at ``offset``; ``BytesMissing`` when less lies there.
+
+        The file is to have ``size_bytes``. What lies there under the newest run's fence beyond ``offset`` is cut off.
         """
 
     def put(self, file_id: str, data: Chunk) -> None:
-        """Store a whole file, so that it survives power loss, as a draft; after an error nothing of it is left.
+        """Store a whole file under the fence ``WHOLE``, so that it survives power loss, as a draft.
 
-        ``BytesThere`` when something lies there.
-        A draft is marked until ``keep``: a crash may leave one whose row was never written.
+        After an error nothing of it is left. ``BytesThere`` when something lies under that fence: one of two who put
+        the same file. A draft is marked until ``keep``: a crash may leave one whose row was never written.
         """
 
     def keep(self, file_ids: Sequence[str]) -> None:
@@ -82,25 +134,41 @@ class Sink(Protocol):
         """
 
     def drafts(self, file_ids: Sequence[str]) -> Sequence[str]:
-        """Return which of these files are drafts; one that cannot be looked at counts as none."""
+        """Return for which of these files a draft lies here; one that cannot be looked at counts as none."""
 
-    def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
-        """Read the bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer."""
+    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+        """Read the file's bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer.
 
-    def delete_all(self, kept_fences: Mapping[str, int | None]) -> dict[str, int | SinkError]:
-        """Delete the bytes of files but for those of the fence that each may keep (None: nothing); survives power loss.
+        Of a completed file ``runs`` is one run from 0, whose fence its row names.
+        """
+
+    def finish(
+        self, file_id: str, runs: Sequence[Run], size_bytes: int, stopped: Callable[[], bool] | None = None
+    ) -> None:
+        """Make all bytes of the file lie under the newest run's fence, before its row says completed.
+
+        Every byte up to ``size_bytes`` is synced. It survives power loss, may take long and may be repeated, also
+        after a crash in between and by a writer that was replaced; ``runs`` can still be read afterwards. It gives up
+        soon after ``stopped`` says so.
+        """
+
+    def delete_all(self, doomed: Sequence[Doomed]) -> dict[str, int | SinkError]:
+        """Delete bytes of files so that they are gone after power loss.
 
         Many at once, at the price of few syncs. Returns for each id how many bytes were freed, or what went wrong.
         """
 
-    def file_ids(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[str]:
-        """Ids of everything that lies here, in any state.
+    def stored(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[Stored]:
+        """Everything that lies here, in any state, each file once.
 
         ``unreadable`` is told of each part that cannot be read, and the others follow; without it that raises.
         """
 
-    def size(self, file_id: str) -> int:
-        """Bytes that lie here for this id, 0 if none."""
+    def size(self, file_id: str, runs: Sequence[Run]) -> int:
+        """How many bytes of the file can be read from its start on, by its runs; the newest counts with all it has."""
+
+    def size_under(self, file_id: str, fences: Sequence[int]) -> int:
+        """Bytes that lie here under these fences of a file, needed or not."""
 
     def room(self) -> int:
         """Bytes that may still be appended here, to whichever file."""

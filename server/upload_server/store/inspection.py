@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
-from upload_server.domain.states import AuditEvent
+from upload_server.domain.runs import Run, left_over, runs_of, whole
+from upload_server.domain.states import AuditEvent, FileStatus
 
 
 class Damaged(Exception):
@@ -38,10 +39,27 @@ class FileFacts:
     revision: int
     change_no: int
     fence: int
+    # Fence of its newest run; and of those before it fence and end, as `fence:end` with commas, None without any.
+    run_fence: int
+    runs_before: str | None
     # Status of its batch, empty when it has none.
     batch_status: str
-    # Whether its bytes are owed deletion: 0 or 1.
+    # Whether bytes are owed deletion: 0 or 1.
     owed: int
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Where its bytes lie: of a completed file all in its newest run."""
+        return whole(self.run_fence) if self.status == FileStatus.COMPLETED else runs_of(self._ended, self.run_fence)
+
+    def left_over(self, found: Iterable[int]) -> tuple[int, ...]:
+        """Return those fences, of the ``found`` ones, whose bytes the file has no use for."""
+        return left_over(found, self.status, self.run_fence, (*(fence for fence, _ in self._ended), self.run_fence))
+
+    @property
+    def _ended(self) -> list[tuple[int, int]]:
+        pairs = (pair.split(":") for pair in self.runs_before.split(",")) if self.runs_before else ()
+        return [(int(fence), int(end)) for fence, end in pairs if fence.isdigit() and end.isdigit()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,8 @@ class File(Row):
     cancel_due_reason = TextField(default="")
     # `node.node_id` whose stream has it open, or had when it died; None: nobody, or the only node there is.
     holder = TextField(null=True)
+    # Fence of the claim that began its newest run, by which its bytes are named; 0: they came whole, or none has come.
+    run_fence = IntegerField(default=0)
 
 
 class Batch(Row):
@@ -276,8 +278,27 @@ class StoredAnswer(Row):
 StoredAnswer.add_index(StoredAnswer.created_served, StoredAnswer.created_at, name="stored_answer_age", safe=False)
 
 
+class Run(Row):
+    """A run of a file that another one follows: its bytes are named by its fence, and count up to ``upto``.
+
+    A file that the process which began it brings to its end has no such row.
+    """
+
+    # `file.id`.
+    file_row = IntegerField()
+    # Of the claim that began it; 0: before there were runs.
+    fence = IntegerField()
+    # Where the next one begins, from the start of the file.
+    upto = IntegerField()
+
+    class Meta:
+        """A claim begins one run of one file."""
+
+        primary_key = CompositeKey("file_row", "fence")
+
+
 class OwedDeletion(Row):
-    """Bytes of a cancelled or failed file that are still to be deleted."""
+    """Bytes that are still to be deleted: of a cancelled or failed file all, of a completed one those of other runs."""
 
     # The order in which deletions are carried out.
     id = AutoField()
@@ -340,7 +361,7 @@ class Lease(Row):
 
 
 MODELS: tuple[type[Row], ...] = (
-    *(File, Batch, AuditEvent, AuditSeal, StoredAnswer, OwedDeletion, StoreInfo),
+    *(File, Batch, AuditEvent, AuditSeal, StoredAnswer, Run, OwedDeletion, StoreInfo),
     *(Node, StreamStop, Lease),
 )
 # What a stopped store has: of its nodes none lives.

@@ -6,13 +6,14 @@ Store methods raise the domain's errors, and ``DatabaseFailure`` or ``OutcomeUnk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.errors import UploadError
+from upload_server.domain.runs import Run, left_over
 from upload_server.domain.states import (
     AuditEvent,
     Batch,
@@ -78,6 +79,8 @@ class Audited(NamedTuple):
     files: int = 0
     first_event_id: int = 0
     last_event_id: int = 0
+    # Whether a completed file leaves bytes that are owed deletion.
+    leaves_bytes: bool = False
 
     @property
     def opened(self) -> int:
@@ -124,6 +127,8 @@ class Claim:
     file: File
     # Announced SHA-256 in hex, or empty.
     expected_sha256: str
+    # Where its bytes lie; the newest is the one to write to.
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,24 @@ class OwedDeletion:
 
     row: int
     file_id: str
+
+
+class Named(NamedTuple):
+    """What the row of a file says of the names of its bytes."""
+
+    status: FileStatus
+    # Of the newest run.
+    run_fence: int
+    # Of all runs that were ever begun.
+    fences: tuple[int, ...]
+
+    def keeps(self, fence: int) -> bool:
+        """Whether bytes under this fence are all that the file has, and stay."""
+        return self.status is FileStatus.COMPLETED and self.run_fence == fence
+
+    def left_over(self, found: Iterable[int]) -> tuple[int, ...]:
+        """Return those fences, of the ``found`` ones, whose bytes the file has no use for."""
+        return left_over(found, self.status, self.run_fence, self.fences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,9 +368,11 @@ class Store(Protocol):
     async def cancel_batch(self, batch_id: str, command: Command, heard: Heard | None = None) -> Result[CancelledBatch]:
         """Cancel a batch and its files that are not final; raises ``BatchNotFound``, ``BatchNotCancellable``."""
 
-    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
+    async def claim(self, file_id: str, offset: int, command: Command, continues: int | None = None) -> Result[Claim]:
         """Raise the fence and make the file uploading (and its batch processing).
 
+        It begins a new run, unless the newest is the one whose fence is ``continues``: the caller began it, and nobody
+        else has ever written to it.
         Raises ``FileNotFound``, ``FileNotWritable``, ``OffsetMismatch`` (nothing changed, no fence raised).
         """
 
@@ -370,9 +395,19 @@ class Store(Protocol):
         then, or delete its bytes. Nothing where this node is alone, whose own streams are asked."""
 
     async def complete(
-        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
+        self,
+        file_id: str,
+        fence: int,
+        sha256: str,
+        bytes_received: int,
+        command: Command,
+        *,
+        leaves_bytes: bool = False,
     ) -> Result[File]:
-        """Make an uploading file completed; raises ``UploadCancelled``, ``WriterReplaced`` or ``FileNotWritable``."""
+        """Make an uploading file completed; raises ``UploadCancelled``, ``WriterReplaced`` or ``FileNotWritable``.
+
+        ``leaves_bytes``: others lie there than those that the file keeps; they are owed deletion.
+        """
 
     async def complete_whole(self, file_id: str, sha256: str, size_bytes: int, command: Command) -> Result[File]:
         """Make a pending file completed whose bytes are durable, all in one: it is claimed, and ``uploading`` between.
@@ -466,8 +501,8 @@ class Store(Protocol):
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""
 
-    async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
-        """Read the status of files; unknown ids are missing from the answer."""
+    async def names_of(self, file_ids: Sequence[str]) -> dict[str, Named]:
+        """Read what rows say of the names of bytes; unknown ids are missing from the answer."""
 
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal of the audit chain and, in order, at most ``limit`` events behind it."""

@@ -20,6 +20,8 @@ from upload_server.store.inspection import FileFacts, Filling, Inspection
 
 _PAGE = 500
 _CHUNK = 1024 * 1024
+# Chunks that a storage keeps in memory until it is told to sync.
+_BUFFERED = 8
 # Files at once: each waits for its own sync.
 _AT_ONCE = 8
 
@@ -86,7 +88,7 @@ def _kept(file: FileFacts) -> int:
 
 
 def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:
-    ids = destination.file_ids()
+    ids = (one.file_id for one in destination.stored())
     while page := list(itertools.islice(ids, _PAGE)):
         known = source.files_named(page)
         for file_id in page:
@@ -97,27 +99,35 @@ def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:
 def _copy_file(file: FileFacts, storages: Storages) -> int:
     size = _kept(file)
     # An earlier copy that was interrupted may have brought it.
-    there = bool(file.sha256) and storages.destination.size(file.file_id) == size
-    if there and _digest(storages.destination, file.file_id, size) == file.sha256:
+    there = bool(file.sha256) and storages.destination.size(file.file_id, file.runs) == size
+    if there and _digest(storages.destination, file, size) == file.sha256:
         return size
     digest = hashlib.sha256()
-    target = storages.destination.open(file.file_id, file.fence, 0)
-    try:
-        for piece in storages.source.read(file.file_id, size, _CHUNK):
-            digest.update(piece)
-            target.append([piece])
-        target.sync()
-    finally:
-        target.close()
+    for number, run in enumerate(file.runs, start=1):
+        end = file.runs[number].start if number < len(file.runs) else size
+        target = storages.destination.open(file.file_id, file.runs[:number], file.size_bytes, run.start)
+        try:
+            for count, piece in enumerate(
+                storages.source.read(file.file_id, file.runs, end, _CHUNK, run.start), start=1
+            ):
+                digest.update(piece)
+                target.append([piece])
+                if storages.destination.buffers and count % _BUFFERED == 0:
+                    target.sync()
+            target.sync()
+        finally:
+            target.close()
+    if file.status == FileStatus.COMPLETED:
+        storages.destination.finish(file.file_id, file.runs, size)
     if file.sha256 and digest.hexdigest() != file.sha256:
         raise CannotCopy(f"the bytes of file {file.file_id} are not what was uploaded: their SHA-256 is another one")
-    if _digest(storages.destination, file.file_id, size) != digest.hexdigest():
+    if _digest(storages.destination, file, size) != digest.hexdigest():
         raise CannotCopy(f"the bytes of file {file.file_id} came to --to-storage as others")
     return size
 
 
-def _digest(sink: Sink, file_id: str, size: int) -> str:
+def _digest(sink: Sink, file: FileFacts, size: int) -> str:
     digest = hashlib.sha256()
-    for piece in sink.read(file_id, size, _CHUNK):
+    for piece in sink.read(file.file_id, file.runs, size, _CHUNK):
         digest.update(piece)
     return digest.hexdigest()

@@ -18,9 +18,10 @@ import structlog
 
 from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
+from upload_server.domain.runs import WHOLE
 from upload_server.domain.states import Caller, FileStatus, Source
 from upload_server.ingest import Ingest
-from upload_server.sink.protocol import Sink, SinkError
+from upload_server.sink.protocol import Doomed, Sink, SinkError, Stored
 from upload_server.store.protocol import Command, Commit, Moment, OwedDeletion, Store
 
 log = structlog.get_logger(__name__)
@@ -40,10 +41,8 @@ _MAX_ASIDE = 10_000
 _OPEN_SECONDS = 1.0
 # However short the TTL is, rounds are no closer.
 _SHORTEST_ROUND = 1.0
-# A deletion owed for a file in any other state is a fault of ours: it must cost no bytes.
-_DELETABLE = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
-# A draft of such a file is the row's.
-_DECIDED = frozenset({FileStatus.UPLOADING, FileStatus.COMPLETED})
+# Whatever was sent of such a file is to go.
+_GIVEN_UP = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
 class Janitor:
@@ -80,6 +79,8 @@ class Janitor:
         self._first_deletions = asyncio.Event()
         # Deletions that have to wait, by row: when (loop time) they are tried again.
         self._aside: dict[int, float] = {}
+        # Those of them that are carried out for the second time then.
+        self._looked_at: set[int] = set()
         self._pool: ThreadPoolExecutor | None = None
 
     def nudge(self) -> None:
@@ -89,8 +90,11 @@ class Janitor:
     def nudge_if_owed(self, commits: Sequence[Commit]) -> None:
         """Nudge if one of these left bytes owed: a file or batch that nobody ever sent to owes none."""
         for commit in commits:
+            if commit.audited.leaves_bytes:
+                self.nudge()
+                return
             for event in commit.audited.events:
-                if event.to_status in _DELETABLE and event.from_status != FileStatus.PENDING:
+                if event.to_status in _GIVEN_UP and event.from_status != FileStatus.PENDING:
                     self.nudge()
                     return
 
@@ -172,8 +176,8 @@ class Janitor:
         deletable = await self._deletable(due)
         if not deletable:
             return 0
-        outcomes = await self._hop(self._sink.delete_all, {one.file_id: None for one in deletable})
-        done = [one.row for one in deletable if isinstance(outcomes[one.file_id], int)]
+        outcomes = await self._hop(self._sink.delete_all, list(deletable.values()))
+        done = [one.row for one in deletable if isinstance(outcomes[one.file_id], int) and not self._looks_again(one)]
         # Only now: a crash in between finds the row again, and nothing to delete.
         await self._store.settle_deletions(done)
         for one in deletable:
@@ -184,22 +188,34 @@ class Janitor:
         self._report(sum(outcome for outcome in outcomes.values() if isinstance(outcome, int)), len(done))
         return len(done)
 
-    async def _deletable(self, due: Sequence[OwedDeletion]) -> list[OwedDeletion]:
-        """Those whose row allows it and whose file no stream holds; the others are put aside."""
-        statuses = await self._store.status_of([one.file_id for one in due])
-        allowed = []
+    async def _deletable(self, due: Sequence[OwedDeletion]) -> dict[OwedDeletion, Doomed]:
+        """Those whose row allows it and whose file no stream holds, with what is to go; the others are put aside."""
+        names = await self._store.names_of([one.file_id for one in due])
+        allowed: dict[OwedDeletion, Doomed] = {}
         for one in due:
-            status = statuses.get(one.file_id)
-            if status is not None and status not in _DELETABLE:
+            named = names.get(one.file_id)
+            if named is None or not named.status.final:
                 self._put_aside(one, self._interval)
+                status = named and named.status
                 log.error("a deletion is owed for a file that may keep its bytes", file_id=one.file_id, status=status)
             else:
-                allowed.append(one)
+                # A completed file keeps the bytes that its row names, and no others.
+                kept = named.run_fence if named.status is FileStatus.COMPLETED else None
+                allowed[one] = Doomed(one.file_id, named.fences, kept)
         await self._wait_closed([one.file_id for one in allowed if self._ingest.is_open(one.file_id)])
         for one in allowed:
             if self._ingest.is_open(one.file_id):
                 self._put_aside(one, _OPEN_SECONDS)
-        return [one for one in allowed if one.row not in self._aside]
+        return {one: doomed for one, doomed in allowed.items() if one.row not in self._aside}
+
+    def _looks_again(self, one: OwedDeletion) -> bool:
+        """Whether what was deleted just now has to be deleted once more: what was sent before may still arrive."""
+        if not self._sink.second_look or one.row in self._looked_at:
+            self._looked_at.discard(one.row)
+            return False
+        self._looked_at.add(one.row)
+        self._put_aside(one, self._sink.second_look)
+        return True
 
     async def _wait_closed(self, file_ids: Sequence[str]) -> None:
         """Wait for streams that a cancel has just stopped: each has one more hop to a thread to finish."""
@@ -260,7 +276,9 @@ class Janitor:
     # Orphans -------------------------------------------------------------------------------------------------------
 
     async def sweep_orphans(self) -> int:
-        """Delete what lies in the sink for files that are cancelled or failed, as their rows say; returns how many.
+        """Delete what lies in the sink that no file keeps, as their rows say; returns of how many.
+
+        That is all of files that are cancelled or failed, and of others what no run of theirs is named by.
 
         Bytes without a row are left alone and logged, unless they are a draft: that is what a crash leaves between the
         bytes of a file and its row. Without a row it is deleted, with one it ceases to be a draft. No other crash of
@@ -268,23 +286,26 @@ class Janitor:
         database is an older backup, or not this folder's at all; they may be the only copy of a completed file then.
         """
         deleted, unknown = 0, 0
-        stored_ids = self._sink.file_ids(_say_unreadable)
-        while not self._stopping.is_set() and (page := await self._hop(_take, stored_ids)):
+        everything = self._sink.stored(_say_unreadable)
+        while not self._stopping.is_set() and (page := await self._hop(_take, everything)):
+            file_ids = [one.file_id for one in page]
             # Asked before the rows are read: the row of a draft that nobody holds then does not come any more.
-            drafts = [draft for draft in await self._hop(self._sink.drafts, page) if not self._ingest.is_open(draft)]
-            statuses = await self._store.status_of(page)
-            held = await self._store.held_elsewhere(page)
-            orphans = [
-                file_id
-                for file_id in page
-                if statuses.get(file_id) in _DELETABLE and not (self._ingest.is_open(file_id) or file_id in held)
-            ]
-            rowless = await self._deserted([draft for draft in drafts if draft not in statuses])
-            orphans += rowless
-            unknown += sum(file_id not in statuses and file_id not in drafts for file_id in page)
-            # Those of files that still are pending wait for their next sender, who may come at any moment.
+            drafts = {one for one in await self._hop(self._sink.drafts, file_ids) if not self._ingest.is_open(one)}
+            names = await self._store.names_of(file_ids)
+            held = await self._store.held_elsewhere(file_ids)
+            orphans = []
+            for file_id, found in page:
+                named = names.get(file_id)
+                if named is None:
+                    unknown += file_id not in drafts
+                elif (left := named.left_over(found)) and not (self._ingest.is_open(file_id) or file_id in held):
+                    orphans.append(Doomed(file_id, left))
+            # Those of a file that is announced make way for its next sender.
+            undecided = [one for one in drafts if one not in names or names[one].status is FileStatus.PENDING]
+            orphans += [Doomed(one, (WHOLE,)) for one in await self._deserted(undecided)]
+            kept = [one for one in drafts if one in names and names[one].keeps(WHOLE)]
             try:
-                await self._hop(self._sink.keep, [draft for draft in drafts if statuses.get(draft) in _DECIDED])
+                await self._hop(self._sink.keep, kept)
             except SinkError as error:
                 log.warning("drafts stay drafts until the next start", error=repr(error))
             for first in range(0, len(orphans), _DELETED_AT_ONCE):
@@ -294,14 +315,14 @@ class Janitor:
         return deleted
 
     async def _deserted(self, drafts: Sequence[str]) -> Sequence[str]:
-        """Those drafts without a row whose row does not come any more: all, or none while other nodes live."""
+        """Those drafts that no row has and that none comes for any more: all, or none while other nodes live."""
         if drafts and not self._store.alone:
             # Whoever made one of them lives now, or is dead.
             await self._store.beat()
         return () if self._store.others else drafts
 
-    async def _delete_orphans(self, orphans: Sequence[str]) -> int:
-        outcomes = await self._hop(self._sink.delete_all, dict.fromkeys(orphans))
+    async def _delete_orphans(self, orphans: Sequence[Doomed]) -> int:
+        outcomes = await self._hop(self._sink.delete_all, orphans)
         for file_id, outcome in outcomes.items():
             if isinstance(outcome, SinkError):
                 log.error("an orphan could not be deleted", file_id=file_id, reason=outcome.reason, error=repr(outcome))
@@ -317,8 +338,8 @@ def _say_unreadable(error: SinkError) -> None:
     log.error("a folder of the storage cannot be read", reason=error.reason, error=repr(error))
 
 
-def _take(stored_ids: Iterator[str]) -> list[str]:
-    return list(islice(stored_ids, _PAGE))
+def _take(everything: Iterator[Stored]) -> list[Stored]:
+    return list(islice(everything, _PAGE))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -14,15 +14,13 @@ import structlog
 
 from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import FileStatus
 from upload_server.ingest import Ingest
-from upload_server.sink.protocol import Sink, SinkError
+from upload_server.sink.protocol import Sink, SinkError, Stored
 from upload_server.store.protocol import Store
 
 log = structlog.get_logger(__name__)
 
 _PAGE = 500
-_ORPHANED = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
 class OrphanCount:
@@ -48,25 +46,30 @@ class OrphanCount:
             await asyncio.sleep(self._interval)
 
     async def count(self) -> int:
-        """Go through the storage once; returns the bytes of cancelled and failed files, and of none."""
+        """Go through the storage once; returns the bytes of cancelled and failed files, of none, and of runs that no
+        file keeps."""
         found = 0
-        stored = self._sink.file_ids(_say_unreadable)
-        while page := await asyncio.to_thread(_take, stored):
+        everything = self._sink.stored(_say_unreadable)
+        while page := await asyncio.to_thread(_take, everything):
             # Asked before the rows are read: the row of a file that comes whole follows its bytes.
-            closed = [file_id for file_id in page if not self._ingest.is_open(file_id)]
-            statuses = await self._store.status_of(closed)
-            orphans = [file_id for file_id in closed if statuses.get(file_id, FileStatus.FAILED) in _ORPHANED]
+            closed = [one for one in page if not self._ingest.is_open(one.file_id)]
+            names = await self._store.names_of([one.file_id for one in closed])
+            orphans = []
+            for file_id, fences in closed:
+                named = names.get(file_id)
+                if left := fences if named is None else named.left_over(fences):
+                    orphans.append(Stored(file_id, left))
             found += await asyncio.to_thread(self._sizes, orphans)
             await asyncio.sleep(self._breath)
         return found
 
-    def _sizes(self, file_ids: Sequence[str]) -> int:
-        return sum(self._sink.size(file_id) for file_id in file_ids)
+    def _sizes(self, orphans: Sequence[Stored]) -> int:
+        return sum(self._sink.size_under(file_id, fences) for file_id, fences in orphans)
 
 
 def _say_unreadable(error: SinkError) -> None:
     log.warning("metrics.orphans_not_counted", error=repr(error))
 
 
-def _take(stored: Iterator[str]) -> list[str]:
-    return list(islice(stored, _PAGE))
+def _take(everything: Iterator[Stored]) -> list[Stored]:
+    return list(islice(everything, _PAGE))

@@ -125,7 +125,7 @@ async def test_what_is_no_id_names_nothing(store: Store, file_id: str) -> None:
         await store.cancel_file(file_id, command())
     with pytest.raises(FileNotFound):
         await store.claim(file_id, 0, command("UploadFile"))
-    assert await store.status_of([file_id]) == {}
+    assert await store.names_of([file_id]) == {}
 
 
 async def cancel_under(store: Store, trouble: Callable[[], None], rounds: int) -> dict[str, int]:

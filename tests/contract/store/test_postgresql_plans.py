@@ -164,7 +164,7 @@ def test_what_the_janitor_and_the_sealer_read_walks_no_table(connection: Explain
     queries.read_progress(connection, Targets(frozenset({"a"}), frozenset({"b"})), 0.0, "n")
     queries.held_elsewhere(connection, ["f1"], "n")
     queries.due_cancels(connection, 10)
-    queries.status_of(connection, ["f1", "f2"])
+    queries.names_of(connection, ["f1", "f2"])
     queries.read_unsealed(connection, 100)
     queries.count_unsealed(connection, 100)
 

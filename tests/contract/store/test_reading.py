@@ -198,17 +198,22 @@ async def test_an_answer_that_is_old_by_one_clock_alone_is_kept(store: Store) ->
     assert (await store.initiate_upload(FileSpec("b", 1), new_id(), command("InitiateUpload", "b"))).replayed
 
 
-async def test_statuses_are_read_by_id(store: Store) -> None:
+async def test_names_of_bytes_are_read_by_id(store: Store) -> None:
     waiting, done = await pending(store), await completed(store)
     gone = await uploading(store)
     await store.cancel_file(gone.file_id, command())
+    resumed = await uploading(store)
+    for _ in range(2):
+        await store.claim(resumed.file_id, 0, command())
 
-    assert await store.status_of([waiting.file_id, done.file_id, gone.file_id, new_id()]) == {
-        waiting.file_id: FileStatus.PENDING,
-        done.file_id: FileStatus.COMPLETED,
-        gone.file_id: FileStatus.CANCELLED,
+    names = await store.names_of([waiting.file_id, done.file_id, gone.file_id, resumed.file_id, new_id()])
+    assert {file_id: (one.status, one.run_fence, sorted(one.fences)) for file_id, one in names.items()} == {
+        waiting.file_id: (FileStatus.PENDING, 0, [0]),
+        done.file_id: (FileStatus.COMPLETED, 1, [1]),
+        gone.file_id: (FileStatus.CANCELLED, 1, [1]),
+        resumed.file_id: (FileStatus.UPLOADING, 3, [1, 2, 3]),
     }
-    assert await store.status_of([]) == {}
+    assert await store.names_of([]) == {}
 
 
 async def test_old_answers_are_forgotten_a_few_at_a_time(store: Store) -> None:

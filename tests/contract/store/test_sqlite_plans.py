@@ -102,7 +102,7 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: SqliteConnection) 
     queries.held_elsewhere(explaining, ["a"], "n")
     queries.due_cancels(explaining, 10)
     queries.idle_rows(explaining, by_the_wall(now()), ["a"], 10, "n")
-    queries.status_of(explaining, ["a"])
+    queries.names_of(explaining, ["a"])
     tally.tally(explaining, Tally(1, 0, Counter(), Counter(), Counter(), {}), now())
 
     assert walks(explaining.steps) == WALKS

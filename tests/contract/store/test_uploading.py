@@ -31,6 +31,7 @@ from upload_server.domain.errors import (
     UploadIncomplete,
     WriterReplaced,
 )
+from upload_server.domain.runs import Run
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
 from upload_server.store.open import StoreAt
 from upload_server.store.protocol import DueCancel, Moment, Store
@@ -90,6 +91,58 @@ async def test_progress_is_recorded_while_the_fence_holds_and_never_shrinks(stor
     assert not await store.record_progress(file.file_id, newer.fence, 60, now())
     assert not await store.record_progress(new_id(), 1, 60, now())
     assert (await store.get_file(file.file_id, "")).bytes_received == 50
+
+
+async def test_a_claim_begins_a_run_unless_it_goes_on_with_the_newest(store: Store) -> None:
+    file = await pending(store, size_bytes=100)
+
+    async def claim(offset: int, continues: int | None = None) -> tuple[int, tuple[Run, ...]]:
+        claimed = (await store.claim(file.file_id, offset, command("UploadFile"), continues)).answer
+        assert claimed.file == await store.get_file(file.file_id, "")
+        assert claimed.file.run_fence == claimed.runs[-1].fence
+        return claimed.file.fence, claimed.runs
+
+    async def record(fence: int, count: int) -> None:
+        assert await store.record_progress(file.file_id, fence, count, now())
+
+    assert await claim(0) == (1, (Run(1, 0),))
+    await record(1, 10)
+    assert await claim(10, continues=1) == (2, (Run(1, 0),))
+    await record(2, 20)
+    # Of another process: it does not know the newest, or one that is the newest no more.
+    assert await claim(20) == (3, (Run(1, 0), Run(3, 20)))
+    assert await claim(20, continues=1) == (4, (Run(1, 0), Run(4, 20)))
+    await record(4, 30)
+    assert await claim(30, continues=4) == (5, (Run(1, 0), Run(4, 20)))
+    assert await claim(30, continues=3) == (6, (Run(1, 0), Run(4, 20), Run(6, 30)))
+    names = await store.names_of([file.file_id])
+    assert sorted(names[file.file_id].fences) == [1, 3, 4, 6]
+
+
+async def test_a_run_that_nothing_came_of_is_no_part_of_the_file(store: Store) -> None:
+    file = await uploading(store, size_bytes=100)
+    await store.claim(file.file_id, 0, command())
+    claim = (await store.claim(file.file_id, 0, command())).answer
+    assert claim.runs == (Run(3, 0),)
+
+
+async def test_a_completed_file_that_leaves_bytes_owes_their_deletion(store: Store) -> None:
+    left, alone = await uploading(store), await uploading(store)
+    newer = (await store.claim(left.file_id, 0, command())).answer.file
+    for file, leaves_bytes in ((newer, True), (alone, False)):
+        done = await store.complete(
+            file.file_id, file.fence, "ab", file.size_bytes, command(), leaves_bytes=leaves_bytes
+        )
+        assert done.audited.leaves_bytes == leaves_bytes
+        assert done.answer.run_fence == file.run_fence
+    [owed] = await store.owed_deletions(10)
+    assert owed.file_id == left.file_id
+    assert (await store.names_of([left.file_id]))[left.file_id] == (FileStatus.COMPLETED, 2, (1, 2))
+
+    await store.settle_deletions([owed.row])
+    # Nothing is left to know of those before.
+    assert (await store.names_of([left.file_id]))[left.file_id] == (FileStatus.COMPLETED, 2, (2,))
+    assert await store.owed_deletions(10) == []
 
 
 async def test_progress_of_many_streams_in_one_group(store: Store) -> None:

@@ -56,7 +56,11 @@ CATCHES = {
     "batch_numbered_before_its_files": Catch("batches_watched", "watch.atomic"),
     "clean_up_by_folder": Catch("restart", "disk"),
     "deletion_forgotten": Catch("cancel_under_a_stream", "disk"),
-    "tail_not_cut": Catch("torn_tail", "disk"),
+    "tail_not_cut": Catch("take_over_in_the_middle", "disk"),
+    "runs_shared": Catch("late_writer", "disk"),
+    "run_ends_ignored": Catch("late_writer", "disk"),
+    "never_joined": Catch("late_writer", "disk"),
+    "kept_fence_ignored": Catch("late_writer", "disk"),
     "progress_before_sync": Catch("power_cut", "disk", on="volatile_disk"),
 }
 # Circumstances that are no bugs.

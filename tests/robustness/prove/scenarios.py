@@ -150,6 +150,21 @@ async def take_over(stage: Stage) -> None:
 
 
 @scenario()
+async def take_over_in_the_middle(stage: Stage) -> None:
+    """A stream is replaced while bytes of it are written and not recorded; the second one begins there and commits."""
+    size = 100 * KIB
+    file_id = await stage.file(size)
+    before = stage.server.stored_bytes()
+    first = await stage.open(file_id, size)
+    assert first is not None
+    await first.send(80 * KIB)
+    await asyncio.to_thread(_wait_written, stage, before)
+    await _resume_and_commit(stage, file_id, size)
+    await first.leave()
+    await stage.caller.get(file_id)
+
+
+@scenario()
 async def end_without_commit(stage: Stage) -> None:
     """Every byte is sent and no commit; then the file is resumed and committed."""
     file_id = await stage.file(10 * KIB)
@@ -333,6 +348,33 @@ async def torn_tail(stage: Stage) -> None:
         if await _resume_and_commit(stage, file_id, size) == 0:
             # Otherwise they were recorded in time.
             return
+
+
+@scenario()
+async def late_writer(stage: Stage) -> None:
+    """The server dies; the file is resumed, and whoever wrote its first bytes wakes and writes on, as the process of
+    another node does that was stopped and taken for dead."""
+    size = 100 * KIB
+    file_id = await stage.file(size)
+    stream = await stage.open(file_id, size)
+    assert stream is not None
+    await stream.send(50 * KIB)
+    await stream.hear_durable(50 * KIB)
+    [written] = (stage.server.data_dir / "bytes").rglob(f"{file_id}*")
+    with written.open("r+b") as late:
+        await stage.restart(kill=True)
+        found = await stage.caller.get(file_id)
+        assert found is not None
+        offset = int(found["bytes_received"])
+        again = await stage.open(file_id, size, offset)
+        if again is not None:
+            await again.send((size + offset) // 2)
+            late.seek(offset)
+            late.write(bytes(size))
+            late.flush()
+            await again.send(size)
+            await again.commit()
+    await stage.caller.get(file_id)
 
 
 async def _resume_and_commit(stage: Stage, file_id: str, size: int) -> int:

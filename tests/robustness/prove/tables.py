@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ _FILES = """
     SELECT file_id, size_bytes, bytes_received, status, coalesce(batch_id, '') AS batch_id, sha256, created_at,
            updated_at, completed_at, cancelled_at, cancelled_by, cancel_reason, failure_reason, revision, change_no
     FROM file"""
+# The newest run of each, and those before it as `fence:end`.
+_RUNS = """
+    SELECT f.file_id, f.run_fence, (SELECT group_concat(r.fence || ':' || r.upto) FROM run AS r WHERE r.file_row = f.id)
+    FROM file AS f"""
 _EVENTS = """
     SELECT a.change_no AS event_id, coalesce(f.file_id, '') AS file_id,
            coalesce(b.batch_id, f.batch_id, '') AS batch_id, a.from_status, a.to_status, a.actor, a.source, a.reason,
@@ -39,7 +44,8 @@ def read_tables(data_dir: Path) -> tuple[dict[str, Any], bool]:
         database.row_factory = sqlite3.Row
         version = _version(database)
         tables = _rows(database)
-        tables["disk"] = dict(_disk(data_dir / "bytes", {row["file_id"]: row for row in tables["files"]}))
+        runs = {file_id: (newest, before) for file_id, newest, before in database.execute(_RUNS)}
+        tables["disk"] = dict(_disk(data_dir / "bytes", {row["file_id"]: row for row in tables["files"]}, runs))
         return tables, _version(database) == version
 
 
@@ -71,16 +77,39 @@ def _rows(database: sqlite3.Connection) -> dict[str, Any]:
     }
 
 
-def _disk(folder: Path, rows: dict[str, dict[str, Any]]) -> Iterable[tuple[str, tuple[int, str, bool]]]:
+def _disk(
+    folder: Path, rows: dict[str, dict[str, Any]], runs: dict[str, tuple[int, str | None]]
+) -> Iterable[tuple[str, tuple[int, str, bool]]]:
+    """What lies there of each file as its row says, and under its own name whatever its row does not name."""
+    named: dict[str, dict[int, bytes]] = {}
     for path in folder.glob("*/*"):
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            # Deleted since the folder was read.
-            continue
-        row = rows.get(path.name, {"bytes_received": 0, "size_bytes": 0})
-        sent = content_of(path.name, row["size_bytes"])[: row["bytes_received"]]
-        yield path.name, (len(data), hashlib.sha256(data).hexdigest(), data.startswith(sent))
+        file_id, _, fence = path.name.partition(".")
+        # What is missing was deleted since the folder was read.
+        with contextlib.suppress(FileNotFoundError):
+            named.setdefault(file_id, {})[int(fence or 0)] = path.read_bytes()
+    for file_id, found in named.items():
+        row = rows.get(file_id, {"bytes_received": 0, "size_bytes": 0, "status": ""})
+        newest, before = runs.get(file_id, (0, None))
+        ended = [tuple(map(int, pair.split(":"))) for pair in before.split(",")] if before else []
+        if row["status"] == "completed":
+            data, kept = found.get(newest), {newest}
+        elif row["status"] == "uploading":
+            data, kept = _joined(found, sorted(ended), newest), {newest, *(fence for fence, _ in ended)}
+        else:
+            data, kept = b"".join(found.values()), set(found)
+        if data is not None:
+            sent = content_of(file_id, row["size_bytes"])[: row["bytes_received"]]
+            yield file_id, (len(data), hashlib.sha256(data).hexdigest(), data.startswith(sent))
+        for left in found.keys() - kept:
+            yield f"{file_id}.{left}", (len(found[left]), "", True)
+
+
+def _joined(found: dict[int, bytes], ended: Sequence[Sequence[int]], newest: int) -> bytes:
+    """Put together what counts of each run, each byte from where it lies in the whole file."""
+    data = b""
+    for fence, end in ended:
+        data += found.get(fence, b"")[len(data) : end]
+    return data + found.get(newest, b"")[len(data) :]
 
 
 def at_rest(data_dir: Path, seconds: float) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class Place:
     async def until_deleted(self, file_id: str) -> None:
         """Wait until nothing of a file is on the disk."""
         async with asyncio.timeout(WAIT):
-            while self.sink.size(file_id):  # noqa: ASYNC110 - a folder has no event
+            while any(one.file_id == file_id for one in self.sink.stored()):  # noqa: ASYNC110 - a folder has no event
                 await asyncio.sleep(0.01)
 
     async def until_closed(self, file_id: str) -> None:

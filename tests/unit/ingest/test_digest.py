@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from unit.ingest.world import KIB, GatedSink
+from upload_server.domain.runs import Run
 from upload_server.ingest.digest import Digest, Piece
 from upload_server.sink.protocol import BytesMissing
 
 SIZE = 64 * KIB
+RUNS = (Run(1, 0),)
 
 
 def never() -> bool:
@@ -32,7 +34,7 @@ def sink(tmp_path: Path) -> GatedSink:
 
 
 def test_what_is_near_is_hashed_from_memory_and_released_then(sink: GatedSink) -> None:
-    digest = Digest(sink, str(uuid.uuid4()), 0, 2 * SIZE)
+    digest = Digest(sink, str(uuid.uuid4()), RUNS, 0, 2 * SIZE)
     data = os.urandom(2 * SIZE)
     digest.add(piece(data[:SIZE]))
     digest.add(piece(data[SIZE:]))
@@ -46,8 +48,8 @@ def test_what_is_near_is_hashed_from_memory_and_released_then(sink: GatedSink) -
 
 def test_what_is_far_is_let_go_of_and_read_back(sink: GatedSink) -> None:
     file_id, data = str(uuid.uuid4()), os.urandom(4 * SIZE)
-    file = sink.open(file_id, 1, 0)
-    digest = Digest(sink, file_id, 0, 2 * SIZE)
+    file = sink.open(file_id, RUNS, len(data), 0)
+    digest = Digest(sink, file_id, RUNS, 0, 2 * SIZE)
     for start in range(0, 3 * SIZE, SIZE):
         file.append([data[start : start + SIZE]])
         digest.add(piece(data[start : start + SIZE]))
@@ -62,13 +64,13 @@ def test_what_is_far_is_let_go_of_and_read_back(sink: GatedSink) -> None:
 
 
 def test_bytes_that_are_gone_are_an_error(sink: GatedSink) -> None:
-    digest = Digest(sink, str(uuid.uuid4()), SIZE, SIZE)
+    digest = Digest(sink, str(uuid.uuid4()), RUNS, SIZE, SIZE)
     with pytest.raises(BytesMissing):
         digest.go_on(SIZE, never)
 
 
 def test_whoever_stops_it_leaves_nothing_half_counted(sink: GatedSink) -> None:
-    digest = Digest(sink, str(uuid.uuid4()), 0, 2 * SIZE)
+    digest = Digest(sink, str(uuid.uuid4()), RUNS, 0, 2 * SIZE)
     digest.add(piece(bytes(SIZE)))
     digest.go_on(SIZE, lambda: True)
     assert (digest.position, digest.released) == (0, 0)
@@ -77,8 +79,8 @@ def test_whoever_stops_it_leaves_nothing_half_counted(sink: GatedSink) -> None:
 @pytest.mark.parametrize("most_kept", [0, 3 * KIB, 1 << 30])
 def test_one_thread_adds_while_another_hashes(sink: GatedSink, most_kept: int) -> None:
     file_id, data = str(uuid.uuid4()), os.urandom(8 * 1024 * KIB)
-    digest = Digest(sink, file_id, 0, most_kept)
-    file = sink.open(file_id, 1, 0)
+    digest = Digest(sink, file_id, RUNS, 0, most_kept)
+    file = sink.open(file_id, RUNS, len(data), 0)
     cost = 0
 
     def write() -> None:

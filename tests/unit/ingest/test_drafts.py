@@ -21,6 +21,7 @@ from upload_server.domain.errors import (
     StorageFull,
     UploadCancelled,
 )
+from upload_server.domain.runs import Run
 from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.ingest import Draft
 from upload_server.ingest.parts import KIB, Limits
@@ -131,7 +132,7 @@ async def test_a_commit_of_unknown_fate_leaves_the_bytes_to_the_next_start(world
 
 async def test_a_start_deletes_the_drafts_that_no_row_knows_and_nothing_else(world: World) -> None:
     kept, unknown, draft = await completed(world), str(uuid.uuid4()), str(uuid.uuid4())
-    file = world.sink.open(unknown, 1, 0)
+    file = world.sink.open(unknown, [Run(1, 0)], 1000, 0)
     file.append([b"perhaps the only copy"])
     file.close()
     world.sink.put(draft, DATA)
@@ -174,18 +175,26 @@ async def test_a_caller_that_leaves_leaves_a_whole_file_behind(world: World) -> 
     assert (world.sink.root / one.file_id[:2] / one.file_id).stat().st_mode & 0o7777 == 0o600
 
 
-async def test_a_draft_of_a_pending_file_waits_for_its_next_sender(world: World) -> None:
-    """A crash leaves it; a sweep that deleted it could hit the stream that opens just then."""
+async def test_a_draft_that_a_crash_has_left_of_a_pending_file_is_in_no_senders_way(world: World) -> None:
     file_id = await world.initiate(len(DATA))
     world.sink.put(file_id, b"from before")
-    assert await janitor_of(world).sweep_orphans() == 0
     assert await world.ingest.put_announced(file_id, DATA, "", CALLER) is None
     upload = await world.open(file_id)
     await upload.write(DATA)
     await upload.commit("", CALLER)
     await upload.close()
     assert world.sink.content(file_id) == DATA
+    assert await janitor_of(world).sweep_orphans() == 1
     assert world.sink.drafts([file_id]) == []
+    assert world.sink.content(file_id) == DATA
+
+
+async def test_a_draft_that_a_crash_has_left_of_a_pending_file_goes(world: World) -> None:
+    file_id = await world.initiate(len(DATA))
+    world.sink.put(file_id, b"from before")
+    assert await janitor_of(world).sweep_orphans() == 1
+    assert (await world.ingest.put_announced(file_id, DATA, "", CALLER)) == await world.row(file_id)
+    assert world.sink.content(file_id) == DATA
 
 
 async def test_an_announced_file_is_completed_while_nobody_else_has_it(world: World) -> None:
@@ -235,7 +244,7 @@ async def test_a_draft_that_the_disk_refuses_holds_up_no_sweep(world: World, mon
     kept, orphan = Putting(world), await world.initiate(9)
     await kept.put()
     await world.cancel(orphan, tell=False)
-    file = world.sink.open(orphan, 1, 0)
+    file = world.sink.open(orphan, [Run(1, 0)], 1000, 0)
     file.append([b"cancelled"])
     file.close()
     assert world.sink.drafts([kept.file_id])

@@ -77,7 +77,7 @@ async def test_nothing_piles_up_behind_a_slow_sync(tmp_path: Path) -> None:
         file_id = upload.file.file_id
         # What one sync covers, as much again, and the hop that passed the limit.
         await asyncio.wait([sending], timeout=0.1)
-        assert world.sink.size(file_id) <= (128 + 128 + 64) * KIB
+        assert world.sink.bytes_of(file_id) <= (128 + 128 + 64) * KIB
         assert upload.received <= (128 + 128 + 64 + 256 + 32) * KIB
         assert not sending.done()
         world.sink.syncing.open()
@@ -171,7 +171,7 @@ async def test_a_failed_sync_gives_the_stream_up_and_nothing_else(tmp_path: Path
         assert (row.status, row.bytes_received, upload.durable) == (FileStatus.UPLOADING, 1000, 1000)
         # The disk is well again: the next stream starts where the row says.
         again = await world.open(file_id, 1000)
-        assert world.sink.size(file_id) == 1000
+        assert world.sink.bytes_of(file_id) == 1000
         await send(again, data[1000:])
         assert (await again.commit(hashlib.sha256(data).hexdigest(), CALLER)).status is FileStatus.COMPLETED
         await again.close()
@@ -257,7 +257,7 @@ async def test_a_sync_that_fails_at_the_commit_completes_nothing(world: World) -
 async def test_a_file_that_lost_bytes_on_disk_is_not_written(world: World) -> None:
     file_id, upload = await world.send_new(b"bytes")
     await upload.close()
-    world.sink.delete_all({file_id: None})
+    world.sink.remove(file_id)
     with pytest.raises(StorageFailure):
         await world.open(file_id, 5)
     assert not world.ingest.is_open(file_id)

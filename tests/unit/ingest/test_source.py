@@ -166,7 +166,7 @@ async def test_a_cancel_lets_the_piece_under_way_through_and_no_other(world: Wor
         assert world.ingest.is_open(file_id), "let go of a file that a thread is about to write"
         world.sink.appending.open()
         await world.ingest.wait_closed(file_id)
-        assert 0 < world.sink.size(file_id) <= PIECE
+        assert 0 < world.sink.bytes_of(file_id) <= PIECE
         # Its sender was answered: what follows on its connection is no thread's.
         assert feed.lent.left == feed.size - taken
     await upload.close()
@@ -181,10 +181,10 @@ async def test_a_hold_keeps_back_what_a_thread_has_read_already(world: World) ->
         world.sink.appended.close()
         world.sink.appending.open()
         await world.sink.appended.somebody_waits()
-        at_hold = world.sink.size(file_id)
+        at_hold = world.sink.bytes_of(file_id)
         world.sink.appended.open()
         await hop_ended(upload)
-        assert world.sink.size(file_id) == at_hold <= PIECE
+        assert world.sink.bytes_of(file_id) == at_hold <= PIECE
         world.ingest.holds.release(file_id)
         await drawing
         await upload.commit("", CALLER)
@@ -222,7 +222,7 @@ async def test_a_drain_makes_durable_every_byte_that_was_read(world: World) -> N
             await drawing
         world.sink.appending.open()
         await upload.close()
-        assert upload.durable == upload.received == feed.taken == world.sink.size(file_id)
+        assert upload.durable == upload.received == feed.taken == world.sink.bytes_of(file_id)
         assert (await world.row(file_id)).bytes_received == feed.taken > 0
 
 

@@ -39,12 +39,12 @@ async def test_a_cancel_in_mid_stream_stops_the_bytes(world: World) -> None:
     sending = asyncio.create_task(keep_sending())
     await upload.wait_durable(0)
     await world.cancel(file_id)
-    at_cancel = world.sink.size(file_id)
+    at_cancel = world.sink.bytes_of(file_id)
     with pytest.raises(UploadCancelled) as raised:
         await sending
     await world.ingest.wait_closed(file_id)
     # At most the chunk that was under way.
-    assert world.sink.size(file_id) <= at_cancel + len(chunk)
+    assert world.sink.bytes_of(file_id) <= at_cancel + len(chunk)
     row = await world.row(file_id)
     assert (row.status, row.cancelled_by, row.cancel_reason) == (FileStatus.CANCELLED, "user", "because")
     # The file as the commit left it; progress is no change of the file, and the stream knows it anyway.
@@ -96,10 +96,10 @@ async def test_no_byte_is_written_while_a_cancel_is_being_decided(world: World) 
     # Nobody has told the stream yet: it must know by itself.
     await world.cancel(file_id, tell=False)
     await asyncio.sleep(0.05)
-    assert world.sink.size(file_id) == 2 * chunk
+    assert world.sink.bytes_of(file_id) == 2 * chunk
     world.ingest.holds.release(file_id)
     await asyncio.sleep(0.05)
-    assert world.sink.size(file_id) == 2 * chunk
+    assert world.sink.bytes_of(file_id) == 2 * chunk
     world.ingest.holds.release(file_id)
     await upload.close()
 
@@ -112,7 +112,7 @@ async def test_between_a_cancel_s_commit_and_its_news_no_byte_is_written(world: 
     await world.store.cancelled.wait()
     await upload.write(b"x" * MIB)
     await asyncio.sleep(0.05)
-    assert world.sink.size(file_id) == 0
+    assert world.sink.bytes_of(file_id) == 0
     world.store.hold_cancel.set()
     await cancelling
     with pytest.raises(UploadCancelled):
@@ -143,12 +143,12 @@ async def test_after_a_cancel_that_was_refused_the_bytes_go_on(world: World, who
     await send(upload, content)
     committing = asyncio.create_task(upload.commit(hashlib.sha256(content).hexdigest(), CALLER))
     await asyncio.sleep(0.05)
-    assert world.sink.size(file_id) == 0
+    assert world.sink.bytes_of(file_id) == 0
     other = str(uuid.uuid4())
     world.ingest.holds.hold(other)
     world.ingest.holds.release(other)
     await asyncio.sleep(0.05)
-    assert world.sink.size(file_id) == 0
+    assert world.sink.bytes_of(file_id) == 0
     world.ingest.holds.release(held)
     assert (await committing).status is FileStatus.COMPLETED
     assert world.sink.content(file_id) == content
@@ -188,7 +188,7 @@ async def test_a_hop_that_waited_for_a_thread_writes_nothing_after_the_signal(wo
     await world.cancel(file_id)
     world.sink.appending.open()
     await world.ingest.wait_closed(file_id)
-    assert world.sink.size(file_id) == 0
+    assert world.sink.bytes_of(file_id) == 0
     for each in (upload, *others):
         await each.close()
 
@@ -365,7 +365,7 @@ async def test_a_cancel_while_the_file_is_being_opened_reaches_the_stream(world:
     with pytest.raises(UploadCancelled):
         await upload.write(b"x")
     await world.ingest.wait_closed(file_id)
-    assert world.sink.size(file_id) == 0
+    assert world.sink.bytes_of(file_id) == 0
     await upload.close()
 
 

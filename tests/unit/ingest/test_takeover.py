@@ -77,7 +77,7 @@ async def test_the_stream_goes_on_while_its_prefix_is_hashed_and_the_commit_wait
         commit = asyncio.create_task(upload.commit(hashlib.sha256(data).hexdigest(), CALLER))
         # Everything is on disk, though not one byte was hashed.
         await asyncio.wait([commit], timeout=0.2)
-        assert world.sink.size(file_id) == 2 * MIB
+        assert world.sink.bytes_of(file_id) == 2 * MIB
         assert not commit.done()
         world.sink.reading.open()
         assert (await commit).status is FileStatus.COMPLETED
@@ -88,7 +88,7 @@ async def test_a_prefix_that_changed_on_disk_is_found_out(tmp_path: Path) -> Non
     data = os.urandom(MIB)
     async with open_world(tmp_path / "node", FAR) as world:
         file_id = await begin(world, data, 512 * KIB)
-        path = world.sink.root / file_id[:2] / file_id
+        path = world.sink.root / file_id[:2] / f"{file_id}.1"
         await asyncio.to_thread(path.write_bytes, bytes([data[0] ^ 1]) + data[1 : 512 * KIB])
         upload = await world.open(file_id, 512 * KIB)
         await send(upload, data[512 * KIB :])
@@ -104,7 +104,7 @@ async def test_a_prefix_that_cannot_be_read_fails_the_stream(tmp_path: Path) -> 
         world.sink.reading.close()
         upload = await world.open(file_id, 512 * KIB)
         await world.sink.reading.somebody_waits()
-        os.truncate(world.sink.root / file_id[:2] / file_id, 1000)
+        os.truncate(world.sink.root / file_id[:2] / f"{file_id}.1", 1000)
         world.sink.reading.open()
         with pytest.raises(StorageFailure):
             await upload.wait_durable(MIB)
@@ -144,7 +144,7 @@ async def test_a_new_stream_waits_for_the_old_one_s_hop(world: World) -> None:
     assert not opening.done(), "two writers at once"
     world.sink.appending.open()
     new = await opening
-    assert world.sink.size(file_id) == 0
+    assert world.sink.bytes_of(file_id) == 0
     await new.write(b"new!")
     await new.commit("", CALLER)
     assert world.sink.content(file_id) == b"new!"

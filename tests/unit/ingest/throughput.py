@@ -51,7 +51,7 @@ async def through_ingest(world: World, chunk: bytes) -> float:
     await upload.commit("", CALLER)
     await upload.close()
     seconds = time.perf_counter() - started
-    await asyncio.to_thread(world.sink.delete_all, {file_id: None})
+    await asyncio.to_thread(world.sink.remove, file_id)
     return seconds
 
 
@@ -74,7 +74,7 @@ async def cancel_latency(world: World) -> float:
     await asyncio.wait([task])
     task.exception()
     await upload.close()
-    await asyncio.to_thread(world.sink.delete_all, {file_id: None})
+    await asyncio.to_thread(world.sink.remove, file_id)
     return seconds
 
 

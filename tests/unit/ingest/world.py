@@ -14,11 +14,12 @@ from pathlib import Path
 from support.stores import StoreAround, url_in
 from upload_server.domain.errors import Stopped
 from upload_server.domain.observer import Observer
+from upload_server.domain.runs import Run
 from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink
-from upload_server.sink.protocol import Chunk, SinkError, SinkFile
+from upload_server.sink.protocol import Chunk, Doomed, SinkError, SinkFile
 from upload_server.store.protocol import Audited, Claim, Command, Commit, Heard, OwedDeletion, Result
 from upload_server.upkeep.janitor import Janitor
 
@@ -72,6 +73,10 @@ class GatedFile:
             raise self._sink.sync_error
         return self._file.sync() - self._sink.left_out
 
+    def discard(self, end: int) -> None:
+        self._sink.discarded.append(end)
+        self._file.discard(end)
+
     def close(self) -> None:
         self._file.close()
 
@@ -91,10 +96,12 @@ class GatedSink(DiskSink):
         self.left_out = 0
         self.bytes_read = 0
         self.syncs = 0
+        # Where files were cut by streams whose bytes were refused.
+        self.discarded: list[int] = []
 
-    def open(self, file_id: str, fence: int, offset: int) -> SinkFile:
+    def open(self, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:
         self.opening.pass_through()
-        return GatedFile(super().open(file_id, fence, offset), self)
+        return GatedFile(super().open(file_id, runs, size_bytes, offset), self)
 
     def put(self, file_id: str, data: Chunk) -> None:
         self.putting.pass_through()
@@ -102,13 +109,29 @@ class GatedSink(DiskSink):
             raise self.put_error
         super().put(file_id, data)
 
-    def read(self, file_id: str, end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
         self.reading.pass_through()
         self.bytes_read += end - start
-        return super().read(file_id, end, chunk_bytes, start)
+        return super().read(file_id, runs, end, chunk_bytes, start)
+
+    def file_ids(self) -> list[str]:
+        """Of which files something lies there."""
+        return [one.file_id for one in self.stored()]
+
+    def fences(self, file_id: str) -> list[int]:
+        return sorted(fence for one in self.stored() if one.file_id == file_id for fence in one.fences)
+
+    def bytes_of(self, file_id: str) -> int:
+        """What lies there of a file, under whichever name."""
+        return self.size_under(file_id, self.fences(file_id))
 
     def content(self, file_id: str) -> bytes:
-        return (self.root / file_id[:2] / file_id).read_bytes()
+        """What lies there in its newest run."""
+        fence = self.fences(file_id)[-1]
+        return (self.root / file_id[:2] / (f"{file_id}.{fence}" if fence else file_id)).read_bytes()
+
+    def remove(self, file_id: str) -> None:
+        self.delete_all([Doomed(file_id, tuple(self.fences(file_id)))])
 
 
 class GatedStore(StoreAround):
@@ -135,20 +158,27 @@ class GatedStore(StoreAround):
         if rows:
             self.settled.set()
 
-    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
-        result = await self.real.claim(file_id, offset, command)
+    async def claim(self, file_id: str, offset: int, command: Command, continues: int | None = None) -> Result[Claim]:
+        result = await self.real.claim(file_id, offset, command, continues)
         if self.hold_claim is not None:
             self.claimed.set()
             await self.hold_claim.wait()
         return result
 
     async def complete(
-        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
+        self,
+        file_id: str,
+        fence: int,
+        sha256: str,
+        bytes_received: int,
+        command: Command,
+        *,
+        leaves_bytes: bool = False,
     ) -> Result[File]:
         if self.hold_complete is not None:
             self.completed.set()
             await self.hold_complete.wait()
-        return await self.real.complete(file_id, fence, sha256, bytes_received, command)
+        return await self.real.complete(file_id, fence, sha256, bytes_received, command, leaves_bytes=leaves_bytes)
 
     async def cancel_file(
         self, file_id: str, command: Command, fence: int | None = None, heard: Heard | None = None

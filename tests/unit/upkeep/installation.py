@@ -136,8 +136,12 @@ class Installation:
     def database(self) -> Path:
         return self.folder / "upload.sqlite3"
 
-    def bytes_of(self, file_id: str) -> Path:
-        return self.folder / "bytes" / file_id[:2] / file_id
+    def bytes_of(self, file_id: str, fence: int | None = None) -> Path:
+        """Where bytes of a file lie, or are to: those of a run, or whatever lies there."""
+        folder = self.folder / "bytes" / file_id[:2]
+        if fence is not None:
+            return folder / f"{file_id}.{fence}"
+        return next(folder.glob(f"{file_id}*"), folder / file_id)
 
     def run(self, *words: str) -> Ran:
         """Run a command of the program in this process."""

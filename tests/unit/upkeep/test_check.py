@@ -72,11 +72,11 @@ def bare_sql(statement: str) -> Damage:
     return damage
 
 
-def put(name: str, data: bytes) -> Damage:
-    """Write bytes where those of a file lie."""
+def put(name: str, data: bytes, fence: int | None = None) -> Damage:
+    """Write bytes where those of a file lie, or those of a run of it."""
 
     def damage(place: Installation) -> None:
-        path = place.bytes_of(getattr(place.ids, name, name))
+        path = place.bytes_of(getattr(place.ids, name, name), fence)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
 
@@ -197,8 +197,8 @@ DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
         ["answer.form"],
     ),
     "a deletion owed for nothing": (sql("INSERT INTO owed_deletion (file_row) VALUES (999)"), ["debt.nothing"], []),
-    "a deletion owed for a completed file": (
-        sql("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = :completed"),
+    "a deletion owed for a file that is sent": (
+        sql("INSERT INTO owed_deletion (file_row) SELECT id FROM file WHERE file_id = :uploading"),
         ["debt.wrong"],
         [],
     ),
@@ -221,6 +221,8 @@ DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
     "bytes of a pending file": (put("pending", b"x"), ["bytes.early"], ["bytes.early"]),
     "bytes left of a cancelled file": (put("cancelled", b"left"), ["bytes.orphan"], []),
     "nothing left of a failed file but its name": (put("failed", b""), ["bytes.orphan"], []),
+    "bytes of another run of a completed file": (put("completed", b"left", fence=9), ["bytes.orphan"], []),
+    "bytes of a run that an open upload does not have": (put("uploading", b"left", fence=9), ["bytes.orphan"], []),
     "bytes without a row": (put(STRANGER, b"whose?"), ["bytes.unknown"], ["bytes.unknown"]),
     "other bytes": (put("completed", b"?" * len(DATA)), ["bytes.hash"], ["bytes.hash"]),
 }

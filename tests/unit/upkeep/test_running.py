@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -18,6 +18,7 @@ from support.grpc_upload import UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer
 from unit.upkeep.installation import DATA, NOBODY, Installation, live
 from upload.v1 import upload_pb2 as pb
+from upload_server.domain.runs import Run
 from upload_server.sink.disk import DiskSink
 from upload_server.store.inspection import Debt
 from upload_server.store.open import store_at
@@ -137,11 +138,11 @@ class Moving(DiskSink):
         self._change = change
         self._changed = False
 
-    def size(self, file_id: str) -> int:
+    def size(self, file_id: str, runs: Sequence[Run]) -> int:
         if not self._changed:
             self._changed = True
             self._change()
-        return super().size(file_id)
+        return super().size(file_id, runs)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -166,7 +167,7 @@ def test_bytes_of_files_that_may_keep_them_are_never_deleted_whatever_a_finding_
     report = Report()
     for file_id in kept:
         for kind in (Mend.DELETE_BYTES, Mend.DELETE_UNKNOWN):
-            report.add(Finding("bytes.orphan", "", "", {"file_id": file_id}, kind))
+            report.add(Finding("bytes.orphan", "", "", {"file_id": file_id}, kind, fences=(1,)))
     inspection, mending = store_at(place.url).inspect(), store_at(place.url).mend()
     try:
         mend(report, inspection, mending, DiskSink(place.folder / "bytes"), delete_unknown=True)

@@ -71,6 +71,7 @@ def write_file(transaction: Transaction, before: FileRow, after: File, active_at
         revision=after.revision,
         change_no=after.change_no,
         fence=after.fence,
+        run_fence=after.run_fence,
         active_at=active_at,
         active_served=transaction.served,
         # Of a node's stream that claims the file, else as it is.

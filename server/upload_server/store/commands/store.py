@@ -152,9 +152,9 @@ class WritingStore:
         # How many files it has is not known before it runs.
         return await self._writer.submit(CancelBatch(batch_id, command), alone=True, heard=heard)
 
-    async def claim(self, file_id: str, offset: int, command: Command) -> Result[Claim]:
+    async def claim(self, file_id: str, offset: int, command: Command, continues: int | None = None) -> Result[Claim]:
         """Raise the fence and make the file uploading."""
-        result = await self._writer.submit(ClaimFile(file_id, offset, command))
+        result = await self._writer.submit(ClaimFile(file_id, offset, command, continues))
         if not result.audited.events:
             # Perhaps from another node; a take-over is no change.
             self._ring()
@@ -171,10 +171,18 @@ class WritingStore:
         return await self._writer.submit(CancelLater(file_id, fence, due_at, reason))
 
     async def complete(
-        self, file_id: str, fence: int, sha256: str, bytes_received: int, command: Command
+        self,
+        file_id: str,
+        fence: int,
+        sha256: str,
+        bytes_received: int,
+        command: Command,
+        *,
+        leaves_bytes: bool = False,
     ) -> Result[File]:
         """Make an uploading file completed."""
-        return await self._writer.submit(CompleteFile(file_id, fence, sha256, bytes_received, command))
+        write = CompleteFile(file_id, fence, sha256, bytes_received, command, leaves_bytes)
+        return await self._writer.submit(write)
 
     async def complete_whole(self, file_id: str, sha256: str, size_bytes: int, command: Command) -> Result[File]:
         """Make a pending file completed whose bytes are durable."""

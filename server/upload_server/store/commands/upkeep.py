@@ -23,6 +23,7 @@ class SettleDeletions(Write[None]):
 
     def run(self, transaction: Transaction) -> None:
         """Delete their rows; those that are gone already are no error."""
+        transaction.write(statements.FORGET_RUNS, rows=list(self.rows))
         transaction.write(statements.SETTLE_DELETIONS, rows=list(self.rows))
 
 

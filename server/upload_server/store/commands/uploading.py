@@ -16,6 +16,7 @@ from upload_server.domain.errors import (
     UploadIncomplete,
     WriterReplaced,
 )
+from upload_server.domain.runs import Run, runs_of
 from upload_server.domain.states import FailureReason, File, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.files import change_status, read_file, write_file
@@ -32,6 +33,7 @@ class ClaimFile(Write[Result[Claim]]):
     file_id: str
     offset: int
     command: Command
+    continues: int | None = None
 
     def run(self, transaction: Transaction) -> Result[Claim]:
         """Raise the fence; a pending file becomes uploading, a take-over is no change of status."""
@@ -44,11 +46,23 @@ class ClaimFile(Write[Result[Claim]]):
         if file.status is FileStatus.UPLOADING:
             if transaction.node_id:
                 transaction.write(statements.STOP_STREAM, row=found.row, node=transaction.node_id)
-            taken_over = replace(file, fence=fence)
+            run_fence = file.run_fence if file.run_fence == self.continues else fence
+            taken_over = replace(file, fence=fence, run_fence=run_fence)
             write_file(transaction, found, taken_over, self.command.at)
-            return Result(Claim(taken_over, found.expected_sha256))
-        changed = change_status(transaction, found, FileStatus.UPLOADING, self.command, fence=fence)
-        return Result(Claim(changed.answer, found.expected_sha256), changed.audited)
+            return Result(Claim(taken_over, found.expected_sha256, self._runs(transaction, found, run_fence)))
+        changed = change_status(transaction, found, FileStatus.UPLOADING, self.command, fence=fence, run_fence=fence)
+        return Result(Claim(changed.answer, found.expected_sha256, runs_of((), fence)), changed.audited)
+
+    @staticmethod
+    def _runs(transaction: Transaction, found: FileRow, newest: int) -> tuple[Run, ...]:
+        """Return the file's runs; the one before ``newest``, if that is a new one, ends here."""
+        before = found.file.run_fence
+        if newest != before:
+            transaction.write_exactly(
+                1, statements.END_RUN, file_row=found.row, fence=before, upto=found.file.bytes_received
+            )
+        # The first claim of all begins the first run.
+        return runs_of(transaction.read(statements.READ_RUNS, file_row=found.row) if newest > 1 else (), newest)
 
 
 def _batch_is_final(transaction: Transaction, found: FileRow) -> bool:
@@ -131,13 +145,14 @@ class CompleteFile(Write[Result[File]]):
     sha256: str
     bytes_received: int
     command: Command
+    leaves_bytes: bool = False
 
     def run(self, transaction: Transaction) -> Result[File]:
         """Complete it if every byte is there and the stream still is the file's writer."""
         found = _writable(transaction, self.file_id, self.fence, self.command)
         if self.bytes_received != found.file.size_bytes:
             raise UploadIncomplete(self.file_id, self.bytes_received, found.file.size_bytes)
-        return change_status(
+        completed = change_status(
             transaction,
             found,
             FileStatus.COMPLETED,
@@ -146,6 +161,10 @@ class CompleteFile(Write[Result[File]]):
             bytes_received=self.bytes_received,
             completed_at=self.command.at,
         )
+        if not self.leaves_bytes:
+            return completed
+        _owe(transaction, completed.answer)
+        return completed._replace(audited=completed.audited._replace(leaves_bytes=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +184,10 @@ class FailFile(Write[Result[File]]):
         failed = change_status(
             transaction, found, FileStatus.FAILED, command, failure_reason=reason, fence=found.file.fence + 1
         )
-        number = failed.answer.change_no
-        transaction.write(statements.OWE_DELETIONS, first=number, last=number)
+        _owe(transaction, failed.answer)
         return failed
+
+
+def _owe(transaction: Transaction, file: File) -> None:
+    """Note that bytes of a file that has just come to its end are to be deleted."""
+    transaction.write(statements.OWE_DELETIONS, first=file.change_no, last=file.change_no)

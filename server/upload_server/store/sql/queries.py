@@ -15,7 +15,7 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import DueCancel, Moment, OwedDeletion, StreamStop, Targets, Unsealed
+from upload_server.store.protocol import DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, batch_of, event_of, file_of, time_of
@@ -115,13 +115,26 @@ def idle_rows(
     return [row[0] for row in connection.rows(_IDLE, {**wanted, "open_files": list(open_files)})]
 
 
-_STATUS = Sql(lambda dialect: F.select(F.file_id, F.status).where(SQL(dialect.is_item("f.file_id", "ids"))))
+_NAMES = Sql(lambda dialect: F.select(F.file_id, F.status, F.run_fence).where(SQL(dialect.is_item("f.file_id", "ids"))))
+# Only a later claim than the first has a run before its own.
+_EARLIER = Sql(
+    lambda dialect: (
+        f"""
+    SELECT f.file_id, r.fence FROM {dialect.items("ids")} CROSS JOIN file AS f CROSS JOIN run AS r
+    WHERE f.file_id = k.value AND r.file_row = f.id"""
+    )
+)
 
 
-def status_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, FileStatus]:
-    """Read the status of files by id."""
-    found = connection.rows(_STATUS, {"ids": list(file_ids)})
-    return {file_id: FileStatus(status) for file_id, status in found}
+def names_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, Named]:
+    """Read what rows say of the names of bytes."""
+    found = connection.rows(_NAMES, {"ids": list(file_ids)})
+    names = {file_id: Named(FileStatus(status), newest, (newest,)) for file_id, status, newest in found}
+    resumed = [file_id for file_id, named in names.items() if named.run_fence > 1]
+    for file_id, fence in connection.rows(_EARLIER, {"ids": resumed}) if resumed else ():
+        named = names[file_id]
+        names[file_id] = named._replace(fences=(fence, *named.fences))
+    return names
 
 
 # For a node ----------------------------------------------------------------------------------------------------------

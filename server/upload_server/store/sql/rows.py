@@ -148,6 +148,7 @@ def file_of(row: Row) -> File:
         change_no=row[17],
         fence=row[18],
         writer=row[19],
+        run_fence=row[20],
     )
 
 

@@ -114,7 +114,7 @@ WRITE_FILE = Sql(
     UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,
         completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
         fence = :fence, active_at = :active_at, active_served = :active_served, cancel_due_at = NULL,
-        holder = coalesce({d.typed(":holder", "text")}, holder)
+        run_fence = :run_fence, holder = coalesce({d.typed(":holder", "text")}, holder)
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
     )
 )
@@ -130,6 +130,8 @@ COMPLETE_WHOLE = Sql(
     WHERE file.id = v.id AND {d.unindexed("file.status")} = '{FileStatus.PENDING}' AND file.fence = v.old_fence"""
     )
 )
+END_RUN = Sql("INSERT INTO run (file_row, fence, upto) VALUES (:file_row, :fence, :upto)")
+READ_RUNS = Sql("SELECT fence, upto FROM run WHERE file_row = :file_row")
 # Recorded bytes never shrink and are no change: no number, no revision.
 RECORD_PROGRESS = Sql(
     lambda d: (
@@ -238,6 +240,12 @@ PROLONG_FILES = Sql(
     UPDATE file SET active_at = {d.greatest}(file.active_at, v.at),
         active_served = {d.greatest}(file.active_served, v.served)
     FROM {d.rows("files", "id bigint, at timestamptz, served double precision")} WHERE file.id = v.id"""
+    )
+)
+FORGET_RUNS = Sql(
+    lambda d: (
+        "DELETE FROM run WHERE file_row IN"
+        f" (SELECT o.file_row FROM owed_deletion AS o WHERE {d.is_item('o.id', 'rows', 'bigint')})"
     )
 )
 SETTLE_DELETIONS = Sql(lambda d: f"DELETE FROM owed_deletion WHERE {d.is_item('id', 'rows', 'bigint')}")

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.errors import UploadError
-from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
+from upload_server.domain.states import AuditEvent, Batch, File
 from upload_server.domain.statistics import Buckets, Counts
 from upload_server.domain.tokens import Cursor
 from upload_server.store.commands.expiring import ExpireFiles
@@ -29,6 +29,7 @@ from upload_server.store.protocol import (
     Expired,
     Listing,
     Moment,
+    Named,
     News,
     OwedDeletion,
     Page,
@@ -232,9 +233,9 @@ class SqlStore(WritingStore):
         """Return those of these files that a stream of another living node has open."""
         return await self._read(queries.held_elsewhere, file_ids=file_ids, node=self.node_id)
 
-    async def status_of(self, file_ids: Sequence[str]) -> dict[str, FileStatus]:
-        """Read the status of files."""
-        return await self._read(queries.status_of, file_ids=file_ids)
+    async def names_of(self, file_ids: Sequence[str]) -> dict[str, Named]:
+        """Read what rows say of the names of bytes."""
+        return await self._read(queries.names_of, file_ids=file_ids)
 
     async def read_unsealed(self, limit: int) -> Unsealed:
         """Read the newest seal and the events behind it."""

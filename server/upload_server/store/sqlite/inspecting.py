@@ -43,12 +43,14 @@ from upload_server.store.sqlite.schema import differences
 _SEAL, _DEBT = models.AuditSeal.alias("s"), models.OwedDeletion.alias("o")
 _HASH_BYTES = 32
 
+_RUNS_BEFORE = SQL("(SELECT group_concat(r.fence || ':' || r.upto) FROM run AS r WHERE r.file_row = f.id)")
 # In the order of the fields of FileFacts.
 _FILES = (
     F.select(
         *(F.id, F.file_id, F.status, fn.coalesce(F.batch_id, EMPTY), F.batch_row, F.size_bytes, F.bytes_received),
         *(F.sha256, F.updated_at, F.completed_at, F.cancelled_at, F.cancelled_by, F.cancel_reason, F.failure_reason),
-        *(F.revision, F.change_no, F.fence, fn.coalesce(B.status, EMPTY), _DEBT.id.is_null(False)),
+        *(F.revision, F.change_no, F.fence, F.run_fence, _RUNS_BEFORE, fn.coalesce(B.status, EMPTY)),
+        _DEBT.id.is_null(False),
     )
     .join(B, JOIN.LEFT_OUTER, on=B.id == F.batch_row)
     .join_from(F, _DEBT, JOIN.LEFT_OUTER, on=_DEBT.file_row == F.id)

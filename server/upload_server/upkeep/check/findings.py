@@ -37,8 +37,9 @@ class Finding:
     advice: str
     ids: Mapping[str, str] = field(default_factory=dict)
     mend: Mend = Mend.NONE
-    # What the mending needs: a row, or a fault of the schema.
+    # What the mending needs: a row, the fences whose bytes are to go, or a fault of the schema.
     row: int = 0
+    fences: tuple[int, ...] = ()
     fault: SchemaFault | None = None
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from upload_server.sink.protocol import Sink, SinkError
+from upload_server.sink.protocol import Doomed, Sink, SinkError
 from upload_server.store.inspection import Damaged, Inspection, Mending
 from upload_server.upkeep.check.findings import Mend, Report
 
 # Files deleted at once: they share their syncs.
 _AT_ONCE = 100
-# The repair deletes bytes of files in these states alone.
-_DELETABLE = frozenset({"cancelled", "failed"})
 
 
 def mend(report: Report, inspection: Inspection, mending: Mending, sink: Sink, *, delete_unknown: bool) -> None:
@@ -55,12 +53,13 @@ def _delete(report: Report, indexes: Sequence[int], inspection: Inspection, sink
         # Rows decide, once more and now.
         inspection.refresh()
         rows = inspection.files_named(list(some))
-        allowed = [
-            file_id
-            for file_id in some
-            if (unknown if (row := rows.get(file_id)) is None else row.status in _DELETABLE and not unknown)
-        ]
-        for file_id, outcome in sink.delete_all(dict.fromkeys(allowed)).items():
+        doomed = []
+        for file_id, index in some.items():
+            row, found = rows.get(file_id), report.found[index].fences
+            left = found if unknown and row is None else row.left_over(found) if row and not unknown else ()
+            if left:
+                doomed.append(Doomed(file_id, left))
+        for file_id, outcome in sink.delete_all(doomed).items():
             if isinstance(outcome, SinkError):
                 report.not_mended[some[file_id]] = str(outcome)
             else:

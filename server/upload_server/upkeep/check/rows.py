@@ -203,7 +203,7 @@ def check_debt(debt: Debt, overdue_before: str) -> Iterator[Finding]:
         yield Finding("debt.nothing", text, "`--repair` forgets it", {}, Mend.FORGET_DEBT, debt.row)
         return
     ids = {"file_id": debt.file_id}
-    if debt.status not in ("cancelled", "failed"):
+    if debt.status not in ("cancelled", "failed", "completed"):
         text = f"a deletion is owed for file {debt.file_id}, which is {debt.status} and keeps its bytes"
         advice = "the service refuses to carry it out; `--repair` forgets it"
         yield Finding("debt.wrong", text, advice, ids, Mend.FORGET_DEBT, debt.row)

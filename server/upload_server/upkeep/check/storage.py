@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from upload_server.sink.protocol import Sink, SinkError
+from upload_server.sink.protocol import Sink, SinkError, Stored
 from upload_server.store.inspection import FileFacts, Inspection
 from upload_server.upkeep.check.findings import Finding, Mend, Report
 
@@ -34,8 +34,8 @@ _UNKNOWN = (
     " by `--repair --delete-unknown`"
 )
 
-# Looks at a file's row and bytes.
-Judge = Callable[[FileFacts | None, str], Finding | None]
+# Looks at a file's row and at what lies there of it.
+Judge = Callable[[FileFacts | None, Stored], Finding | None]
 
 
 class Storage:
@@ -47,21 +47,21 @@ class Storage:
         self._sink = sink
         self._report = report
         self._pause = pause
-        self._suspects: list[tuple[str, Judge]] = []
+        self._suspects: list[tuple[Stored, Judge]] = []
 
     def check(self, *, hashes: bool) -> None:
         """Look at every file's bytes, and at everything that lies in the storage."""
         for page in self._files():
             for file in page:
-                self._judge(file, file.file_id, self._of_row)
+                self._judge(file, Stored(file.file_id, ()), self._of_row)
                 if hashes:
                     self._hash(file)
-        for ids in _pages(self._sink.file_ids(self._add_unreadable)):
-            self._report.counted["stored"] += len(ids)
+        for found in _pages(self._sink.stored(self._add_unreadable)):
+            self._report.counted["stored"] += len(found)
             self._inspection.refresh()
-            rows = self._inspection.files_named(ids)
-            for file_id in ids:
-                self._judge(rows.get(file_id), file_id, self._of_bytes)
+            rows = self._inspection.files_named([one.file_id for one in found])
+            for one in found:
+                self._judge(rows.get(one.file_id), one, self._of_bytes)
         self._recheck()
 
     def _add_unreadable(self, error: SinkError) -> None:
@@ -78,12 +78,12 @@ class Storage:
             yield page
             last = page[-1].row
 
-    def _judge(self, file: FileFacts | None, file_id: str, judge: Judge) -> None:
-        finding = judge(file, file_id)
+    def _judge(self, file: FileFacts | None, found: Stored, judge: Judge) -> None:
+        finding = judge(file, found)
         if finding is None:
             return
         if self._report.running and len(self._suspects) < _MAX_SUSPECTS:
-            self._suspects.append((file_id, judge))
+            self._suspects.append((found, judge))
         else:
             self._report.add(finding)
 
@@ -99,14 +99,14 @@ class Storage:
             found = [finding for _, _, finding in again]
         self._report.add_all(found)
 
-    def _rejudged(self, suspects: Sequence[tuple[str, Judge]]) -> Iterator[tuple[str, Judge, Finding]]:
+    def _rejudged(self, suspects: Sequence[tuple[Stored, Judge]]) -> Iterator[tuple[Stored, Judge, Finding]]:
         for page in _pages(iter(suspects)):
             self._inspection.refresh()
-            rows = self._inspection.files_named([file_id for file_id, _ in page])
-            for file_id, judge in page:
-                finding = judge(rows.get(file_id), file_id)
+            rows = self._inspection.files_named([found.file_id for found, _ in page])
+            for found, judge in page:
+                finding = judge(rows.get(found.file_id), found)
                 if finding is not None:
-                    yield file_id, judge, finding
+                    yield found, judge, finding
 
     def _is_draft(self, file_id: str) -> bool:
         try:
@@ -114,18 +114,18 @@ class Storage:
         except SinkError:
             return False
 
-    def _size(self, file_id: str) -> int | SinkError:
+    def _size(self, file: FileFacts) -> int | SinkError:
         try:
-            return self._sink.size(file_id)
+            return self._sink.size(file.file_id, file.runs)
         except SinkError as error:
             return error
 
-    def _of_row(self, file: FileFacts | None, file_id: str) -> Finding | None:
+    def _of_row(self, file: FileFacts | None, found: Stored) -> Finding | None:
         """Whether the bytes that a row speaks of are there."""
         if file is None or file.status not in ("completed", "uploading"):
             return None
         wanted = file.size_bytes if file.status == "completed" else file.bytes_received
-        stored = self._size(file_id)
+        stored, file_id = self._size(file), found.file_id
         ids = {"file_id": file_id}
         if isinstance(stored, SinkError):
             text = f"the bytes of file {file_id} cannot be looked at: {stored}"
@@ -144,35 +144,42 @@ class Storage:
             return Finding("bytes.long", text, "somebody wrote to it: compare by --hash", ids)
         return None
 
-    def _of_bytes(self, file: FileFacts | None, file_id: str) -> Finding | None:
+    def _of_bytes(self, file: FileFacts | None, found: Stored) -> Finding | None:
         """Whether bytes that lie there may lie there."""
-        ids, stored = {"file_id": file_id}, self._size(file_id)
-        size = "bytes" if isinstance(stored, SinkError) else f"{stored} bytes"
+        file_id, fences = found
+        ids = {"file_id": file_id}
         if (file is None or file.status == "pending") and self._is_draft(file_id):
             self._report.notes[DRAFTS] += 1
             return None
         if file is None:
-            text = f"{size} lie in the storage under {file_id}, and no row knows them"
-            return Finding("bytes.unknown", text, _UNKNOWN, ids, Mend.DELETE_UNKNOWN)
-        if file.status in ("cancelled", "failed"):
-            if file.owed:
-                return None
-            text = f"{size} of file {file_id} are left over: it is {file.status}"
-            return Finding("bytes.orphan", text, "`--repair` deletes them", ids, Mend.DELETE_BYTES)
-        if file.status == "pending" and not isinstance(stored, SinkError):
-            text = f"{size} lie there for file {file_id}, to which nobody has sent"
-            return Finding("bytes.early", text, "none of this service's doing; the first sender overwrites them", ids)
-        return None
+            text = f"{self._words(found)} lie in the storage under {file_id}, and no row knows them"
+            return Finding("bytes.unknown", text, _UNKNOWN, ids, Mend.DELETE_UNKNOWN, fences=fences)
+        if file.status == "pending":
+            text = f"{self._words(found)} lie there for file {file_id}, to which nobody has sent"
+            return Finding("bytes.early", text, "none of this service's doing; no sender is kept from sending", ids)
+        left = file.left_over(fences)
+        if not left or file.owed:
+            return None
+        text = f"{self._words(Stored(file_id, left))} of file {file_id} are left over: it is {file.status}"
+        if file.status == "completed":
+            text += " and keeps others"
+        return Finding("bytes.orphan", text, "`--repair` deletes them", ids, Mend.DELETE_BYTES, fences=fences)
+
+    def _words(self, found: Stored) -> str:
+        try:
+            return f"{self._sink.size_under(*found)} bytes"
+        except SinkError:
+            return "bytes"
 
     def _hash(self, file: FileFacts) -> None:
         """Hash what a completed file keeps; it does not change any more."""
-        if file.status != "completed" or not file.sha256 or self._size(file.file_id) != file.size_bytes:
+        if file.status != "completed" or not file.sha256 or self._size(file) != file.size_bytes:
             return
         digest = hashlib.sha256()
         ids = {"file_id": file.file_id}
         try:
             if file.size_bytes:
-                for piece in self._sink.read(file.file_id, file.size_bytes, _CHUNK):
+                for piece in self._sink.read(file.file_id, file.runs, file.size_bytes, _CHUNK):
                     digest.update(piece)
         except SinkError as error:
             text = f"the bytes of file {file.file_id} cannot be read: {error}"

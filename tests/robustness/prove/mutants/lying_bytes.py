@@ -10,10 +10,11 @@ import structlog
 
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import MutantRotten, change
-from upload_server.ingest import syncer
+from upload_server.domain.runs import Run
+from upload_server.ingest import syncer, upload
 from upload_server.sink import disk
 from upload_server.sink.protocol import Chunk, SinkFile
-from upload_server.store.commands import cancelling
+from upload_server.store.commands import cancelling, uploading
 from upload_server.store.commands.writer import Committed
 from upload_server.store.commands.writes import Write
 from upload_server.store.sqlite import committer
@@ -25,7 +26,32 @@ log = structlog.get_logger(__name__)
 @mutant
 def clean_up_by_folder() -> None:
     """The sweep deletes whatever lies there and is not open."""
-    change(janitor, "Janitor.sweep_orphans", ("if statuses.get(file_id) in _DELETABLE and not", "if not"))
+    change(janitor, "Janitor.sweep_orphans", ("(left := named.left_over(found))", "(left := found)"))
+
+
+@mutant
+def runs_shared() -> None:
+    """A stream goes on in a run that another process has begun, and may still write to."""
+    change(uploading, "ClaimFile.run", ("if file.run_fence == self.continues else", "if file.run_fence else"))
+
+
+@mutant
+def run_ends_ignored() -> None:
+    """A run counts as far as its writer came, also behind where the next one begins."""
+    change(disk, "DiskSink.finish", ("parts_of(runs, 0, newest.start)", "parts_of(runs[:-1], 0, size_bytes)"))
+
+
+@mutant
+def never_joined() -> None:
+    """A file is completed before its earlier runs are where its row says they are."""
+    change(upload, "Upload._complete", ("        await self._assemble()\n", "        pass\n"))
+
+
+@mutant
+def kept_fence_ignored() -> None:
+    """With what a completed file leaves behind its own bytes go too."""
+    kept = "named.run_fence if named.status is FileStatus.COMPLETED else None"
+    change(janitor, "Janitor._deletable", (kept, "None"))
 
 
 @mutant
@@ -81,8 +107,8 @@ def late_bytes_told() -> None:
                 log.info("committed", file_id=each.file_id, at=int(time.time() * 1e6))
         return done
 
-    def named_open(self: disk.DiskSink, file_id: str, fence: int, offset: int) -> SinkFile:
-        file = opened(self, file_id, fence, offset)
+    def named_open(self: disk.DiskSink, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:
+        file = opened(self, file_id, runs, size_bytes, offset)
         vars(file)["file_id"] = file_id
         return file
 

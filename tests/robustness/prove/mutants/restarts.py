@@ -31,7 +31,7 @@ def tokens_of_a_process() -> None:
 @mutant
 def settled_before_deleted() -> None:
     """A deletion is taken off the list before its bytes are gone, and nobody sweeps."""
-    deleted = "    outcomes = await self._hop(self._sink.delete_all, {one.file_id: None for one in deletable})\n"
+    deleted = "    outcomes = await self._hop(self._sink.delete_all, list(deletable.values()))\n"
     early = "    await self._store.settle_deletions([one.row for one in deletable])\n"
     change(janitor, "Janitor._delete", (deleted, early + deleted))
     change(janitor, "Janitor._sweep", ('self._step("orphan sweep", self.sweep_orphans())', "asyncio.sleep(0)"))
@@ -39,6 +39,6 @@ def settled_before_deleted() -> None:
 
 @mutant
 def tail_not_cut() -> None:
-    """What a dead process wrote and did not record is left where the next bytes belong."""
+    """What a stream wrote and did not record is left where the next one's bytes belong."""
     cut = "    os.ftruncate(descriptor, offset)\n    os.lseek(descriptor, offset, os.SEEK_SET)\n"
-    change(disk, "DiskSink._cut", (cut, "    os.lseek(descriptor, 0, os.SEEK_END)\n"))
+    change(disk, "_cut", (cut, "    os.lseek(descriptor, 0, os.SEEK_END)\n"))

@@ -17,6 +17,7 @@ import pytest_asyncio
 from unit.doors.place import ANYBODY, WAIT, Place
 from unit.doors.raw import RawPeer
 from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.runs import whole
 from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
 from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.service import Uploads
@@ -59,7 +60,7 @@ async def test_a_page_sends_a_file_and_commits(place: Place) -> None:
     assert (last["type"], code) == ("success", 1000)
     assert last["file"]["status"] == "UPLOAD_STATUS_COMPLETED"
     assert last["file"]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert b"".join(place.sink.read(file.file_id, len(data), 1 << 20)) == data
+    assert b"".join(place.sink.read(file.file_id, whole(1), len(data), 1 << 20)) == data
     assert page.heard[0] == {"type": "progress", "bytes_received": 0}
     event = await last_event(place, file.file_id)
     assert (event.to_status, event.source) == ("completed", "websocket")

@@ -41,7 +41,8 @@ TABLES = (
         writer {TEXT} DEFAULT '',
         cancel_due_at timestamptz,
         cancel_due_reason {TEXT} DEFAULT '',
-        holder text COLLATE "C"
+        holder text COLLATE "C",
+        run_fence {COUNT} DEFAULT 0
     ) WITH (fillfactor = 85)""",
     f"""
     CREATE TABLE batch (
@@ -90,6 +91,13 @@ TABLES = (
         created_at timestamptz NOT NULL,
         created_served double precision NOT NULL DEFAULT 0,
         PRIMARY KEY (principal, method, request_id)
+    )""",
+    f"""
+    CREATE TABLE run (
+        file_row bigint NOT NULL,
+        fence bigint NOT NULL,
+        upto {COUNT},
+        PRIMARY KEY (file_row, fence)
     )""",
     """
     CREATE TABLE owed_deletion (
