@@ -14,7 +14,7 @@ from upload_server.store.postgresql.connection import PostgresqlConnection
 from upload_server.store.postgresql.transaction import PostgresqlTransaction
 from upload_server.store.sql.committer import NothingDone, SqlCommitter, Unknown
 from upload_server.store.sql.connection import said
-from upload_server.store.sql.transaction import RowRoom
+from upload_server.store.sql.row_room import RowRoom
 
 _log = logging.getLogger(__name__)
 

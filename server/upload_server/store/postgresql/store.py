@@ -18,11 +18,11 @@ from upload_server.store.postgresql.bell import PostgresqlBell
 from upload_server.store.postgresql.committer import PostgresqlCommitter
 from upload_server.store.postgresql.connection import Address, AnotherHistory, PostgresqlConnection, connect
 from upload_server.store.postgresql.requirements import check_server
-from upload_server.store.postgresql.row_room import RowRoom
 from upload_server.store.postgresql.schema import as_unusable, check_schema
 from upload_server.store.readers import Readers
 from upload_server.store.sql import queries
 from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.row_room import RowRoom
 from upload_server.store.sql.store import SqlStore
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

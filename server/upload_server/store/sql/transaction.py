@@ -6,8 +6,8 @@ Must not know what is written, nor how a dialect begins. Used on the writer's th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.statements import Query, Statement
@@ -15,27 +15,13 @@ from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.sql import statements
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.row_room import RowRoom
 from upload_server.store.sql.rows import MAKE_ROW
 
 R = TypeVar("R")
 C = TypeVar("C", bound=Connection)
 # Statements by the names that commands know them by.
 _SQL: Mapping[str, Sql] = vars(statements)
-
-
-class RowRoom(Protocol):
-    """The room for rows; the committer counts the files that are open, since room is kept for the end of each."""
-
-    open_files: int
-
-    def claim(self, files: int, text_bytes: int, size: Callable[[], int]) -> None:
-        """Take the room of ``files`` new rows that hold so much text; raises ``StorageFull``.
-
-        ``size`` tells the bytes of the database; asked only where they are bounded.
-        """
-
-    def fit(self, reason: str, files: int) -> str:
-        """Return a cancel's reason, cut short where it would take room that is kept for the ends of others."""
 
 
 class SqlTransaction(ABC, Generic[C]):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.sql.committer import NothingDone, SqlCommitter, Unknown
 from upload_server.store.sql.connection import said
-from upload_server.store.sql.transaction import RowRoom
+from upload_server.store.sql.row_room import RowRoom
 from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts
 from upload_server.store.sqlite.transaction import SqliteTransaction
 from upload_server.store.sqlite.turn import Turn
