@@ -39,6 +39,10 @@ serve: $(SERVICE) ## Run the service on SQLite (options: make serve ARGS="--http
 demo: $(SERVICE) ## Fill the running service with uploads and cancels (ARGS="--seconds 300 --target localhost:50051")
 	@$(BIN)/python tools/demo.py $(ARGS)
 
+.PHONY: cluster
+cluster: setup ## Run three nodes on PostgreSQL and one folder behind Envoy, until Ctrl-C (ARGS="--nodes 5 --port 8001")
+	@cd tests && exec ../$(BIN)/python -m support.fleet $(ARGS)
+
 .PHONY: test
 test: setup ## Run the tests (one: make test ARGS="-k cancel")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)

@@ -53,10 +53,10 @@ async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 20.0
 
 
 class EnvoyProcess:
-    """Envoy in front of ``nodes``, on free ports of loopback."""
+    """Envoy in front of ``nodes``, on a port of loopback: a free one unless it is given."""
 
-    def __init__(self, *nodes: Node) -> None:
-        self.port, self._admin = free_port(), free_port()
+    def __init__(self, *nodes: Node, port: int = 0) -> None:
+        self.port, self._admin = port or free_port(), free_port()
         self._folder = tempfile.TemporaryDirectory()
         config = Path(self._folder.name, "envoy.json")
         config.write_text(json.dumps(self._adapt(yaml.safe_load((DEPLOY / "envoy.yaml").read_text()), nodes)))
