@@ -20,7 +20,7 @@ import structlog
 from transcoder import BodyBudget, build_app
 from upload_server import __version__
 from upload_server.config import Config
-from upload_server.domain.errors import CannotStart, UploadError
+from upload_server.domain.errors import CannotStart, CutOff, UploadError
 from upload_server.domain.states import Source
 from upload_server.doors.bounds import BODY_BYTES, REQUEST, request_limits
 from upload_server.doors.calls import Admission, Calls, Gate
@@ -131,6 +131,8 @@ class Service:
             busy=lambda: self._ingest.open_count > 0 or self._hub.open_watches > 0,
             on_change=self._on_change_elsewhere,
             on_stop=self._janitor.nudge,
+            on_cut_off=lambda: self._hub.close(CutOff),
+            on_back=self._hub.open_again,
         )
         self._orphans = OrphanCount(store, sink, self._ingest, metrics)
         self._uploads = Uploads(

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from conftest import open_channel
 from support.cluster import Cluster
-from support.doors import Refusal
+from support.doors import Refusal, refusal_of_rpc
 from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from upload.v1 import upload_pb2 as pb
 
@@ -48,6 +49,16 @@ async def begun(at: Stub, call: UploadCall, file_id: str) -> None:
 async def announced(stub: Stub) -> str:
     request = pb.InitiateUploadRequest(filename="a.bin", size_bytes=len(DATA))
     return (await stub.InitiateUpload(request)).file.file_id
+
+
+async def to_the_end(watch: Any) -> Refusal:
+    """Return what ends a watch."""
+    try:
+        while await watch.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return refusal_of_rpc(error)
+    raise AssertionError("the watch was not refused")
 
 
 async def test_a_node_that_is_killed_leaves_everything_to_the_others(cluster: Cluster) -> None:
@@ -99,11 +110,15 @@ async def test_a_node_that_is_cut_off_ends_its_uploads_and_comes_back(cluster: C
         off = cluster.nodes[0]
         async with UploadCall(stubs[0], file_id) as call:
             await begun(stubs[1], call, file_id)
+            watch: Any = stubs[0].WatchStatus(pb.WatchStatusRequest(all=True))
+            while (await watch.read()).WhichOneof("event") != "bookmark":
+                pass
+            watching = asyncio.create_task(to_the_end(watch))
             off.cut_off()
             began = time.monotonic()
-            refused = await call.refused()
-            assert (refused.code, refused.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
-            assert "does not reach its database" in refused.message
+            for refused in (await call.refused(), await watching):
+                assert (refused.code, refused.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+                assert "does not reach its database" in refused.message
             assert time.monotonic() - began < 20
         async with UploadCall(stubs[0], file_id, CHUNK) as again:
             assert (await again.refused()).reason == "SHUTTING_DOWN"

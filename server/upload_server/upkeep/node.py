@@ -44,15 +44,20 @@ class Node:
         busy: Callable[[], bool],
         on_change: Callable[[], None],
         on_stop: Callable[[], None],
+        on_cut_off: Callable[[], None],
+        on_back: Callable[[], None],
         pace: Pace | None = None,
     ) -> None:
         """``busy``: whether somebody here waits for what others do. ``on_change`` hears that something was committed,
-        ``on_stop`` that a stream of this node was ended; neither may block or raise."""
+        ``on_stop`` that a stream of this node was ended, ``on_cut_off`` and ``on_back`` that others may take this node
+        for dead, and that it lives again. None may block or raise."""
         self._store = store
         self._ingest = ingest
         self._busy = busy
         self._on_change = on_change
         self._on_stop = on_stop
+        self._on_cut_off = on_cut_off
+        self._on_back = on_back
         self._pace = pace or Pace()
         self._rung = asyncio.Event()
         store.on_bell(self._rung.set)
@@ -114,6 +119,8 @@ class Node:
             if lived and not lives:
                 log.error("node.cut_off", uploads=self._ingest.open_count)
                 self._ingest.stop_all(CutOff())
+                self._on_cut_off()
             elif lives and not lived:
                 log.info("node.back")
+                self._on_back()
             lived = lives

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from upload_server.domain.errors import UploadError
+from upload_server.domain.errors import CutOff, ShuttingDown, UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import File
 from upload_server.store.protocol import Change, Store, Targets
@@ -88,11 +88,16 @@ class WatchHub:
                     self.publish_progress(file_id, batch_id, bytes_received)
             told = {file_id: bytes_received for file_id, _, bytes_received in found}
 
-    def close(self) -> None:
-        """End every stream with ``ShuttingDown``; it can be resumed on another node or later."""
-        self._shared.closing = True
+    def close(self, why: type[ShuttingDown] = ShuttingDown) -> None:
+        """End every stream, also one to come; it can be resumed on another node or later."""
+        self._shared.closing = why
         for watcher in self._interests.watchers:
             watcher.wake()
+
+    def open_again(self) -> None:
+        """This node is not cut off any more: take streams again, unless it drains."""
+        if self._shared.closing is CutOff:
+            self._shared.closing = None
 
     def publish_progress(self, file_id: str, batch_id: str, bytes_received: int) -> None:
         """Hand on how far an open upload is; nothing if a stream has sent the file's end already."""

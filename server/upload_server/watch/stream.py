@@ -38,8 +38,8 @@ class Shared:
     bookmark_interval: float
     # The hub has published every change up to this one.
     published: int
-    # The server drains: streams have to end.
-    closing: bool = False
+    # Why streams have to end now: the server drains, or is cut off.
+    closing: type[ShuttingDown] | None = None
     turns: Turns = field(default_factory=Turns)
     # Rows that streams have read, or are about to, and not sent.
     unsent: int = 0
@@ -94,8 +94,8 @@ class Stream:
         One generator from the hub to the door, and one name for whatever it yields: while a thousand streams rest, none
         of them keeps what it has sent.
         """
-        if self._shared.closing:
-            raise ShuttingDown
+        if self._shared.closing is not None:
+            raise self._shared.closing
         event: WatchEvent | None
         # Joined before the first read: the hub offers what is committed after that read's snapshot, so nothing falls
         # between the two.
@@ -109,8 +109,8 @@ class Stream:
             yield event
             self._sent_at = self._ticked_at = asyncio.get_running_loop().time()
             while not self._over:
-                if self._shared.closing:
-                    raise ShuttingDown
+                if self._shared.closing is not None:
+                    raise self._shared.closing
                 if watcher.behind:
                     async for event in self._catch_up(watcher):
                         yield event
@@ -156,8 +156,8 @@ class Stream:
                 held = len(page.changes)
                 for change in page.changes:
                     await shared.turns.wait()
-                    if shared.closing:
-                        raise ShuttingDown
+                    if shared.closing is not None:
+                        raise shared.closing
                     yield self._note_sent(watcher, shared.changed(change))
             finally:
                 shared.unsent -= held
