@@ -30,8 +30,10 @@ _WALK_ROWS: Final = 1000
 # A server that does not answer is given up after so long, while connecting and while connected.
 _CONNECT_SECONDS: Final = 3
 _DEAD_SECONDS: Final = 5
-# A session of ours that rests inside a transaction holds everybody up: its process was stopped.
+# A session of ours that rests inside a transaction belongs to a process that was stopped. One that writes holds
+# everybody up meanwhile.
 _IDLE_SECONDS: Final = 10
+_IDLE_WRITING_SECONDS: Final = 2
 # After the time in which a statement ends, or is ended by the server, it is given up as silent.
 _SILENT_SECONDS: Final = 3
 # What walks through all of a large store.
@@ -187,11 +189,12 @@ def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) ->
     whole tables instead, a hundred times slower; so it may do so only where there is no other way, and a look into an
     index counts as cheap as it is where the index lies in memory.
     """
+    idle = _IDLE_WRITING_SECONDS if writes else _IDLE_SECONDS
     return {
         "timezone": "UTC",
         "lock_timeout": _milliseconds(options.busy_timeout_seconds) if bounded else "0",
         "statement_timeout": _milliseconds(options.statement_timeout_seconds) if bounded else "0",
-        "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS if bounded else 0}s",
+        "idle_in_transaction_session_timeout": f"{idle if bounded else 0}s",
         "tcp_keepalives_idle": f"{_DEAD_SECONDS}s",
         "tcp_keepalives_interval": "1s",
         "tcp_keepalives_count": "3",

@@ -64,7 +64,8 @@ class SqlCommitter(ABC, Generic[C, T]):
         """Return if the doubtful commit is in the database after all; raises ``NothingDone`` or ``Unknown``."""
 
     def _count_open(self, connection: C) -> None:
-        self._room.open_files = int(connection.rows(COUNT_OPEN)[0][0])
+        if self._room.counts:
+            self._room.open_files = int(connection.rows(COUNT_OPEN)[0][0])
 
     def run(self, group: Sequence[Write[Any]]) -> Committed:
         """Commit the group in one transaction, or, when one write spoils it, each in its own."""

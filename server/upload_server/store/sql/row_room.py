@@ -40,6 +40,11 @@ class RowRoom:
         self._size = 0
         self._warned_at = -_WARN_SECONDS
 
+    @property
+    def counts(self) -> bool:
+        """Whether it has to know how many files are open."""
+        return self._max_bytes > 0
+
     def claim(self, files: int, text_bytes: int, size: Callable[[], int]) -> None:
         """Take the room of ``files`` new rows that hold so much text; raises ``StorageFull``.
 

@@ -86,7 +86,7 @@ class SqlTransaction(ABC, Generic[C]):
 
     def count_open(self) -> None:
         """Count the open files anew; those that this group opens or ends are counted twice until the next time."""
-        if self._room is not None:
+        if self._room is not None and self._room.counts:
             self._room.open_files = int(self._connection.rows(statements.COUNT_OPEN)[0][0])
 
     def claim_room(self, files: int, text_bytes: int) -> None:

@@ -39,6 +39,11 @@ class DiskRoom(RowRoom):
         self._device = path.stat().st_dev
         room.keep(self._device, lambda: _kept_for(self.open_files))
 
+    @property
+    def counts(self) -> bool:
+        """Always: disks have an end."""
+        return True
+
     def claim(self, files: int, text_bytes: int, size: Callable[[], int]) -> None:
         """Take it of the disk too."""
         super().claim(files, text_bytes, size)
