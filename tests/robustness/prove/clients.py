@@ -34,8 +34,10 @@ def sha256_of(file_id: str, size: int) -> str:
 class Connections:
     """One client's connections to one server."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, at: str = "") -> None:
+        """``at`` is added to the names of those who use them: `@1` at the second of several servers."""
         self.server = server
+        self.at = at
         self.channel = grpc.aio.insecure_channel(server.target, options=[("grpc.use_local_subchannel_pool", 1)])
         self.http = httpx.AsyncClient(base_url=server.url, timeout=20)
         self.stub: Any = upload_pb2_grpc.UploadServiceStub(self.channel)

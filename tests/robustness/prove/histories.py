@@ -18,7 +18,7 @@ import grpc
 from robustness.prove.clients import Caller, Connections
 from robustness.prove.history import Recorder
 from robustness.prove.senders import ENDINGS, Plan, Sender
-from robustness.prove.tables import all_heard
+from robustness.prove.tables import Seen, all_heard, read_tables
 from robustness.prove.watchers import Request, Watcher, number_of
 from support.process import ServerProcess
 
@@ -88,24 +88,47 @@ class World:
 
     def connect(self) -> Connections:
         """New connections to the server that runs now."""
-        made = Connections(self.server)
+        return self._connect(self.server)
+
+    def _connect(self, server: ServerProcess, at: str = "") -> Connections:
+        made = Connections(server, at)
         self._connections.append(made)
         return made
+
+    def reach(self, choose: random.Random) -> Callable[[], Connections]:
+        """One client's ways in, each time it calls: connections to the server that runs now, kept while it does."""
+        known: dict[int, Connections] = {}
+
+        def current() -> Connections:
+            server, at = self._choose_server(choose)
+            if server.pid not in known:
+                known[server.pid] = self._connect(server, at)
+            return known[server.pid]
+
+        return current
+
+    def _choose_server(self, _: random.Random) -> tuple[ServerProcess, str]:
+        """Return the server that a client calls next, and what is added to the client's name there."""
+        return self.server, ""
+
+    def _patience(self, choose: random.Random, _: Connections) -> float:
+        """Return how many seconds a caller waits for its answer."""
+        return choose.random() * 0.005 if choose.random() < self.options.impatient else 20.0
 
     # Clients -------------------------------------------------------------------------------------------------------
 
     async def call_at_random(self, number: int) -> None:
         """Initiate, cancel, read, until cancelled."""
         choose = random.Random(f"{self.options.seed} caller {number}")
-        name = f"caller{number}"
-        server, connections = self.server, self.connect()
+        reach = self.reach(choose)
         while True:
-            if server is not self.server:
-                server, connections = self.server, self.connect()
-            patience = choose.random() * 0.005 if choose.random() < self.options.impatient else 20.0
+            connections = reach()
+            patience = self._patience(choose, connections)
+            name = f"caller{number}{connections.at}"
             caller = Caller(name, self.recorder, connections.doors[choose.randrange(2)], patience)
             await self._call(choose, caller)
-            await (self._recover(server) if caller.lost else asyncio.sleep(choose.random() * self.options.pause))
+            pause = choose.random() * self.options.pause
+            await (self._recover(connections.server) if caller.lost else asyncio.sleep(pause))
 
     async def _recover(self, lost: ServerProcess) -> None:
         """Wait for a server: whoever asks a port that nobody listens at only makes the history longer."""
@@ -149,20 +172,21 @@ class World:
     async def send_at_random(self, number: int) -> None:
         """Send files of the pool, until cancelled."""
         choose = random.Random(f"{self.options.seed} sender {number}")
-        name = f"sender{number}"
-        server, connections = self.server, self.connect()
+        reach = self.reach(choose)
         while True:
-            if server is not self.server:
-                server, connections = self.server, self.connect()
             if not self.pool.files:
                 await asyncio.sleep(0.005)
                 continue
             file_id, size = choose.choice(list(self.pool.files.items()))
-            found = await Caller(name, self.recorder, connections.doors[0]).get(file_id)
+            asked = reach()
+            caller = Caller(f"sender{number}{asked.at}", self.recorder, asked.doors[0], self._patience(choose, asked))
+            found = await caller.get(file_id)
             if found is None:
-                await self._recover(server)
+                await self._recover(asked.server)
             elif found["status"] in {"pending", "uploading"} or choose.random() < 0.1:
-                await self._send(choose, Sender(name, self.recorder, connections), file_id, size, found)
+                connections = reach()
+                sender = Sender(f"sender{number}{connections.at}", self.recorder, connections)
+                await self._send(choose, sender, file_id, size, found)
             await asyncio.sleep(choose.random() * self.options.pause)
 
     async def _send(
@@ -195,15 +219,7 @@ class World:
             f"watcher{number}", self.recorder, request, seed=f"{self.options.seed} {number}", slow=number % 2 == 1
         )
         self.watchers.append(watcher)
-        connections: dict[int, Connections] = {}
-
-        def current() -> Connections:
-            pid = self.server.pid
-            if pid not in connections:
-                connections[pid] = self.connect()
-            return connections[pid]
-
-        await watcher.run(current)
+        await watcher.run(self.reach(choose))
 
     async def disturb(self) -> None:
         """Kill, stop or freeze the server now and then."""
@@ -234,17 +250,22 @@ class World:
         try:
             await self._traffic()
             self.recorder.line("world", "quiet")
-            tables = await all_heard(self.recorder, self.server.data_dir, self.rest_seconds, self._listen)
+            tables = await all_heard(self.recorder, self._look, self.rest_seconds, self._listen)
             self.recorder.line("world", "tables", **tables)
         finally:
             for each in self._connections:
                 await each.close()
 
+    def _look(self) -> Seen:
+        """Read how everything was left."""
+        return read_tables(self.server.data_dir)
+
     async def _listen(self) -> None:
         """Have every watcher catch up, and old tokens tried again."""
-        connections = self.connect()
-        await asyncio.gather(*(self._catch_up(watcher, connections) for watcher in self.watchers))
-        await self._probe(connections, random.Random(self.options.seed))
+        choose = random.Random(self.options.seed)
+        reach = self.reach(choose)
+        await asyncio.gather(*(self._catch_up(watcher, reach()) for watcher in self.watchers))
+        await self._probe(reach, choose)
 
     async def _catch_up(self, watcher: Watcher, connections: Connections) -> None:
         # One that is refused, or never gets its bookmark, is the checkers' business.
@@ -271,7 +292,7 @@ class World:
         # A page that has left is cancelled for after its grace: nothing changes any more once that has passed.
         await asyncio.sleep(1.0)
 
-    async def _probe(self, connections: Connections, choose: random.Random) -> None:
+    async def _probe(self, reach: Callable[[], Connections], choose: random.Random) -> None:
         probes = []
         for i, watcher in enumerate(self.watchers):
             tokens = list(dict.fromkeys(watcher.tokens))
@@ -281,4 +302,4 @@ class World:
                 probe = Watcher(f"probe{i}.{number_of(token)}", self.recorder, again, seed="")
                 probe.token = token
                 probes.append(probe)
-        await asyncio.gather(*(self._catch_up(probe, connections) for probe in probes))
+        await asyncio.gather(*(self._catch_up(probe, reach()) for probe in probes))

@@ -2,7 +2,8 @@
 
 Lines have ``t`` (nanoseconds of one monotonic clock), ``who`` and ``type``:
 ``invoke`` and, with the same ``id``, one of ``ok``, ``fail``, ``unknown`` (it may have happened or not);
-``progress`` (durable bytes told);
+``progress`` (durable bytes told); ``told``, ``left`` (a sender hears of its file's cancel; its stream is over);
+``fault`` (what struck which server of several, until now); ``clock`` (the wall clock's microseconds now);
 ``watch``, ``event``, ``end`` (a watcher's streams); ``stopped`` (a drain); ``tables``.
 """
 
@@ -77,6 +78,16 @@ class Watch:
     streams: list[Stream] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What struck a server of several; ``at`` is `@1` for the second of them, empty when it struck all."""
+
+    what: str
+    at: str
+    start: int
+    end: int
+
+
 @dataclass
 class Tables:
     """Rows, audit and disk after all calls have ended and the janitor is done. Empty maps when they were not read."""
@@ -88,6 +99,8 @@ class Tables:
     owed: list[str] = field(default_factory=list)
     # Of what lies on disk: its size, its SHA-256, and whether it starts with the bytes its sender has.
     disk: dict[str, tuple[int, str, bool]] = field(default_factory=dict)
+    # What is wrong with the chain of seals, and what servers logged as errors that no fault explains.
+    alarms: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -103,6 +116,20 @@ class History:
     # Seconds after which an upload that nobody sends to expires.
     ttl: float = 86_400.0
     tables: Tables = field(default_factory=Tables)
+    # (time, who, file) as senders heard of a cancel.
+    told: list[tuple[int, str, str]] = field(default_factory=list)
+    # When a sender's stream was over, by the stream's name.
+    left: dict[str, int] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    # The same moment by the history's clock and by the wall clock, in nanoseconds and microseconds.
+    clock: tuple[int, int] = (0, 0)
+
+    def struck(self, start: int, end: int, at: str | None = None, margin: int = 5_000_000_000) -> bool:
+        """Whether something had struck between these times, or ``margin`` before: the server ``at``, or any."""
+        return any(
+            fault.start <= end and start <= fault.end + margin and (at is None or fault.at in {"", at})
+            for fault in self.faults
+        )
 
     def named(self, *names: str) -> list[Op]:
         """The calls of these names, by start."""
@@ -161,6 +188,8 @@ def parse(lines: Iterable[Line]) -> History:
             history.stops.append((line["code"], line["seconds"]))
         elif kind == "ttl":
             history.ttl = line["seconds"]
+        elif kind in {"told", "left", "fault", "clock"}:
+            _line_of_several(history, line)
         elif kind == "tables":
             history.tables = _tables(line)
         elif kind in {"watch", "event", "end"}:
@@ -169,6 +198,18 @@ def parse(lines: Iterable[Line]) -> History:
     history.ops.sort(key=lambda op: op.start)
     history.watches = list(watches.values())
     return history
+
+
+def _line_of_several(history: History, line: Line) -> None:
+    kind, t = line["type"], line["t"]
+    if kind == "told":
+        history.told.append((t, line["who"], line["file_id"]))
+    elif kind == "left":
+        history.left[line["stream"]] = t
+    elif kind == "clock":
+        history.clock = (t, line["micros"])
+    else:
+        history.faults.append(Fault(line["what"], line["at"], line["since"], t))
 
 
 def _op(start: Line, end: Line | None) -> Op:
@@ -204,4 +245,5 @@ def _tables(line: Line) -> Tables:
         change_no=line["change_no"],
         owed=line["owed"],
         disk={key: (value[0], value[1], value[2]) for key, value in line["disk"].items()},
+        alarms=line.get("alarms", []),
     )

@@ -86,6 +86,7 @@ class Sender:
             while not outgoing.empty():
                 outgoing.get_nowait()
             outgoing.put_nowait(None)
+            self._note("left", plan)
 
     # WebSocket -----------------------------------------------------------------------------------------------------
 
@@ -107,6 +108,8 @@ class Sender:
                     hearing.cancel()
         except (WebSocketException, OSError, TimeoutError):
             pass
+        finally:
+            self._note("left", plan)
         state.lost()
 
     # What is recorded ------------------------------------------------------------------------------------------------
@@ -138,6 +141,13 @@ class Sender:
     def answered(self, op_id: int, outcome: str, **answer: Any) -> None:
         """Record the answer to a call of this sender."""
         self._recorder.answered(self.name, op_id, outcome, **answer)
+
+    def note_told(self, plan: Plan) -> None:
+        """Record that the sender hears of the cancel of its file."""
+        self._note("told", plan)
+
+    def _note(self, kind: str, plan: Plan) -> None:
+        self._recorder.line(self.name, kind, file_id=plan.file_id, stream=plan.stream)
 
     def note_progress(self, plan: Plan, count: int) -> None:
         """Record how many bytes the server calls durable."""
@@ -184,6 +194,8 @@ class _Course:
                 self._finish("ok")
                 self._opened.set_result(True)
             self._sender.note_progress(self._plan, response.progress.bytes_received)
+        elif kind == "stopped":
+            self._sender.note_told(self._plan)
         elif kind == "completed":
             file = as_json(response.completed)
             self._finish("ok", sha256=file["sha256"])
@@ -271,6 +283,7 @@ class _SocketCourse:
         elif kind == "success":
             self._finish("ok", sha256=message["file"]["sha256"])
         elif kind == "cancelled":
+            self._sender.note_told(self._plan)
             at, by = micros(message["cancelled_at"]), message["cancelled_by"]
             # Our own cancel carries the stream's name as its reason.
             ours = "ok" if message["reason"] == self._plan.stream else "fail"

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from support.cluster import Start
 from support.process import ServerProcess
 
 
 def starter(data_dir: Path, options: tuple[str, ...] = (), mutants: str = "") -> Callable[[], ServerProcess]:
     """Return what starts the server on ``data_dir``; ``mutants`` are joined by ``+``, none: as it is."""
+    start = cluster_starter(mutants)
+    return lambda: start(data_dir, options)
+
+
+def cluster_starter(mutants: str = "") -> Start:
+    """Return what starts any server of several, each with these mutants."""
     if not mutants:
-        return lambda: ServerProcess(data_dir, options)
+        return ServerProcess
 
     class Mutated(ServerProcess):
         program = (str(Path(__file__).parent / "mutant_server.py"), mutants)
 
-    return lambda: Mutated(data_dir, options)
+    return Mutated

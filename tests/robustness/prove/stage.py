@@ -14,7 +14,7 @@ import grpc
 from robustness.prove.clients import Caller, Connections, content_of, refusal_facts, sha256_of
 from robustness.prove.history import History, Recorder, parse
 from robustness.prove.senders import WRONG, Plan, Sender
-from robustness.prove.tables import all_heard
+from robustness.prove.tables import Seen, all_heard, read_tables
 from robustness.prove.watchers import Request, Watcher
 from support.doors import Json, Refusal
 from support.grpc_upload import UploadCall
@@ -225,9 +225,13 @@ class Stage:
                     probe.token = token
                     await self._quietly(probe)
 
-        tables = await all_heard(self.recorder, self.server.data_dir, self.patience.rest, listen)
+        tables = await all_heard(self.recorder, self._look, self.patience.rest, listen)
         self.recorder.line("stage", "tables", **tables)
         return parse(self.recorder.lines)
+
+    def _look(self) -> Seen:
+        """Read how everything was left."""
+        return read_tables(self.server.data_dir)
 
     async def _quietly(self, watcher: Watcher) -> None:
         """A watch that is refused, or never gets its bookmark, is the checkers' business."""

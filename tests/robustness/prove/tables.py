@@ -15,6 +15,8 @@ from typing import Any
 from robustness.prove.clients import content_of
 from robustness.prove.history import Recorder
 from robustness.prove.views import BatchView, EventView, FileView, of_json
+from upload_server.store.open import store_at
+from upload_server.upkeep.audit.verify import verify
 
 # How often everything may change once more when all looked quiet.
 _ROUNDS = 5
@@ -23,10 +25,10 @@ _FILES = """
     SELECT file_id, size_bytes, bytes_received, status, coalesce(batch_id, '') AS batch_id, sha256, created_at,
            updated_at, completed_at, cancelled_at, cancelled_by, cancel_reason, failure_reason, revision, change_no
     FROM file"""
-# The newest run of each, and those before it as `fence:end`.
+# The newest run of each, beside each of those before it.
 _RUNS = """
-    SELECT f.file_id, f.run_fence, (SELECT group_concat(r.fence || ':' || r.upto) FROM run AS r WHERE r.file_row = f.id)
-    FROM file AS f"""
+    SELECT f.file_id, f.run_fence, r.fence, r.upto FROM file AS f LEFT JOIN run AS r ON r.file_row = f.id
+    ORDER BY f.id, r.fence"""
 _EVENTS = """
     SELECT a.change_no AS event_id, coalesce(f.file_id, '') AS file_id,
            coalesce(b.batch_id, f.batch_id, '') AS batch_id, a.from_status, a.to_status, a.actor, a.source, a.reason,
@@ -35,7 +37,11 @@ _EVENTS = """
     ORDER BY a.change_no"""
 
 
-def read_tables(data_dir: Path) -> tuple[dict[str, Any], bool]:
+# A history's ``tables`` line, and whether nothing was written while it was read.
+Seen = tuple[dict[str, Any], bool]
+
+
+def read_tables(data_dir: Path) -> Seen:
     """Read everything, as a history's ``tables`` line, and whether nothing was written meanwhile.
 
     Rows and audit are of one moment; bytes are looked at after it, so they belong to the rows only if all stood still.
@@ -44,8 +50,7 @@ def read_tables(data_dir: Path) -> tuple[dict[str, Any], bool]:
         database.row_factory = sqlite3.Row
         version = _version(database)
         tables = _rows(database)
-        runs = {file_id: (newest, before) for file_id, newest, before in database.execute(_RUNS)}
-        tables["disk"] = dict(_disk(data_dir / "bytes", {row["file_id"]: row for row in tables["files"]}, runs))
+        tables["disk"] = dict(_disk(data_dir / "bytes", tables["files"], _runs(database)))
         return tables, _version(database) == version
 
 
@@ -54,15 +59,29 @@ def _version(database: sqlite3.Connection) -> int:
     return int(database.execute("PRAGMA data_version").fetchone()[0])
 
 
-def _rows(database: sqlite3.Connection) -> dict[str, Any]:
+def read_shared(url: str, storage: Path) -> Seen:
+    """The same of a store on PostgreSQL and a folder: no commit has come between two looks at the rows."""
+    import psycopg  # noqa: PLC0415 - an extra
+    from psycopg.rows import dict_row  # noqa: PLC0415
+
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as database:
+        tables, runs = _rows(database, "BEGIN ISOLATION LEVEL REPEATABLE READ"), _runs(database)
+        disk = dict(_disk(storage, tables["files"], runs))
+        again = _rows(database, "BEGIN ISOLATION LEVEL REPEATABLE READ"), _runs(database)
+    with closing(store_at(url).inspect()) as inspection:
+        broken = verify(inspection).broken
+    return {**tables, "disk": disk, "alarms": [str(broken)] if broken else []}, again == (tables, runs)
+
+
+def _rows(database: Any, begin: str = "BEGIN") -> dict[str, Any]:
     # One snapshot for all of them.
-    database.execute("BEGIN")
+    database.execute(begin)
     try:
         files = [dict(row) for row in database.execute(_FILES)]
         batches = [dict(row) for row in database.execute("SELECT * FROM batch")]
         events = [dict(row) for row in database.execute(_EVENTS)]
         owed = [
-            row[0]
+            row["file_id"]
             for row in database.execute("SELECT f.file_id FROM owed_deletion AS o JOIN file AS f ON f.id = o.file_row")
         ]
     finally:
@@ -77,10 +96,24 @@ def _rows(database: sqlite3.Connection) -> dict[str, Any]:
     }
 
 
+# The fence of a file's newest run, and fence and end of those before it.
+_Runs = tuple[int, list[tuple[int, int]]]
+
+
+def _runs(database: Any) -> dict[str, _Runs]:
+    found: dict[str, _Runs] = {}
+    for row in database.execute(_RUNS):
+        _, ended = found.setdefault(row["file_id"], (row["run_fence"], []))
+        if row["fence"] is not None:
+            ended.append((row["fence"], row["upto"]))
+    return found
+
+
 def _disk(
-    folder: Path, rows: dict[str, dict[str, Any]], runs: dict[str, tuple[int, str | None]]
+    folder: Path, files: Iterable[dict[str, Any]], runs: dict[str, _Runs]
 ) -> Iterable[tuple[str, tuple[int, str, bool]]]:
     """What lies there of each file as its row says, and under its own name whatever its row does not name."""
+    rows = {row["file_id"]: row for row in files}
     named: dict[str, dict[int, bytes]] = {}
     for path in folder.glob("*/*"):
         file_id, _, fence = path.name.partition(".")
@@ -89,12 +122,11 @@ def _disk(
             named.setdefault(file_id, {})[int(fence or 0)] = path.read_bytes()
     for file_id, found in named.items():
         row = rows.get(file_id, {"bytes_received": 0, "size_bytes": 0, "status": ""})
-        newest, before = runs.get(file_id, (0, None))
-        ended = [tuple(map(int, pair.split(":"))) for pair in before.split(",")] if before else []
+        newest, ended = runs.get(file_id, (0, []))
         if row["status"] == "completed":
             data, kept = found.get(newest), {newest}
         elif row["status"] == "uploading":
-            data, kept = _joined(found, sorted(ended), newest), {newest, *(fence for fence, _ in ended)}
+            data, kept = _joined(found, ended, newest), {newest, *(fence for fence, _ in ended)}
         else:
             data, kept = b"".join(found.values()), set(found)
         if data is not None:
@@ -112,11 +144,11 @@ def _joined(found: dict[int, bytes], ended: Sequence[Sequence[int]], newest: int
     return data + found.get(newest, b"")[len(data) :]
 
 
-def at_rest(data_dir: Path, seconds: float) -> dict[str, Any]:
-    """Read once no deletion is owed any more; after ``seconds`` as it is. A disk tells nobody when it changes."""
+def at_rest(look: Callable[[], Seen], seconds: float) -> dict[str, Any]:
+    """Look once no deletion is owed any more; after ``seconds`` as it is. A disk tells nobody when it changes."""
     deadline = time.monotonic() + seconds
     while True:
-        tables, stood_still = read_tables(data_dir)
+        tables, stood_still = look()
         gone = {row["file_id"] for row in tables["files"] if row["status"] in {"cancelled", "failed"}}
         if stood_still and not tables["owed"] and not gone & tables["disk"].keys():
             return tables
@@ -126,17 +158,17 @@ def at_rest(data_dir: Path, seconds: float) -> dict[str, Any]:
 
 
 async def all_heard(
-    recorder: Recorder, data_dir: Path, seconds: float, listen: Callable[[], Awaitable[None]]
+    recorder: Recorder, look: Callable[[], Seen], seconds: float, listen: Callable[[], Awaitable[None]]
 ) -> dict[str, Any]:
     """Have watchers catch up (``listen``) and read everything; again if something changed in between.
 
     A page that left, a call nobody waits for, an expiry: each may change a row when all looks quiet. What ``probe``
     watches heard of the rows before is forgotten then; the last of a few rounds counts.
     """
-    newest = _newest(await asyncio.to_thread(at_rest, data_dir, seconds))
+    newest = _newest(await asyncio.to_thread(at_rest, look, seconds))
     for _ in range(_ROUNDS):
         await listen()
-        tables = await asyncio.to_thread(at_rest, data_dir, seconds)
+        tables = await asyncio.to_thread(at_rest, look, seconds)
         before, newest = newest, _newest(tables)
         if newest == before:
             break

@@ -140,6 +140,24 @@ class Story:
         self.lines[-1]["who"] = who
         return self
 
+    def at(self, server: str) -> Story:
+        """The call before was made at one server of several."""
+        for line in self.lines[-2:]:
+            line["who"] = f"w{server}"
+        return self
+
+    def gone(self, stream: str = "s1") -> Story:
+        self._add("left", file_id=F, stream=stream)
+        return self
+
+    def struck(self, server: str) -> Story:
+        self._add("fault", what="freeze", at=server, since=self.lines[-1]["t"])
+        return self
+
+    def clock(self) -> Story:
+        self._add("clock", micros=10_000_000 * (len(self.lines) + 1))
+        return self
+
     def stopped(self, code: int) -> Story:
         self._add("stopped", code=code, seconds=0.1)
         return self
@@ -193,9 +211,28 @@ def raced() -> Story:
     return told.did("cancel", "fail", lost, file_id=F, reason="why", request_id="").end(commit, "ok", sha256="x")
 
 
+def slow(server: str = "") -> Story:
+    """The sender at the first of several servers hears late of a cancel at the second; one server was struck."""
+    told = story().made().opened().at("@0").cancelled().at("@1").got(**file(revision=3))
+    return (told.struck(server) if server else told).gone()
+
+
+def overtaken(server: str = "") -> Story:
+    """A file expires 65 seconds after the story began, 15 after its stream at the first of several servers did."""
+    told = story().ttl(1.0).clock().made().opened().at("@0")
+    told = (told.struck(server) if server else told).gone()
+    expired = event(3, "uploading", "failed", source="expiry", occurred_at=65_000_000)
+    row = file(**EXPIRED | {"revision": 3, "updated_at": 65_000_000})
+    moves = [born(), event(2, "pending", "uploading", source="grpc"), expired]
+    return told.left([row], moves, change_no={F: 3})
+
+
 EXPIRED: dict[str, Any] = pending(status="failed", revision=2, failure_reason="expired", updated_at=100_000_000_000)
 
 GOOD: dict[str, Story] = {
+    "told soon at another server": story().made().opened().at("@0").cancelled().at("@1").gone(),
+    "told late by a server that was struck": slow("@0"),
+    "expired under a stream of a server that was struck": overtaken("@0"),
     "cancelled": story().made().got(**pending()).cancelled().got(**file()).left(),
     "cancelled again by its request id": story()
     .made()
@@ -386,6 +423,13 @@ BAD: list[tuple[str, Story]] = [
             [born(), event(2, "pending", "failed", source="expiry", occurred_at=100_000_000_000)],
         ),
     ),
+    # nodes
+    ("nodes.told", slow()),
+    ("nodes.told", slow("@1")),
+    ("nodes.living", overtaken()),
+    ("nodes.living", overtaken("@1")),
+    ("nodes.alarms", story().left(alarms=["event 7 was deleted"])),
+    ("nodes.alarms", story().left([], [], alarms=["server 1: {'event': 'broken'}"])),
     # disk
     ("disk", story().left(disk={F: [3, "x", True]})),
     ("disk", story().left([file(status="completed", bytes_received=3, sha256="x")])),

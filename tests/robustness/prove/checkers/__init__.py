@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from robustness.prove.checkers import audit, batches, disk, finality, linear, reads, requests, watches
+from robustness.prove.checkers import audit, batches, disk, finality, linear, nodes, reads, requests, watches
 from robustness.prove.checkers.violation import Violation
 from robustness.prove.history import History
 
@@ -25,6 +25,9 @@ CHECKERS: Mapping[str, Checker] = {
     "watch.true": watches.true,
     "audit": audit.check,
     "disk": disk.check,
+    "nodes.told": nodes.told,
+    "nodes.living": nodes.living,
+    "nodes.alarms": nodes.alarms,
 }
 
 

@@ -17,10 +17,10 @@ def check(history: History) -> Iterable[Violation]:
         if op.args["request_id"]:
             groups.setdefault((op.name, op.args["request_id"]), []).append(op)
     for group in groups.values():
-        yield from _check(group)
+        yield from _check(history, group)
 
 
-def _check(group: list[Op]) -> Iterable[Violation]:
+def _check(history: History, group: list[Op]) -> Iterable[Violation]:
     answered = sorted((op for op in group if op.outcome == "ok"), key=lambda op: op.end)
     if not answered:
         return
@@ -32,7 +32,9 @@ def _check(group: list[Op]) -> Iterable[Violation]:
             yield Violation("requests", f"the answer was not repeated: {first} and {op}")
     for op in group:
         reason = op.answer.get("reason", "")
-        if op.outcome == "fail" and op.args == first.args and op.start > first.end and _ours(reason):
+        again = op.args == first.args and op.start > first.end
+        away = reason == "DATABASE_FAILURE" and history.struck(op.start, op.end)
+        if op.outcome == "fail" and again and _ours(reason) and not away:
             yield Violation("requests", f"an answer that was given is refused: {op} after {first}")
         if reason == "REQUEST_ID_REUSED" and all(other.args == op.args for other in group):
             yield Violation("requests", f"the same request is called another one: {op}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from robustness.prove.parts import crashes, disks, histories, model, mutants, network, servers, soaking
+from robustness.prove.parts import cluster, crashes, disks, histories, model, mutants, network, servers, soaking
 from robustness.prove.parts.figures import Figures, Share
 
 
@@ -20,6 +20,7 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "histories": Part(histories.run, needs=20, weight=3),
+    "cluster": Part(cluster.run, needs=60, weight=2),
     "model": Part(model.run, needs=60, weight=1),
     "mutants": Part(mutants.run, needs=150),
     "crashes": Part(crashes.run, needs=40, weight=4),

@@ -1,0 +1,42 @@
+"""Three servers keep every promise while one after the other is killed, frozen and cut off, and their database goes.
+
+A minute of it, with a fixed seed; `make prove ARGS="--cluster"` goes on for as long as you like.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from robustness.prove.checkers import check
+from robustness.prove.checkers.nodes import sendings
+from robustness.prove.cluster_world import CALM, record
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize(
+    "deeds",
+    [
+        ("kill", "freeze", "database restarts", "cut off", "stop"),
+        ("sessions end", "long freeze", "hears nothing"),
+    ],
+    ids=["short", "long"],
+)
+async def test_a_cluster_keeps_every_promise(tmp_path: Path, deeds: tuple[str, ...]) -> None:
+    history, world = await record(tmp_path, deeds, replace(CALM, seed="1"))
+
+    if violations := [str(found) for found in check(history)]:
+        # pytest forgets old folders, and this will not come again.
+        kept = Path(tempfile.mkdtemp(prefix="prove-")) / "history.jsonl"
+        shutil.copyfile(tmp_path / "history.jsonl", kept)
+        pytest.fail(f"{len(violations)} violations in {kept}: {violations[0]}")
+    assert [fault.what for fault in history.faults] == list(deeds)
+    assert world.slowest.keys() == set(deeds)
+    answered = [op for op in history.ops if op.outcome == "ok"]
+    assert {op.who.partition("@")[2] for op in answered} >= {"0", "1", "2"}
+    assert list(sendings(history))
