@@ -163,7 +163,7 @@ class Uploads:
 
         async def write(draft: Draft) -> Result[File]:
             command = self._command(caller, "PutFile", request_id, [*_spec_fields(spec), draft.sha256])
-            return await self._store.put_file(spec, file_id, draft.sha256, command, draft.lost)
+            return await self._store.put_file(spec, file_id, draft.sha256, command, draft.lost, draft.alive)
 
         return await self._ingest.put(file_id, data, spec.sha256, write)
 

@@ -19,7 +19,7 @@ from upload_server.domain.states import File
 from upload_server.ingest.ending import storage_error
 from upload_server.ingest.parts import KIB, Memory, Parts
 from upload_server.sink.protocol import BytesThere, Chunk, Doomed, NoRoom, SinkError
-from upload_server.store.protocol import Result
+from upload_server.store.protocol import Alive, Result
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +31,10 @@ _TASK_BYTES = 8 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Bytes that are stored, or could not be: ``lost`` says why."""
+    """Bytes that are stored, or could not be: ``lost`` says why. ``alive``: whether no other node has swept them up."""
 
     sha256: str
+    alive: Alive
     lost: UploadError | None = None
 
 
@@ -77,7 +78,7 @@ class Drafts:
         draft: Draft | None = None
         decided, committed = True, False
         try:
-            draft = await self._parts.wait(self._store, file_id, data, expected_sha256)
+            draft = await self._parts.wait(self._store, file_id, data, expected_sha256, self._parts.store.life())
             decided = False
             result = await write(draft)
             decided, committed = True, not result.replayed
@@ -102,7 +103,7 @@ class Drafts:
             self._timer = None
             await self._keep()
 
-    def _store(self, file_id: str, data: Chunk, expected_sha256: str) -> Draft:
+    def _store(self, file_id: str, data: Chunk, expected_sha256: str, alive: Alive) -> Draft:
         """Hash, then store; runs on a thread."""
         sha256 = hashlib.sha256(data).hexdigest()
         if expected_sha256 not in ("", sha256):
@@ -115,8 +116,8 @@ class Drafts:
             if not isinstance(error, BytesThere):
                 write = log.warning if isinstance(error, NoRoom) else log.exception
                 write("storage failed to take a file", file_id=file_id, error=repr(error))
-            return Draft(sha256, storage_error(error))
-        return Draft(sha256)
+            return Draft(sha256, alive, storage_error(error))
+        return Draft(sha256, alive)
 
     def _discard(self, file_id: str) -> None:
         outcome = self._parts.sink.delete_all([Doomed(file_id, (WHOLE,))])[file_id]

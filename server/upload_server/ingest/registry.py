@@ -161,7 +161,7 @@ class Ingest:
             if draft.lost is not None:
                 raise draft.lost
             command = Command(caller, "UploadFile", self._parts.clock())
-            return await self._parts.store.complete_whole(file_id, draft.sha256, len(data), command)
+            return await self._parts.store.complete_whole(file_id, draft.sha256, len(data), command, draft.alive)
 
         async with self._slot(file_id):
             try:

@@ -120,6 +120,15 @@ class Result(NamedTuple, Generic[T]):
 Heard = Callable[[Any], None]
 
 
+# Tells whether what a node has begun still counts, see ``Store.life``.
+Alive = Callable[[], bool]
+
+
+def always() -> bool:
+    """Answer for a node that is alone: nobody takes it for dead."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to write a file, valid as long as the row carries ``file.fence``."""
@@ -291,6 +300,9 @@ class Store(Protocol):
     def lives(self) -> bool:
         """Whether no other node can take this one for dead: it has said within its lease that it lives."""
 
+    def life(self) -> Alive:
+        """Return what tells, from any thread, whether no other node could take this one for dead from this call on."""
+
     @property
     def leads(self) -> bool:
         """Whether it is this node's turn to do what one does for all. That saves work, and guards nothing."""
@@ -344,12 +356,19 @@ class Store(Protocol):
         """Insert a pending file; a replay gives the file of the first call in its current state."""
 
     async def put_file(
-        self, spec: FileSpec, file_id: str, sha256: str, command: Command, lost: UploadError | None = None
+        self,
+        spec: FileSpec,
+        file_id: str,
+        sha256: str,
+        command: Command,
+        lost: UploadError | None = None,
+        alive: Alive = always,
     ) -> Result[File]:
         """Insert a completed file whose bytes are durable, with the events of its way there; a replay gives the file
         of the first call in its current state.
 
-        ``lost``: the bytes could not be stored, so that nothing but a replay is possible; raises it.
+        ``lost``: the bytes could not be stored, so that nothing but a replay is possible; raises it. ``alive``: a
+        ``life`` from before they were stored; raises ``CutOff`` where another node may have swept them up.
         """
 
     async def initiate_batch(
@@ -409,11 +428,13 @@ class Store(Protocol):
         ``leaves_bytes``: others lie there than those that the file keeps; they are owed deletion.
         """
 
-    async def complete_whole(self, file_id: str, sha256: str, size_bytes: int, command: Command) -> Result[File]:
+    async def complete_whole(
+        self, file_id: str, sha256: str, size_bytes: int, command: Command, alive: Alive = always
+    ) -> Result[File]:
         """Make a pending file completed whose bytes are durable, all in one: it is claimed, and ``uploading`` between.
 
-        Raises ``FileNotFound``; ``FileNotWritable`` unless it is pending, was announced with these bytes, and its batch
-        is not final.
+        ``alive`` as in ``put_file``. Raises ``FileNotFound``; ``FileNotWritable`` unless it is pending, was announced
+        with these bytes, and its batch is not final.
         """
 
     async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
@@ -291,6 +291,7 @@ class Janitor:
             file_ids = [one.file_id for one in page]
             # Asked before the rows are read: the row of a draft that nobody holds then does not come any more.
             drafts = {one for one in await self._hop(self._sink.drafts, file_ids) if not self._ingest.is_open(one)}
+            deserted = await self._deserted(drafts)
             names = await self._store.names_of(file_ids)
             held = await self._store.held_elsewhere(file_ids)
             orphans = []
@@ -301,8 +302,8 @@ class Janitor:
                 elif (left := named.left_over(found)) and not (self._ingest.is_open(file_id) or file_id in held):
                     orphans.append(Doomed(file_id, left))
             # Those of a file that is announced make way for its next sender.
-            undecided = [one for one in drafts if one not in names or names[one].status is FileStatus.PENDING]
-            orphans += [Doomed(one, (WHOLE,)) for one in await self._deserted(undecided)]
+            undecided = [one for one in deserted if one not in names or names[one].status is FileStatus.PENDING]
+            orphans += [Doomed(one, (WHOLE,)) for one in undecided]
             kept = [one for one in drafts if one in names and names[one].keeps(WHOLE)]
             try:
                 await self._hop(self._sink.keep, kept)
@@ -314,8 +315,8 @@ class Janitor:
             log.warning("bytes without a row are left alone: is this the right database?", files=unknown)
         return deleted
 
-    async def _deserted(self, drafts: Sequence[str]) -> Sequence[str]:
-        """Those drafts that no row has and that none comes for any more: all, or none while other nodes live."""
+    async def _deserted(self, drafts: Collection[str]) -> Collection[str]:
+        """Those drafts whose row, if it is not there by now, does not come any more: none while other nodes live."""
         if drafts and not self._store.alone:
             # Whoever made one of them lives now, or is dead.
             await self._store.beat()

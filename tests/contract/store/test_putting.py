@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from contract.store.kit import assert_history_holds, audit, command, everything, new_id, now, pending
-from upload_server.domain.errors import FileNotFound, FileNotWritable, RequestIdReused, StorageFailure
+from upload_server.domain.errors import CutOff, FileNotFound, FileNotWritable, RequestIdReused, StorageFailure
 from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.store.protocol import Result, Store
 
@@ -89,6 +89,18 @@ async def test_lost_bytes_get_no_row_but_a_repeated_call_its_answer(store: Store
     assert len(await everything(store)) == 1
     # The refusal is not the answer to its request id.
     assert not (await put(store, request_id="other", fingerprint=b"f")).replayed
+
+
+async def test_bytes_that_another_node_may_have_swept_up_get_no_row(store: Store) -> None:
+    file = await pending(store, 3)
+
+    with pytest.raises(CutOff):
+        await store.put_file(FileSpec("a.txt", 3), new_id(), DIGEST, command("PutFile"), alive=lambda: False)
+    with pytest.raises(CutOff):
+        await store.complete_whole(file.file_id, DIGEST, 3, command("UploadFile"), alive=lambda: False)
+
+    assert [change.record for change in await everything(store)] == [file]
+    assert store.life()()
 
 
 async def test_initiations_have_request_ids_of_their_own(store: Store) -> None:

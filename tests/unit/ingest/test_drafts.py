@@ -49,7 +49,7 @@ class Putting:
         if self.error is not None:
             raise self.error
         spec = FileSpec("a.bin", len(DATA))
-        return await self.world.store.put_file(spec, self.file_id, draft.sha256, self.command, draft.lost)
+        return await self.world.store.put_file(spec, self.file_id, draft.sha256, self.command, draft.lost, draft.alive)
 
     async def put(self, sha256: str = "") -> File:
         return await self.world.ingest.put(self.file_id, DATA, sha256, self.write)

@@ -79,6 +79,8 @@ class Membership:
         self.lease_seconds = lease_seconds
         self._steady = steady
         self._until = 0.0
+        # Since when it has lived without a gap.
+        self._since = 0.0
         self._beaten = Beaten(leads=False)
 
     def now(self) -> float:
@@ -87,8 +89,14 @@ class Membership:
 
     def beaten(self, asked_at: float, beaten: Beaten) -> None:
         """A beat that was asked for at ``asked_at`` was committed: the store counts its lease from later on."""
+        if asked_at > self._until:
+            self._since = asked_at
         self._until = asked_at + self.lease_seconds
         self._beaten = beaten
+
+    def lived_since(self, moment: float) -> bool:
+        """Whether no other node could take this one for dead at any time since ``moment`` of its clock."""
+        return self._since <= moment and self.lives
 
     @property
     def lives(self) -> bool:

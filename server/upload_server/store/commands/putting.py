@@ -9,7 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from upload_server.domain.errors import FileNotFound, FileNotWritable, RequestIdReused, StorageFull, UploadError
+from upload_server.domain.errors import (
+    CutOff,
+    FileNotFound,
+    FileNotWritable,
+    RequestIdReused,
+    StorageFull,
+    UploadError,
+)
 from upload_server.domain.states import AuditEvent, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers
@@ -19,7 +26,7 @@ from upload_server.store.commands.statements import EventRow, FileRow
 from upload_server.store.commands.trail import follow_up, make_event, write_events
 from upload_server.store.commands.transaction import Inconsistent, Transaction
 from upload_server.store.commands.writes import Outcome, Write
-from upload_server.store.protocol import Audited, Command, Result
+from upload_server.store.protocol import Alive, Audited, Command, Result, always
 
 # What its audit trail says; the row is at the last of them.
 _WAY = (FileStatus.PENDING, FileStatus.UPLOADING, FileStatus.COMPLETED)
@@ -35,6 +42,8 @@ class PutFile(Write[Result[File]]):
     command: Command
     # Why its bytes could not be stored: nothing is left then but to repeat an answer.
     lost: UploadError | None = None
+    # Whether its bytes still lie there for sure.
+    alive: Alive = always
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[PutFile]) -> list[Outcome]:
@@ -67,6 +76,8 @@ def _decide(transaction: Transaction, write: PutFile, answers: Answers) -> File 
             return stored
         if write.lost is not None:
             return write.lost
+        if not write.alive():
+            return CutOff()
         claim_room(transaction, (write.spec,))
     except (RequestIdReused, StorageFull) as refusal:
         return refusal
@@ -135,6 +146,7 @@ class CompleteWhole(Write[Result[File]]):
     sha256: str
     size_bytes: int
     command: Command
+    alive: Alive = always
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[CompleteWhole]) -> list[Outcome]:
@@ -180,6 +192,8 @@ def _begin(
     row, command = found.get(write.file_id), write.command
     if row is None or row.file.owner != command.caller.principal:
         raise FileNotFound(write.file_id)
+    if not write.alive():
+        raise CutOff
     file = row.file
     as_announced = file.size_bytes == write.size_bytes and row.expected_sha256 in ("", write.sha256)
     is_free = file.status is FileStatus.PENDING and write.file_id not in ends and row.batch_row not in closed_batches

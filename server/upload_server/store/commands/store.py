@@ -28,7 +28,18 @@ from upload_server.store.commands.uploading import (
 )
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Claim, Command, Commit, Heard, Listener, Moment, Result, StreamStop
+from upload_server.store.protocol import (
+    Alive,
+    Claim,
+    Command,
+    Commit,
+    Heard,
+    Listener,
+    Moment,
+    Result,
+    StreamStop,
+    always,
+)
 
 
 class WritingStore:
@@ -64,6 +75,13 @@ class WritingStore:
     def lives(self) -> bool:
         """Whether no other node can take this one for dead."""
         return self.alone or self._member.lives
+
+    def life(self) -> Alive:
+        """Return what tells whether no other node could take this one for dead at any time from now on."""
+        if self.alone:
+            return always
+        since = self._member.now()
+        return lambda: self._member.lived_since(since)
 
     @property
     def leads(self) -> bool:
@@ -129,10 +147,16 @@ class WritingStore:
         return await self._writer.submit(InitiateUpload(spec, file_id, command))
 
     async def put_file(
-        self, spec: FileSpec, file_id: str, sha256: str, command: Command, lost: UploadError | None = None
+        self,
+        spec: FileSpec,
+        file_id: str,
+        sha256: str,
+        command: Command,
+        lost: UploadError | None = None,
+        alive: Alive = always,
     ) -> Result[File]:
         """Insert a completed file."""
-        return await self._writer.submit(PutFile(spec, file_id, sha256, command, lost))
+        return await self._writer.submit(PutFile(spec, file_id, sha256, command, lost, alive))
 
     async def initiate_batch(
         self, specs: Sequence[FileSpec], batch_id: str, file_ids: Sequence[str], command: Command
@@ -184,9 +208,11 @@ class WritingStore:
         write = CompleteFile(file_id, fence, sha256, bytes_received, command, leaves_bytes)
         return await self._writer.submit(write)
 
-    async def complete_whole(self, file_id: str, sha256: str, size_bytes: int, command: Command) -> Result[File]:
+    async def complete_whole(
+        self, file_id: str, sha256: str, size_bytes: int, command: Command, alive: Alive = always
+    ) -> Result[File]:
         """Make a pending file completed whose bytes are durable."""
-        return await self._writer.submit(CompleteWhole(file_id, sha256, size_bytes, command))
+        return await self._writer.submit(CompleteWhole(file_id, sha256, size_bytes, command, alive))
 
     async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
         """Make an uploading file failed."""
