@@ -21,9 +21,10 @@ from transcoder import BodyBudget, build_app
 from upload_server import __version__
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart, CutOff, UploadError
-from upload_server.domain.states import Source
+from upload_server.domain.states import FileStatus, Source
 from upload_server.doors.bounds import BODY_BYTES, REQUEST, request_limits
 from upload_server.doors.calls import Admission, Calls, Gate
+from upload_server.doors.convert import file_to_proto, with_content_uri
 from upload_server.doors.errors import HTTP_STATUSES
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Application
@@ -44,7 +45,8 @@ from upload_server.process.heap import Heap
 from upload_server.process.metrics import Workers
 from upload_server.process.room import Room
 from upload_server.service import Uploads
-from upload_server.sink.open import open_sink
+from upload_server.sink.open import folder_of, open_sink
+from upload_server.sink.protocol import Sink, SinkError
 from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store, store_at
 from upload_server.store.options import StoreOptions
@@ -82,7 +84,7 @@ def new_id() -> str:
 class Service:
     """A server process: everything between the ports and the disk."""
 
-    def __init__(self, config: Config, store: Store, room: Room, descriptors: Descriptors, metrics: Metrics) -> None:
+    def __init__(self, config: Config, store: Store, sink: Sink, descriptors: Descriptors, metrics: Metrics) -> None:
         self._config = config
         self._connections = max(1, min(MAX_CONNECTIONS // config.workers, descriptors.connections))
         # An idle connection makes way for a new one, a socket does not: half of them stay for callers.
@@ -104,13 +106,13 @@ class Service:
             store, history=config.watch_history, bookmark_interval=config.bookmark_interval, observer=metrics
         )
         self._journal = Journal(store, with_files=config.log_level == "debug")
-        sink = open_sink(config.storage_url, room)
         metrics.show_room(sink.room, store.room)
+        limits = Limits(open_files=descriptors.uploads, sync_seconds=config.durable_interval)
         self._ingest = Ingest(
             store,
             sink,
             clock=utc_now,
-            limits=Limits(open_files=descriptors.uploads).of_one_in(config.workers),
+            limits=limits.of_one_in(config.workers),
             on_progress=self._hub.publish_progress,
             observer=metrics,
         )
@@ -144,6 +146,7 @@ class Service:
             max_file_bytes=config.max_file_bytes,
             observer=metrics,
         )
+        self._file_message = with_content_uri(sink.uri) if config.publish_content_uri else file_to_proto
         self._bodies = BodyBudget(max(BODY_BYTES // config.workers, config.max_message_bytes))
         self._grpc = GrpcServer(
             self._servicer(Source.GRPC),
@@ -164,6 +167,7 @@ class Service:
             max_grace_seconds=config.max_websocket_grace,
             idle_seconds=config.idle_timeout,
             observer=metrics,
+            file_message=self._file_message,
         )
         self._web = WebApp(
             transcoder=self._transcoder(),
@@ -272,7 +276,13 @@ class Service:
         )
 
     def _servicer(self, door: Source) -> UploadServicer:
-        return UploadServicer(self._uploads, self._ingest, self._calls(door), idle_timeout=self._config.idle_timeout)
+        return UploadServicer(
+            self._uploads,
+            self._ingest,
+            self._calls(door),
+            idle_timeout=self._config.idle_timeout,
+            file_message=self._file_message,
+        )
 
     def _calls(self, door: Source) -> Calls:
         return Calls(door, self._admission, self._metrics, timeout=self._config.call_timeout)
@@ -339,12 +349,37 @@ async def serve(
         )
         store = await open_store(config.url, options)
         try:
-            await Service(config, store, room, descriptors, Metrics(__version__, workers)).run(stop, started)
+            sink = open_sink(config.sink_url, room)
+            if config.storage_url:
+                await _know_sink(store, sink)
+            await Service(config, store, sink, descriptors, Metrics(__version__, workers)).run(stop, started)
         finally:
             await store.close()
     finally:
         if lock is not None:
             lock.release()
+
+
+async def _know_sink(store: Store, sink: Sink) -> None:
+    """Raise ``CannotStart`` unless bytes can be stored in a place that was named, and it is this store's."""
+    try:
+        await asyncio.to_thread(sink.check_usable)
+        owner = await asyncio.to_thread(sink.identity)
+        if not owner:
+            counts = await store.count("", utc_now())
+            if counts.files[FileStatus.COMPLETED].files and not await asyncio.to_thread(any, sink.stored()):
+                raise CannotStart(
+                    "--storage-url: nothing lies there, but the database has files: name the place where their bytes"
+                    " lie, or bring them by `upload-server copy`"
+                )
+            owner = await asyncio.to_thread(sink.adopt, store.store_id)
+    except SinkError as error:
+        raise CannotStart(f"--storage-url: it cannot be used: {error}") from error
+    if owner != store.store_id:
+        raise CannotStart(
+            "--storage-url: it belongs to another database; name a place of its own, another prefix for example, or the"
+            " database that it belongs to"
+        )
 
 
 def share(config: Config) -> Sequence[FileLock]:
@@ -391,7 +426,7 @@ def _take_directory(config: Config) -> FileLock:
     directory = config.data_dir
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folders = [directory, directory / "bytes", store_at(config.url).folder]
+        folders = [directory, folder_of(config.sink_url), store_at(config.url).folder]
         for folder in {folder.absolute(): None for folder in folders if folder is not None}:
             _judge_folder(folder)
         return lock_directory(directory)

@@ -152,12 +152,21 @@ class Config:
     )
     data_dir: Path = _option(_DATA_DIR, "folder of the SQLite file and the bytes", Path)  # noqa: RUF009 - immutable
     database_url: str = _option("", "sqlite:///path, or postgresql://…; empty: upload.sqlite3 in the data dir")
+    storage_url: str = _option(
+        "", "file:///folder, or s3://bucket/prefix?endpoint=…&region=…; empty: the folder bytes in the data dir"
+    )
+    publish_content_uri: bool = _option(
+        default=False, help_text="show where the bytes of completed files lie in the object store", parse=parse_bool
+    )
     max_database_bytes: int = _option(
         0,
         "announcements are refused when the database would outgrow this; 0: as large as its disk allows",
         parse_bytes,
         0,
         _MAX_FILE_BYTES,
+    )
+    durable_interval: float = _option(
+        1, "received bytes become durable after this long, or after 8 MiB of a stream", parse_seconds, 0.01
     )
     upload_ttl: float = _option(_DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
     expiry_grace: float = _option(
@@ -229,6 +238,8 @@ class Config:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be one of {', '.join(allowed)}")
+        if self.publish_content_uri and not self.storage_url.startswith("s3:"):
+            raise ConfigError("--publish-content-uri: needs --storage-url s3://…; files on a disk have no address")
 
     def of_one_worker(self) -> Config:
         """Return the settings of each of the ``workers``: its share of what they may have open together."""
@@ -241,9 +252,9 @@ class Config:
         return self.database_url or f"sqlite:///{quote(str(self.data_dir / 'upload.sqlite3'))}"
 
     @property
-    def storage_url(self) -> str:
+    def sink_url(self) -> str:
         """The URL of the place where bytes lie."""
-        return (self.data_dir / "bytes").absolute().as_uri()
+        return self.storage_url or (self.data_dir / "bytes").absolute().as_uri()
 
     @property
     def on_loopback(self) -> bool:

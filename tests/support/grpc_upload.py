@@ -56,6 +56,11 @@ class UploadCall:
         """Send bytes."""
         await self.say(pb.UploadFileRequest(data=data))
 
+    async def send_all(self, data: bytes) -> None:
+        """Send bytes in messages of a usual size."""
+        for start in range(0, len(data), CHUNK):
+            await self.send(data[start : start + CHUNK])
+
     async def commit(self, sha256: str = "") -> None:
         """Send the commit."""
         await self.say(pb.UploadFileRequest(commit=pb.UploadCommit(sha256=sha256)))

@@ -180,6 +180,15 @@ class Bucket:
         """Keys of the multipart uploads that are open."""
         return [each["Key"] for each in self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ())]
 
+    def key(self, name: str, prefix: str = "up/loads") -> str:
+        """Return the whole key of what the service calls so."""
+        return f"{prefix}/{name}"
+
+    def delete_all(self) -> None:
+        """Delete the bucket and what lies in it: much of it would stay in memory."""
+        for key in self.objects():
+            self.client.delete_object(Bucket=self.name, Key=key)
+
     def read(self, key: str) -> bytes:
         """Return an object's bytes."""
         return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
@@ -291,3 +300,13 @@ def versity() -> ObjectStore:
 
 # By the name that a test's parameter has.
 STORES = {"s3-seaweed": seaweed, "s3-versity": versity}
+
+
+@functools.cache
+def _shared_bucket(name: str) -> Bucket:
+    return STORES[name]().new_bucket()
+
+
+def url_in(name: str, folder: Path) -> str:
+    """Return the URL of the empty place that belongs to a test's folder, in a bucket that others use too."""
+    return _shared_bucket(name).url(f"of/{folder.name}-{uuid.uuid4().hex}")

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +101,8 @@ class FaultProxy:
         # Bytes of clients that were passed on in all.
         self.sent = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        # The loop that it runs on.
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def target(self) -> str:
@@ -119,6 +123,12 @@ class FaultProxy:
         """Reset every connection."""
         for link in list(self.links):
             link.reset()
+
+    def go_away(self) -> None:
+        """Reset every connection and those to come; called from a thread that is not the loop's."""
+        self.away = True
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.reset_all)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection to its end."""
@@ -217,3 +227,24 @@ async def fault_proxy(backend: int | Path, throttle: int = 0) -> AsyncIterator[F
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await proxy.close()
+
+
+@contextmanager
+def fault_proxy_beside(backend: int) -> Iterator[FaultProxy]:
+    """Run a proxy on a thread of its own, for a test that blocks; its faults are set from the test's thread."""
+    ready: Future[FaultProxy] = Future()
+    over = threading.Event()
+
+    async def run() -> None:
+        async with fault_proxy(backend) as proxy:
+            proxy.loop = asyncio.get_running_loop()
+            ready.set_result(proxy)
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        yield ready.result(10)
+    finally:
+        over.set()
+        thread.join()

@@ -5,7 +5,7 @@ Must not know where the values come from or which transport carries the messages
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -64,8 +64,24 @@ def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
+# Makes a file's message.
+FileMessage = Callable[[File], pb.File]
+
+
+def with_content_uri(uri_of: Callable[[str, int], str]) -> FileMessage:
+    """Have messages of completed files say where their bytes lie, given file id and fence."""
+
+    def to_proto(file: File) -> pb.File:
+        message = file_to_proto(file)
+        if file.status is FileStatus.COMPLETED:
+            message.content_uri = uri_of(file.file_id, file.run_fence)
+        return message
+
+    return to_proto
+
+
 def file_to_proto(file: File) -> pb.File:
-    """Return ``file`` as its message."""
+    """Return ``file`` as its message, which does not say where its bytes lie."""
     return pb.File(
         file_id=file.file_id,
         filename=file.filename,

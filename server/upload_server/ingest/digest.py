@@ -43,10 +43,12 @@ class Digest:
         end: int,
         most_kept: int,
         give_back: Callable[[Chunk], None] = lambda _: None,
+        readable: Callable[[], int] | None = None,
     ) -> None:
-        """A piece is read back from the disk when more than ``most_kept`` bytes in front of it are not hashed yet.
+        """A piece is read back from the sink when more than ``most_kept`` bytes in front of it are not hashed yet.
 
-        ``give_back`` gets each chunk that is needed no longer.
+        ``give_back`` gets each chunk that is needed no longer. ``readable`` tells how far the file can be read back by
+        now, where that is less than what is written.
         """
         self.position = 0
         self.end = end
@@ -55,6 +57,7 @@ class Digest:
         self._runs = runs
         self._most_kept = most_kept
         self._give_back = give_back
+        self._readable = readable or (lambda: self.end)
         self._hash = hashlib.sha256()
         # Written, and kept to be hashed; what lies between `position` and the first of them is on disk only.
         self._kept: deque[Piece] = deque()
@@ -66,6 +69,20 @@ class Digest:
     def lag(self) -> int:
         """Bytes that are written and not hashed."""
         return self.end - self.position
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether the next bytes to hash are in memory no longer."""
+        try:
+            return self.position < self._kept[0].start
+        except IndexError:
+            # Another thread may just have taken the last one.
+            return self.position < self.end
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is something to hash that is in memory, or can be read back by now."""
+        return self.lag > 0 and (bool(self._kept) or self.position < self._readable())
 
     @property
     def released(self) -> int:
@@ -90,7 +107,10 @@ class Digest:
             end = self.end
             piece = self._next()
             if piece is None:
+                before = self.position
                 self._read_back(min(end, enough), stopped)
+                if self.position == before:
+                    return
                 continue
             self._read_back(piece.start, stopped)
             if self.position == piece.start:
@@ -115,6 +135,7 @@ class Digest:
             return None
 
     def _read_back(self, end: int, stopped: Callable[[], bool]) -> None:
+        end = min(end, self._readable())
         if self.position >= end:
             return
         for data in self._sink.read(self._file_id, self._runs, end, _READ_BYTES, self.position):

@@ -30,6 +30,8 @@ MIB = 1024 * KIB
 _READ_BYTES = 256 * KIB
 # Opening and syncing wait for the disk more than they work.
 _WAITERS = 8
+# Where a sync goes over the network, and waits there while the store is away.
+_PUTTERS = 64
 # Still a third of an ordinary thread's share: one that stands further back would hold up whoever waits for what it has.
 _NICE = 5
 _LEAST = 19
@@ -58,6 +60,8 @@ class Limits:
     # How long `close` waits for the last sync, and a take-over for the old stream's disk work.
     close_seconds: float = 5.0
     takeover_seconds: float = 10.0
+    # Threads that wait for the sink.
+    waiters: int = _WAITERS
 
     def of_one_in(self, processes: int) -> Limits:
         """Return the bounds of one in so many processes, which share the memory."""
@@ -69,6 +73,7 @@ class Limits:
             self,
             buffer_bytes=max(self.buffer_bytes, 3 * self.sync_bytes),
             total_buffer_bytes=16 * self.total_buffer_bytes,
+            waiters=_PUTTERS,
         )
 
 

@@ -112,7 +112,7 @@ class Ingest:
             store=store,
             sink=sink,
             clock=clock,
-            threads=threads or Threads(),
+            threads=threads or Threads(waiters=limits.waiters),
             limits=limits,
             observer=observer,
             on_progress=on_progress,

@@ -58,7 +58,7 @@ class Stream:
         self.marks = ending.marks
         self._parts = parts
         self._sink_file = sink_file
-        self._syncer = Syncer(parts, claim.file, sink_file, ending, writer, self._account)
+        self._syncer = Syncer(parts, claim.file, sink_file, ending, writer, self._on_synced)
         self._digest = Digest(
             parts.sink,
             claim.file.file_id,
@@ -66,6 +66,7 @@ class Stream:
             self.marks.written,
             parts.limits.lag_bytes,
             parts.buffers.give_back,
+            (lambda: self.marks.synced) if parts.sink.buffers else None,
         )
         # The hop that goes on with the digest, while one does.
         self._hashing: asyncio.Future[None] | None = None
@@ -400,8 +401,11 @@ class Stream:
 
     def _hash_on(self) -> None:
         """Hash what is written, a resumed file's first part too, beside the writing and in turn with other streams."""
-        if self._hashing is None and self._digest.lag and not self._digest_unwanted():
-            self._hashing = self._parts.hop(self._digest.go_on, self._hop_bytes(), self._digest_unwanted)
+        if self._hashing is None and self._digest.can_go_on and not self._digest_unwanted():
+            # What comes over the network is waited for, not worked for.
+            waits = self._parts.sink.buffers and self._digest.reads_back
+            hop = self._parts.wait if waits else self._parts.hop
+            self._hashing = hop(self._digest.go_on, self._hop_bytes(), self._digest_unwanted)
             self._hashing.add_done_callback(self._on_hashed)
 
     def _on_hashed(self, hashing: asyncio.Future[None]) -> None:
@@ -415,6 +419,11 @@ class Stream:
     def _digest_unwanted(self) -> bool:
         """Whether no commit can come any more; threads ask this between two reads."""
         return self.ending.dead or self.ending.cause is not None or self._closing
+
+    def _on_synced(self) -> None:
+        """The sink has let go of bytes, and they can be read back."""
+        self._account()
+        self._hash_on()
 
     # Bookkeeping ---------------------------------------------------------------------------------------------------
 

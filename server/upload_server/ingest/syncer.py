@@ -66,11 +66,13 @@ class Syncer:
         # Bytes that the sink keeps in memory leave it by a sync alone.
         due = due or (parts.sink.buffers and parts.memory.is_crowded())
         if due and self.running is None and self._unsynced() and not self._ending.dead:
-            self.start()
+            # A sink that puts pieces together later likes them whole.
+            in_time = parts.sink.buffers and not self._due and self._unsynced() >= parts.limits.sync_bytes
+            self.start(self._marks.written // parts.limits.sync_bytes * parts.limits.sync_bytes if in_time else None)
 
-    def start(self) -> asyncio.Task[None]:
-        """Start a sync of what is written; none may be under way."""
-        self._target = self._marks.written
+    def start(self, upto: int | None = None) -> asyncio.Task[None]:
+        """Start a sync of what is written, or of that ``upto`` there; none may be under way."""
+        self._target = self._marks.written if upto is None else upto
         self._due = False
         self.disarm()
         if self._marks.received > self._target:
@@ -90,7 +92,7 @@ class Syncer:
     async def _sync(self, target: int) -> None:
         try:
             if self._marks.synced < target:
-                synced = await self._parts.wait(self._sink_file.sync)
+                synced = await self._parts.wait(self._sink_file.sync, target)
                 if synced < target:
                     raise SinkError(f"{synced} bytes were made durable where {target} had been written")
                 # A hop appends bytes before it counts them as written.

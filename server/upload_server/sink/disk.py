@@ -16,6 +16,7 @@ import re
 import stat
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from upload_server.sink.protocol import (
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(rf"({_ID.pattern})(?:\.([1-9][0-9]{{0,18}}))?")
+# Whose folder it is, in a file that is no file's.
+_IDENTITY, _IDENTITY_BYTES = "sink_id", 64
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Of a draft: the sticky bit means nothing for a file, and copies of the folder carry it along.
 _DRAFT_MODE = 0o600 | stat.S_ISVTX
@@ -112,7 +115,7 @@ class DiskFile:
                     left[first] = left[first][written:]
         self._end += size
 
-    def sync(self) -> int:
+    def sync(self, upto: int | None = None) -> int:  # noqa: ARG002 - the kernel knows no such bound
         """Make everything appended survive power loss; returns where it ends. After an error give the file up."""
         if self._lost is not None:
             raise self._lost
@@ -160,6 +163,39 @@ class DiskSink:
         # Folders whose own entry in `root` is known to be durable; at most 256.
         self._durable_shards: set[str] = set()
         self._lock = threading.Lock()
+
+    def check_usable(self) -> None:
+        """Every folder can be tried by its first file alone: it is made with that."""
+
+    def identity(self) -> str:
+        """Read it from a file beside the folders."""
+        try:
+            with _as_sink_errors, open(self._root / _IDENTITY, "rb") as file:  # noqa: PTH123 - read a bounded part of it
+                return file.read(_IDENTITY_BYTES).decode("ascii", "replace")
+        except BytesMissing:
+            return ""
+
+    def adopt(self, store_id: str) -> str:
+        """Make the file, so that it survives power loss."""
+        with _as_sink_errors:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            made = self._root / f"{_IDENTITY}.{uuid.uuid4()}"
+            try:
+                with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+                    file.write(store_id.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                # Who comes second leaves it as it is.
+                with contextlib.suppress(FileExistsError):
+                    os.link(made, self._root / _IDENTITY)
+            finally:
+                made.unlink(missing_ok=True)
+            _sync_path(self._root)
+        return self.identity()
+
+    def uri(self, file_id: str, fence: int) -> str:  # noqa: ARG002 - no file has one
+        """Return no address: paths of this machine are told to nobody."""
+        return ""
 
     def open(self, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:  # noqa: ARG002
         """Open the newest run for appending at ``offset``; ``BytesMissing`` when less lies in it or in one before."""
@@ -343,7 +379,12 @@ class DiskSink:
                 outcomes.update({one.file_id: _meaning_of(error) for one in some})
         return outcomes
 
-    def stored(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[Stored]:
+    def stored(
+        self,
+        unreadable: Callable[[SinkError], None] | None = None,
+        *,
+        unfinished: bool = False,  # noqa: ARG002 - no name tells
+    ) -> Iterator[Stored]:
         """Everything that lies here; names that are not ours are left alone, as are linked folders."""
         with _as_sink_errors:
             shards = _names(self._root)

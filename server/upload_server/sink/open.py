@@ -20,11 +20,33 @@ class UnusableStorageUrl(CannotStart):
 
 
 def open_sink(url: str, room: Room | None = None) -> Sink:
-    """Return the sink at ``url``, as ``file:///path/to/folder``; raises ``UnusableStorageUrl``.
+    """Return the sink at ``url``, as ``file:///path/to/folder`` or ``s3://bucket/prefix``; raises ``CannotStart``.
 
-    ``room`` tells what is left of its disk.
+    ``room`` tells what is left of its disk. Nothing is asked of it yet: ``check_usable`` of the sink does that.
     """
+    if url.startswith("s3:"):
+        return _in_object_store(url)
+    folder = folder_of(url)
+    if folder is not None:
+        return DiskSink(folder, room or Room())
+    raise UnusableStorageUrl("--storage-url: it looks like file:///path/to/folder or s3://bucket/prefix")
+
+
+def folder_of(url: str) -> Path | None:
+    """Return the folder that a storage URL names, None when it names none."""
     parts = urlsplit(url)
-    if parts.scheme == "file" and parts.path and not (parts.netloc or parts.query or parts.fragment):
-        return DiskSink(Path(os.fsdecode(unquote_to_bytes(parts.path))), room or Room())
-    raise UnusableStorageUrl("a storage URL looks like file:///path/to/folder")
+    if parts.scheme != "file" or not parts.path or parts.netloc or parts.query or parts.fragment:
+        return None
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+
+
+def _in_object_store(url: str) -> Sink:
+    try:
+        # Its libraries are an extra, and take a while to import.
+        from upload_server.sink.s3 import sink as s3  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UnusableStorageUrl("--storage-url: s3:// needs libraries: pip install 'upload-service[s3]'") from error
+    try:
+        return s3.sink_at(url)
+    except ValueError as error:
+        raise UnusableStorageUrl(f"--storage-url: {error}") from None

@@ -75,11 +75,11 @@ class SinkFile(Protocol):
         Their memory may be used again once this has returned: a sink that ``buffers`` keeps copies until ``sync``.
         """
 
-    def sync(self) -> int:
+    def sync(self, upto: int | None = None) -> int:
         """Make what was appended survive power loss; returns how many bytes do, from the start of the file.
 
-        Those are at least all whose ``append`` returned before this call. After a failure the file must be given up,
-        never synced again: the kernel may have marked lost pages as clean.
+        Those are at least all whose ``append`` returned before this call, or those in front of ``upto``. After a
+        failure the file must be given up, never synced again: the kernel may have marked lost pages as clean.
         """
 
     def discard(self, end: int) -> None:
@@ -113,6 +113,21 @@ class Sink(Protocol):
     @property
     def second_look(self) -> float:
         """Seconds after which a deletion is repeated before it counts: what was sent before it may still arrive."""
+
+    def check_usable(self) -> None:
+        """Try that bytes can be stored here, and are gone once they are deleted.
+
+        Raises ``CannotStart``, in words for an operator that name the option and the cure.
+        """
+
+    def identity(self) -> str:
+        """Return the id of the store whose bytes lie here; empty when nobody has said so."""
+
+    def adopt(self, store_id: str) -> str:
+        """Say whose bytes lie here, unless somebody has; returns what is said."""
+
+    def uri(self, file_id: str, fence: int) -> str:
+        """Return the address by which others find a whole file's bytes; empty where they have none."""
 
     def open(self, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:
         """Open the newest of ``runs`` for appending at ``offset``; ``BytesMissing`` when less lies there.
@@ -158,8 +173,12 @@ class Sink(Protocol):
         Many at once, at the price of few syncs. Returns for each id how many bytes were freed, or what went wrong.
         """
 
-    def stored(self, unreadable: Callable[[SinkError], None] | None = None) -> Iterator[Stored]:
+    def stored(
+        self, unreadable: Callable[[SinkError], None] | None = None, *, unfinished: bool = False
+    ) -> Iterator[Stored]:
         """Everything that lies here, in any state, each file once.
+
+        ``unfinished``: a sink that can tell leaves out what is whole.
 
         ``unreadable`` is told of each part that cannot be read, and the others follow; without it that raises.
         """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SHA256_HEX = 64
 # What of the settings says where an installation lies.
-_WHERE = ("data_dir", "database_url")
+_WHERE = ("data_dir", "database_url", "storage_url")
 _EXITS = "Exit codes: 0 all is well, 1 something is wrong, 2 it could not be looked at."
 
 

@@ -75,7 +75,7 @@ def _store(config: Config) -> StoreAt:
 
 def _check(config: Config, options: Mapping[str, Any]) -> int:
     store = _store(config)
-    sink = open_sink(config.storage_url)
+    sink = open_sink(config.sink_url)
     repair = options["repair"]
     if options["delete_unknown"] and not repair:
         sys.stderr.write("upload-server: --delete-unknown needs --repair\n")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from upload_server.domain.errors import CannotStart
 from upload_server.domain.states import FileStatus
-from upload_server.sink.protocol import Sink
+from upload_server.sink.protocol import Doomed, Sink
 from upload_server.store.inspection import FileFacts, Filling, Inspection
 
 _PAGE = 500
@@ -119,6 +119,9 @@ def _copy_file(file: FileFacts, storages: Storages) -> int:
             target.close()
     if file.status == FileStatus.COMPLETED:
         storages.destination.finish(file.file_id, file.runs, size)
+        fences = tuple(run.fence for run in file.runs)
+        # What it was put together of.
+        storages.destination.delete_all([Doomed(file.file_id, fences, kept=fences[-1])])
     if file.sha256 and digest.hexdigest() != file.sha256:
         raise CannotCopy(f"the bytes of file {file.file_id} are not what was uploaded: their SHA-256 is another one")
     if _digest(storages.destination, file, size) != digest.hexdigest():

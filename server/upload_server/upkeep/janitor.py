@@ -286,7 +286,7 @@ class Janitor:
         database is an older backup, or not this folder's at all; they may be the only copy of a completed file then.
         """
         deleted, unknown = 0, 0
-        everything = self._sink.stored(_say_unreadable)
+        everything = self._sink.stored(_say_unreadable, unfinished=True)
         while not self._stopping.is_set() and (page := await self._hop(_take, everything)):
             file_ids = [one.file_id for one in page]
             # Asked before the rows are read: the row of a draft that nobody holds then does not come any more.

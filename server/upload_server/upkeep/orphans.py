@@ -49,7 +49,7 @@ class OrphanCount:
         """Go through the storage once; returns the bytes of cancelled and failed files, of none, and of runs that no
         file keeps."""
         found = 0
-        everything = self._sink.stored(_say_unreadable)
+        everything = self._sink.stored(_say_unreadable, unfinished=True)
         while page := await asyncio.to_thread(_take, everything):
             # Asked before the rows are read: the row of a file that comes whole follows its bytes.
             closed = [one for one in page if not self._ingest.is_open(one.file_id)]

@@ -66,12 +66,12 @@ class GatedFile:
         self._file.append(chunks)
         self._sink.appended.pass_through()
 
-    def sync(self) -> int:
+    def sync(self, upto: int | None = None) -> int:
         self._sink.syncing.pass_through()
         self._sink.syncs += 1
         if self._sink.sync_error is not None:
             raise self._sink.sync_error
-        return self._file.sync() - self._sink.left_out
+        return self._file.sync(upto) - self._sink.left_out
 
     def discard(self, end: int) -> None:
         self._sink.discarded.append(end)

@@ -196,7 +196,10 @@ type File struct {
 	// Why it failed: `checksum_mismatch` or `expired`.
 	FailureReason string `protobuf:"bytes,16,opt,name=failure_reason,json=failureReason,proto3" json:"failure_reason,omitempty"`
 	// Starts at 1 and grows by one with each change of status.
-	Revision      int64 `protobuf:"varint,17,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,17,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Where its bytes lie, as `s3://bucket/key`; set once completed, where they lie in an object store and its operator
+	// publishes that (`--publish-content-uri`), else empty. To read them takes credentials of that store's own.
+	ContentUri    string `protobuf:"bytes,18,opt,name=content_uri,json=contentUri,proto3" json:"content_uri,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +351,13 @@ func (x *File) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *File) GetContentUri() string {
+	if x != nil {
+		return x.ContentUri
+	}
+	return ""
 }
 
 // The files of one `InitiateBatch`. Times are UTC, cut to microseconds.
@@ -3125,7 +3135,7 @@ var File_upload_v1_upload_proto protoreflect.FileDescriptor
 
 const file_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
-	"\x16upload/v1/upload.proto\x12\tupload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x05\n" +
+	"\x16upload/v1/upload.proto\x12\tupload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x05\n" +
 	"\x04File\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x1a\n" +
 	"\bfilename\x18\x02 \x01(\tR\bfilename\x12!\n" +
@@ -3147,7 +3157,9 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\fcancelled_by\x18\x0e \x01(\tR\vcancelledBy\x12#\n" +
 	"\rcancel_reason\x18\x0f \x01(\tR\fcancelReason\x12%\n" +
 	"\x0efailure_reason\x18\x10 \x01(\tR\rfailureReason\x12\x1a\n" +
-	"\brevision\x18\x11 \x01(\x03R\brevision\"\xa2\x04\n" +
+	"\brevision\x18\x11 \x01(\x03R\brevision\x12\x1f\n" +
+	"\vcontent_uri\x18\x12 \x01(\tR\n" +
+	"contentUri\"\xa2\x04\n" +
 	"\x05Batch\x12\x19\n" +
 	"\bbatch_id\x18\x01 \x01(\tR\abatchId\x12.\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x16.upload.v1.BatchStatusR\x06status\x12\x14\n" +

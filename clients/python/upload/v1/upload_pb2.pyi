@@ -43,7 +43,7 @@ BATCH_STATUS_FAILED: BatchStatus
 BATCH_STATUS_CANCELLED: BatchStatus
 
 class File(_message.Message):
-    __slots__ = ("file_id", "filename", "content_type", "size_bytes", "bytes_received", "status", "batch_id", "owner", "sha256", "created_at", "updated_at", "completed_at", "cancelled_at", "cancelled_by", "cancel_reason", "failure_reason", "revision")
+    __slots__ = ("file_id", "filename", "content_type", "size_bytes", "bytes_received", "status", "batch_id", "owner", "sha256", "created_at", "updated_at", "completed_at", "cancelled_at", "cancelled_by", "cancel_reason", "failure_reason", "revision", "content_uri")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class File(_message.Message):
     CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
     FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_URI_FIELD_NUMBER: _ClassVar[int]
     file_id: str
     filename: str
     content_type: str
@@ -78,7 +79,8 @@ class File(_message.Message):
     cancel_reason: str
     failure_reason: str
     revision: int
-    def __init__(self, file_id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bytes_received: _Optional[int] = ..., status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., owner: _Optional[str] = ..., sha256: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., failure_reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    content_uri: str
+    def __init__(self, file_id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bytes_received: _Optional[int] = ..., status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., owner: _Optional[str] = ..., sha256: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., failure_reason: _Optional[str] = ..., revision: _Optional[int] = ..., content_uri: _Optional[str] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("batch_id", "status", "owner", "total_files", "completed_files", "failed_files", "cancelled_files_count", "created_at", "updated_at", "cancelled_at", "cancelled_by", "cancel_reason", "revision")

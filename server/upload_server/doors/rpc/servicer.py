@@ -19,6 +19,7 @@ from upload_server.domain.slices import in_slices
 from upload_server.domain.states import Batch, Caller, File
 from upload_server.doors import convert
 from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, listing, unary
+from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader
 from upload_server.ingest import Ingest
@@ -36,8 +37,17 @@ _BETWEEN_SLICES = 0.001
 class UploadServicer:
     """upload.v1.UploadService, behind one door."""
 
-    def __init__(self, uploads: Uploads, ingest: Ingest, calls: Calls, *, idle_timeout: float) -> None:
+    def __init__(
+        self,
+        uploads: Uploads,
+        ingest: Ingest,
+        calls: Calls,
+        *,
+        idle_timeout: float,
+        file_message: FileMessage = convert.file_to_proto,
+    ) -> None:
         self.calls = calls
+        self._file_message = file_message
         self._uploads = uploads
         self._ingest = ingest
         self._idle_timeout = idle_timeout
@@ -47,7 +57,7 @@ class UploadServicer:
         """Announce one file."""
         spec = convert.file_spec(request)
         file = await self._uploads.initiate_upload(spec, request.request_id, caller)
-        return pb.InitiateUploadResponse(file=convert.file_to_proto(file))
+        return pb.InitiateUploadResponse(file=self._file_message(file))
 
     @unary(Gate.CHANGE)
     async def InitiateBatch(self, request: pb.InitiateBatchRequest, caller: Caller) -> pb.InitiateBatchResponse:
@@ -60,12 +70,12 @@ class UploadServicer:
     async def PutFile(self, request: pb.PutFileRequest, caller: Caller) -> pb.File:
         """Take a file that comes whole."""
         spec = convert.file_spec(request)
-        return convert.file_to_proto(await self._uploads.put_file(spec, request.data, request.request_id, caller))
+        return self._file_message(await self._uploads.put_file(spec, request.data, request.request_id, caller))
 
     @unary(Gate.READ)
     async def GetFile(self, request: pb.GetFileRequest, caller: Caller) -> pb.File:
         """Return one file."""
-        return convert.file_to_proto(await self._uploads.get_file(request.file_id, caller))
+        return self._file_message(await self._uploads.get_file(request.file_id, caller))
 
     @listing
     async def ListFiles(self, request: pb.ListFilesRequest, caller: Caller) -> pb.ListFilesResponse:
@@ -73,7 +83,7 @@ class UploadServicer:
         wanted = convert.listed_files(request)
         page = await self._uploads.list_files(wanted, request.order_by, request.page_size, request.page_token, caller)
         answer = pb.ListFilesResponse(next_page_token=page.next_page_token)
-        await _fill(answer.files, page.rows, convert.file_to_proto)
+        await _fill(answer.files, page.rows, self._file_message)
         return answer
 
     @unary(Gate.READ)
@@ -133,7 +143,7 @@ class UploadServicer:
             except UploadError:
                 await mailbox.discard(REFUSED_SECONDS)  # a sender that is still writing would not hear the refusal
                 raise
-            stream = UploadStream(self._ingest, mailbox, caller)
+            stream = UploadStream(self._ingest, mailbox, caller, self._file_message)
             async for response in stream.responses():
                 yield response
 
@@ -146,7 +156,7 @@ class UploadServicer:
             aclosing(self.watch(request, call.admit(Gate.WATCH))) as events,
         ):
             async for event in events:
-                yield watch_response(event)
+                yield self.watch_response(event)
 
     def watch(
         self, request: pb.WatchStatusRequest, caller: Caller, outlet: Outlet | None = None
@@ -163,6 +173,36 @@ class UploadServicer:
             targets, request.resume_token, seconds, caller, until_final=request.until_final, outlet=outlet
         )
 
+    def watch_response(self, event: WatchEvent) -> pb.WatchStatusResponse:
+        """Return ``event`` as its message; a change is converted once, however many watch it."""
+        match event:
+            case Changed(change=change, token=token):
+                message = event.wire.get("message")
+                if not isinstance(message, pb.WatchStatusResponse):
+                    message = self._changed(change.record, token)
+                    event.wire["message"] = message
+                return message
+            case Progressed(file_id=file_id, bytes_received=bytes_received, token=token):
+                progress = pb.Progress(file_id=file_id, bytes_received=bytes_received)
+                return pb.WatchStatusResponse(progress=progress, resume_token=token)
+            case Bookmarked(token=token, resynced=resynced):
+                return pb.WatchStatusResponse(bookmark=pb.Bookmark(resynced=resynced), resume_token=token)
+
+    def watch_bytes(self, event: WatchEvent) -> bytes:
+        """Return ``event`` serialised; a change is serialised once, however many watch it."""
+        if not isinstance(event, Changed):
+            return self.watch_response(event).SerializeToString()
+        serialised = event.wire.get("bytes")
+        if not isinstance(serialised, bytes):
+            serialised = self.watch_response(event).SerializeToString()
+            event.wire["bytes"] = serialised
+        return serialised
+
+    def _changed(self, record: File | Batch, token: str) -> pb.WatchStatusResponse:
+        if isinstance(record, File):
+            return pb.WatchStatusResponse(file=self._file_message(record), resume_token=token)
+        return pb.WatchStatusResponse(batch=convert.batch_to_proto(record), resume_token=token)
+
 
 async def _fill(
     field: RepeatedCompositeFieldContainer[M], rows: Sequence[Row], convert_one: Callable[[Row], M]
@@ -170,36 +210,3 @@ async def _fill(
     """Put the rows of a page into an answer, a slice a turn of the loop, with time for calls between."""
     async for some in in_slices(rows, _BETWEEN_SLICES):
         field.extend(map(convert_one, some))
-
-
-def watch_response(event: WatchEvent) -> pb.WatchStatusResponse:
-    """Return ``event`` as its message; a change is converted once, however many watch it."""
-    match event:
-        case Changed(change=change, token=token):
-            message = event.wire.get("message")
-            if not isinstance(message, pb.WatchStatusResponse):
-                message = _changed(change.record, token)
-                event.wire["message"] = message
-            return message
-        case Progressed(file_id=file_id, bytes_received=bytes_received, token=token):
-            progress = pb.Progress(file_id=file_id, bytes_received=bytes_received)
-            return pb.WatchStatusResponse(progress=progress, resume_token=token)
-        case Bookmarked(token=token, resynced=resynced):
-            return pb.WatchStatusResponse(bookmark=pb.Bookmark(resynced=resynced), resume_token=token)
-
-
-def watch_bytes(event: WatchEvent) -> bytes:
-    """Return ``event`` serialised; a change is serialised once, however many watch it."""
-    if not isinstance(event, Changed):
-        return watch_response(event).SerializeToString()
-    serialised = event.wire.get("bytes")
-    if not isinstance(serialised, bytes):
-        serialised = watch_response(event).SerializeToString()
-        event.wire["bytes"] = serialised
-    return serialised
-
-
-def _changed(record: File | Batch, token: str) -> pb.WatchStatusResponse:
-    if isinstance(record, File):
-        return pb.WatchStatusResponse(file=convert.file_to_proto(record), resume_token=token)
-    return pb.WatchStatusResponse(batch=convert.batch_to_proto(record), resume_token=token)

@@ -16,7 +16,7 @@ from upload_server.domain.errors import InvalidField, Overloaded, UnexpectedMess
 from upload_server.domain.fields import MAX_PUT_BYTES, Rules
 from upload_server.domain.states import Caller, File
 from upload_server.doors.calls import StreamContext
-from upload_server.doors.convert import file_to_proto, stopped_to_proto
+from upload_server.doors.convert import FileMessage, file_to_proto, stopped_to_proto
 from upload_server.doors.mailbox import End, Mailbox, take_bytes
 from upload_server.ingest import Ingest, Upload
 
@@ -70,10 +70,17 @@ def reader(context: StreamContext) -> Callable[[], Awaitable[UploadMessage | End
 class UploadStream:
     """The course of one UploadFile call."""
 
-    def __init__(self, ingest: Ingest, mailbox: Mailbox[pb.UploadFileRequest], caller: Caller) -> None:
+    def __init__(
+        self,
+        ingest: Ingest,
+        mailbox: Mailbox[pb.UploadFileRequest],
+        caller: Caller,
+        file_message: FileMessage = file_to_proto,
+    ) -> None:
         self._ingest = ingest
         self._mailbox = mailbox
         self._caller = caller
+        self._file_message = file_message
         # Durable bytes that the sender knows of.
         self._told = -1
         # Once it is open.
@@ -99,7 +106,7 @@ class UploadStream:
     async def _course(self) -> AsyncIterator[pb.UploadFileResponse]:
         header = await self._header()
         if header.offset == 0 and (completed := await self._put(header.file_id)) is not None:
-            yield pb.UploadFileResponse(completed=file_to_proto(completed))
+            yield pb.UploadFileResponse(completed=self._file_message(completed))
             return
         self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
         self._mailbox.follow(upload)
@@ -112,7 +119,7 @@ class UploadStream:
                 yield self._progress(upload)
             return
         file = await upload.commit(_commit(message).sha256, self._caller)
-        yield pb.UploadFileResponse(completed=file_to_proto(file))
+        yield pb.UploadFileResponse(completed=self._file_message(file))
 
     async def _put(self, file_id: str) -> File | None:
         """Complete a small file whose bytes and commit come with its header; else None, and nothing has happened."""

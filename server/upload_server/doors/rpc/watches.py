@@ -15,7 +15,7 @@ from transcoder.timers import Limit, Timers
 from upload_server.domain.errors import Overloaded, UploadError
 from upload_server.doors.calls import Call, Gate
 from upload_server.doors.rpc.incoming import Incoming
-from upload_server.doors.rpc.servicer import UploadServicer, watch_bytes
+from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.watch import WatchEvent
 
 # A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
@@ -25,10 +25,11 @@ _WRITE_SECONDS: Final = 60.0
 class GrpcOutlet:
     """The writes of one call. Each is begun by hand and ended by grpcio's callback: no task waits for it."""
 
-    __slots__ = ("_context", "_failure", "_in_time", "_waiter", "_write")
+    __slots__ = ("_context", "_failure", "_in_time", "_serialise", "_waiter", "_write")
 
-    def __init__(self, context: Any, timers: Timers) -> None:
+    def __init__(self, context: Any, timers: Timers, serialise: Callable[[WatchEvent], bytes]) -> None:
         self._context = context
+        self._serialise = serialise
         self._in_time = Limit(timers, _WRITE_SECONDS)
         # The write that is not taken yet, who waits for it, and why no further one can succeed.
         self._write: Coroutine[Any, Any, None] | None = None
@@ -42,7 +43,7 @@ class GrpcOutlet:
 
     def send(self, event: WatchEvent) -> None:
         """Begin to write; a failure is raised by ``taken``. Only while the call's handler runs."""
-        write: Coroutine[Any, Any, None] = self._context.write(watch_bytes(event))
+        write: Coroutine[Any, Any, None] = self._context.write(self._serialise(event))
         try:
             # A write waits once, for the future that grpcio sets when the stream has taken it.
             taken: asyncio.Future[None] = write.send(None)
@@ -89,7 +90,7 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
             caller = call.admit(Gate.WATCH)
             request = await unread.read()
             unread.leave()
-            outlet = GrpcOutlet(context, timers)
+            outlet = GrpcOutlet(context, timers, servicer.watch_bytes)
             async with aclosing(servicer.watch(request, caller, outlet)) as events:
                 try:
                     async for event in events:

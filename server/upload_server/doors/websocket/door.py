@@ -14,6 +14,7 @@ from upload_server.domain.fields import Rules
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller
 from upload_server.doors.calls import Call, Calls, Gate
+from upload_server.doors.convert import FileMessage, file_to_proto
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.websocket import messages
@@ -45,6 +46,7 @@ class WebSocketDoor:
         idle_seconds: float,
         observer: Observer,
         commit_seconds: float = 0.25,
+        file_message: FileMessage = file_to_proto,
     ) -> None:
         """``commit_seconds`` is how long after the last byte a commit, maybe with a digest, is waited for.
 
@@ -57,6 +59,7 @@ class WebSocketDoor:
         self._observer = observer
         self._idle_seconds = idle_seconds
         self._commit_seconds = commit_seconds
+        self._file_message = file_message
         self._grace_seconds = grace_seconds
         self._max_grace_seconds = max(grace_seconds, max_grace_seconds)
         self._cancels = CloseCancels(uploads, clock=clock)
@@ -114,7 +117,13 @@ class WebSocketDoor:
             upload = await self._open(file_id, opening.offset, mailbox, caller)
             try:
                 page.session = Session(
-                    upload, mailbox, page.outlet, self._uploads, silent=silent, commit_seconds=self._commit_seconds
+                    upload,
+                    mailbox,
+                    page.outlet,
+                    self._uploads,
+                    silent=silent,
+                    commit_seconds=self._commit_seconds,
+                    file_message=self._file_message,
                 )
                 end = await page.session.run()
                 if isinstance(end, Gone):

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from google.rpc.code_pb2 import Code
 
+from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import (
     FieldViolation,
     InvalidField,
@@ -26,7 +27,6 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.fields import Rules
 from upload_server.domain.states import File
-from upload_server.doors.convert import file_to_proto
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import to_json
 from upload_server.doors.mailbox import End
@@ -163,9 +163,9 @@ def progress(durable: int) -> dict[str, Any]:
     return {"type": "progress", "bytes_received": durable}
 
 
-def success(file: File) -> Goodbye:
+def success(file: pb.File) -> Goodbye:
     """The file is completed."""
-    return Goodbye({"type": "success", "file": to_json(file_to_proto(file))}, DONE, "OK")
+    return Goodbye({"type": "success", "file": to_json(file)}, DONE, "OK")
 
 
 def cancelled(at: datetime | None, by: str, reason: str, code: int) -> Goodbye:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError
 from upload_server.domain.states import Caller, File, FileStatus, Source
+from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.channel import Outlet
@@ -33,6 +34,7 @@ class Session:
         *,
         silent: bool,
         commit_seconds: float,
+        file_message: FileMessage,
     ) -> None:
         """``silent``: the page has said nothing behind the last byte, which is its commit."""
         self._upload = upload
@@ -41,6 +43,7 @@ class Session:
         self._uploads = uploads
         self._silent = silent
         self._commit_seconds = commit_seconds
+        self._file_message = file_message
         # Where this page began to send.
         self._opened_at = upload.received
         self._committing = False
@@ -111,7 +114,7 @@ class Session:
                     await self._mailbox.wait()
                 elif (goodbye := await self._cancel_while_committing(item)) is not None:
                     return goodbye
-            return messages.success(committing.result())
+            return messages.success(self._file_message(committing.result()))
         finally:
             # Left early only when a cancel has won or this session is cut off.
             await _end(committing)

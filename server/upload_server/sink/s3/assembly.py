@@ -7,8 +7,8 @@ them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import BoundedSemaphore
 
 from upload_server.sink.protocol import BytesMissing, SinkError
@@ -19,6 +19,8 @@ from upload_server.sink.s3.names import MIB, Part, Stretch, parts, reach
 _COPIES = 8
 # What parts of several pieces may take of the memory, together.
 _READ_BYTES = 64 * MIB
+# How often it is asked meanwhile whether anybody still wants the file.
+_LOOK_SECONDS = 0.1
 
 
 class Assembly:
@@ -33,8 +35,11 @@ class Assembly:
         """Start no more copies."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def make(self, target: str, found: Sequence[Stretch], size_bytes: int) -> None:
-        """Make the object ``target`` of what lies in pieces; again is no error. Its size is looked at, not believed."""
+    def make(self, target: str, found: Sequence[Stretch], size_bytes: int, stopped: Callable[[], bool]) -> None:
+        """Make the object ``target`` of what lies in pieces; again is no error. Its size is looked at, not believed.
+
+        Gives up soon after ``stopped`` says so.
+        """
         if self._bucket.size(target) == size_bytes:
             return
         if reach(found) != size_bytes:
@@ -44,15 +49,18 @@ class Assembly:
         elif len(found) == 1 and found[0].is_all:
             self._bucket.copy(found[0].piece.key, target)
         else:
-            self._join(target, list(parts(found, size_bytes)))
+            self._join(target, list(parts(found, size_bytes)), stopped)
         if (made := self._bucket.size(target)) != size_bytes:
             raise SinkError(f"{target} was put together and has {made} bytes where {size_bytes} were meant")
 
-    def _join(self, target: str, wanted: Sequence[Part]) -> None:
+    def _join(self, target: str, wanted: Sequence[Part], stopped: Callable[[], bool]) -> None:
         upload_id = self._bucket.begin(target)
         copies: list[Future[tuple[int, str]]] = []
         try:
             copies += [self._threads.submit(self._part, target, upload_id, part) for part in wanted]
+            while wait(copies, _LOOK_SECONDS, FIRST_EXCEPTION).not_done and not any(map(_has_failed, copies)):
+                _heed(stopped, target)
+            _heed(stopped, target)
             tags = dict(copy.result() for copy in copies)
             self._complete(target, upload_id, tags, sum(part.size for part in wanted))
         except BaseException:
@@ -82,3 +90,12 @@ class Assembly:
     def _read(self, stretch: Stretch) -> bytes:
         begins = stretch.piece.start
         return self._bucket.read(stretch.piece.key, stretch.start - begins, stretch.end - begins)
+
+
+def _heed(stopped: Callable[[], bool], target: str) -> None:
+    if stopped():
+        raise SinkError(f"nobody wants {target} any more")
+
+
+def _has_failed(copy: Future[tuple[int, str]]) -> bool:
+    return copy.done() and copy.exception() is not None

@@ -7,6 +7,7 @@ that boto3's own chain finds. No text of the store's is passed on: some repeat t
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -20,13 +21,18 @@ import boto3.session
 import obstore
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
+from upload_server.domain.errors import CannotStart
 from upload_server.sink.protocol import BytesMissing, Chunk, NoRoom, SinkError
 from upload_server.sink.s3.address import Address
 
 T = TypeVar("T")
+
+# At the level of information it tells where credentials were found.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 # A request is given up after so long; a PUT that was sent before may land until then.
 REQUEST_SECONDS: Final = 15.0
@@ -73,13 +79,16 @@ class Bucket:
     """The objects under an address. Methods block and raise SinkError; any thread may call them."""
 
     def __init__(self, address: Address, patience: float = PATIENCE_SECONDS) -> None:
-        """``patience``: seconds for which a store that is away is asked again."""
+        """``patience``: seconds for which a store that is away is asked again. Raises ``CannotStart``."""
         self.address = address
         self._patience = patience
         session = boto3.session.Session()
         self._credentials = session.get_credentials()
         if self._credentials is None:
-            raise Refused("no credentials were found", "NoCredentials")
+            raise CannotStart(
+                "--storage-url: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a"
+                " profile by AWS_PROFILE, or give this machine a role"
+            )
         endpoint = address.endpoint or None
         self._boto: Any = session.client(
             "s3",
@@ -145,6 +154,10 @@ class Bucket:
         if len(data) != end - start:
             raise BytesMissing(f"{key} has no bytes {start} to {end}")
         return data
+
+    def read_all(self, key: str) -> bytes:
+        """Return a small object's bytes; ``BytesMissing`` when it is not there."""
+        return self._patiently("GET", key, lambda: bytes(obstore.get(self._objects, key).bytes()))
 
     def size(self, key: str) -> int | None:
         """Return an object's bytes, None when there is none."""
@@ -237,8 +250,8 @@ class Bucket:
     # The bucket itself ---------------------------------------------------------------------------------------------
 
     def ask(self, operation: str) -> Any:
-        """Ask something of the bucket, once and without patience."""
-        return self._once(operation, str(self.address), lambda: self._operation(operation, {}))
+        """Ask something of the bucket."""
+        return self._call(operation)
 
     # Errors --------------------------------------------------------------------------------------------------------
 
@@ -272,7 +285,7 @@ class Bucket:
             answer: Mapping[str, Any] = error.response
             status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             raise _meaning(what, key, status, str(answer.get("Error", {}).get("Code", ""))) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError) as error:
             raise _gone(what, key, type(error).__name__) from None
         except FileNotFoundError:
             raise BytesMissing(f"{key} is not there") from None

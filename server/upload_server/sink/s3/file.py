@@ -62,15 +62,19 @@ class S3File:
         with self._lock:
             wanted = self._end if upto is None else min(upto, self._end)
         while self._put < wanted:
-            self._put_next()
+            if self._lost is not None:
+                raise self._lost
+            if (data := self._oldest()) is None:
+                break
+            self._put_piece(data)
         return self._put
 
-    def _put_next(self) -> None:
-        if self._lost is not None:
-            raise self._lost
+    def _oldest(self) -> bytearray | None:
+        """Take out the oldest piece that waits; nothing is added to it any more: another begins behind it."""
         with self._lock:
-            # From now on nothing is added to it: another piece begins behind it.
-            data = self._waiting.popleft()
+            return self._waiting.popleft() if self._waiting else None
+
+    def _put_piece(self, data: bytearray) -> None:
         piece = Piece(self._file_id, self._fence, self._put, self._put + len(data))
         try:
             # One that is there is ours: nobody else has this fence, and the answer of an earlier try was lost.

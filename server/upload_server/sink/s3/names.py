@@ -53,9 +53,9 @@ def id_in(key: str) -> str:
     return ""
 
 
-def fence_of_whole(key: str) -> int | None:
-    """Return the fence in the name of a whole file; None of any other object."""
-    match = _WHOLE.fullmatch(key)
+def fence_of(key: str) -> int | None:
+    """Return the fence in the name of a piece or of a whole file; None of any other object."""
+    match = _PIECE.fullmatch(key) or _WHOLE.fullmatch(key)
     return int(match[2]) if match else None
 
 

@@ -64,7 +64,7 @@ def deletion_forgotten() -> None:
 @mutant
 def progress_before_sync() -> None:
     """Bytes are called durable before they are synced."""
-    change(syncer, "Syncer._sync", ("await self._parts.wait(self._sink_file.sync)", "target"))
+    change(syncer, "Syncer._sync", ("await self._parts.wait(self._sink_file.sync, target)", "target"))
 
 
 @mutant
@@ -78,9 +78,9 @@ def volatile_disk() -> None:
     def late_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
         waiting.setdefault(id(self), []).extend(bytes(chunk) for chunk in chunks)
 
-    def late_sync(self: disk.DiskFile) -> int:
+    def late_sync(self: disk.DiskFile, upto: int | None = None) -> int:
         append(self, waiting.pop(id(self), []))
-        return sync(self)
+        return sync(self, upto)
 
     def merciless_close(self: disk.DiskFile) -> None:
         waiting.pop(id(self), None)

@@ -7,7 +7,7 @@ import pytest
 from support import object_store
 
 # Without the libraries of the extra nothing here can even be imported.
-collect_ignore = [] if object_store.installed() else ["test_client.py", "test_assembly.py"]
+collect_ignore = [] if object_store.installed() else ["test_client.py", "test_assembly.py", "test_usable.py"]
 
 
 @pytest.fixture(params=object_store.STORES)

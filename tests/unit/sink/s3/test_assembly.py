@@ -35,6 +35,10 @@ def file_id() -> str:
     return str(uuid.uuid4())
 
 
+def never() -> bool:
+    return False
+
+
 def write(bucket: Bucket, file_id: str, fence: int, data: bytes, offset: int, size: int, steps: list[int]) -> None:
     """Send ``data`` from ``offset`` on, synced after each of so many bytes."""
     file = S3File(bucket, file_id, fence, size, offset)
@@ -61,7 +65,7 @@ def test_one_run(bucket: Bucket, assembly: Assembly, theirs: object_store.Bucket
     write(bucket, file_id, 1, data, 0, size, [])
     found = lying(bucket, file_id, [(1, 0)], size)
     for _ in range(2):
-        assembly.make(whole_key(file_id, 1), found, size)
+        assembly.make(whole_key(file_id, 1), found, size, never)
     assert whole(theirs, file_id, 1) == data
     assert theirs.uploads() == []
 
@@ -81,7 +85,7 @@ def test_streams_that_came_and_went(
     write(bucket, file_id, 2, data[second:third] + wrong, second, size, steps)
     write(bucket, file_id, 5, data[third:], third, size, [])
     runs = [(1, 0), (2, second), (5, third)]
-    assembly.make(whole_key(file_id, 5), lying(bucket, file_id, runs, size), size)
+    assembly.make(whole_key(file_id, 5), lying(bucket, file_id, runs, size), size, never)
     assert whole(theirs, file_id, 5) == data
     assert theirs.uploads() == []
 
@@ -93,11 +97,11 @@ def test_what_is_not_all_there_is_not_made(
     write(bucket, file_id, 1, os.urandom(size), 0, size, [])
     found = lying(bucket, file_id, [(1, 0)], size)
     with pytest.raises(BytesMissing):
-        assembly.make(whole_key(file_id, 1), found[:-1], size)
+        assembly.make(whole_key(file_id, 1), found[:-1], size, never)
     # A piece that goes away in the middle of it.
     bucket.delete([found[1].piece.key])
     with pytest.raises(SinkError):
-        assembly.make(whole_key(file_id, 1), found, size)
+        assembly.make(whole_key(file_id, 1), found, size, never)
     assert bucket.size(whole_key(file_id, 1)) is None
     assert theirs.uploads() == []
 
@@ -112,5 +116,5 @@ def test_the_next_try_makes_what_an_earlier_one_left_undone(
     left = bucket.begin(whole_key(file_id, 1))
     found = lying(bucket, file_id, [(1, 0)], size)
     bucket.copy_part(whole_key(file_id, 1), left, 1, found[0].piece.key)
-    assembly.make(whole_key(file_id, 1), found, size)
+    assembly.make(whole_key(file_id, 1), found, size, never)
     assert whole(theirs, file_id, 1) == data

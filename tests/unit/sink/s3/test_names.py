@@ -13,7 +13,7 @@ from upload_server.sink.s3.names import (
     MIB,
     PIECE_BYTES,
     Piece,
-    fence_of_whole,
+    fence_of,
     id_in,
     next_border,
     part_bytes,
@@ -36,7 +36,7 @@ def test_a_name_is_read_back_as_it_was_written() -> None:
         assert piece_of(one.key) == one
         assert id_in(one.key) == ID
     assert piece(3, 8 * MIB, 16 * MIB).key == f"open/{ID}/00000003/0000000008388608-8388608"
-    assert fence_of_whole(whole_key(ID, 12)) == 12
+    assert fence_of(whole_key(ID, 12)) == 12
     assert id_in(whole_key(ID, 12)) == ID
 
 
@@ -58,7 +58,7 @@ def test_a_name_is_read_back_as_it_was_written() -> None:
 def test_a_name_that_is_not_ours_is_nobodys(key: str) -> None:
     assert id_in(key) == ""
     assert piece_of(key) is None
-    assert fence_of_whole(key) is None
+    assert fence_of(key) is None
 
 
 @pytest.mark.parametrize(
