@@ -132,11 +132,15 @@ async def survive(data_dir: Path, point: str, bug: str = "") -> tuple[Senders, l
 async def _settled(data_dir: Path, completed: set[str]) -> list[str]:
     """Wait until the bytes that lie there are those of completed files; returns what else stays."""
     for _ in range(40):
-        stored = {path.name for path in (data_dir / "bytes").rglob("*-*") if path.is_file()}
-        if not (stray := stored - completed):
+        names = [path.name for path in (data_dir / "bytes").rglob("*-*") if path.is_file()]
+        # Each file under one name: its id, and a stream's fence unless it came whole.
+        stored = {name.partition(".")[0]: name for name in names}
+        stray = [name for file_id, name in stored.items() if file_id not in completed]
+        stray += [name for name in names if name not in stored.values()]
+        if not stray:
             break
         await asyncio.sleep(0.1)
-    assert completed <= stored
+    assert completed <= stored.keys()
     return sorted(stray)
 
 
