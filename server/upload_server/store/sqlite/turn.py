@@ -47,5 +47,7 @@ class Turn:
             fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLKW, struct.pack(_FORM, kind, os.SEEK_SET, place, 1, 0))
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+        """Close the file. Safe to call twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
