@@ -38,7 +38,7 @@ class SqliteFilling:
         if table == _IDENTITY:
             # Its counter of commits is its own.
             insert = f"UPDATE {table} SET ({names}) = ({places})"
-        with as_damaged(UnicodeEncodeError):
+        with as_damaged(*SqliteConnection.errors, UnicodeEncodeError):
             return self._connection.execute_all(insert, rows)
 
     def commit(self) -> None:
