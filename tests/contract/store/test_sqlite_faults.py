@@ -44,7 +44,7 @@ from upload_server.store.sql.dialect import Sql
 from upload_server.store.sql.store import SqlStore
 from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts, connect
-from upload_server.store.sqlite.row_room import DiskRoom
+from upload_server.store.sqlite.row_room import FileRoom
 from upload_server.store.sqlite.schema import prepare
 from upload_server.store.sqlite.store import open_sqlite
 from upload_server.store.sqlite.transaction import SqliteTransaction
@@ -290,7 +290,7 @@ def run(path: Path, plan: list[str]) -> Iterator[Run]:
     """Run writes as one group on a committer whose next commits go as ``plan`` says."""
     prepare(path)
     connecting = functools.partial(connect, path, OPTIONS, writes=True)
-    room = DiskRoom(path, Room(), 0)
+    room = FileRoom(path, Room(), 0)
     committer = SqliteCommitter(
         lambda: DoubtfulConnection(connecting(), plan), Whereabouts(path), ServedClock(0.0), room
     )
@@ -356,7 +356,7 @@ def test_the_fate_of_a_commit_is_not_judged_by_what_another_node_commits(
     path: Path, plan: list[str], fate: str
 ) -> None:
     prepare(path)
-    room = DiskRoom(path, Room(), 0)
+    room = FileRoom(path, Room(), 0)
 
     def node(connecting: Callable[[], SqliteConnection]) -> SqliteCommitter:
         return SqliteCommitter(connecting, Whereabouts(path), ServedClock(0.0), room, new_id())
@@ -388,7 +388,7 @@ def test_the_fate_of_a_commit_is_not_judged_by_what_another_node_commits(
 
 def test_a_node_that_the_others_forgot_does_not_know_what_it_committed(path: Path, plan: list[str]) -> None:
     prepare(path)
-    node_id, room = new_id(), DiskRoom(path, Room(), 0)
+    node_id, room = new_id(), FileRoom(path, Room(), 0)
     node = SqliteCommitter(
         lambda: DoubtfulConnection(connect(path, OPTIONS, writes=True), plan),
         Whereabouts(path),

@@ -25,7 +25,7 @@ def _kept_for(open_files: int) -> int:
     return open_files * END_BYTES + min(open_files, _MOST_IN_A_TRANSACTION) * _LOGGED_BYTES
 
 
-class DiskRoom(RowRoom):
+class FileRoom(RowRoom):
     """The room for rows on the database's disk, and within ``max_bytes`` of the database (0: no bound)."""
 
     row_bytes = 640

@@ -21,7 +21,7 @@ from upload_server.store.sqlite.ballast import Ballast
 from upload_server.store.sqlite.bell import SqliteBell
 from upload_server.store.sqlite.committer import SqliteCommitter
 from upload_server.store.sqlite.connection import SqliteConnection, Whereabouts, connect
-from upload_server.store.sqlite.row_room import DiskRoom
+from upload_server.store.sqlite.row_room import FileRoom
 from upload_server.store.sqlite.schema import as_unusable, prepare
 from upload_server.store.sqlite.sharing import forget_nodes
 from upload_server.store.sqlite.turn import Turn
@@ -54,7 +54,7 @@ class _Opened:
             # A file does not tell that it was restored.
             self.incarnation = self.store_id
             writing = functools.partial(connect, path, options, writes=True)
-            self._rows = DiskRoom(path, options.room, options.max_database_bytes)
+            self._rows = FileRoom(path, options.room, options.max_database_bytes)
             self.committer = SqliteCommitter(
                 writing, Whereabouts(path), self.clock, self._rows, self.node_id, self._turn
             )
