@@ -50,7 +50,8 @@ from upload_server.sink.protocol import Sink, SinkError
 from upload_server.store.lock import FileLock, lock_directory
 from upload_server.store.open import migrate_store, open_store, store_at
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Commit, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Commit
 from upload_server.upkeep.clock import ClockWatch
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.journal import Journal

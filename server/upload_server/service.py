@@ -36,7 +36,8 @@ from upload_server.domain.states import (
 from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
 from upload_server.ingest import Draft, Ingest
-from upload_server.store.protocol import Command, DueCancel, Heard, Listing, Page, Result, Store, Targets, Trail
+from upload_server.store.protocol import Store
+from upload_server.store.values import Command, DueCancel, Heard, Listing, Page, Result, Targets, Trail
 from upload_server.watch import Outlet, WatchEvent, WatchHub, WatchRequest
 
 A = TypeVar("A")

@@ -23,8 +23,9 @@ from typing import Any
 from benchmarks.sizes import quantile
 from upload_server.domain.statistics import Buckets
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Listing, Store, Trail
+from upload_server.store.protocol import Store
 from upload_server.store.sqlite.schema import prepare
+from upload_server.store.values import Listing, Trail
 
 FEW = 1_000
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -24,8 +24,9 @@ from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql import statements as transaction
 from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
-from upload_server.store.protocol import Command, Store
+from upload_server.store.protocol import Store
 from upload_server.store.sql import statements
+from upload_server.store.values import Command
 
 
 def command(method: str) -> Command:

@@ -22,7 +22,8 @@ from upload_server.domain.chain import seals_of
 from upload_server.domain.states import Caller, FileSpec, Source
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Command, Store, Targets
+from upload_server.store.protocol import Store
+from upload_server.store.values import Command, Targets
 
 T = TypeVar("T")
 IN_FLIGHT = 64

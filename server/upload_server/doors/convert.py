@@ -26,7 +26,7 @@ from upload_server.domain.states import (
     FileStatus,
 )
 from upload_server.service import Statistics
-from upload_server.store.protocol import Listing, Trail
+from upload_server.store.values import Listing, Trail
 
 _FILE_STATUS: Mapping[FileStatus, pb.UploadStatus] = {
     FileStatus.PENDING: pb.UPLOAD_STATUS_PENDING,

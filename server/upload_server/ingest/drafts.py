@@ -19,7 +19,7 @@ from upload_server.domain.states import File
 from upload_server.ingest.ending import storage_error
 from upload_server.ingest.parts import KIB, Memory, Parts
 from upload_server.sink.protocol import BytesThere, Chunk, Doomed, NoRoom, SinkError
-from upload_server.store.protocol import Alive, Result
+from upload_server.store.values import Alive, Result
 
 log = structlog.get_logger(__name__)
 

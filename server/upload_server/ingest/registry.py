@@ -34,7 +34,8 @@ from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Buffers, Holds, Limits, Memory, Parts, Tasks, Threads
 from upload_server.ingest.upload import Upload
 from upload_server.sink.protocol import Chunk, NoRoom, Sink, SinkError, SinkFile
-from upload_server.store.protocol import Claim, Command, Result, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Claim, Command, Result
 
 log = structlog.get_logger(__name__)
 

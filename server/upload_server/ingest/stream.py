@@ -20,7 +20,7 @@ from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.syncer import Syncer
 from upload_server.sink.protocol import Chunk, SinkError, SinkFile
-from upload_server.store.protocol import Claim
+from upload_server.store.values import Claim
 
 log = structlog.get_logger(__name__)
 

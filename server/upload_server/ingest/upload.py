@@ -16,7 +16,7 @@ from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.stream import Source, Stream
 from upload_server.sink.protocol import Chunk, SinkError, SinkFile
-from upload_server.store.protocol import Claim, Command, Result
+from upload_server.store.values import Claim, Command, Result
 
 log = structlog.get_logger(__name__)
 

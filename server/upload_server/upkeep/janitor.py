@@ -22,7 +22,8 @@ from upload_server.domain.runs import WHOLE
 from upload_server.domain.states import Caller, FileStatus, Source
 from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Doomed, Sink, SinkError, Stored
-from upload_server.store.protocol import Command, Commit, Moment, OwedDeletion, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Command, Commit, Moment, OwedDeletion
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,8 @@ from upload_server.domain.errors import UploadError
 from upload_server.domain.states import AuditEvent
 from upload_server.domain.tokens import Cursor
 from upload_server.process import info_writer
-from upload_server.store.protocol import Audited, Commit, Store, Trail
+from upload_server.store.protocol import Store
+from upload_server.store.values import Audited, Commit, Trail
 
 _PAGE = 1000
 # Batch calls whose files' lines may wait; beyond, the journal leaves the files' lines out.

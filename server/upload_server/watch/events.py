@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from upload_server.domain.states import Batch, File
 from upload_server.domain.tokens import ResumeToken
-from upload_server.store.protocol import Change, Targets
+from upload_server.store.values import Change, Targets
 
 
 @dataclass(slots=True)

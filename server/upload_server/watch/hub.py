@@ -14,7 +14,8 @@ import structlog
 from upload_server.domain.errors import CutOff, ShuttingDown, UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import File
-from upload_server.store.protocol import Change, Store, Targets
+from upload_server.store.protocol import Store
+from upload_server.store.values import Change, Targets
 from upload_server.watch.events import Outlet, WatchEvent, WatchRequest
 from upload_server.watch.history import AllWatcher, History
 from upload_server.watch.interests import Interests, NamedWatcher

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Set as AbstractSet
 
-from upload_server.store.protocol import Targets
+from upload_server.store.values import Targets
 from upload_server.watch.events import Changed
 from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher

@@ -14,7 +14,8 @@ from functools import partial
 
 from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.tokens import ResumeToken
-from upload_server.store.protocol import Change, Changes, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Change, Changes
 from upload_server.watch.events import Bookmarked, Changed, Outlet, Progressed, WatchEvent, WatchRequest, key_of
 from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher

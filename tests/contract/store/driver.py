@@ -17,7 +17,8 @@ from typing import Any
 from upload_server.domain.errors import UploadError
 from upload_server.domain.states import Caller, FileSpec, Source
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Command, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Command
 
 
 def say(**fields: Any) -> None:

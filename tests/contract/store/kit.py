@@ -24,7 +24,8 @@ from upload_server.domain.states import (
     roll_up,
 )
 from upload_server.domain.statistics import Total
-from upload_server.store.protocol import Change, Command, Moment, Store, Targets, Trail
+from upload_server.store.protocol import Store
+from upload_server.store.values import Change, Command, Moment, Targets, Trail
 
 EVERYTHING = Targets(all=True)
 

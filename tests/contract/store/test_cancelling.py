@@ -31,7 +31,8 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileSpec, FileStatus, Source
-from upload_server.store.protocol import Store, Trail
+from upload_server.store.protocol import Store
+from upload_server.store.values import Trail
 
 
 @pytest.mark.parametrize("make", [pending, uploading])

@@ -24,7 +24,8 @@ from contract.store.kit import (
 )
 from upload_server.domain.errors import BatchNotFound, FileNotFound, UploadError
 from upload_server.domain.states import Batch, File
-from upload_server.store.protocol import Audited, Change, Changes, Commit, Result, Store, Targets
+from upload_server.store.protocol import Store
+from upload_server.store.values import Audited, Change, Changes, Commit, Result, Targets
 
 
 def id_of(record: File | Batch) -> str:

@@ -12,8 +12,9 @@ import pytest
 
 from contract.store.kit import audit, command, everything, new_id
 from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus, Source
-from upload_server.store.protocol import Listing, Store, Trail
+from upload_server.store.protocol import Store
 from upload_server.store.sql import lists
+from upload_server.store.values import Listing, Trail
 
 T = TypeVar("T")
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)

@@ -26,7 +26,8 @@ from upload_server.store.lock import AlreadyInUse
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, connect
-from upload_server.store.protocol import Result, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Result
 
 OPTIONS = StoreOptions(busy_timeout_seconds=1.0, statement_timeout_seconds=1.0)
 # Until a server that says nothing is given up: a connection that was open, and another one.

@@ -20,9 +20,9 @@ from upload_server.domain.tokens import Cursor
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.dialect import POSTGRESQL
-from upload_server.store.protocol import Listing, Moment, Targets, Trail
 from upload_server.store.sql import changes, lists, queries, statements, trail
 from upload_server.store.sql.dialect import Sql
+from upload_server.store.values import Listing, Moment, Targets, Trail
 
 STATEMENTS = {name: sql.text(POSTGRESQL) for name, sql in vars(statements).items() if isinstance(sql, Sql)}
 FILES = 5_000

@@ -9,7 +9,8 @@ import pytest
 from contract.store.kit import assert_history_holds, audit, command, everything, new_id, now, pending
 from upload_server.domain.errors import CutOff, FileNotFound, FileNotWritable, RequestIdReused, StorageFailure
 from upload_server.domain.states import File, FileSpec, FileStatus
-from upload_server.store.protocol import Result, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Result
 
 DIGEST = "ab" * 32
 

@@ -23,7 +23,8 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.states import BatchStatus, FailureReason, FileStatus
 from upload_server.store.open import StoreAt
-from upload_server.store.protocol import Result, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Result
 
 ROUNDS = 300
 

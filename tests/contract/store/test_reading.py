@@ -24,7 +24,8 @@ from contract.store.kit import (
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import BatchStatus, File, FileSpec, FileStatus
 from upload_server.domain.tokens import Cursor
-from upload_server.store.protocol import Listing, Moment, Page, Store, Trail
+from upload_server.store.protocol import Store
+from upload_server.store.values import Listing, Moment, Page, Trail
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from contract.store.kit import by_the_wall, now
 from upload_server.domain.states import FileStatus
 from upload_server.domain.tokens import Cursor
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Listing, Targets, Trail
 from upload_server.store.sql import changes, lists, queries, statements, tally, trail
 from upload_server.store.sql.dialect import Sql
 from upload_server.store.sql.tally import Tally
 from upload_server.store.sqlite.connection import SqliteConnection, connect
 from upload_server.store.sqlite.dialect import SQLITE
 from upload_server.store.sqlite.schema import prepare
+from upload_server.store.values import Listing, Targets, Trail
 
 STATEMENTS = {name: sql.text(SQLITE) for name, sql in vars(statements).items() if isinstance(sql, Sql)}
 # Every row of these is wanted, or at most a page in the table's own order.

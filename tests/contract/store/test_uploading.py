@@ -34,7 +34,8 @@ from upload_server.domain.errors import (
 from upload_server.domain.runs import Run
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
 from upload_server.store.open import StoreAt
-from upload_server.store.protocol import DueCancel, Moment, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import DueCancel, Moment
 
 
 async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:

@@ -19,7 +19,8 @@ from upload_server.domain.states import Batch, Caller, FailureReason, File, File
 from upload_server.service import Fields, fingerprint
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Command, Listing, Moment, Store, Targets, Trail
+from upload_server.store.protocol import Store
+from upload_server.store.values import Command, Listing, Moment, Targets, Trail
 
 
 def _refused(error: UploadError) -> Refused:

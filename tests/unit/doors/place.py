@@ -28,7 +28,8 @@ from upload_server.process import Metrics
 from upload_server.service import Uploads
 from upload_server.sink.disk import DiskSink
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Commit, Store, Targets
+from upload_server.store.protocol import Store
+from upload_server.store.values import Commit, Targets
 from upload_server.upkeep.janitor import Janitor
 from upload_server.watch import WatchHub
 

@@ -26,7 +26,7 @@ from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.ingest import Draft
 from upload_server.ingest.parts import KIB, Limits
 from upload_server.sink.protocol import NoRoom, SinkError
-from upload_server.store.protocol import Command, Result
+from upload_server.store.values import Command, Result
 
 DATA = b"a whole file"
 

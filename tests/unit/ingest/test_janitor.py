@@ -16,7 +16,7 @@ from unit.ingest.world import CALLER, KIB, World, open_world, send
 from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure
 from upload_server.domain.runs import Run
 from upload_server.domain.states import FileStatus
-from upload_server.store.protocol import OwedDeletion, Trail
+from upload_server.store.values import OwedDeletion, Trail
 from upload_server.upkeep.janitor import Janitor
 
 HOUR = 3600.0

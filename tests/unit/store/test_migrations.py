@@ -17,8 +17,9 @@ from contract.store.kit import by_the_wall
 from upload_server.domain.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
 from upload_server.domain.states import Batch, BatchStatus, Caller, File, FileStatus, Source
 from upload_server.store.open import migrate_store, open_store
-from upload_server.store.protocol import Change, Command, Listing, Store, Targets
+from upload_server.store.protocol import Store
 from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
+from upload_server.store.values import Change, Command, Listing, Targets
 
 INITIAL = "0001_initial"
 STEPS = sorted(path.stem for path in MIGRATIONS.glob("[0-9]*.py"))

@@ -18,8 +18,8 @@ from support.stores import url_in
 from upload_server.store.lock import lock_file_of
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Commit
 from upload_server.store.sqlite.turn import Turn
+from upload_server.store.values import Commit
 
 
 @pytest.fixture

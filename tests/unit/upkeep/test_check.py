@@ -19,7 +19,7 @@ from support.stores import RefusedBySchema
 from unit.upkeep.installation import DATA, NOBODY, Installation, live
 from upload_server.domain.states import Caller, Source
 from upload_server.store.open import open_store, store_at
-from upload_server.store.protocol import Command
+from upload_server.store.values import Command
 
 STRANGER = str(uuid.UUID(int=7, version=4))
 

@@ -25,7 +25,8 @@ from upload_server.domain.chain import Seal, form_of, link, origin
 from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.states import AuditEvent, Caller, FileSpec, Source
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Command, Store
+from upload_server.store.protocol import Store
+from upload_server.store.values import Command
 from upload_server.upkeep.sealer import Pace, Sealer
 
 QUICK = Pace(chunk=7, linger=0.0, rest_share=0.0, retry=0.01, retry_damaged=0.01)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from upload_server.domain.states import Batch, BatchStatus
-from upload_server.store.protocol import Change
+from upload_server.store.values import Change
 from upload_server.watch import Changed
 from upload_server.watch.history import AllWatcher, History
 from upload_server.watch.turns import Turns

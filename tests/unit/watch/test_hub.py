@@ -18,7 +18,8 @@ from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Changes, Command, Store, Targets
+from upload_server.store.protocol import Store
+from upload_server.store.values import Changes, Command, Targets
 from upload_server.watch import Bookmarked, Changed, Progressed, WatchEvent, WatchHub, WatchRequest
 from upload_server.watch import hub as hubs
 

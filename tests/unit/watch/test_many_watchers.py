@@ -17,7 +17,8 @@ from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.tokens import ResumeToken
 from upload_server.store.open import open_store
-from upload_server.store.protocol import Change, Store, Targets
+from upload_server.store.protocol import Store
+from upload_server.store.values import Change, Targets
 from upload_server.watch import Changed, Progressed, WatchEvent, WatchHub, WatchRequest
 from upload_server.watch.events import key_of
 

@@ -24,7 +24,7 @@ from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
-from upload_server.store.protocol import Targets
+from upload_server.store.values import Targets
 from upload_server.watch import Bookmarked, Changed, Outlet, Progressed, WatchEvent
 
 Row = TypeVar("Row")

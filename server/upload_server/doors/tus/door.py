@@ -39,7 +39,7 @@ from upload_server.doors.tus.senders import Senders
 from upload_server.doors.tus.transfer import Complete, SenderGone, is_gone, reader, transfer
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
-from upload_server.store.protocol import Trail
+from upload_server.store.values import Trail
 
 _log = structlog.get_logger("upload_server.doors.tus")
 

@@ -17,7 +17,7 @@ from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.channel import Outlet
 from upload_server.service import Uploads
-from upload_server.store.protocol import Targets
+from upload_server.store.values import Targets
 from upload_server.watch import Changed, WatchEvent
 
 # A credential that travels as a subprotocol is never sent back.

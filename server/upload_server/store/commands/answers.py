@@ -12,7 +12,7 @@ from upload_server.domain.errors import RequestIdReused
 from upload_server.store.commands import statements
 from upload_server.store.commands.statements import AnswerRow
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.protocol import Command
+from upload_server.store.values import Command
 
 Key = tuple[str, str, str]
 

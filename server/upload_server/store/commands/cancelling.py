@@ -33,7 +33,7 @@ from upload_server.store.commands.statements import BatchRow, EventRow, FileToCa
 from upload_server.store.commands.trail import follow_up, make_event, write_events
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Outcome, Write
-from upload_server.store.protocol import Audited, Command, Result
+from upload_server.store.values import Audited, Command, Result
 
 _MAY_CANCEL = sources_of(FileStatus.CANCELLED)
 # Characters of a reason that finds room on any disk.

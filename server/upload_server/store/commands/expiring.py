@@ -15,7 +15,7 @@ from upload_server.store.commands.statements import IdleFile
 from upload_server.store.commands.trail import follow_up, write_events
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
-from upload_server.store.protocol import Audited, Command, Expired, Moment, Result
+from upload_server.store.values import Audited, Command, Expired, Moment, Result
 
 
 @dataclass(frozen=True, slots=True)

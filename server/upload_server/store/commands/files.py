@@ -16,7 +16,7 @@ from upload_server.store.commands import statements
 from upload_server.store.commands.statements import EventRow, FileRow
 from upload_server.store.commands.trail import follow_up, make_event, write_events
 from upload_server.store.commands.transaction import Inconsistent, Transaction
-from upload_server.store.protocol import Audited, Command, Result
+from upload_server.store.values import Audited, Command, Result
 
 
 def read_files(transaction: Transaction, file_ids: Iterable[str]) -> dict[str, FileRow]:

@@ -16,7 +16,7 @@ from upload_server.store.commands.statements import EventRow
 from upload_server.store.commands.trail import make_event, write_events
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
-from upload_server.store.protocol import Audited, Command, Result
+from upload_server.store.values import Audited, Command, Result
 
 # Files that one statement inserts. To write 10,000 as JSON keeps Python's lock, and the event loop from it, for 20 ms.
 _AT_ONCE = 500

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from upload_server.store.commands import statements
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
-from upload_server.store.protocol import StreamStop
+from upload_server.store.values import StreamStop
 
 # Nothing of a node that died is needed any more after so long: even one that was stopped has looked up its last commit.
 _REMEMBERED_SECONDS = 3600.0

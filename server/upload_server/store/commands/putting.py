@@ -26,7 +26,7 @@ from upload_server.store.commands.statements import EventRow, FileRow
 from upload_server.store.commands.trail import follow_up, make_event, write_events
 from upload_server.store.commands.transaction import Inconsistent, Transaction
 from upload_server.store.commands.writes import Outcome, Write
-from upload_server.store.protocol import Alive, Audited, Command, Result, always
+from upload_server.store.values import Alive, Audited, Command, Result, always
 
 # What its audit trail says; the row is at the last of them.
 _WAY = (FileStatus.PENDING, FileStatus.UPLOADING, FileStatus.COMPLETED)

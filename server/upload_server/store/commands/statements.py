@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from upload_server.domain.chain import Seal
 from upload_server.domain.states import AuditEvent, Batch, File
-from upload_server.store.protocol import Moment
+from upload_server.store.values import Moment
 
 R = TypeVar("R")
 

@@ -28,7 +28,7 @@ from upload_server.store.commands.uploading import (
 )
 from upload_server.store.commands.writer import Committer, Writer
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import (
+from upload_server.store.values import (
     Alive,
     Claim,
     Command,

@@ -13,7 +13,7 @@ from upload_server.domain.states import AuditEvent, Batch, BatchStatus, Caller, 
 from upload_server.store.commands import statements
 from upload_server.store.commands.statements import BatchRow, EventRow
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.protocol import Command
+from upload_server.store.values import Command
 
 _ROLL_UP = Caller(Source.ROLL_UP)
 

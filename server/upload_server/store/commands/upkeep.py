@@ -12,7 +12,7 @@ from upload_server.domain.chain import Seal
 from upload_server.store.commands import statements
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Write
-from upload_server.store.protocol import Moment
+from upload_server.store.values import Moment
 
 
 @dataclass(frozen=True, slots=True)

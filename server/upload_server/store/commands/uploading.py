@@ -23,7 +23,7 @@ from upload_server.store.commands.files import change_status, read_file, write_f
 from upload_server.store.commands.statements import FileRow
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Outcome, Write
-from upload_server.store.protocol import Claim, Command, Result
+from upload_server.store.values import Claim, Command, Result
 
 
 @dataclass(frozen=True, slots=True)

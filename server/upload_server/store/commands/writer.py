@@ -20,7 +20,7 @@ from upload_server.domain.errors import UploadError
 from upload_server.store.commands.write_queue import WriteQueue
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import Commit, Heard, Listener, Result
+from upload_server.store.values import Commit, Heard, Listener, Result
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from typing import Any
 
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File
-from upload_server.store.protocol import Change, Changes, Targets
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Sql
 from upload_server.store.sql.queries import read_last_change
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, Row, batch_of, file_of
 from upload_server.store.sql.statements import OPEN_BATCH, OPEN_FILE
+from upload_server.store.values import Change, Changes, Targets
 
 
 class _Table:

@@ -17,11 +17,11 @@ from upload_server.domain.errors import CannotStart, DatabaseFailure, OutcomeUnk
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.writer import Committed
 from upload_server.store.commands.writes import Write, run_group
-from upload_server.store.protocol import Result
 from upload_server.store.sql.connection import Connection, said
 from upload_server.store.sql.row_room import RowRoom
 from upload_server.store.sql.statements import COUNT_OPEN
 from upload_server.store.sql.transaction import SqlTransaction
+from upload_server.store.values import Result
 
 C = TypeVar("C", bound=Connection)
 T = TypeVar("T", bound=SqlTransaction[Any])

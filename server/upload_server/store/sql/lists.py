@@ -20,10 +20,10 @@ from upload_server.domain.fields import MAX_PREFIX_CHARACTERS
 from upload_server.domain.states import Batch, File, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
-from upload_server.store.protocol import Listing, Page
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, Row, batch_of, file_of, time_of
+from upload_server.store.values import Listing, Page
 
 T = TypeVar("T", File, Batch)
 # Where a row stands in the order: its time and its id.

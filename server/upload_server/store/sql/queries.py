@@ -15,13 +15,13 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
-from upload_server.store.protocol import DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, batch_of, event_of, file_of, time_of
 from upload_server.store.sql.statements import OPEN_FILE, READ_LAST_SEAL
 from upload_server.store.sql.statements import held_elsewhere as held_elsewhere_of
 from upload_server.store.sql.trail import EVENTS
+from upload_server.store.values import DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
 
 _OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")

@@ -32,7 +32,7 @@ from upload_server.store.commands.statements import (
     FileToCancel,
     IdleFile,
 )
-from upload_server.store.protocol import Moment
+from upload_server.store.values import Moment
 
 Row = tuple[Any, ...]
 

@@ -22,7 +22,11 @@ from upload_server.store.commands.store import WritingStore
 from upload_server.store.commands.writer import Committer
 from upload_server.store.commands.writes import Ping
 from upload_server.store.options import StoreOptions
-from upload_server.store.protocol import (
+from upload_server.store.readers import Readers
+from upload_server.store.sql import changes, lists, queries, tally
+from upload_server.store.sql.connection import Connection
+from upload_server.store.sql.trail import list_audit_events
+from upload_server.store.values import (
     Changes,
     Command,
     DueCancel,
@@ -38,10 +42,6 @@ from upload_server.store.protocol import (
     Trail,
     Unsealed,
 )
-from upload_server.store.readers import Readers
-from upload_server.store.sql import changes, lists, queries, tally
-from upload_server.store.sql.connection import Connection
-from upload_server.store.sql.trail import list_audit_events
 
 T = TypeVar("T")
 # Who watches all is told of what got bytes since; the nodes' counts of the time served differ by less.

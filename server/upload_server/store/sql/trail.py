@@ -16,11 +16,11 @@ from peewee import JOIN, SQL, fn
 from upload_server.domain.states import AuditEvent, BatchStatus, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
-from upload_server.store.protocol import Page, Trail
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Parameter, Sql
 from upload_server.store.sql.lists import BATCH_ROW, FAR_BACK, FAR_OFF, HIGHEST_ROW, Stop, Values, read_page
 from upload_server.store.sql.rows import EVENT_COLUMNS, A, B, F, event_of
+from upload_server.store.values import Page, Trail
 
 EVENTS = (
     A.select(SQL(EVENT_COLUMNS))

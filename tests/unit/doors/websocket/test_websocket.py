@@ -21,7 +21,7 @@ from upload_server.domain.runs import whole
 from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
 from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.service import Uploads
-from upload_server.store.protocol import Trail
+from upload_server.store.values import Trail
 
 
 @pytest_asyncio.fixture
