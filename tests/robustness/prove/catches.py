@@ -64,7 +64,14 @@ CATCHES = {
     "progress_before_sync": Catch("power_cut", "disk", on="volatile_disk"),
 }
 # Circumstances that are no bugs.
-NO_BUGS = {"volatile_disk", "late_bytes_told", "leaping_clock", "bell_cut_off"}
+NO_BUGS = {
+    "volatile_disk",
+    "late_bytes_told",
+    "leaping_clock",
+    "bell_cut_off",
+    "bell_unheard",
+    "lost_answers_of_commits",
+}
 
 
 # What must be played without a complaint: every scenario, and those that need special circumstances there too.

@@ -205,7 +205,7 @@ def _line_of_several(history: History, line: Line) -> None:
     if kind == "told":
         history.told.append((t, line["who"], line["file_id"]))
     elif kind == "left":
-        history.left[line["stream"]] = t
+        history.left.setdefault(line["stream"], t)
     elif kind == "clock":
         history.clock = (t, line["micros"])
     else:

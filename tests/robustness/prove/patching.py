@@ -9,7 +9,7 @@ import textwrap
 from types import ModuleType
 from typing import Any
 
-from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.dialect import Dialect, Sql
 from upload_server.store.sqlite.dialect import SQLITE
 
 
@@ -49,15 +49,15 @@ def _put(owner: Any, name: str, new: object) -> None:
                 setattr(module, name, new)
 
 
-def change_text(module: ModuleType, name: str, *edits: tuple[str, str]) -> None:
-    """Change a statement, as it is on SQLite."""
+def change_text(module: ModuleType, name: str, *edits: tuple[str, str], dialect: Dialect = SQLITE) -> None:
+    """Change a statement, as it is on SQLite or another ``dialect``."""
     statement = getattr(module, name, None)
     if not isinstance(statement, Sql):
         raise MutantRotten(f"{module.__name__}.{name} is gone")
-    text = statement.text(SQLITE)
+    text = statement.text(dialect)
     for old, new in edits:
         text = _edited(f"{module.__name__}.{name}", text, old, new)
-    statement._texts[SQLITE] = text
+    statement._texts[dialect] = text
 
 
 def _edited(where: str, text: str, old: str, new: str) -> str:

@@ -80,6 +80,20 @@ class OpenStream:
                 pass
         except Refusal:
             pass
+        self.note_left()
+
+    def note_left(self) -> None:
+        """Record that the stream is over."""
+        self._stage.recorder.line(self.name, "left", file_id=self.file_id, stream=self.name)
+
+    async def hear_end(self) -> None:
+        """The sender is to hear that another one has taken its file over, now."""
+        op_id = self._stage.recorder.invoke(self.name, "hear_end", file_id=self.file_id, stream=self.name)
+        outcome = "unknown"
+        with contextlib.suppress(TimeoutError, AssertionError):
+            async with asyncio.timeout(self._stage.patience.stop):
+                outcome = "ok" if await self._refusal() is not None else "unknown"
+        self._stage.recorder.answered(self.name, op_id, outcome)
 
     async def commit(self, *, wrong: bool = False) -> None:
         """Commit what was sent."""
@@ -119,6 +133,7 @@ class Stage:
         self._start = start
         self._streams = 0
         self._calls: list[UploadCall] = []
+        self._open: list[OpenStream] = []
         self._watching: list[asyncio.Task[None]] = []
         self.watchers: list[Watcher] = []
 
@@ -139,6 +154,9 @@ class Stage:
         await asyncio.to_thread(self.server.kill)
 
     async def _end(self) -> None:
+        for stream in self._open:
+            stream.note_left()
+        self._open.clear()
         for call in self._calls:
             call.call.cancel()
             # What feeds the call ends as well.
@@ -173,14 +191,16 @@ class Stage:
         name = f"s{self._streams}"
         call = await UploadCall(self.connections.stub, file_id, offset).__aenter__()
         self._calls.append(call)
-        op_id = self.recorder.invoke(name, "open", file_id=file_id, stream=name)
+        who = name + self.connections.at
+        op_id = self.recorder.invoke(who, "open", file_id=file_id, stream=name)
         try:
             await call.hear_until("progress")
         except Refusal as error:
-            self.recorder.answered(name, op_id, "fail", **refusal_facts(error.reason, error.metadata))
+            self.recorder.answered(who, op_id, "fail", **refusal_facts(error.reason, error.metadata))
             return None
-        self.recorder.answered(name, op_id, "ok")
-        return OpenStream(self, call, name, file_id, size, offset)
+        self.recorder.answered(who, op_id, "ok")
+        self._open.append(OpenStream(self, call, name, file_id, size, offset))
+        return self._open[-1]
 
     async def upload(self, file_id: str, size: int, *, wrong: bool = False) -> None:
         """Send a whole file and commit it."""
@@ -216,7 +236,7 @@ class Stage:
 
         async def listen() -> None:
             await self._end()
-            self.connections = Connections(self.server)
+            self._connect_again()
             for watcher in self.watchers:
                 await self._quietly(watcher)
             for i, watcher in enumerate(self.watchers):
@@ -228,6 +248,10 @@ class Stage:
         tables = await all_heard(self.recorder, self._look, self.patience.rest, listen)
         self.recorder.line("stage", "tables", **tables)
         return parse(self.recorder.lines)
+
+    def _connect_again(self) -> None:
+        """Have whoever is resumed begin with connections of its own."""
+        self.connections = Connections(self.server)
 
     def _look(self) -> Seen:
         """Read how everything was left."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from robustness.faults.catches import CRASH_CATCHES
 from robustness.prove.catches import CATCHES
 from robustness.prove.checkers import CHECKERS
+from robustness.prove.cluster_stage import CLUSTER_CATCHES
 from robustness.prove.mutants import meaning
 from robustness.prove.parts import PARTS
 from robustness.prove.profiles import PROFILES
@@ -18,6 +19,13 @@ DOCS = (ROOT / "docs" / "reliability.md").read_text()
 
 def test_every_mutant_is_in_the_table() -> None:
     for name, catch in CATCHES.items():
+        row = f"| `{name}` | {meaning(name)} | `{catch.scenario}`"
+        assert row in DOCS
+        assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]
+
+
+def test_every_mutant_of_nodes_is_in_the_table() -> None:
+    for name, catch in CLUSTER_CATCHES.items():
         row = f"| `{name}` | {meaning(name)} | `{catch.scenario}`"
         assert row in DOCS
         assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]

@@ -30,9 +30,9 @@ def check(history: History) -> Iterable[Violation]:
                 acks[file_id] = min(acks.get(file_id, op.end), op.end)
     yield from _after_acks(history, acks)
     yield from _final_stays(history)
-    for op in history.named("hear_stop"):
+    for op in history.named("hear_stop", "hear_end", "hear_news"):
         if op.outcome != "ok" or op.end - op.start > _HEAR_NS:
-            yield Violation("finality", f"the sender of a cancelled file was not told at once: {op}")
+            yield Violation("finality", f"whom a change concerns was not told at once: {op}")
 
 
 def _after_acks(history: History, acks: Mapping[str, int]) -> Iterator[Violation]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from robustness.faults.catches import CRASH_CATCHES, crash_escapes
 from robustness.prove.catches import CATCHES, SOUND, escapes, play
 from robustness.prove.checkers import check
+from robustness.prove.cluster_stage import CLUSTER_CATCHES, escapes_cluster
 from robustness.prove.parts.figures import Figures, Share
 from robustness.prove.stage import Patience
+from support.postgres import why_missing
 
 Try = Callable[[Path], Coroutine[None, None, list[str]]]
 
@@ -34,6 +36,9 @@ def run(share: Share, figures: Figures) -> None:
 def _all() -> Iterator[tuple[tuple[str, str], str, Try]]:
     for bug in CATCHES:
         yield ("mutants", "mutants caught"), bug, partial(_escapes, escapes, bug)
+    if not why_missing():
+        for bug in CLUSTER_CATCHES:
+            yield ("mutants of many nodes", "caught on many nodes"), bug, partial(_escapes, escapes_cluster, bug)
     for bug in CRASH_CATCHES:
         yield ("mutants under crashes", "caught under crashes"), bug, partial(_escapes, crash_escapes, bug)
     for scenario, on in SOUND:
