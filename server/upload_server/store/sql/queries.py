@@ -16,7 +16,7 @@ from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File, FileStatus
 from upload_server.store import models
 from upload_server.store.sql.connection import Connection
-from upload_server.store.sql.dialect import Parameter, Sql
+from upload_server.store.sql.dialect import Dialect, Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, batch_of, event_of, file_of, time_of
 from upload_server.store.sql.statements import OPEN_FILE, READ_LAST_SEAL
 from upload_server.store.sql.statements import held_elsewhere as held_elsewhere_of
@@ -152,26 +152,31 @@ _HELD = Sql(
 
 
 _PROGRESS = "f.file_id, coalesce(f.batch_id, ''), f.bytes_received"
-_AT_OTHERS = f"f.status = '{FileStatus.UPLOADING}' AND f.holder <> :node"
+
+
+def _at_others(dialect: Dialect) -> str:
+    return f"{dialect.unindexed('f.status')} = '{FileStatus.UPLOADING}' AND f.holder <> :node"
+
+
 _PROGRESS_OF_FILES = Sql(
     lambda d: (
         f"""
-    SELECT {_PROGRESS} FROM {d.items("file_ids")} CROSS JOIN file AS f
-    WHERE f.file_id = k.value AND {_AT_OTHERS}"""
+    SELECT {_PROGRESS} FROM {d.items("file_ids")} {d.looked_up("file", "f", "f.file_id = k.value")}
+    WHERE {_at_others(d)}"""
     )
 )
 _PROGRESS_OF_BATCHES = Sql(
     lambda d: (
         f"""
-    SELECT {_PROGRESS} FROM {d.items("batch_ids")} CROSS JOIN batch AS b CROSS JOIN file AS f
-    WHERE b.batch_id = k.value AND f.batch_row = b.id AND {_AT_OTHERS}"""
+    SELECT {_PROGRESS} FROM {d.items("batch_ids")} {d.looked_up("batch", "b", "b.batch_id = k.value")}
+    {d.looked_up("file", "f", "f.batch_row = b.id")} WHERE {_at_others(d)}"""
     )
 )
 _PROGRESS_OF_ALL = Sql(
     lambda d: (
         f"""
     SELECT {_PROGRESS} FROM {d.by_index("file AS f", "file_idle")}
-    WHERE f.status IN ({OPEN_FILE}) AND f.active_served > :since AND {_AT_OTHERS}"""
+    WHERE f.status IN ({OPEN_FILE}) AND f.active_served > :since AND {_at_others(d)}"""
     )
 )
 
