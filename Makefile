@@ -40,7 +40,7 @@ demo: $(SERVICE) ## Fill the running service with uploads and cancels (ARGS="--s
 	@$(BIN)/python tools/demo.py $(ARGS)
 
 .PHONY: cluster
-cluster: setup ## Run three nodes on PostgreSQL and one folder behind Envoy, until Ctrl-C (ARGS="--nodes 5 --port 8001")
+cluster: setup ## Run three nodes on PostgreSQL and an object store behind Envoy, until Ctrl-C (ARGS="--nodes 5 --port 8001")
 	@cd tests && exec ../$(BIN)/python -m support.fleet $(ARGS)
 
 .PHONY: test

@@ -114,7 +114,10 @@ def test_make_cluster_runs_everything_and_ends_it(tmp_path: Path) -> None:
         command, cwd=root / "tests", stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     ) as running:
         assert running.stdout is not None
-        said = list(iter(running.stdout.readline, "Ctrl-C ends all of it.\n"))
+        said: list[str] = []
+        while not said or said[-1] != "Ctrl-C ends all of it.\n":
+            said.append(running.stdout.readline())
+            assert said[-1], said
         assert sum("node" in line and "pid" in line for line in said) == 3
         url = next(word for line in said for word in line.split() if line.startswith("Envoy") and "http" in word)
         assert "<html" in httpx.get(url).text
