@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import shutil
 import tempfile
@@ -55,4 +56,4 @@ def _count_delays(figures: Figures, heard: list[float]) -> None:
     figures.counts["cancels at one server, heard by the sender at another"] = len(heard)
     if heard:
         for share in (50, 99):
-            figures.at_worst(f"p{share} of that, in ms", 1000 * heard[(len(heard) - 1) * share // 100])
+            figures.at_worst(f"p{share} of that, in ms", 1000 * heard[math.ceil(len(heard) * share / 100) - 1])
