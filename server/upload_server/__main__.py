@@ -103,7 +103,8 @@ class Start:
 
 
 def _run(command: str, start: Start) -> int:
-    for found, meant in mistyped(os.environ):
+    # The parent of a worker has said so.
+    for found, meant in mistyped(os.environ) if command != "worker" else ():
         log.warning("unknown environment variable", found=found, meant=meant)
     try:
         _COMMANDS[command](start)
@@ -206,6 +207,8 @@ def _serve(start: Start) -> None:
 
 def _work(start: Start) -> None:
     """Serve as one of several, for the parent that has started this process."""
+    # At a terminal it reaches the parent too, which drains us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prepare_grpc()
     _prepare_process(start.config)
     from upload_server.app import serve  # noqa: PLC0415 - as above

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
+from prometheus_client.multiprocess import mark_process_dead
 
 from upload_server.app import share
 from upload_server.config import Config
@@ -39,6 +41,7 @@ _SET_DEATH_SIGNAL = 1
 _COUNT_INTO = "PROMETHEUS_MULTIPROC_DIR"
 # In memory: a file there that its disk has no room for would end whoever writes to it.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it has a name that nobody knows before
+_FOLDER = "upload-server-"
 
 
 class WorkersFailed(CannotStart):
@@ -76,12 +79,31 @@ async def serve_by_workers(
 
 @contextlib.contextmanager
 def _counters() -> Iterator[Path]:
-    """Make the folder that workers count into, and remove it with what dead ones have counted."""
-    folder = Path(tempfile.mkdtemp(prefix="upload-server-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
+    """Make the folder that workers count into, and remove it with what dead ones have counted.
+
+    Its lock says that its parent lives: what parents that were killed have left is removed.
+    """
+    place = Path(_MEMORY if os.access(_MEMORY, os.W_OK) else tempfile.gettempdir())
+    for left in place.glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=place))
     try:
-        yield folder
+        with _locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; raises OSError if another process does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Workers:
@@ -127,10 +149,11 @@ class _Workers:
             worker = await self._start(serving)
             code = await worker.wait()
             self._running.discard(worker)
-            self._forget(worker.pid)
+            # Nothing counts as open in a process that has ended.
+            mark_process_dead(worker.pid, str(self._counters))  # type: ignore[no-untyped-call]
             if self._stop.is_set():
-                # One that had not yet begun to listen to signals ends by it.
-                if code not in (0, -signal.SIGTERM):
+                # One that had not yet begun to listen to signals ends by one; Ctrl-C reaches it too.
+                if code not in (0, -signal.SIGTERM, -signal.SIGINT):
                     raise WorkersFailed(f"a worker ended with {code} while it drained")
                 return
             if not serving.is_set():
@@ -148,7 +171,7 @@ class _Workers:
         heard, tells = os.pipe()
         try:
             worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "upload_server", "worker", *self._words),
+                *(sys.executable, "-P", "-m", "upload_server", "worker", *self._words),
                 *("--parent", str(os.getpid()), "--ready", str(tells), "--turns", str(self._locks[0])),
                 env={**os.environ, _COUNT_INTO: str(self._counters)},
                 pass_fds=(tells, *self._locks),
@@ -162,11 +185,6 @@ class _Workers:
         if self._stop.is_set():
             self._drain()
         return worker
-
-    def _forget(self, pid: int) -> None:
-        """Have nothing counted as open in a process that has ended."""
-        for path in self._counters.glob(f"gauge_live*_{pid}.db"):
-            path.unlink(missing_ok=True)
 
 
 def _read_and_close(descriptor: int) -> bytes:

@@ -14,6 +14,7 @@ from upload_server.process.files import refuse_strangers_link
 from upload_server.store.lock import FileLock, holder_of, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.sql.store import SqlStore
+from upload_server.store.sqlite.ballast import Ballast
 from upload_server.store.sqlite.filling import SqliteFilling
 from upload_server.store.sqlite.inspecting import SqliteInspection
 from upload_server.store.sqlite.mending import SqliteMending
@@ -73,6 +74,7 @@ class SqliteAt:
         lock = self.lock()
         try:
             with as_unusable(self._path):
+                Ballast(self._path, 0).drop_if_full()
                 prepare(self._path)
                 forget_nodes(self._path)
         except BaseException:

@@ -35,10 +35,10 @@ class _Opened:
         self._options = options
         # Nobody asks for the name of one that is alone.
         self.node_id = str(uuid.uuid4()) if options.shared else ""
-        # Of a file that is shared somebody else holds the lock, and the ballast.
+        # Of a file that is shared somebody else holds the lock, and has given up the ballast if need be.
         self._lock: FileLock | None = None if options.shared else lock_database(path)
         self._turn = Turn(lock_file_of(path)) if options.shared else None
-        self._ballast = Ballast(path, 0 if options.shared else options.ballast_bytes)
+        self._ballast = Ballast(path, options.ballast_bytes)
         try:
             if not options.shared:
                 self._ballast.drop_if_full()
