@@ -223,6 +223,14 @@ def test_a_password_that_is_not_escaped_is_no_name_of_a_host(login: str) -> None
         Address(f"postgresql://{login}/d")
 
 
+@pytest.mark.parametrize("url", ["postgresql://alice:hunter2/d", "postgresql://alice:hunter2"])
+def test_a_password_where_the_host_is_missing_is_no_port(url: str) -> None:
+    with pytest.raises(ValueError, match="lack the host") as refused:
+        Address(url)
+    assert "hunter2" not in str(refused.value)
+    assert str(Address("postgresql://one:5432,two:5433/d"))
+
+
 async def test_a_dump_restored_into_the_same_database_has_a_history_of_its_own(server: postgres.Server) -> None:
     url = server.new_store()
     opened = await store_at(url).open(StoreOptions())

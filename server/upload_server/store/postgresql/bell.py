@@ -17,7 +17,6 @@ from upload_server.store.postgresql.connection import PostgresqlConnection
 from upload_server.store.sql.connection import said
 from upload_server.store.sql.dialect import Sql
 
-_Work = Callable[[PostgresqlConnection], None]
 _log = logging.getLogger(__name__)
 
 _LISTEN: Final = Sql("LISTEN upload")

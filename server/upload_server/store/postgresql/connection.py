@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeVar
@@ -61,6 +62,9 @@ class Address:
         # has a name that begins with @.)
         if "@" in str(self.parameters.get("host") or "")[1:] or "@" in str(self.parameters.get("dbname") or ""):
             raise ValueError("an @ or a / in a user's name or a password is written %40 or %2F")
+        # Likewise of a port. (Several hosts may have one each.)
+        if re.fullmatch(r"[0-9,]*", str(self.parameters.get("port") or "")) is None:
+            raise ValueError("its port is no number: does it lack the host, as in user:password@host?")
 
     def __str__(self) -> str:
         """Name the database for messages."""
