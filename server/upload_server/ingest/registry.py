@@ -119,7 +119,7 @@ class Ingest:
             on_progress=on_progress,
             tasks=Tasks(),
             memory=self.memory,
-            buffers=Buffers((limits or Limits()).piece_bytes),
+            buffers=Buffers(limits.piece_bytes),
             holds=self.holds,
         )
         self._slots: dict[str, _Slot] = {}
@@ -127,6 +127,8 @@ class Ingest:
         # else ever writes to it.
         self._begun: dict[str, int] = {}
         self._drafts = Drafts(self._parts)
+        # Files whose streams have ended while the database was away, and their fences.
+        self._unreleased: dict[str, int] = {}
         self._refusal: Stopped | None = None
 
     # For the doors -------------------------------------------------------------------------------------------------
@@ -356,8 +358,16 @@ class Ingest:
         try:
             await self._parts.store.release(file.file_id, file.fence)
         except UploadError as error:
-            # Until this node has ended they take it for open: it is not expired, and its bytes wait.
-            log.warning("a file is not released", file_id=file.file_id, reason=error.reason)
+            # Until they hear it they take it for open: it is not expired, and its bytes wait.
+            self._unreleased[file.file_id] = file.fence
+            log.warning("a file is not released yet", file_id=file.file_id, reason=error.reason)
+
+    async def release_left(self) -> None:
+        """Have other nodes hear what could not be told when streams ended; raises what the store raises."""
+        for file_id, fence in list(self._unreleased.items()):
+            await self._parts.store.release(file_id, fence)
+            if self._unreleased.get(file_id) == fence:
+                del self._unreleased[file_id]
 
     def _tidy(self, file_id: str, slot: _Slot) -> None:
         if slot.current is None and not slot.users and self._slots.get(file_id) is slot:

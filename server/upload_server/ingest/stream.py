@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 _MESSAGE_COST = 64
 # Seconds that bytes wait for company, as long as nobody waits for them: a hop for each message costs more than they do.
 _COMPANY_SECONDS = 0.005
+# Read back over the network by one hop: each has to ask for the names of the file's pieces.
+_READ_BACK_BYTES = 256 * 1024 * 1024
 # So little is hashed by the thread that wrote it: another hop costs more.
 _SMALL_BYTES = 64 * 1024
 
@@ -405,7 +407,8 @@ class Stream:
             # What comes over the network is waited for, not worked for.
             waits = self._parts.sink.buffers and self._digest.reads_back
             hop = self._parts.wait if waits else self._parts.hop
-            self._hashing = hop(self._digest.go_on, self._hop_bytes(), self._digest_unwanted)
+            most = _READ_BACK_BYTES if waits else self._hop_bytes()
+            self._hashing = hop(self._digest.go_on, most, self._digest_unwanted)
             self._hashing.add_done_callback(self._on_hashed)
 
     def _on_hashed(self, hashing: asyncio.Future[None]) -> None:

@@ -208,7 +208,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class OwedDeletion:
-    """Bytes that are to be deleted; ``row`` settles it."""
+    """Bytes that are to be deleted; ``row``, the file's, settles it."""
 
     row: int
     file_id: str

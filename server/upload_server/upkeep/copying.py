@@ -60,7 +60,7 @@ def copy_bytes(source: Inspection, storages: Storages) -> Counter[str]:
     copied = Counter[str]()
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for page in _pages(source):
-            kept = [file for file in page if _kept(file)]
+            kept = [file for file in page if _kept(file) or _is_empty(file)]
             for size in threads.map(lambda file: _copy_file(file, storages), kept):
                 copied.update(files=1, bytes=size)
     return copied
@@ -87,6 +87,11 @@ def _kept(file: FileFacts) -> int:
     return file.bytes_received if file.status == FileStatus.UPLOADING else 0
 
 
+def _is_empty(file: FileFacts) -> bool:
+    """Whether a file is whole with no byte: something lies there for it too."""
+    return file.status == FileStatus.COMPLETED and bool(file.sha256) and not file.size_bytes
+
+
 def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:
     ids = (one.file_id for one in destination.stored())
     while page := list(itertools.islice(ids, _PAGE)):
@@ -99,7 +104,7 @@ def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:
 def _copy_file(file: FileFacts, storages: Storages) -> int:
     size = _kept(file)
     # An earlier copy that was interrupted may have brought it.
-    there = bool(file.sha256) and storages.destination.size(file.file_id, file.runs) == size
+    there = size > 0 and bool(file.sha256) and storages.destination.size(file.file_id, file.runs) == size
     if there and _digest(storages.destination, file, size) == file.sha256:
         return size
     digest = hashlib.sha256()

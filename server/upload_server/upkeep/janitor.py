@@ -118,11 +118,12 @@ class Janitor:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _deletions(self) -> None:
+        broken = False
         while not self._stopping.is_set():
             # Whoever ended a file, or its stream, is nudged; what dead nodes have left is left to one of the others.
-            if self._nudged.is_set() or self._aside or self._store.leads:
+            if self._nudged.is_set() or self._aside or broken or self._store.leads:
                 self._nudged.clear()
-                await self._step("deletion", self.delete_owed())
+                broken = not await self._step("deletion", self.delete_owed())
             self._first_deletions.set()
             await _wait(self._nudged, self._seconds_to_next_deletion())
 
@@ -152,11 +153,14 @@ class Janitor:
             await _wait(self._stopping, self._interval)
         await self._step("orphan sweep", self.sweep_orphans())
 
-    async def _step(self, name: str, work: Coroutine[object, object, object]) -> None:
+    async def _step(self, name: str, work: Coroutine[object, object, object]) -> bool:
+        """Do a step; returns whether it came to its end."""
         try:
             await work
         except Exception:
             log.exception("janitor step failed", step=name)
+            return False
+        return True
 
     # Deletions owed ------------------------------------------------------------------------------------------------
 
@@ -202,7 +206,9 @@ class Janitor:
             else:
                 # A completed file keeps the bytes that its row names, and no others.
                 kept = named.run_fence if named.status is FileStatus.COMPLETED else None
-                allowed[one] = Doomed(one.file_id, named.fences, kept)
+                # A node that died may have left a whole file, before a stream sent it once more.
+                fences = named.fences if kept is not None else (*named.fences, WHOLE)
+                allowed[one] = Doomed(one.file_id, fences, kept)
         await self._wait_closed([one.file_id for one in allowed if self._ingest.is_open(one.file_id)])
         for one in allowed:
             if self._ingest.is_open(one.file_id):

@@ -103,6 +103,7 @@ class Node:
             led = self._store.leads
             try:
                 await self._store.beat()
+                await self._ingest.release_left()
                 if self._store.leads and not led:
                     # What the node before it has left undone.
                     self._on_change()

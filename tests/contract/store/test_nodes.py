@@ -205,6 +205,27 @@ async def test_whoever_ends_a_file_leaves_a_stop_for_the_node_that_has_it(open_n
     assert await stops(other) == await stops(holder) == []
 
 
+async def test_a_debt_that_two_nodes_settle_is_no_other_files(open_node: Opening) -> None:
+    """Its number in the table may have been given again before the slower one settles it."""
+    one, two = await open_node(), await open_node()
+    for number in range(3):
+        file = await claim(one, await pending(one))
+        await one.release(file.file_id, file.fence)
+        await one.cancel_file(file.file_id, command())
+        debts = [await node.owed_deletions(10) for node in (one, two)]
+        assert [debt.file_id for debt in debts[0]] == [file.file_id], number
+        await one.settle_deletions([debt.row for debt in debts[0]])
+        later = await claim(one, await pending(one))
+        await one.release(later.file_id, later.fence)
+        await one.cancel_file(later.file_id, command())
+
+        await two.settle_deletions([debt.row for debt in debts[1]])
+
+        left = await one.owed_deletions(10)
+        assert [debt.file_id for debt in left] == [later.file_id]
+        await one.settle_deletions([debt.row for debt in left])
+
+
 async def test_nobody_is_told_of_files_that_no_other_node_has(open_node: Opening, url: str) -> None:
     holder, other = await open_node(), await open_node()
     left, waiting = await claim(holder, await pending(holder)), await pending(holder)

@@ -15,7 +15,7 @@ import structlog
 from contract.store.kit import command, new_id, now, pending, uploading
 from contract.store.test_nodes import Opening, nodes_on
 from upload_server.domain.chain import seals_of
-from upload_server.domain.errors import UploadError
+from upload_server.domain.errors import DatabaseFailure, UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.ingest import Ingest
@@ -155,6 +155,44 @@ async def test_a_janitor_leaves_what_another_node_has_open(open_node: Opening, t
             while await one.store.owed_deletions(1) or await two.store.owed_deletions(1):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert not list((tmp_path / "bytes").rglob(f"{file.file_id}*"))
+
+
+async def test_what_could_not_be_released_is_released_once_the_store_answers(
+    open_node: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await open_node(), await open_node()
+    async with house(two, tmp_path / "bytes") as there:
+        file = await pending(two, 10)
+        upload = await there.ingest.open(file.file_id, 0, command().caller)
+        await upload.write(b"12345")
+        with monkeypatch.context() as away:
+            away.setattr(two, "release", _away)
+            await upload.close()
+        assert await one.held_elsewhere([file.file_id]) == {file.file_id}
+
+        await there.ingest.release_left()
+
+        assert await one.held_elsewhere([file.file_id]) == set()
+
+
+async def _away(*_: object) -> None:
+    raise DatabaseFailure
+
+
+async def test_a_whole_file_that_a_dead_node_left_goes_with_the_file(open_node: Opening, tmp_path: Path) -> None:
+    """A stream sent it once more, so that its row knows other bytes."""
+    async with house(await open_node(), tmp_path / "bytes") as one:
+        file = await pending(one.store, 10)
+        one.sink.put(file.file_id, b"1234567890")
+        upload = await one.ingest.open(file.file_id, 0, command().caller)
+        await upload.write(b"12345")
+        await one.store.cancel_file(file.file_id, command())
+        await upload.close()
+        one.janitor.nudge()
+
+        async with asyncio.timeout(10):
+            while list((tmp_path / "bytes").rglob(f"{file.file_id}*")):  # noqa: ASYNC110 - a disk tells nobody
+                await asyncio.sleep(0.02)
 
 
 async def test_a_sweep_leaves_the_drafts_of_nodes_that_live(open_node: Opening, tmp_path: Path) -> None:

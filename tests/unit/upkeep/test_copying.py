@@ -296,3 +296,20 @@ def test_what_makes_no_sense_is_refused(place: Installation, words: list[str], s
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     assert not place.database.with_name("upload.sqlite3.new").exists()
+
+
+async def test_a_file_of_no_bytes_lies_at_the_new_place_too(
+    start_server: StartServer, other: str, shared: Path
+) -> None:
+    server = start_server()
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        file_id = (await stub.InitiateUpload(pb.InitiateUploadRequest(filename="empty"))).file.file_id
+        await upload(stub, file_id, b"")
+    await asyncio.to_thread(server.terminate)
+
+    copied = await asyncio.to_thread(copy_of, url_in(server.data_dir), other, "--to-storage", shared.as_uri())
+
+    assert (copied.code, copied.err) == (0, "")
+    [lies] = await asyncio.to_thread(lambda: [path for path in shared.rglob("*") if path.name.startswith(file_id)])
+    assert lies.stat().st_size == 0

@@ -187,11 +187,6 @@ class Bucket:
         """List what lies under a folder, all of it."""
         return self._patiently("LIST", folder, lambda: list(self.walk(folder)))
 
-    def folders(self, folder: str) -> list[str]:
-        """Names of what lies in a folder, without what lies below."""
-        answer = self._patiently("LIST", folder, lambda: obstore.list_with_delimiter(self._objects, folder))
-        return [str(each).rsplit("/", 1)[-1] for each in answer["common_prefixes"]]
-
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; that one is not there is no error, and that it was deleted is the store's word alone."""
         for first in range(0, len(keys), _AT_ONCE):

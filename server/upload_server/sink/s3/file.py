@@ -86,9 +86,9 @@ class S3File:
         self._put = piece.end
 
     def discard(self, end: int) -> None:
-        """Delete the pieces behind ``end``: they came after the file was cancelled or taken over, and no row counts
-        them."""
-        self._bucket.delete([piece.key for piece in self._pieces if piece.end > end])
+        """Delete the pieces that begin behind ``end``: they came after the file was cancelled or taken over, and no row
+        counts them."""
+        self._bucket.delete([piece.key for piece in self._pieces if piece.start >= end])
 
     def close(self) -> None:
         """Give up what was not put. Safe to call twice."""

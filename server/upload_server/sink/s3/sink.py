@@ -177,6 +177,9 @@ class S3Sink:
         freed: dict[str, int] = {}
         for _ in range(_ROUNDS):
             going = self._going(doomed)
+            if freed:
+                # By now it may be another's: whoever puts the same file again.
+                going.pop(whole_key(doomed.file_id, WHOLE), None)
             if not going:
                 return sum(freed.values())
             self._bucket.delete([*going, *([draft_key(doomed.file_id)] if WHOLE in doomed.fences else ())])

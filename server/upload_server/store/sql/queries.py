@@ -70,7 +70,7 @@ def read_batch(connection: Connection, batch_id: str, owner: str) -> Batch:
 _OWED = Sql(
     lambda d: (
         f"""
-    SELECT o.id, f.file_id FROM owed_deletion AS o CROSS JOIN file AS f
+    SELECT o.file_row, f.file_id FROM owed_deletion AS o CROSS JOIN file AS f
     WHERE f.id = o.file_row AND NOT {held_elsewhere_of(d)} ORDER BY o.id LIMIT :limit"""
     )
 )

@@ -242,13 +242,9 @@ PROLONG_FILES = Sql(
     FROM {d.rows("files", "id bigint, at timestamptz, served double precision")} WHERE file.id = v.id"""
     )
 )
-FORGET_RUNS = Sql(
-    lambda d: (
-        "DELETE FROM run WHERE file_row IN"
-        f" (SELECT o.file_row FROM owed_deletion AS o WHERE {d.is_item('o.id', 'rows', 'bigint')})"
-    )
-)
-SETTLE_DELETIONS = Sql(lambda d: f"DELETE FROM owed_deletion WHERE {d.is_item('id', 'rows', 'bigint')}")
+FORGET_RUNS = Sql(lambda d: f"DELETE FROM run WHERE {d.is_item('file_row', 'rows', 'bigint')}")
+# By the file: a debt's own number may be another's by the time that the second of two nodes settles it.
+SETTLE_DELETIONS = Sql(lambda d: f"DELETE FROM owed_deletion WHERE {d.is_item('file_row', 'rows', 'bigint')}")
 
 # Batches -------------------------------------------------------------------------------------------------------------
 

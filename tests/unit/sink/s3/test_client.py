@@ -41,9 +41,7 @@ def test_a_listing_goes_by_whole_segments_and_over_pages(bucket: Bucket) -> None
     for name in ("open/a/1", "open/a/2", "open/ab/1", "opener/a/1"):
         bucket.put_new(name, b"x")
     assert sorted(found.key for found in bucket.find("open/a")) == ["open/a/1", "open/a/2"]
-    assert sorted(bucket.folders("open")) == ["a", "ab"]
     assert bucket.find("nowhere") == []
-    assert bucket.folders("nowhere") == []
 
 
 def test_multipart_uploads_that_are_open_are_listed_until_they_are_aborted(bucket: Bucket) -> None:
