@@ -101,6 +101,15 @@ async def send_on(call: UploadCall, count: int) -> None:
             await call.send(b"a" * CHUNK)
 
 
+async def hear_of_it(old: UploadCall) -> None:
+    try:
+        assert (await old.refused()).reason == "WRITER_REPLACED"
+    except AssertionError as error:
+        # A sender that is busy writing when its stream ends may see grpcio's own error first.
+        if "SendMessageOperation" not in str(error):
+            raise
+
+
 @pytest.mark.parametrize("wakes", ["before the end", "after the end"])
 async def test_a_writer_that_was_stopped_and_taken_over_adds_no_byte(
     nodes: list[Node], url: str, shared: Path, wakes: str
@@ -122,12 +131,12 @@ async def test_a_writer_that_was_stopped_and_taken_over_adds_no_byte(
             await new.hear_durable(offset + 1)
             if wakes == "before the end":
                 one.process.send_signal(signal.SIGCONT)
-                assert (await old.refused()).reason == "WRITER_REPLACED"
+                await hear_of_it(old)
             await new.commit()
             done = (await new.hear_until("completed")).completed
         if wakes == "after the end":
             one.process.send_signal(signal.SIGCONT)
-            await old.refused()
+            await hear_of_it(old)
         sending.cancel()
 
     with shell(url) as hand:

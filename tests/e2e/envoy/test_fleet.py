@@ -23,7 +23,7 @@ from upload import AsyncClient
 from upload.v1 import upload_pb2 as pb
 
 DATA = b"some bytes of a file" * 5000
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture

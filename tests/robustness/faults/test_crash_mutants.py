@@ -8,7 +8,7 @@ import pytest
 
 from robustness.faults.catches import CRASH_CATCHES, crash_escapes
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.mark.parametrize("bug", CRASH_CATCHES)

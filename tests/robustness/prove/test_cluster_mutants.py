@@ -10,7 +10,7 @@ from robustness.prove.checkers import check
 from robustness.prove.cluster_stage import CLUSTER_CATCHES, CLUSTER_SOUND, escapes_cluster, play_cluster
 from robustness.prove.stage import Patience
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.mark.parametrize("bug", CLUSTER_CATCHES)

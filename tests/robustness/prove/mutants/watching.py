@@ -14,7 +14,7 @@ def watcher_told_before_commit() -> None:
     """Watchers hear of a cancel before it is committed."""
     cancel = "    return (await self._store.cancel_file("
     early = (
-        "    import upload_server.store.protocol as stores\n"
+        "    import upload_server.store.values as stores\n"
         "    file = await self._store.get_file(file_id, '')\n"
         "    early = replace(file, status=FileStatus.CANCELLED, revision=file.revision + 1)\n"
         "    self._hub._publish(stores.Change(self._store.last_change + 1, early))\n"
