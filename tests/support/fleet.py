@@ -87,6 +87,8 @@ def main() -> int:
             return 1
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
+    # Also in the background, where a shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [sys.executable, "-m", "support.fleet", "--inside"]
     command += ["--nodes", str(wanted.nodes), "--port", str(wanted.port), "--storage", wanted.storage]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as inside:

@@ -96,7 +96,7 @@ class SqlMending(ABC, Generic[C]):
         return rolled_up(counted, datetime.now(UTC), started=FileStatus.UPLOADING in files)
 
     def forget_debts(self, rows: Sequence[int]) -> None:
-        """Delete rows of deletions owed."""
+        """Delete the deletions owed for these rows of files."""
         with self._transaction() as transaction:
             transaction.write(statements.SETTLE_DELETIONS, rows=list(rows))
 

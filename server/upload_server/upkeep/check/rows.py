@@ -200,13 +200,13 @@ def check_debt(debt: Debt, overdue_before: str) -> Iterator[Finding]:
     """Look whether bytes are owed deletion for a file that may lose them, and not for too long (empty: never)."""
     if debt.file_id is None:
         text = f"a deletion is owed for a file that is not there (row {debt.file_row})"
-        yield Finding("debt.nothing", text, "`--repair` forgets it", {}, Mend.FORGET_DEBT, debt.row)
+        yield Finding("debt.nothing", text, "`--repair` forgets it", {}, Mend.FORGET_DEBT, debt.file_row)
         return
     ids = {"file_id": debt.file_id}
     if debt.status not in ("cancelled", "failed", "completed"):
         text = f"a deletion is owed for file {debt.file_id}, which is {debt.status} and keeps its bytes"
         advice = "the service refuses to carry it out; `--repair` forgets it"
-        yield Finding("debt.wrong", text, advice, ids, Mend.FORGET_DEBT, debt.row)
+        yield Finding("debt.wrong", text, advice, ids, Mend.FORGET_DEBT, debt.file_row)
     elif debt.since is not None and debt.since < overdue_before:
         text = f"the bytes of file {debt.file_id} are owed deletion since {debt.since}"
         yield Finding("debt.overdue", text, "the service's log says why: look for `bytes could not be deleted`", ids)

@@ -12,7 +12,8 @@ from pathlib import Path
 from robustness.faults.catches import CRASH_CATCHES, crash_escapes
 from robustness.prove.catches import CATCHES, SOUND, escapes, play
 from robustness.prove.checkers import check
-from robustness.prove.cluster_stage import CLUSTER_CATCHES, escapes_cluster
+from robustness.prove.cluster_stage import CLUSTER_CATCHES, CLUSTER_SOUND, escapes_cluster, play_cluster
+from robustness.prove.history import History
 from robustness.prove.parts.figures import Figures, Share
 from robustness.prove.stage import Patience
 from support.postgres import why_missing
@@ -39,11 +40,14 @@ def _all() -> Iterator[tuple[tuple[str, str], str, Try]]:
     if not why_missing():
         for bug in CLUSTER_CATCHES:
             yield ("mutants of many nodes", "caught on many nodes"), bug, partial(_escapes, escapes_cluster, bug)
+        for scenario, on in CLUSTER_SOUND:
+            kind = ("scenarios of many nodes without a bug", "nobody complains of many nodes")
+            yield kind, f"{scenario} {on}".strip(), partial(_sound, play_cluster, scenario, on)
     for bug in CRASH_CATCHES:
         yield ("mutants under crashes", "caught under crashes"), bug, partial(_escapes, crash_escapes, bug)
     for scenario, on in SOUND:
         kind = ("scenarios without a bug", "nobody complains")
-        yield kind, f"{scenario} {on}".strip(), partial(_sound, scenario, on)
+        yield kind, f"{scenario} {on}".strip(), partial(_sound, play, scenario, on)
 
 
 async def _complaints(tried: Coroutine[None, None, list[str]]) -> list[str]:
@@ -59,5 +63,5 @@ async def _escapes(tried: Callable[[str, Path], Awaitable[str]], bug: str, folde
     return [complaint] if complaint else []
 
 
-async def _sound(scenario: str, on: str, folder: Path) -> list[str]:
-    return [str(found) for found in check(await play(scenario, on, folder, Patience()))]
+async def _sound(playing: Callable[..., Awaitable[History]], scenario: str, on: str, folder: Path) -> list[str]:
+    return [str(found) for found in check(await playing(scenario, on, folder, Patience()))]

@@ -563,7 +563,7 @@ async def test_a_page_that_leaves_after_the_last_byte_has_committed(place: Place
 async def test_a_page_that_left_after_its_last_byte_has_left_when_the_commit_fails(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def failing(*_: object) -> None:
+    async def failing(*_: object, **__: object) -> None:
         raise DatabaseFailure
 
     monkeypatch.setattr(place.store, "complete", failing)
