@@ -18,6 +18,8 @@ wanted=(
   "cc gcc"
   "cc libc6-dev"
   "fiu-ctrl fiu-utils"
+  # Counts instructions, which no noise of the machine changes.
+  "valgrind valgrind"
   # Networks that swallow everything.
   "ip iproute2"
   "nft nftables"
