@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from support.ports import free_port
 from support.wanting import missing
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +49,7 @@ def environment(access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> d
 
 def free_ports(count: int) -> list[int]:
     """Return ports of loopback that nobody has just now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    return [free_port() for _ in range(count)]
 
 
 def _die_with_the_tests() -> None:

@@ -7,12 +7,14 @@ import socket
 from pathlib import Path
 
 _LOWEST = 10_240
+# Not `random` itself, whose seed a test may set: two workers would choose the same.
+_CHOICE = random.SystemRandom()
 
 
 def free_port() -> int:
     """Return a port that was free a moment ago, below those that the kernel hands out: to no connection meanwhile."""
     while True:
-        port = random.randrange(_LOWEST, _first_ephemeral())
+        port = _CHOICE.randrange(_LOWEST, _first_ephemeral())
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
