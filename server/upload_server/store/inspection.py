@@ -143,7 +143,6 @@ class AnswerFacts:
 class Debt:
     """A deletion owed, beside its file; the file's fields are None when its row is gone."""
 
-    row: int
     file_row: int
     file_id: str | None
     status: str | None

@@ -12,7 +12,7 @@ import pytest
 
 from support import object_store
 from support.proxy import FaultProxy, fault_proxy_beside
-from upload_server.domain.runs import WHOLE, Run
+from upload_server.domain.runs import WHOLE, Run, whole
 from upload_server.sink.protocol import BytesThere, Doomed, SinkError, Stored
 from upload_server.sink.s3.address import parse_address
 from upload_server.sink.s3.client import Bucket
@@ -266,3 +266,20 @@ def test_only_what_is_doomed_goes(sink: S3Sink, file_id: str) -> None:
     send(sink, file_id, (Run(2, 0),), b"left over", 20)
     assert sink.delete_all([Doomed(file_id, (2, 3))]) == {file_id: 9}
     assert read(sink, file_id, (Run(1, 0), Run(4, 5)), 10) == b"first then"
+
+
+def test_a_refused_draft_takes_no_later_one_of_the_same_file_with_it(
+    sink: S3Sink, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was refused deletes; the next sender of the file comes between that and the look whether all is gone."""
+    sink.put(file_id, b"refused")
+    delete = Bucket.delete
+
+    def delete_and_wait(self: Bucket, keys: Sequence[str]) -> None:
+        monkeypatch.setattr(Bucket, "delete", delete)
+        delete(self, keys)
+        sink.put(file_id, b"accepted")
+
+    monkeypatch.setattr(Bucket, "delete", delete_and_wait)
+    assert sink.delete_all([Doomed(file_id, (WHOLE,))])[file_id] == len(b"refused")
+    assert read(sink, file_id, whole(WHOLE), len(b"accepted")) == b"accepted"

@@ -179,6 +179,34 @@ async def _away(*_: object) -> None:
     raise DatabaseFailure
 
 
+async def test_deletions_that_broke_are_tried_again_by_a_node_that_does_not_lead(
+    open_node: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_node()
+    two = await open_node()
+    assert not two.leads
+    async with house(two, tmp_path / "bytes") as there:
+        file = await pending(two, 10)
+        upload = await there.ingest.open(file.file_id, 0, command().caller)
+        await upload.write(b"12345")
+        await upload.close()
+        tried = asyncio.Event()
+
+        async def break_once(_: object) -> None:
+            monkeypatch.undo()
+            tried.set()
+            raise DatabaseFailure
+
+        monkeypatch.setattr(two, "names_of", break_once)
+        await two.cancel_file(file.file_id, command())
+        there.janitor.nudge()
+
+        async with asyncio.timeout(10):
+            await tried.wait()
+            while list((tmp_path / "bytes").rglob(f"{file.file_id}*")):  # noqa: ASYNC110 - a disk tells nobody
+                await asyncio.sleep(0.02)
+
+
 async def test_a_whole_file_that_a_dead_node_left_goes_with_the_file(open_node: Opening, tmp_path: Path) -> None:
     """A stream sent it once more, so that its row knows other bytes."""
     async with house(await open_node(), tmp_path / "bytes") as one:

@@ -123,7 +123,7 @@ async def test_orphan_bytes_are_shown_by_the_metrics(start_server: StartServer) 
 
 
 def test_a_debt_that_is_overdue_is_told() -> None:
-    debt = Debt(1, 2, "some id", "cancelled", "2026-01-01 00:00:00.000000")
+    debt = Debt(2, "some id", "cancelled", "2026-01-01 00:00:00.000000")
 
     assert [finding.kind for finding in check_debt(debt, "2026-01-01 00:10:00.000000")] == ["debt.overdue"]
     assert not list(check_debt(debt, "2025-12-31 00:00:00.000000"))

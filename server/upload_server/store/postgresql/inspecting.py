@@ -81,7 +81,7 @@ _ANSWERS = f"""
     LEFT JOIN file AS f ON f.file_id = s.named_id AND s.method IN ('InitiateUpload', 'PutFile', 'CancelFile')
     LEFT JOIN batch AS b ON b.batch_id = s.named_id AND s.method IN ('InitiateBatch', 'CancelBatch')"""
 _DEBTS = f"""
-    SELECT o.id, o.file_row, f.file_id, f.status, {_time("f.updated_at")}
+    SELECT o.file_row, f.file_id, f.status, {_time("f.updated_at")}
     FROM owed_deletion AS o LEFT JOIN file AS f ON f.id = o.file_row ORDER BY o.id"""
 _GREATEST = " UNION ALL ".join(f"SELECT max(change_no) FROM {table}" for table in ("file", "batch", "audit_event"))
 _EVENTS_AFTER = Sql(

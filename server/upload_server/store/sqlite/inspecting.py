@@ -59,7 +59,7 @@ _FILES = (
 _EVENT_FACTS = (A.change_no, A.from_status, A.to_status, A.actor, A.source, A.reason, A.occurred_at)
 _SEALS = _SEAL.select(_SEAL.change_no, _SEAL.previous_no, _SEAL.hash)
 _DEBTS = (
-    _DEBT.select(_DEBT.id, _DEBT.file_row, F.file_id, F.status, F.updated_at)
+    _DEBT.select(_DEBT.file_row, F.file_id, F.status, F.updated_at)
     .join(F, JOIN.LEFT_OUTER, on=F.id == _DEBT.file_row)
     .order_by(_DEBT.id)
 )
