@@ -118,3 +118,25 @@ async def upload(stub: Stub, file_id: str, data: bytes, offset: int = 0) -> pb.F
             return (await call.hear_until("completed")).completed
         finally:
             sending.cancel()
+
+
+async def refusal_of_all_bytes(stub: Stub, file_id: str, size: int) -> Refusal:
+    """Send ``size`` bytes, which the server has no room for, and return what it says.
+
+    A sender that is busy writing when its stream ends may hear grpcio's own error. So a second stream goes on from
+    what is durable, and sends a message only when the one before is durable too.
+    """
+    async with UploadCall(stub, file_id) as call:
+        sending = asyncio.create_task(call.send_all(bytes(size)))
+        await asyncio.gather(call.refused(), return_exceptions=True)
+        sending.cancel()
+    durable = (await stub.GetFile(pb.GetFileRequest(file_id=file_id))).bytes_received
+    async with UploadCall(stub, file_id, durable) as call:
+        try:
+            while durable < size:
+                await call.send(bytes(CHUNK))
+                durable += CHUNK
+                await call.hear_durable(durable)
+        except Refusal as refusal:
+            return refusal
+    raise AssertionError("there was room for all bytes")

@@ -19,7 +19,7 @@ import pytest
 
 from robustness.faults.disks import fill, small_disk
 from support.doors import GrpcDoor, HttpDoor, Json, Refusal
-from support.grpc_upload import UploadCall, stub_on, upload
+from support.grpc_upload import UploadCall, refusal_of_all_bytes, stub_on, upload
 from support.process import START_SECONDS, ServerProcess, gone_from_disk
 from upload.v1 import upload_pb2 as pb
 
@@ -47,10 +47,7 @@ async def test_uploads_leave_room_for_cancels_which_make_room_for_uploads(tmp_pa
             big = made.file.file_id
             assert await room(server) > 24 * MIB
 
-            async with UploadCall(stub, big) as call:
-                sending = asyncio.create_task(_send(call))
-                refusal = await call.refused()
-                sending.cancel()
+            refusal = await refusal_of_all_bytes(stub, big, 64 * MIB)
             assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "STORAGE_FULL")
             line = await asyncio.to_thread(
                 server.wait_log, lambda line: line["event"] == "storage failed under an upload"
@@ -199,10 +196,8 @@ async def test_a_database_on_a_disk_of_its_own_has_its_own_room(tmp_path: Path) 
             async with grpc.aio.insecure_channel(server.target) as channel:
                 door = GrpcDoor(channel)
                 made = await door.call("InitiateUpload", filename="big", size_bytes=64 * MIB)
-                async with UploadCall(stub_on(channel), made["file"]["file_id"]) as call:
-                    sending = asyncio.create_task(_send(call))
-                    assert (await call.refused()).reason == "STORAGE_FULL"
-                    sending.cancel()
+                refusal = await refusal_of_all_bytes(stub_on(channel), made["file"]["file_id"], 64 * MIB)
+                assert refusal.reason == "STORAGE_FULL"
                 await door.call("InitiateUpload", filename="n" * 255, size_bytes=1)
 
 
@@ -282,6 +277,6 @@ async def test_a_start_that_finds_no_room_says_what_is_used_up(
             ServerProcess(folder / "data")
 
 
-async def _send(call: UploadCall, chunk: int = MIB) -> None:
+async def _send(call: UploadCall, chunk: int) -> None:
     for _ in range(64 * MIB // chunk):
         await call.send(bytes(chunk))

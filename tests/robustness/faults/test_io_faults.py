@@ -19,7 +19,7 @@ from robustness.faults.plans import DATABASE, fiu_phases, phases_at_random
 from robustness.faults.shim import Calls, Fault, FaultyDisk, Files, Mode
 from robustness.prove.clients import Connections
 from support.doors import Door, Refusal
-from support.grpc_upload import UploadCall, upload
+from support.grpc_upload import UploadCall, refusal_of_all_bytes, upload
 from support.process import ServerProcess, StartServer
 
 pytestmark = pytest.mark.timeout(180)
@@ -108,10 +108,7 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
             specs = [{"filename": f"{number}", "size_bytes": 1} for number in range(1000)]
             waiting = (await grpc.call("InitiateBatch", files=specs))["file_ids"]
             file_id = await initiate(grpc, 64 * MIB)
-            async with UploadCall(clients.stub, file_id) as call:
-                sending = asyncio.create_task(_send(call, 64 * MIB))
-                refusal = await call.refused()
-                sending.cancel()
+            refusal = await refusal_of_all_bytes(clients.stub, file_id, 64 * MIB)
             durable = (await grpc.call("GetFile", file_id=file_id))["bytes_received"]
             hog = await asyncio.to_thread(fill, folder)
             refusals = [await refused(grpc, "InitiateUpload", filename="a", size_bytes="1")]
@@ -139,11 +136,6 @@ async def test_a_full_disk_is_told_and_once_there_is_room_all_works_again(
     assert completed.sha256 == hashlib.sha256(bytes(MIB)).hexdigest()
 
 
-async def _send(call: UploadCall, size: int, start: int = 0) -> None:
-    for _ in range(start, size, MIB):
-        await call.send(bytes(min(MIB, size)))
-
-
 async def test_a_limit_on_the_size_of_files_fails_the_upload_and_not_the_server(start_server: StartServer) -> None:
     server = start_server()
     limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
@@ -151,10 +143,7 @@ async def test_a_limit_on_the_size_of_files_fails_the_upload_and_not_the_server(
         door = clients.doors[0]
         file_id = await initiate(door, 24 * MIB)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (12 * MIB, limits[1]))
-        async with UploadCall(clients.stub, file_id) as call:
-            sending = asyncio.create_task(_send(call, 24 * MIB))
-            refusal = await call.refused()
-            sending.cancel()
+        refusal = await refusal_of_all_bytes(clients.stub, file_id, 24 * MIB)
         file = await door.call("GetFile", file_id=file_id)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limits)
         durable = int(file["bytes_received"])
