@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import (
     MAX_WATCH_TARGETS,
@@ -25,7 +26,6 @@ from upload_server.domain.states import (
     AuditEvent,
     Batch,
     BatchStatus,
-    Caller,
     CancelledBatch,
     CancelledFile,
     File,

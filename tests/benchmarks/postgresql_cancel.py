@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 
 from support import postgres
-from upload_server.domain.states import Caller, FileSpec, Source
+from upload_server.domain.caller import Caller
+from upload_server.domain.states import FileSpec, Source
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql import statements as transaction

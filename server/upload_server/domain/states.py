@@ -100,30 +100,6 @@ ALL_FILES = "all_files"
 SYSTEM = "system"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, and through which door. ``principal`` is empty while callers are not authenticated.
-
-    ``by_itself``: nobody asked, the door acts for the caller.
-    """
-
-    source: Source
-    principal: str = ""
-    by_itself: bool = False
-
-    @property
-    def actor(self) -> str:
-        """The caller as the audit trail and ``cancelled_by`` name them; ``system`` when nobody called."""
-        if self.by_itself or self.source in (Source.EXPIRY, Source.ROLL_UP):
-            return SYSTEM
-        return f"user:{self.principal}" if self.principal else "user"
-
-    @property
-    def cancelled_by(self) -> str:
-        """The caller as a file names who cancelled it."""
-        return canceller(self.source, self.actor)
-
-
 def canceller(source: str, actor: str) -> str:
     """Return what ``cancelled_by`` of a file says of a cancel by ``actor`` through ``source``."""
     return str(source) if source in NAMED_BY_SOURCE else actor

@@ -21,6 +21,7 @@ import structlog
 from google.protobuf.message import Message
 
 from transcoder.timers import Limit, Timers
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     DatabaseFailure,
     InternalError,
@@ -31,7 +32,7 @@ from upload_server.domain.errors import (
     UploadError,
 )
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import Caller, Source
+from upload_server.domain.states import Source
 from upload_server.doors.errors import code_of, to_status
 
 log = structlog.get_logger(__name__)

@@ -15,6 +15,7 @@ from datetime import datetime
 
 import structlog
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     CutOff,
     FileNotWritable,
@@ -28,7 +29,7 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import AuditEvent, Caller, File, FileStatus, cancelled
+from upload_server.domain.states import AuditEvent, File, FileStatus, cancelled
 from upload_server.ingest.drafts import Draft, Drafts
 from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Buffers, Holds, Limits, Memory, Parts, Tasks, Threads

@@ -10,8 +10,9 @@ from collections.abc import Coroutine
 
 import structlog
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import ChecksumMismatch, SizeExceeded, Stopped, UploadIncomplete
-from upload_server.domain.states import Caller, FailureReason, File
+from upload_server.domain.states import FailureReason, File
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.ingest.stream import Source, Stream

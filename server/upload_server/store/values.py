@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.chain import Seal
 from upload_server.domain.runs import Run, left_over
-from upload_server.domain.states import (
-    AuditEvent,
-    Batch,
-    Caller,
-    File,
-    FileStatus,
-)
+from upload_server.domain.states import AuditEvent, Batch, File, FileStatus
 from upload_server.domain.tokens import Cursor
 
 T = TypeVar("T")

@@ -16,10 +16,11 @@ from typing import TypeVar, TypeVarTuple
 
 import structlog
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.runs import WHOLE
-from upload_server.domain.states import Caller, FileStatus, Source
+from upload_server.domain.states import FileStatus, Source
 from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Doomed, Sink, SinkError, Stored
 from upload_server.store.protocol import Store

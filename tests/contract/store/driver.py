@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import UploadError
-from upload_server.domain.states import Caller, FileSpec, Source
+from upload_server.domain.states import FileSpec, Source
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Store
 from upload_server.store.values import Command

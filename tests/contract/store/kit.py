@@ -10,13 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.states import (
     NEXT_BATCH,
     NEXT_FILE,
     AuditEvent,
     Batch,
     BatchStatus,
-    Caller,
     File,
     FileSpec,
     FileStatus,

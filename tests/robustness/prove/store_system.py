@@ -14,8 +14,9 @@ from pathlib import Path
 from robustness.prove.model import Refused
 from robustness.prove.systems import Views, digest
 from robustness.prove.views import BatchView, EventView, FileView, micros, of_domain
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import UploadError
-from upload_server.domain.states import Batch, Caller, FailureReason, File, FileSpec, Source
+from upload_server.domain.states import Batch, FailureReason, File, FileSpec, Source
 from upload_server.service import Fields, fingerprint
 from upload_server.store.open import open_store
 from upload_server.store.options import StoreOptions

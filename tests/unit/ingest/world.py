@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from support.stores import StoreAround, url_in
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import Stopped
 from upload_server.domain.observer import Observer
 from upload_server.domain.runs import Run
-from upload_server.domain.states import Caller, CancelledFile, File, FileSpec, Source
+from upload_server.domain.states import CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.parts import Threads
 from upload_server.sink.disk import DiskSink

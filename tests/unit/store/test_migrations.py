@@ -14,8 +14,9 @@ from peewee import BigIntegerField, CharField, DateTimeField, IntegerField, Mode
 from playhouse.migrations import MigrationError
 
 from contract.store.kit import by_the_wall
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
-from upload_server.domain.states import Batch, BatchStatus, Caller, File, FileStatus, Source
+from upload_server.domain.states import Batch, BatchStatus, File, FileStatus, Source
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.protocol import Store
 from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare

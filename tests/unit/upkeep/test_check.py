@@ -17,7 +17,8 @@ import pytest_asyncio
 from support.process import ServerProcess, StartServer
 from support.stores import RefusedBySchema
 from unit.upkeep.installation import DATA, NOBODY, Installation, live
-from upload_server.domain.states import Caller, Source
+from upload_server.domain.caller import Caller
+from upload_server.domain.states import Source
 from upload_server.store.open import open_store, store_at
 from upload_server.store.values import Command
 

@@ -21,9 +21,10 @@ from support.process import ServerProcess, StartServer
 from support.stores import StoreAround, url_in
 from unit.upkeep.installation import NOBODY, Installation
 from upload.v1 import upload_pb2 as pb
+from upload_server.domain.caller import Caller
 from upload_server.domain.chain import Seal, form_of, link, origin
 from upload_server.domain.errors import DatabaseFailure
-from upload_server.domain.states import AuditEvent, Caller, FileSpec, Source
+from upload_server.domain.states import AuditEvent, FileSpec, Source
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Store
 from upload_server.store.values import Command

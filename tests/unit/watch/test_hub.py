@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 
 from support.stores import url_in
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
+from upload_server.domain.states import File, FileSpec, FileStatus, Source
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Store
 from upload_server.store.values import Changes, Command, Targets

@@ -14,9 +14,10 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.message import Message
 
 from upload.v1 import upload_pb2 as pb
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import UploadError
 from upload_server.domain.slices import in_slices
-from upload_server.domain.states import Batch, Caller, File
+from upload_server.domain.states import Batch, File
 from upload_server.doors import convert
 from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, listing, unary
 from upload_server.doors.convert import FileMessage

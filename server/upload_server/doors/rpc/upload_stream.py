@@ -12,9 +12,10 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from upload.v1 import upload_pb2 as pb
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import InvalidField, Overloaded, UnexpectedMessage, UploadCancelled, UploadError
 from upload_server.domain.fields import MAX_PUT_BYTES, Rules
-from upload_server.domain.states import Caller, File
+from upload_server.domain.states import File
 from upload_server.doors.calls import StreamContext
 from upload_server.doors.convert import FileMessage, file_to_proto, stopped_to_proto
 from upload_server.doors.mailbox import End, Mailbox, take_bytes

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import structlog
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     FileNotWritable,
     InvalidField,
@@ -27,7 +28,7 @@ from upload_server.domain.errors import (
     WriterReplaced,
 )
 from upload_server.domain.fields import MAX_ID_CHARACTERS, MAX_PUT_BYTES, Rules
-from upload_server.domain.states import Caller, File, FileSpec, FileStatus, Source
+from upload_server.domain.states import File, FileSpec, FileStatus, Source
 from upload_server.doors.calls import Admission, Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
 from upload_server.doors.http.pump import LEND, Lend

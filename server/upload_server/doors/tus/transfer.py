@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Never
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import SizeExceeded
-from upload_server.domain.states import Caller, File, Source
+from upload_server.domain.states import File, Source
 from upload_server.doors.http.asgi import Receive
 from upload_server.doors.http.pump import Lend
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes

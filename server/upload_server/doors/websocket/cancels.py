@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     DatabaseFailure,
     NotFound,
@@ -22,7 +23,7 @@ from upload_server.domain.errors import (
     UploadError,
     WriterReplaced,
 )
-from upload_server.domain.states import Caller, File, Source
+from upload_server.domain.states import File, Source
 from upload_server.service import Uploads
 
 _log = structlog.get_logger("upload_server.doors.websocket")

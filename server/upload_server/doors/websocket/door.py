@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import FileNotWritable, UploadCancelled, UploadError
 from upload_server.domain.fields import Rules
 from upload_server.domain.observer import Observer
-from upload_server.domain.states import Caller
 from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.convert import FileMessage, file_to_proto
 from upload_server.doors.http.asgi import Receive, Scope, Send

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError
-from upload_server.domain.states import Caller, File, FileStatus, Source
+from upload_server.domain.states import File, FileStatus, Source
 from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.websocket import messages

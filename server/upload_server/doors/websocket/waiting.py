@@ -11,8 +11,9 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import FileNotWritable, OffsetMismatch, ShuttingDown, UploadCancelled, UploadError
-from upload_server.domain.states import Caller, File, FileStatus
+from upload_server.domain.states import File, FileStatus
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.channel import Outlet

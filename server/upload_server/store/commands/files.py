@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import FileNotFound
-from upload_server.domain.states import NEXT_FILE, Caller, File, FileStatus
+from upload_server.domain.states import NEXT_FILE, File, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.statements import EventRow, FileRow
 from upload_server.store.commands.trail import follow_up, make_event, write_events

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from upload_server.domain.states import AuditEvent, Batch, BatchStatus, Caller, FileStatus, Source, rolled_up
+from upload_server.domain.caller import Caller
+from upload_server.domain.states import AuditEvent, Batch, BatchStatus, FileStatus, Source, rolled_up
 from upload_server.store.commands import statements
 from upload_server.store.commands.statements import BatchRow, EventRow
 from upload_server.store.commands.transaction import Transaction

@@ -16,9 +16,10 @@ import pytest_asyncio
 
 from unit.doors.place import ANYBODY, WAIT, Place
 from unit.doors.raw import RawPeer
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.runs import whole
-from upload_server.domain.states import AuditEvent, Caller, CancelledFile, File, FileStatus, Source
+from upload_server.domain.states import AuditEvent, CancelledFile, File, FileStatus, Source
 from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.service import Uploads
 from upload_server.store.values import Trail
