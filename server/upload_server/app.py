@@ -19,6 +19,7 @@ import structlog
 
 from transcoder import BodyBudget, build_app
 from upload_server import __version__
+from upload_server.access.policy import check_complete
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart, CutOff, UploadError
 from upload_server.domain.states import FileStatus, Source
@@ -86,6 +87,7 @@ class Service:
     """A server process: everything between the ports and the disk."""
 
     def __init__(self, config: Config, store: Store, sink: Sink, descriptors: Descriptors, metrics: Metrics) -> None:
+        check_complete([method.name for method in SERVICE.methods])
         self._config = config
         self._connections = max(1, min(MAX_CONNECTIONS // config.workers, descriptors.connections))
         # An idle connection makes way for a new one, a socket does not: half of them stay for callers.

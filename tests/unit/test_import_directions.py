@@ -13,13 +13,14 @@ ALLOWED: dict[str, set[str]] = {
     "domain": set(),
     "process": {"domain"},
     "config": {"process"},
+    "access": {"domain", "process"},
     "store": {"domain", "process"},
     "sink": {"domain", "process"},
     "watch": {"domain", "store"},
     "ingest": {"domain", "store", "sink"},
     "upkeep": {"config", "domain", "process", "store", "sink", "ingest"},
     "service": {"domain", "store", "ingest", "watch"},
-    "doors": {"domain", "process", "store", "ingest", "watch", "service"},
+    "doors": {"domain", "process", "access", "store", "ingest", "watch", "service"},
 }
 # The composition root, the program, and the operator's commands put parts together.
 ROOTS = {"app", "workers", "__main__", "__init__"}

@@ -8,6 +8,8 @@ UploadError
 ├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown (CutOff)
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded, ChecksumMismatch
 ├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded, StorageFull
+├── NotIdentified: CredentialMissing, CredentialInvalid, CredentialExpired
+├── PermissionDenied
 └── DatabaseFailure, StorageFailure, OutcomeUnknown, InternalError
 """
 
@@ -286,6 +288,50 @@ class StorageFull(UploadError):
             metadata["limit_bytes"] = str(bound)
         where = "The disk" if limit == "disk" else f"The database ({limit})"
         super().__init__(f"{where} has no room for more: what is left is kept for cancels and open uploads", metadata)
+
+
+class NotIdentified(UploadError):
+    """It is not known who calls. Why a credential is none is for the log, never for its caller."""
+
+
+class CredentialMissing(NotIdentified):
+    """The call carries no credential, and needs one."""
+
+    reason = "CREDENTIAL_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__("This call needs a credential: Authorization: Bearer …")
+
+
+class CredentialInvalid(NotIdentified):
+    """The credential is none, or none any more; ``why`` is for the operator's log."""
+
+    reason = "CREDENTIAL_INVALID"
+
+    def __init__(self, why: str = "", credential: str = "") -> None:
+        super().__init__("The credential is not valid")
+        self.why = why
+        self.credential = credential
+
+
+class CredentialExpired(NotIdentified):
+    """The credential was valid, and its time is over; a watch goes on by its token with a new one."""
+
+    reason = "CREDENTIAL_EXPIRED"
+
+    def __init__(self, credential: str = "") -> None:
+        super().__init__("The credential has expired; go on with a new one")
+        self.credential = credential
+
+
+class PermissionDenied(UploadError):
+    """The caller is known and may not do this; ``scope`` is what would let it, in the words of a JWT."""
+
+    reason = "PERMISSION_DENIED"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__("This caller may not do this", {"scope": scope})
+        self.scope = scope
 
 
 class DatabaseFailure(UploadError):

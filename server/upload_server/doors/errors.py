@@ -34,6 +34,8 @@ _CODES: dict[type[errors.UploadError], Code] = {
     errors.BodyTooLarge: Code.RESOURCE_EXHAUSTED,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
     errors.StorageFull: Code.RESOURCE_EXHAUSTED,
+    errors.NotIdentified: Code.UNAUTHENTICATED,
+    errors.PermissionDenied: Code.PERMISSION_DENIED,
     errors.UploadIdle: Code.UNAVAILABLE,
     errors.ShuttingDown: Code.UNAVAILABLE,
 }
@@ -56,6 +58,18 @@ def code_of(error: errors.UploadError) -> Code:
         if family in _CODES:
             return _CODES[family]
     return Code.INTERNAL
+
+
+def challenge(error: errors.UploadError) -> str:
+    """Return what ``WWW-Authenticate`` says to a caller who is refused for a credential or a right; else empty."""
+    match error:
+        case errors.CredentialMissing():
+            return 'Bearer realm="upload"'
+        case errors.NotIdentified():
+            return 'Bearer realm="upload", error="invalid_token"'
+        case errors.PermissionDenied(scope=scope):
+            return f'Bearer realm="upload", error="insufficient_scope", scope="{scope}"'
+    return ""
 
 
 def _details(error: errors.UploadError, more: Mapping[str, str]) -> list[Message]:
