@@ -348,7 +348,7 @@ class Stream:
 
     async def _make_ready(self) -> None:
         """All is written: have it hashed and synced, both at once; not recorded, since `complete` does that."""
-        if self._syncer.running is None and self.marks.synced < self.marks.written:
+        if self._syncer.may_start and self.marks.synced < self.marks.written:
             self._syncer.start()
         self._hash_on()
         if self._side_work():

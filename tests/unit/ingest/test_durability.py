@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send
-from upload_server.domain.errors import DatabaseFailure, StorageFailure, StorageFull
+from upload_server.domain.errors import DatabaseFailure, StorageFailure, StorageFull, UploadCancelled
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
 from upload_server.sink.protocol import NoRoom, SinkError
@@ -84,6 +84,76 @@ async def test_nothing_piles_up_behind_a_slow_sync(tmp_path: Path) -> None:
         await sending
         await upload.commit("", CALLER)
         await upload.close()
+
+
+async def write_synced(world: World, upload: Upload, count: int) -> None:
+    """Send 64 KiB, and wait until the sink has been asked for so many syncs."""
+    await upload.write(b"x" * 64 * KIB)
+    while world.sink.syncs < count:
+        await upload.ending.change()
+
+
+async def test_the_next_sync_runs_beside_the_record_of_the_one_before(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node", Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.store.hold_record = asyncio.Event()
+        await write_synced(world, upload, 1)
+        await write_synced(world, upload, 2)
+        # Its bytes lie there, and no row counts them before those in front of them.
+        assert world.store.records == [64 * KIB]
+        assert upload.durable == (await world.row(upload.file.file_id)).bytes_received == 0
+        world.store.hold_record.set()
+        await upload.wait_durable(64 * KIB)
+        assert world.store.records == [64 * KIB, 128 * KIB]
+        await upload.close()
+
+
+async def test_while_records_hang_no_more_than_one_sync_runs_ahead(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node", Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.store.hold_record = asyncio.Event()
+        await write_synced(world, upload, 1)
+        await write_synced(world, upload, 2)
+        sending = asyncio.create_task(send(upload, b"x" * 512 * KIB))
+        await asyncio.wait([sending], timeout=0.1)
+        assert world.sink.syncs == 2
+        # What the next sync will cover, and the hop that passed the limit.
+        assert upload.marks.written <= 3 * 64 * KIB + Limits().hop_bytes
+        world.store.hold_record.set()
+        await sending
+        await upload.close()
+        assert upload.durable == (128 + 512) * KIB
+
+
+async def test_bytes_that_a_sync_has_stored_beside_a_refused_record_are_deleted(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node", Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.store.hold_record = asyncio.Event()
+        await write_synced(world, upload, 1)
+        await write_synced(world, upload, 2)
+        await world.cancel(upload.file.file_id, tell=False)
+        world.store.hold_record.set()
+        with pytest.raises(UploadCancelled):
+            await upload.wait_durable(0)
+        await upload.close()
+        assert world.sink.discarded == [0]
+        # Nobody asks again for what was refused.
+        assert world.store.records == [64 * KIB]
+        assert world.sink.bytes_of(upload.file.file_id) == 0
+
+
+async def test_after_a_record_that_failed_the_sync_beside_it_is_not_recorded(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node", Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.store.hold_record = asyncio.Event()
+        await write_synced(world, upload, 1)
+        await write_synced(world, upload, 2)
+        world.store.progress_error = DatabaseFailure()
+        world.store.hold_record.set()
+        with pytest.raises(DatabaseFailure):
+            await upload.wait_durable(0)
+        await upload.close()
+        assert world.store.records == [64 * KIB]
 
 
 async def test_a_full_buffer_makes_the_sender_wait(tmp_path: Path) -> None:

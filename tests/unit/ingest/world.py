@@ -141,7 +141,10 @@ class GatedStore(StoreAround):
     hold_claim: asyncio.Event | None = None
     hold_complete: asyncio.Event | None = None
     hold_cancel: asyncio.Event | None = None
+    hold_record: asyncio.Event | None = None
     progress_error: Exception | None = None
+    # How far the rows were asked to count, in order.
+    records: list[int]
     claimed: asyncio.Event
     completed: asyncio.Event
     cancelled: asyncio.Event
@@ -196,6 +199,9 @@ class GatedStore(StoreAround):
     async def record_progress(
         self, file_id: str, fence: int, bytes_received: int, at: datetime, writer: str = ""
     ) -> bool:
+        self.records.append(bytes_received)
+        if self.hold_record is not None:
+            await self.hold_record.wait()
         if self.progress_error is not None:
             raise self.progress_error
         return await self.real.record_progress(file_id, fence, bytes_received, at, writer)
@@ -335,6 +341,7 @@ async def open_world(folder: Path, limits: Limits | None = None) -> AsyncIterato
     opened = await GatedStore.open(url_in(folder))
     opened.claimed, opened.completed = asyncio.Event(), asyncio.Event()
     opened.cancelled, opened.settled = asyncio.Event(), asyncio.Event()
+    opened.records = []
     world = World(opened, GatedSink(folder / "bytes"), limits or Limits())
     try:
         yield world
