@@ -187,7 +187,7 @@ def _serve(start: Start) -> None:
             grpc_port=grpc_port,
             http_port=http_port,
             data_dir=str(config.data_dir),
-            page=f"http://{config.host}:{http_port}/",
+            page=f"{config.page}:{http_port}/",
             **({"workers": config.workers} if config.workers > 1 else {}),
         )
 

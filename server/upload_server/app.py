@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -44,7 +45,9 @@ from upload_server.process.descriptors import Descriptors, needed_for, raise_lim
 from upload_server.process.files import doubts_about, open_to_all, refuse_strangers_link
 from upload_server.process.heap import Heap
 from upload_server.process.metrics import Workers
+from upload_server.process.reloading import Reloader
 from upload_server.process.room import Room
+from upload_server.process.tls import Tls
 from upload_server.service import Uploads
 from upload_server.sink.open import folder_of, open_sink
 from upload_server.sink.protocol import Sink, SinkError
@@ -105,6 +108,7 @@ class Service:
                 Gate.WEBSOCKET: max_websockets,
             }
         )
+        self._tls = None if config.tls is None else Tls(config.tls, metrics)
         self._hub = WatchHub(
             store, history=config.watch_history, bookmark_interval=config.bookmark_interval, observer=metrics
         )
@@ -205,10 +209,15 @@ class Service:
             stop_seconds=_STOP_SECONDS,
             memory=self._ingest.memory,
             max_connections=self._connections,
+            tls=None if self._tls is None else self._tls.context,
+            # A browser would take it for every port of its own machine.
+            https_only=self._tls is not None and not config.on_loopback,
         )
+        reloaders = [] if self._tls is None else [self._tls.reloader]
+        _nudge_on_hangup(reloaders)
         try:
             # Ports first: an error of the bind then reaches the operator plainly, not inside a group of errors.
-            await self._grpc.start(config.host, config.grpc_port)
+            await self._grpc.start(config.host, config.grpc_port, self._tls, config.grpc_mtls_port)
             await self._http.start()
             async with _background(
                 self._node.run(),
@@ -223,6 +232,7 @@ class Service:
                 self._metrics.measure_loop_lag(),
                 ClockWatch(utc_now).run(),
                 Heap().run(),
+                *(reloader.run() for reloader in reloaders),
             ):
                 started(self._grpc.port, self._http.port)
                 await stop.wait()
@@ -314,6 +324,17 @@ class Service:
             error_details=fault_details,
             http_statuses=HTTP_STATUSES,
         )
+
+
+def _nudge_on_hangup(reloaders: Sequence[Reloader]) -> None:
+    """Have SIGHUP read files again, where there are any; without any it ends the process, as it always has."""
+
+    def nudge() -> None:
+        for reloader in reloaders:
+            reloader.nudge()
+
+    if reloaders:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, nudge)
 
 
 @contextlib.asynccontextmanager

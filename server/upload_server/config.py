@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from upload_server.process.hosts import Origin, is_host_name, is_loopback_name
+from upload_server.process.tls import ClientAuth, TlsFiles
 
 MIB = 1024 * 1024
 _DAY = 24 * 3600
@@ -143,6 +144,17 @@ class Config:
     )
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
+    tls_cert: str = _option(
+        "", "PEM file of the server's certificate, then of its signers; with --tls-key both ports speak TLS"
+    )
+    tls_key: str = _option("", "PEM file of its key, which nobody else may read")
+    tls_client_ca: str = _option("", "PEM file of the signers of callers' certificates, for --tls-client-auth")
+    tls_client_auth: str = _option(
+        "none", "none, optional (gRPC asks on --grpc-mtls-port only) or required: whether callers show a certificate"
+    )
+    grpc_mtls_port: int = _option(
+        0, "another gRPC port, where each caller shows a certificate; 0: none", _parse_int, 0, _LAST_PORT
+    )
     workers: int = _option(
         1,
         "processes that serve on the same ports; connections, and with them calls, spread among them",
@@ -235,11 +247,42 @@ class Config:
         for name, allowed in (
             ("log_format", ("auto", "console", "json")),
             ("log_level", ("debug", "info", "warning", "error")),
+            ("tls_client_auth", tuple(ClientAuth)),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be one of {', '.join(allowed)}")
         if self.publish_content_uri and not self.storage_url.startswith("s3:"):
             raise ConfigError("--publish-content-uri: needs --storage-url s3://…; files on a disk have no address")
+
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            missing, given = ("key", "cert") if self.tls_cert else ("cert", "key")
+            raise ConfigError(f"--tls-{missing}: must be given with --tls-{given}")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigError("--tls-client-ca: needs TLS; give --tls-cert and --tls-key too")
+        if bool(self.tls_client_ca) == (self.tls_client_auth == ClientAuth.NONE):
+            raise ConfigError(
+                "--tls-client-auth: none goes without --tls-client-ca, optional and required need one to check by"
+            )
+        if self.grpc_mtls_port and self.tls_client_auth != ClientAuth.OPTIONAL:
+            raise ConfigError(
+                "--grpc-mtls-port: is for --tls-client-auth optional; with required --grpc-port asks for certificates"
+            )
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of TLS; None: both ports speak plain text."""
+        if not self.tls_cert:
+            return None
+        client_ca = Path(self.tls_client_ca) if self.tls_client_ca else None
+        return TlsFiles(Path(self.tls_cert), Path(self.tls_key), client_ca, ClientAuth(self.tls_client_auth))
+
+    @property
+    def page(self) -> str:
+        """Where the page is, on a port that was chosen."""
+        return f"{'http' if self.tls is None else 'https'}://{self.host}"
 
     def of_one_worker(self) -> Config:
         """Return the settings of each of the ``workers``: its share of what they may have open together."""

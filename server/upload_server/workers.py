@@ -69,11 +69,15 @@ async def serve_by_workers(
             held.enter_context(reserve(config.host, port, option))
             for port, option in ((config.grpc_port, "--grpc-port"), (config.http_port, "--http-port"))
         ]
+        if config.grpc_mtls_port:
+            held.enter_context(reserve(config.host, config.grpc_mtls_port, "--grpc-mtls-port"))
         ports: list[int] = [sock.getsockname()[1] for sock in sockets]
         words = [f"--{name.replace('_', '-')}={text}" for name, text in options.items()]
         words += [f"--grpc-port={ports[0]}", f"--http-port={ports[1]}"]
         descriptors = [lock.fileno() for lock in locks]
         workers = _Workers(words, descriptors, held.enter_context(_counters()), stop)
+        if config.tls is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.tell_all, signal.SIGHUP)
         await workers.run(config.workers, lambda: started(*ports))
 
 
@@ -138,10 +142,14 @@ class _Workers:
             await event.wait()
         started()
 
-    def _drain(self) -> None:
+    def tell_all(self, number: signal.Signals) -> None:
+        """Send a signal to each."""
         for worker in self._running:
             with contextlib.suppress(ProcessLookupError):
-                worker.send_signal(signal.SIGTERM)
+                worker.send_signal(number)
+
+    def _drain(self) -> None:
+        self.tell_all(signal.SIGTERM)
 
     async def _keep(self, serving: asyncio.Event) -> None:
         """Start a worker, and one anew that ends unasked, within the bound."""

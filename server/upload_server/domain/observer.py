@@ -20,6 +20,14 @@ class Observer:
     def request_refused(self, reason: str) -> None:
         """The HTTP port refused one request for its Origin or Host."""
 
+    # TLS ---------------------------------------------------------------------------------------------------------
+
+    def tls_read(self, file: str, not_after: float) -> None:
+        """The file of an option, ``tls-cert`` or ``tls-client-ca``, holds until ``not_after``, in Unix seconds."""
+
+    def tls_reload_failed(self) -> None:
+        """Files of TLS have changed and are not good; those of before stay."""
+
     # Streams -----------------------------------------------------------------------------------------------------
 
     def upload_opened(self) -> None:

@@ -93,6 +93,18 @@ class Metrics(Observer):
             ["reason"],
             registry=registry,
         )
+        self._tls_not_after = Gauge(
+            "upload_tls_not_after_seconds",
+            "Unix time until which the certificates of a file hold; no series without TLS.",
+            ["file"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._tls_reload_failed = Counter(
+            "upload_tls_reload_failed",
+            "Changes of the files of TLS that were not good, so that those of before stayed.",
+            registry=registry,
+        )
         self._cancel_to_last_byte = Histogram(
             "upload_cancel_to_last_byte_seconds",
             "Time from a committed cancel to the last byte taken of that file on this node.",
@@ -154,6 +166,16 @@ class Metrics(Observer):
     def request_refused(self, reason: str) -> None:
         """Count one request that the HTTP port refused for its Origin or Host."""
         self._refused.labels(reason).inc()
+
+    # TLS ---------------------------------------------------------------------------------------------------------
+
+    def tls_read(self, file: str, not_after: float) -> None:
+        """Show until when the certificates of a file hold, in Unix seconds."""
+        self._tls_not_after.labels(file).set(not_after)
+
+    def tls_reload_failed(self) -> None:
+        """Count one change of TLS files that were not good."""
+        self._tls_reload_failed.inc()
 
     # Bytes -------------------------------------------------------------------------------------------------------
 

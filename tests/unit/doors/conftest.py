@@ -19,7 +19,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Sockets are tested on the loop that the server uses; how they close or are lent, on Python's own as well."""
-    if item.path.name in {"test_close_codes.py", "test_pump.py"}:
+    if item.path.name in {"test_close_codes.py", "test_pump.py", "test_tls.py"}:
         return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
     if item.path.name == "test_websocket.py":
         return {"uvloop": uvloop.new_event_loop}

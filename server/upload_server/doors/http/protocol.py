@@ -7,7 +7,7 @@ test watches each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -108,22 +108,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = _HeldFlow(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        if len(self.connections) > self._max_connections and not self._make_place():
+        if len(self.connections) > self._max_connections and not make_place(self.connections, self):
             transport.abort()
             return
         self._wait_for_head()
-
-    def _make_place(self) -> bool:
-        """Close the connection that has had no request for the longest, of some: the new one may bring a cancel."""
-        idle = [
-            other
-            for other in islice(self.connections, _LOOKED_AT)
-            if isinstance(other, BoundedHttpProtocol) and other is not self and other.idle
-        ]
-        if not idle:
-            return False
-        min(idle, key=lambda other: other._idle_since).transport.abort()  # noqa: SLF001 - its own kind
-        return True
 
     @property
     def idle(self) -> bool:
@@ -237,7 +225,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0" and self.cycle is not None:
             self.cycle.__class__ = _UntilClose
-        if self._body_left >= LEAST_BYTES and not self.parser.should_upgrade():
+        # Under TLS what lies in the socket is no body.
+        if self._body_left >= LEAST_BYTES and self.scheme == "http" and not self.parser.should_upgrade():
             self.scope[LEND] = partial(self._lend, self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
 
     def _judged(self) -> bytes | None:
@@ -344,6 +333,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def make_place(connections: Iterable[asyncio.Protocol], new: asyncio.Protocol | None = None) -> bool:
+    """Close the connection that has had no request for the longest, of some: the new one may bring a cancel."""
+    idle = [
+        other
+        for other in islice(connections, _LOOKED_AT)
+        if isinstance(other, BoundedHttpProtocol) and other is not new and other.idle
+    ]
+    if not idle:
+        return False
+    min(idle, key=lambda other: other._idle_since).transport.abort()  # noqa: SLF001 - its own kind
+    return True
 
 
 class _RestOfBody:

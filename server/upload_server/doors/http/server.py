@@ -9,14 +9,16 @@ import asyncio
 import contextlib
 import math
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
 from upload_server.doors.http.asgi import Application
-from upload_server.doors.http.protocol import MAX_CONNECTIONS, BoundedHttpProtocol
+from upload_server.doors.http.protocol import MAX_CONNECTIONS, BoundedHttpProtocol, make_place
+from upload_server.doors.http.tls import TlsListener
 from upload_server.doors.http.untaken import Untaken
 from upload_server.doors.websocket.protocol import HonestWebSocketProtocol
 from upload_server.ingest import Memory
@@ -30,6 +32,7 @@ VANISHED_SECONDS: Final = 40
 _PROBE_AFTER_SECONDS: Final = 20
 _PROBE_EVERY_SECONDS: Final = 5
 _UNSENT_BYTES: Final = 16 * 1024
+_HTTPS_ONLY: Final = ("strict-transport-security", "max-age=31536000")
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -58,8 +61,10 @@ def _mind_peers_that_do_not_read(sock: socket.socket) -> None:
 class _Embedded(uvicorn.Server):
     """uvicorn without its signal handlers (they would end the process before our stores are closed)."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, max_connections: int, tls: Callable[[], ssl.SSLContext] | None) -> None:
         super().__init__(config)
+        self._max_connections = max_connections
+        self._tls = tls
         self.listening = asyncio.Event()
 
     @contextlib.contextmanager
@@ -67,8 +72,27 @@ class _Embedded(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._tls is None or not sockets:
+            await super().startup(sockets)
+        else:
+            listeners: list[Any] = [
+                TlsListener(sock, self._make_protocol, self._tls, self._has_place) for sock in sockets
+            ]
+            self.servers = listeners
+            self.started = True
         self.listening.set()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn calls it
+            config=self.config, server_state=self.server_state, app_state={}
+        )
+
+    def _has_place(self, shaking: int) -> bool:
+        """Whether one more may begin its handshake beside ``shaking`` others; an idle connection makes way for it."""
+        connections = self.server_state.connections
+        if len(connections) + shaking < self._max_connections:
+            return True
+        return shaking <= self._max_connections // 2 and make_place(connections)
 
 
 class HttpServer:
@@ -85,10 +109,13 @@ class HttpServer:
         memory: Memory | None = None,
         untaken: Untaken | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        https_only: bool = False,
     ) -> None:
         """``stop_seconds`` is how long ``stop`` waits for running requests before it cuts them.
 
         Beyond ``max_connections`` an idle one makes way. While ``memory`` is short, no WebSocket is read far ahead.
+        ``tls`` is asked for each connection's context. ``https_only``: tell browsers so.
         """
         self._sock = sock
         self.port: int = sock.getsockname()[1]
@@ -109,10 +136,13 @@ class HttpServer:
             # Forwarded headers are claims of the caller; nothing here depends on them.
             proxy_headers=False,
             server_header=False,
+            headers=[_HTTPS_ONLY] if https_only else [],
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, math.ceil(stop_seconds)),
         )
-        self._server = _Embedded(self._config)
+        if not self._config.loaded:
+            self._config.load()
+        self._server = _Embedded(self._config, max_connections, tls)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -25,6 +25,7 @@ from upload_server.doors.rpc.upload_stream import decode_upload_request
 from upload_server.doors.rpc.watches import watch_handler
 from upload_server.doors.rpc.wire import Decoder
 from upload_server.process.ports import listen
+from upload_server.process.tls import ClientAuth, Tls, TlsPair
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
 _CANCELS = frozenset({"CancelFile", "CancelBatch"})
@@ -104,6 +105,28 @@ def _health_handlers(servicer: Any, arrivals: Arrivals) -> Mapping[str, grpc.Rpc
     return {method.name: handler(method) for method in methods}
 
 
+def _credentials(tls: Tls, *, with_client: bool) -> grpc.ServerCredentials:
+    """Return credentials whose every handshake takes the pair of the moment."""
+    given = tls.pair
+
+    def fetch() -> Any:
+        # On threads of grpcio's core: it must not wait or raise. None: as before.
+        nonlocal given
+        if (pair := tls.pair) is given:
+            return None
+        given = pair
+        return _configuration(pair, with_client=with_client)
+
+    first = _configuration(given, with_client=with_client)
+    return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=with_client)
+
+
+def _configuration(pair: TlsPair, *, with_client: bool) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(pair.key, pair.chain)], root_certificates=pair.client_ca if with_client else None
+    )
+
+
 class GrpcServer:
     """The gRPC port: UploadService, health and, where wanted, reflection."""
 
@@ -141,16 +164,29 @@ class GrpcServer:
             reflection.enable_server_reflection(names, self._server)
         self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
-        """Bind and serve; raises ``CannotStart``."""
-        try:
-            self.port = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            # grpcio does not say why; the same without it does.
-            listen(host, port, "--grpc-port", shared=self._shared).close()
-            raise CannotStart(f"gRPC cannot listen on {host} port {port}; choose another with --grpc-port") from None
+    async def start(self, host: str, port: int, tls: Tls | None = None, mtls_port: int = 0) -> None:
+        """Bind and serve; raises ``CannotStart``.
+
+        On ``mtls_port``, unless it is 0, each caller shows a certificate: grpcio asks for none that may be missing.
+        """
+        credentials = None
+        if tls is not None:
+            credentials = _credentials(tls, with_client=tls.client_auth is ClientAuth.REQUIRED)
+        self.port = self._bind(host, port, "--grpc-port", credentials)
+        if tls is not None and mtls_port:
+            self._bind(host, mtls_port, "--grpc-mtls-port", _credentials(tls, with_client=True))
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def _bind(self, host: str, port: int, option: str, credentials: grpc.ServerCredentials | None) -> int:
+        try:
+            if credentials is None:
+                return self._server.add_insecure_port(f"{host}:{port}")
+            return self._server.add_secure_port(f"{host}:{port}", credentials)
+        except RuntimeError:
+            # grpcio does not say why; the same without it does.
+            listen(host, port, option, shared=self._shared).close()
+            raise CannotStart(f"gRPC cannot listen on {host} port {port}; choose another with {option}") from None
 
     async def drain(self) -> None:
         """Say NOT_SERVING, to whoever asks or watches."""

@@ -1,0 +1,60 @@
+"""Decides when files that an operator may replace are read again: when they have changed, and on SIGHUP.
+
+Must not know what is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+EVERY_SECONDS: Final = 10.0
+
+# Of each file the time of its change and its number; a file that is missing has none.
+Stamp = Sequence[tuple[int, int]]
+
+
+def stamp_of(paths: Sequence[Path]) -> Stamp:
+    """Return what tells other contents from these, whether somebody writes over a file or puts another in its place."""
+    return [_stamp(path) for path in paths]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a link to other contents counts
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_ino)
+
+
+class Reloader:
+    """Has files read again once they have changed; each change once, whatever became of it."""
+
+    def __init__(self, paths: Sequence[Path], load: Callable[[], Awaitable[None]]) -> None:
+        """``load`` says itself what it could not read, and raises nothing."""
+        self._paths = paths
+        self._load = load
+        self._nudged = asyncio.Event()
+        self._seen = stamp_of(paths)
+
+    def nudge(self) -> None:
+        """Have them read at once, changed or not."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_SECONDS):
+                    await self._nudged.wait()
+            nudged = self._nudged.is_set()
+            self._nudged.clear()
+            # Before it reads: what changes meanwhile is read the next time.
+            stamp = await asyncio.to_thread(stamp_of, self._paths)
+            if nudged or stamp != self._seen:
+                self._seen = stamp
+                await self._load()
