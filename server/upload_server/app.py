@@ -60,7 +60,6 @@ from upload_server.upkeep.clock import ClockWatch
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.journal import Journal
 from upload_server.upkeep.node import Node
-from upload_server.upkeep.orphans import OrphanCount
 from upload_server.upkeep.sealer import Sealer
 from upload_server.watch import WatchHub
 
@@ -143,7 +142,6 @@ class Service:
             on_cut_off=lambda: self._hub.close(CutOff),
             on_back=self._hub.open_again,
         )
-        self._orphans = OrphanCount(store, sink, self._ingest, metrics)
         self._uploads = Uploads(
             store,
             self._ingest,
@@ -225,7 +223,6 @@ class Service:
                 self._hub.follow_others(),
                 self._janitor.run(),
                 self._sealer.run(),
-                self._orphans.run(),
                 self._websockets.run(),
                 self._journal.run(),
                 self._refresh_gauges(),

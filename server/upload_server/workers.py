@@ -154,7 +154,9 @@ class _Workers:
     async def _keep(self, serving: asyncio.Event) -> None:
         """Start a worker, and one anew that ends unasked, within the bound."""
         while not self._stop.is_set():
-            worker = await self._start(serving)
+            worker, served = await self._start()
+            if served:
+                serving.set()
             code = await worker.wait()
             self._running.discard(worker)
             # Nothing counts as open in a process that has ended.
@@ -164,7 +166,8 @@ class _Workers:
                 if code not in (0, -signal.SIGTERM, -signal.SIGINT):
                     raise WorkersFailed(f"a worker ended with {code} while it drained")
                 return
-            if not serving.is_set():
+            if not served and (code >= 0 or not serving.is_set()):
+                # Another try would end the same way.
                 raise WorkersFailed("a worker could not start; it has said why")
             log.error("worker.ended", worker=worker.pid, code=code)
             self._count_death()
@@ -175,7 +178,8 @@ class _Workers:
             raise WorkersFailed(f"{_DEATHS + 1} workers ended within {_WITHIN_SECONDS:.0f} s")
         self._deaths.append(now)
 
-    async def _start(self, serving: asyncio.Event) -> Process:
+    async def _start(self) -> tuple[Process, bool]:
+        """Start a worker; returns it, and whether it serves: else it has ended before."""
         heard, tells = os.pipe()
         try:
             worker = await asyncio.create_subprocess_exec(
@@ -188,11 +192,10 @@ class _Workers:
             os.close(tells)
         self._running.add(worker)
         # One byte when it serves, or the end of the pipe when it has ended before.
-        if await asyncio.to_thread(_read_and_close, heard):
-            serving.set()
+        served = bool(await asyncio.to_thread(_read_and_close, heard))
         if self._stop.is_set():
             self._drain()
-        return worker
+        return worker, served
 
 
 def _read_and_close(descriptor: int) -> bytes:

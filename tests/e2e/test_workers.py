@@ -131,6 +131,20 @@ async def test_workers_that_die_again_and_again_end_the_server(start_server: Sta
     assert problem["problem"] == "6 workers ended within 60 s"
 
 
+async def test_a_worker_that_cannot_start_anew_ends_the_server(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    # What a start refuses, and who runs does not ask.
+    (server.data_dir / "upload.sqlite3").rename(server.data_dir / "aside")
+    (server.data_dir / "upload.sqlite3").mkdir()
+    workers_of(server)[0].kill()
+
+    assert await asyncio.to_thread(server.popen.wait, 60) == 1
+    problems = [line["problem"] for line in server.log if line["event"] == "cannot start"]
+    assert len(problems) == 2
+    assert str(problems[0]).endswith("upload.sqlite3 cannot be used: unable to open database file")
+    assert problems[1] == "a worker could not start; it has said why"
+
+
 async def test_a_cancel_at_one_worker_stops_the_sender_at_another(start_server: StartServer) -> None:
     """Each cancel comes over a connection of its own; all on one side: once in four thousand runs."""
     server = start_server("--workers", "2")

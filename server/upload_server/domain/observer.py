@@ -60,4 +60,4 @@ class Observer:
         """The janitor deleted so many bytes."""
 
     def orphans_counted(self, count: int) -> None:
-        """So many bytes lie in the sink that no upload may keep."""
+        """After a sweep so many bytes lie in the sink that no upload may keep."""

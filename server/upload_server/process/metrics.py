@@ -121,7 +121,7 @@ class Metrics(Observer):
         self._reclaimed = Counter("upload_reclaimed_bytes", "Stored bytes deleted again.", registry=registry)
         self._orphans = Gauge(
             "upload_orphan_bytes",
-            "Bytes that lie in the storage for cancelled or failed uploads, or for none at all; counted now and then.",
+            "Bytes that lie in the storage for cancelled or failed uploads, or for none at all, as of the last sweep.",
             registry=registry,
             multiprocess_mode="mostrecent",
         )

@@ -41,6 +41,9 @@ _DELETED_AT_ONCE = 100
 _MAX_ASIDE = 10_000
 # A deletion waits so long for a stream that still holds the file, and then for its next turn.
 _OPEN_SECONDS = 1.0
+# All of the storage is looked through that often, and by each node that has begun to keep house for all.
+_SWEEP_SECONDS = 3600.0
+_BREATH_SECONDS = 0.1
 # However short the TTL is, rounds are no closer.
 _SHORTEST_ROUND = 1.0
 # Whatever was sent of such a file is to go.
@@ -50,7 +53,8 @@ _GIVEN_UP = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 class Janitor:
     """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` until ``stop``.
 
-    Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often.
+    Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often. Of
+    several nodes the one that leads sweeps the storage, at once and then every ``sweep_interval``.
     For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back.
     """
 
@@ -65,6 +69,7 @@ class Janitor:
         request_ttl: float,
         expiry_grace: float = 0.0,
         interval: float = 30.0,
+        sweep_interval: float = _SWEEP_SECONDS,
         observer: Observer,
     ) -> None:
         self._store = store
@@ -75,6 +80,7 @@ class Janitor:
         self._request_ttl = request_ttl
         self._expires_from = store.served + min(expiry_grace, upload_ttl)
         self._interval = interval
+        self._sweep_interval = sweep_interval
         self._observer = observer
         self._nudged = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -150,9 +156,15 @@ class Janitor:
     async def _sweep(self) -> None:
         # Owed deletions go first: somebody waits for them, and once done they are no orphans.
         await self._first_deletions.wait()
-        while not (self._store.leads or self._stopping.is_set()):
-            await _wait(self._stopping, self._interval)
-        await self._step("orphan sweep", self.sweep_orphans())
+        now = asyncio.get_running_loop().time
+        due = now()
+        while not self._stopping.is_set():
+            if not self._store.leads:
+                due = now()
+                self._observer.orphans_counted(0)
+            elif now() >= due and await self._step("orphan sweep", self.sweep_orphans()):
+                due = now() + self._sweep_interval
+            await _wait(self._stopping, min(self._interval, self._sweep_interval))
 
     async def _step(self, name: str, work: Coroutine[object, object, object]) -> bool:
         """Do a step; returns whether it came to its end."""
@@ -284,7 +296,8 @@ class Janitor:
     # Orphans -------------------------------------------------------------------------------------------------------
 
     async def sweep_orphans(self) -> int:
-        """Delete what lies in the sink that no file keeps, as their rows say; returns of how many.
+        """Delete what lies in the sink that no file keeps, as their rows say, and report how much stays; returns of how
+        many it did.
 
         That is all of files that are cancelled or failed, and of others what no run of theirs is named by.
 
@@ -293,7 +306,7 @@ class Janitor:
         ours makes bytes without a row: it is there before its first byte and is never deleted. They mean that the
         database is an older backup, or not this folder's at all; they may be the only copy of a completed file then.
         """
-        deleted, unknown = 0, 0
+        deleted = unknown = remaining = 0
         everything = self._sink.stored(_say_unreadable, unfinished=True)
         while not self._stopping.is_set() and (page := await self._hop(_take, everything)):
             file_ids = [one.file_id for one in page]
@@ -302,13 +315,15 @@ class Janitor:
             deserted = await self._deserted(drafts)
             names = await self._store.names_of(file_ids)
             held = await self._store.held_elsewhere(file_ids)
-            orphans = []
+            orphans, stays = list[Doomed](), list[Doomed]()
             for file_id, found in page:
                 named = names.get(file_id)
                 if named is None:
-                    unknown += file_id not in drafts
+                    if file_id not in drafts and not self._ingest.is_open(file_id):
+                        stays.append(Doomed(file_id, found))
                 elif (left := named.left_over(found)) and not (self._ingest.is_open(file_id) or file_id in held):
                     orphans.append(Doomed(file_id, left))
+            unknown += len(stays)
             # Those of a file that is announced make way for its next sender.
             undecided = [one for one in deserted if one not in names or names[one].status is FileStatus.PENDING]
             orphans += [Doomed(one, (WHOLE,)) for one in undecided]
@@ -318,7 +333,14 @@ class Janitor:
             except SinkError as error:
                 log.warning("drafts stay drafts until the next start", error=repr(error))
             for first in range(0, len(orphans), _DELETED_AT_ONCE):
-                deleted += await self._delete_orphans(orphans[first : first + _DELETED_AT_ONCE])
+                failed = await self._delete_orphans(some := orphans[first : first + _DELETED_AT_ONCE])
+                deleted += len(some) - len(failed)
+                stays += failed
+            remaining += await self._hop(self._sizes, stays)
+            if len(page) == _PAGE:
+                # A walk through a large storage leaves room for others.
+                await _wait(self._stopping, _BREATH_SECONDS)
+        self._observer.orphans_counted(remaining)
         if unknown:
             log.warning("bytes without a row are left alone: is this the right database?", files=unknown)
         return deleted
@@ -330,14 +352,18 @@ class Janitor:
             await self._store.beat()
         return () if self._store.others else drafts
 
-    async def _delete_orphans(self, orphans: Sequence[Doomed]) -> int:
+    async def _delete_orphans(self, orphans: Sequence[Doomed]) -> list[Doomed]:
+        """Delete them; returns those that the sink did not let go of."""
         outcomes = await self._hop(self._sink.delete_all, orphans)
         for file_id, outcome in outcomes.items():
             if isinstance(outcome, SinkError):
                 log.error("an orphan could not be deleted", file_id=file_id, reason=outcome.reason, error=repr(outcome))
         freed = [outcome for outcome in outcomes.values() if isinstance(outcome, int)]
         self._report(sum(freed), len(freed))
-        return len(freed)
+        return [one for one in orphans if isinstance(outcomes[one.file_id], SinkError)]
+
+    def _sizes(self, stays: Sequence[Doomed]) -> int:
+        return sum(self._sink.size_under(one.file_id, one.fences) for one in stays)
 
     async def _hop(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)

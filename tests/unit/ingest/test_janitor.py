@@ -16,6 +16,7 @@ from unit.ingest.world import CALLER, KIB, World, open_world, send
 from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure
 from upload_server.domain.runs import Run
 from upload_server.domain.states import FileStatus
+from upload_server.sink.protocol import Doomed, SinkError
 from upload_server.store.values import OwedDeletion, Trail
 from upload_server.upkeep.janitor import Janitor
 
@@ -23,7 +24,9 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 
 
-def janitor_of(world: World, interval: float = HOUR, expiry_grace: float = 0.0) -> Janitor:
+def janitor_of(
+    world: World, interval: float = HOUR, expiry_grace: float = 0.0, sweep_interval: float = HOUR
+) -> Janitor:
     return Janitor(
         world.store,
         world.sink,
@@ -33,6 +36,7 @@ def janitor_of(world: World, interval: float = HOUR, expiry_grace: float = 0.0) 
         request_ttl=7 * DAY,
         expiry_grace=expiry_grace,
         interval=interval,
+        sweep_interval=sweep_interval,
         observer=world.observed,
     )
 
@@ -190,7 +194,9 @@ async def test_a_stream_that_does_not_let_go_holds_up_no_other_deletion(world: W
 
 def _put(world: World, *file_ids: str) -> None:
     for file_id in file_ids:
-        world.sink.open(file_id, [Run(1, 0)], 1000, 0).close()
+        file = world.sink.open(file_id, [Run(1, 0)], 1000, 0)
+        file.append([b"orphan"])
+        file.close()
 
 
 async def test_what_a_dead_process_owed_is_deleted_after_the_start(tmp_path: Path) -> None:
@@ -409,6 +415,7 @@ async def test_the_sweep_goes_by_the_rows(tmp_path: Path) -> None:
         held, upload = await world.send_new(b"bytes")
         assert await janitor_of(world).sweep_orphans() == 1
         assert set(world.sink.file_ids()) == {done, resumable, unknown, held}
+        assert world.observed.orphans == world.sink.bytes_of(unknown) > 0
         await upload.close()
 
 
@@ -420,7 +427,36 @@ async def test_the_sweep_goes_through_more_than_one_page(world: World) -> None:
     assert list(world.sink.file_ids()) == []
 
 
-async def test_the_sweep_runs_once_at_the_start(world: World) -> None:
+async def test_what_the_disk_does_not_let_go_of_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id, (gone, stuck) = await world.initiate_batch([10, 10])
+    await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+    await asyncio.to_thread(_put, world, gone, stuck)
+    real = world.sink.delete_all
+
+    def refuse(doomed: Sequence[Doomed]) -> dict[str, int | SinkError]:
+        return real([one for one in doomed if one.file_id != stuck]) | {stuck: SinkError("Read-only file system")}
+
+    monkeypatch.setattr(world.sink, "delete_all", refuse)
+    assert await janitor_of(world).sweep_orphans() == 1
+    assert world.observed.orphans == world.sink.bytes_of(stuck) > 0
+    monkeypatch.undo()
+    assert await janitor_of(world).sweep_orphans() == 1
+    assert world.observed.orphans == 0
+
+
+async def test_the_sweep_comes_again(world: World) -> None:
+    event = freed(world)
+    async with running(janitor_of(world, sweep_interval=0.05)):
+        for _ in range(2):
+            event.clear()
+            batch_id, (file_id,) = await world.initiate_batch([10])
+            await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
+            await asyncio.to_thread(_put, world, file_id)
+            await event.wait()
+            assert list(world.sink.file_ids()) == []
+
+
+async def test_the_sweep_runs_at_the_start(world: World) -> None:
     batch_id, (file_id,) = await world.initiate_batch([10])
     await world.store.cancel_batch(batch_id, world.command("CancelBatch"))
     await asyncio.to_thread(_put, world, file_id)

@@ -215,6 +215,7 @@ class Observed(Observer):
     closed: int = 0
     taken: int = 0
     freed: int = 0
+    orphans: int = 0
     stops: list[float] = field(default_factory=list)
     on_freed: Callable[[], None] = lambda: None
     took: asyncio.Event = field(default_factory=asyncio.Event)
@@ -231,6 +232,9 @@ class Observed(Observer):
 
     def stream_stopped(self, seconds: float) -> None:
         self.stops.append(seconds)
+
+    def orphans_counted(self, count: int) -> None:
+        self.orphans = count
 
     def bytes_reclaimed(self, count: int) -> None:
         self.freed += count
