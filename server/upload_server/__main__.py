@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = options.pop("command")
     try:
         config = load(options, os.environ)
+        if command in {"serve", "worker"}:
+            config.check_auth()
     except ConfigError as error:
         print(f"upload-server: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_USAGE
@@ -174,10 +176,8 @@ def _until_stopped(config: Config, serve: Callable[[asyncio.Event], Coroutine[An
 def _serve(start: Start) -> None:
     config = start.config
     _prepare_grpc()
-    if not config.on_loopback:
-        log.warning(
-            "anybody who reaches this address can upload and cancel: there is no authentication", host=config.host
-        )
+    if not config.on_loopback and not config.with_auth:
+        log.warning("anybody who reaches this address can upload and cancel: --auth none", host=config.host)
 
     def started(grpc_port: int, http_port: int) -> None:
         _collect_less_often()
@@ -233,7 +233,7 @@ def _migrate(start: Start) -> None:
     log.info("migrated", applied=", ".join(applied) or "nothing to do")
 
 
-_OPERATIONS = frozenset({"check", "audit", "copy", "nodes"})
+_OPERATIONS = frozenset({"check", "audit", "copy", "nodes", "token"})
 _COMMANDS: Mapping[str, Callable[[Start], None]] = {"serve": _serve, "worker": _work, "migrate": _migrate}
 
 

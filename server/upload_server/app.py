@@ -15,19 +15,23 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from transcoder import BodyBudget, build_app
 from upload_server import __version__
+from upload_server.access.callers import Callers
+from upload_server.access.identity import Authenticator, Presented
 from upload_server.access.policy import check_complete
+from upload_server.access.tokens_file import TokensFile
 from upload_server.config import Config
-from upload_server.domain.errors import CannotStart, CutOff, UploadError
+from upload_server.domain.errors import CannotStart, CredentialMissing, CutOff, UploadError
 from upload_server.domain.states import FileStatus, Source
 from upload_server.doors.bounds import BODY_BYTES, REQUEST, request_limits
 from upload_server.doors.calls import Admission, Calls, Gate
 from upload_server.doors.convert import file_to_proto, with_content_uri
-from upload_server.doors.errors import HTTP_STATUSES
+from upload_server.doors.errors import HTTP_STATUSES, challenge
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Application
 from upload_server.doors.http.faults import fault_details
@@ -35,6 +39,7 @@ from upload_server.doors.http.guard import Guard
 from upload_server.doors.http.pages import default_pages
 from upload_server.doors.http.protocol import MAX_CONNECTIONS
 from upload_server.doors.http.server import HttpServer, bind
+from upload_server.doors.presented import of_grpc, of_scope, of_transcoded
 from upload_server.doors.rpc.server import SERVICE, GrpcServer
 from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.tus import TusDoor
@@ -93,6 +98,11 @@ class Service:
         self._config = config
         self._connections = max(1, min(MAX_CONNECTIONS // config.workers, descriptors.connections))
         # An idle connection makes way for a new one, a socket does not: half of them stay for callers.
+        # None: nobody has to say who calls.
+        self._callers: Callers | None = None
+        self._tokens = TokensFile(Path(config.tokens_file)) if config.tokens_file else None
+        if config.with_auth:
+            self._callers = Callers(self._authenticators(), metrics)
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
@@ -154,7 +164,7 @@ class Service:
         self._file_message = with_content_uri(sink.uri) if config.publish_content_uri else file_to_proto
         self._bodies = BodyBudget(max(BODY_BYTES // config.workers, config.max_message_bytes))
         self._grpc = GrpcServer(
-            self._servicer(Source.GRPC),
+            self._servicer(Source.GRPC, of_grpc),
             bodies=self._bodies,
             max_message_bytes=config.max_message_bytes,
             message_seconds=config.call_timeout,
@@ -166,7 +176,7 @@ class Service:
         self._websockets = WebSocketDoor(
             self._uploads,
             self._ingest,
-            self._calls(Source.WEBSOCKET),
+            self._calls(Source.WEBSOCKET, of_scope),
             clock=utc_now,
             grace_seconds=config.websocket_grace,
             max_grace_seconds=config.max_websocket_grace,
@@ -180,6 +190,7 @@ class Service:
             tus=self._tus(),
             ready=store.ping,
             metrics=metrics,
+            calls=self._calls(Source.HTTP, of_scope),
             pages=default_pages(),
         )
         self._http: HttpServer | None = None
@@ -230,6 +241,7 @@ class Service:
                 ClockWatch(utc_now).run(),
                 Heap().run(),
                 *(reloader.run() for reloader in reloaders),
+                *([] if self._callers is None else [self._look_after_callers(self._callers)]),
             ):
                 started(self._grpc.port, self._http.port)
                 await stop.wait()
@@ -285,24 +297,37 @@ class Service:
             observer=self._metrics,
         )
 
-    def _servicer(self, door: Source) -> UploadServicer:
+    def _authenticators(self) -> Sequence[Authenticator]:
+        """Whoever knows a kind of credential; the first one that does decides."""
+        return [] if self._tokens is None else [self._tokens]
+
+    async def _look_after_callers(self, callers: Callers) -> None:
+        """Read tokens anew when they change, and end the streams of callers who may not go on."""
+
+        def end() -> None:
+            self._ingest.end_where(callers.lost)
+
+        await callers.run([] if self._tokens is None else [self._tokens.refresh], end)
+
+    def _servicer(self, door: Source, see: Callable[[Any], Presented]) -> UploadServicer:
         return UploadServicer(
             self._uploads,
             self._ingest,
-            self._calls(door),
+            self._calls(door, see),
             idle_timeout=self._config.idle_timeout,
             file_message=self._file_message,
         )
 
-    def _calls(self, door: Source) -> Calls:
-        return Calls(door, self._admission, self._metrics, timeout=self._config.call_timeout)
+    def _calls(self, door: Source, see: Callable[[Any], Presented]) -> Calls:
+        timeout = self._config.call_timeout
+        return Calls(door, self._admission, self._metrics, timeout=timeout, callers=self._callers, see=see)
 
     def _tus(self) -> Application:
         config = self._config
         return TusDoor(
             self._uploads,
             self._ingest,
-            self._calls(Source.TUS),
+            self._calls(Source.TUS, of_scope),
             clock=utc_now,
             idle_seconds=config.idle_timeout,
             upload_ttl=config.upload_ttl,
@@ -311,7 +336,7 @@ class Service:
 
     def _transcoder(self) -> Application:
         return build_app(
-            [(SERVICE, self._servicer(Source.HTTP))],
+            [(SERVICE, self._servicer(Source.HTTP, of_transcoded))],
             reject_unknown=True,
             request_limits=REQUEST,
             method_limits=request_limits(self._config.max_message_bytes),
@@ -320,6 +345,7 @@ class Service:
             sse_resume_field="resume_token",
             error_details=fault_details,
             http_statuses=HTTP_STATUSES,
+            www_authenticate=challenge(CredentialMissing()),
         )
 
 

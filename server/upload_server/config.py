@@ -139,8 +139,10 @@ def _optional_bool(text: str) -> bool | None:
 class Config:
     """Every setting of a server process. Sizes are bytes, times are seconds."""
 
-    host: str = _option(
-        "127.0.0.1", "address both ports bind; anything but loopback warns: there is no authentication", parse_host
+    host: str = _option("127.0.0.1", "address both ports bind; anything but loopback needs --auth", parse_host)
+    auth: str = _option("", "whether callers must say who they are: none or required; unset is none, on loopback only")
+    tokens_file: str = _option(
+        "", "with --auth required: file of hashed tokens, which upload-server token create writes"
     )
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
@@ -283,6 +285,34 @@ class Config:
     def page(self) -> str:
         """Where the page is, on a port that was chosen."""
         return f"{'http' if self.tls is None else 'https'}://{self.host}"
+
+    def check_auth(self) -> None:
+        """Raise ``ConfigError`` where callers would be let in who nobody has said may be."""
+        if self.auth not in ("", "none", "required"):
+            raise ConfigError("--auth: must be none or required")
+        if not self.auth and not self.on_loopback:
+            raise ConfigError(
+                f"--host {self.host}: others than this machine reach that address; say --auth required and who may call"
+                " (--tokens-file), or, for everybody who reaches it to upload and cancel, --auth none"
+            )
+        if self.auth == "required" and not self.identity_sources:
+            raise ConfigError("--auth required: needs --tokens-file, or nobody could call")
+        if self.with_auth and not self.on_loopback and self.tls is None:
+            raise ConfigError(
+                f"--host {self.host}: credentials would travel there in plain text; give --tls-cert and --tls-key"
+            )
+        if self.identity_sources and self.auth != "required":
+            raise ConfigError(f"{self.identity_sources[0]}: needs --auth required, or it would be ignored")
+
+    @property
+    def identity_sources(self) -> Sequence[str]:
+        """The options given that say who may call."""
+        return ["--tokens-file"] if self.tokens_file else []
+
+    @property
+    def with_auth(self) -> bool:
+        """Whether callers must say who they are."""
+        return self.auth == "required"
 
     def of_one_worker(self) -> Config:
         """Return the settings of each of the ``workers``: its share of what they may have open together."""

@@ -117,12 +117,12 @@ def test_a_port_in_use_is_refused_with_reason_and_option(start_server: StartServ
     assert "Traceback" not in second.stderr
 
 
-NO_PROTECTION = "anybody who reaches this address can upload and cancel: there is no authentication"
+NO_PROTECTION = "anybody who reaches this address can upload and cancel: --auth none"
 
 
 def test_an_address_that_others_reach_is_warned_of(tmp_path: Path) -> None:
     """TEST-NET-1 is no address of this machine, so nothing is opened to anybody."""
-    done = run_server("--host", "192.0.2.1", "--data-dir", str(tmp_path), "--log-format", "json")
+    done = run_server("--host", "192.0.2.1", "--auth", "none", "--data-dir", str(tmp_path), "--log-format", "json")
     warning, *_, problem = (json.loads(line) for line in done.stderr.splitlines())
     assert (warning["event"], warning["level"], warning["host"]) == (NO_PROTECTION, "warning", "192.0.2.1")
     assert problem["problem"].startswith("cannot listen on 192.0.2.1 port 8080: ")

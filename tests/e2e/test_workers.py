@@ -215,7 +215,8 @@ def test_another_server_on_its_ports_or_its_folder_is_refused(
 
 
 def test_what_keeps_a_server_from_starting_is_said_once_by_whom_it_concerns(tmp_path: Path) -> None:
-    refused = run_server("serve", "--workers", "2", "--data-dir", str(tmp_path), "--host", "192.0.2.1")
+    words = ["--workers", "2", "--data-dir", str(tmp_path), "--host", "192.0.2.1", "--auth", "none"]
+    refused = run_server("serve", *words)
     assert refused.returncode == 1
     assert refused.stderr.count("choose an address of this machine") == 1
     assert "Traceback" not in refused.stderr

@@ -28,9 +28,11 @@ def stub_on(channel: grpc.aio.Channel) -> Stub:
 class UploadCall:
     """One open UploadFile call. ``async with`` it: it is cancelled if the test leaves it open."""
 
-    def __init__(self, stub: Stub, file_id: str = "", offset: int = 0) -> None:
+    def __init__(
+        self, stub: Stub, file_id: str = "", offset: int = 0, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self._outgoing: asyncio.Queue[pb.UploadFileRequest | None] = asyncio.Queue(4)
-        self.call = stub.UploadFile(self._requests())
+        self.call = stub.UploadFile(self._requests(), metadata=metadata)
         self.heard: list[pb.UploadFileResponse] = []
         self._header = pb.UploadFileRequest(header=pb.UploadHeader(file_id=file_id, offset=offset)) if file_id else None
 

@@ -81,7 +81,7 @@ def build_app(
     error_details: gives the details of errors that the transcoder makes itself.
     http_statuses: HTTP statuses, by the reason in an error's ErrorInfo, that are not those of the gRPC code.
     extra_metadata: added to every call's invocation metadata.
-    www_authenticate: the challenge that goes with 401, unless the servicer's metadata holds one.
+    www_authenticate: the challenge that goes with 401, unless the servicer's metadata holds one; one of a 403 does too.
     """
     options = Options(
         reject_unknown=reject_unknown,

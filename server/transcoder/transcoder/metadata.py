@@ -15,13 +15,17 @@ from .status import DETAILS_KEY
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 PREFIX: Final = b"grpc-metadata-"
+# Metadata that goes back as the HTTP header of its own name.
+CHALLENGE: Final = "www-authenticate"
 _PERMANENT: Final = frozenset(
     b"accept accept-charset accept-language accept-ranges authorization cache-control content-type cookie date"
     b" expect from host if-match if-modified-since if-none-match if-schedule-tag-match if-unmodified-since"
     b" max-forwards origin pragma referer user-agent via warning".split()
 )
-# What gRPC keeps for itself: no caller may set these through a header.
-_RESERVED: Final = re.compile(r"grpc-.*|te|content-type|user-agent")
+# What gRPC keeps for itself, and what says who calls or where from: no caller may set these through such a header.
+_RESERVED: Final = re.compile(
+    r"grpc-.*|grpcgateway-.*|te|content-type|user-agent|authorization|cookie|forwarded|x-forwarded-.*"
+)
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _TEXT: Final = re.compile(r"[ -~]*")
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -117,7 +121,7 @@ def response_headers(metadata: Iterable[tuple[str, str | bytes]], prefix: bytes 
     """Metadata as response headers; what HTTP could not carry safely is left out."""
     result: list[tuple[bytes, bytes]] = []
     for key, value in metadata:
-        if not _KEY.fullmatch(key) or key == DETAILS_KEY:
+        if not _KEY.fullmatch(key) or key in (DETAILS_KEY, CHALLENGE):
             continue
         if key.endswith("-bin"):
             raw = value if isinstance(value, bytes) else value.encode()

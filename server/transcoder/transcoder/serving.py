@@ -30,7 +30,7 @@ from .calls import StreamCall, UnprintableError, call_unary, outcome_of_error
 from .context import HttpContext, HttpRequest
 from .errors import Fault, FaultError, FaultKind, FieldError
 from .guard import Cause, EndedError, Guard
-from .metadata import Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
+from .metadata import CHALLENGE, Headers, Metadatum, invocation_metadata, response_headers, timeout_seconds
 from .options import Options
 from .router import Match
 from .status import Outcome, StatusWriter
@@ -46,6 +46,7 @@ _BETWEEN_PIECES: Final = 0.001
 _RESUMING: Final = ("lastEventId=", "Last-Event-ID=")
 _SINGLE_PARAMETERS: Final = 64
 """Parameters of a query besides the elements of repeated fields."""
+_CHALLENGED: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 JSON_HEADERS: Final = ((b"content-type", JSON),)
 
 
@@ -72,15 +73,15 @@ class Shared:
         seconds = outcome.retry_after_seconds
         if seconds is not None:
             headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
-        if outcome.code is grpc.StatusCode.UNAUTHENTICATED:
-            headers.append((b"www-authenticate", self._challenge(outcome)))
+        if outcome.code in _CHALLENGED and (challenge := self._challenge(outcome)):
+            headers.append((b"www-authenticate", challenge))
         return headers
 
     def _challenge(self, outcome: Outcome) -> bytes:
         for key, value in (*outcome.metadata, *outcome.trailing):
-            if key == "www-authenticate" and isinstance(value, str) and value.isascii() and value.isprintable():
+            if key == CHALLENGE and isinstance(value, str) and value.isascii() and value.isprintable():
                 return value.encode()
-        return self.options.www_authenticate.encode()
+        return self.options.www_authenticate.encode() if outcome.code is grpc.StatusCode.UNAUTHENTICATED else b""
 
 
 class ServedRequest:

@@ -6,6 +6,7 @@ Must not know how a caller is known. A server does not start with an RPC that ha
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final
 
 from upload_server.access.identity import Identity
@@ -87,10 +88,12 @@ def check_complete(rpcs: Collection[str]) -> None:
         raise CannotStart(f"access/policy.py has no row for {', '.join(missing)}")
 
 
-def granted(identity: Identity) -> Mapping[Permission, bool]:
-    """Return what an identity may, and whether on everybody's rows: of several roles the widest."""
+# Asked for every call.
+@lru_cache(maxsize=1024)
+def granted(roles: frozenset[str]) -> Mapping[Permission, bool]:
+    """Return what roles grant, and whether on everybody's rows: of several the widest."""
     found: dict[Permission, bool] = {}
-    for role in identity.roles:
+    for role in roles:
         for permission, everybody in GRANTS.get(SCOPES.get(role, role), {}).items():
             found[permission] = found.get(permission, _OWN) or everybody
     return found
@@ -101,7 +104,7 @@ def caller_of(identity: Identity, method: str, source: Source, peer: str) -> Cal
 
     Whose rows it sees depends on the role that lets it call: who audits everybody's cancels none but their own.
     """
-    grants = granted(identity)
+    grants = granted(identity.roles)
     needed = NEEDS[method]
     if needed is not None and needed not in grants:
         raise PermissionDenied(SCOPE_OF[needed])
@@ -113,4 +116,5 @@ def caller_of(identity: Identity, method: str, source: Source, peer: str) -> Cal
         frozenset(grants),
         identity.credential,
         peer,
+        identity.expires_at,
     )

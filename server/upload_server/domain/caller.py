@@ -38,7 +38,8 @@ class Caller:
     ``principal`` is the name, and the owner of what it announces; empty while callers are not authenticated.
     ``sees`` is the one owner whose rows are there for the caller; None: everybody's, as for an operator, and for all
     while callers are not authenticated. ``credential`` is the id of what it proved its name by, never a secret;
-    ``peer`` the address that it calls from. ``by_itself``: nobody asked, the door acts for the caller.
+    ``peer`` the address that it calls from; ``expires_at`` the POSIX time from which on it proves nothing, None for
+    never. ``by_itself``: nobody asked, the door acts for the caller.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class Caller:
     may: frozenset[Permission] = ALL
     credential: str = ""
     peer: str = ""
+    expires_at: float | None = None
     by_itself: bool = False
 
     @property

@@ -8,7 +8,7 @@ UploadError
 ├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown (CutOff)
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded, ChecksumMismatch
 ├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded, StorageFull
-├── NotIdentified: CredentialMissing, CredentialInvalid, CredentialExpired
+├── NotIdentified: CredentialMissing, CredentialInvalid (CredentialLost), CredentialExpired
 ├── PermissionDenied
 └── DatabaseFailure, StorageFailure, OutcomeUnknown, InternalError
 """
@@ -312,6 +312,13 @@ class CredentialInvalid(NotIdentified):
         super().__init__("The credential is not valid")
         self.why = why
         self.credential = credential
+
+
+class CredentialLost(Stopped, CredentialInvalid):
+    """The credential was valid when the stream began, and was taken back."""
+
+    def __init__(self, credential: str) -> None:
+        CredentialInvalid.__init__(self, "revoked", credential)
 
 
 class CredentialExpired(NotIdentified):

@@ -28,6 +28,9 @@ class Observer:
     def tls_reload_failed(self) -> None:
         """Files of TLS have changed and are not good; those of before stay."""
 
+    def auth_refused(self, door: str, reason: str) -> None:
+        """One call through ``door`` was refused for its credential or its rights."""
+
     # Streams -----------------------------------------------------------------------------------------------------
 
     def upload_opened(self) -> None:

@@ -1,4 +1,4 @@
-"""Decides what surrounds every call, through whichever door: admission, caller, time limit, errors, log, metrics.
+"""Decides what surrounds every call, through whichever door: caller, admission, time limit, errors, log, metrics.
 
 Must not know what a call does, nor the words in which its door says an error.
 """
@@ -21,19 +21,24 @@ import structlog
 from google.protobuf.message import Message
 
 from transcoder.timers import Limit, Timers
+from upload_server.access.callers import Callers
+from upload_server.access.identity import Presented
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     DatabaseFailure,
     InternalError,
+    NotIdentified,
     OutcomeUnknown,
     Overloaded,
+    PermissionDenied,
     ShuttingDown,
     Stopped,
     UploadError,
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
-from upload_server.doors.errors import code_of, to_status
+from upload_server.doors.errors import challenge, code_of, to_status
+from upload_server.doors.presented import of_scope
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +48,8 @@ Response = TypeVar("Response", bound=Message)
 # Says, in a door's words, with which error a call ends.
 Tell = Callable[[UploadError], Awaitable[None]]
 
-_STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# A gRPC code by its number.
+STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # Of the timers that most calls end before: seconds, and the part of the time limit that it is at most.
 _TICK_SECONDS = 1.0
 _TICKS_PER_LIMIT = 8
@@ -110,10 +116,14 @@ class Admission:
         # Rung by each call that leaves a closed admission.
         self._left = asyncio.Event()
 
-    def enter(self, gate: Gate) -> None:
-        """Count a call in; raises ``ShuttingDown`` or ``Overloaded``."""
+    def check_open(self) -> None:
+        """Raise ``ShuttingDown`` once it is closed."""
         if self._closed:
             raise ShuttingDown
+
+    def enter(self, gate: Gate) -> None:
+        """Count a call in; raises ``ShuttingDown`` or ``Overloaded``."""
+        self.check_open()
         if self._running[gate] >= self._limits[gate]:
             raise Overloaded(f"Too many {gate.value} at once", gate.retry_seconds)
         self._check_untaken(gate)
@@ -204,14 +214,37 @@ class StreamContext(Context, Protocol):
 class Calls:
     """What every call through one door shares."""
 
-    def __init__(self, door: Source, admission: Admission, observer: Observer, *, timeout: float) -> None:
-        """``timeout``: seconds that a call with a time limit may take."""
+    def __init__(
+        self,
+        door: Source,
+        admission: Admission,
+        observer: Observer,
+        *,
+        timeout: float,
+        callers: Callers | None = None,
+        see: Callable[[Any], Presented] = of_scope,
+    ) -> None:
+        """``timeout``: seconds that a call with a time limit may take.
+
+        ``callers`` knows who calls, of what ``see`` sees of a call's context; without them nobody has to say.
+        """
         self.admission = admission
         self.observer = observer
-        self.caller = Caller(door)
         self.door = door.value
+        # Whoever calls, where nobody has to say who.
+        self.anybody = None if callers is not None else Caller(door)
+        self._source = door
+        self._callers = callers
+        self._see = see
         self._timeout = timeout
         self._timers = Timers(min(_TICK_SECONDS, timeout / _TICKS_PER_LIMIT))
+
+    async def identify(self, method: str, context: Any) -> Caller:
+        """Return who calls ``method``, of the call's context; raises ``NotIdentified`` or ``PermissionDenied``."""
+        if self.anybody is not None:
+            return self.anybody
+        assert self._callers is not None  # noqa: S101 - for the type checker
+        return await self._callers.caller(self._see(context), method, self._source)
 
     def limit(self) -> Limit:
         """Return a block of a call that ends with an error when it takes too long."""
@@ -224,32 +257,45 @@ class Call:
     ``tell`` says an error of the block, which then goes no further, unless ``tell`` itself raises, as ``abort`` does.
     """
 
-    __slots__ = ("_calls", "_gate", "_method", "_started", "_tell", "code")
+    __slots__ = ("_caller", "_calls", "_context", "_gate", "_method", "_started", "_tell", "code")
 
-    def __init__(self, calls: Calls, method: str, tell: Tell) -> None:
+    def __init__(self, calls: Calls, method: str, tell: Tell, context: Any) -> None:
+        """``method`` is the RPC that the call is; ``context`` what its door sees of it: headers, peer."""
         self._calls = calls
         self._method = method
         self._tell = tell
+        self._context = context
+        self._caller = calls.anybody
         self._gate: Gate | None = None
         self._started = time.monotonic()
         # How the call ended, for the metrics: a door sets it where no error says so.
         self.code = "OK"
 
-    def admit(self, gate: Gate) -> Caller:
-        """Let the call in, or on from the gate it was at; raises ``ShuttingDown`` or ``Overloaded``."""
-        if gate is self._gate:
-            return self._calls.caller
-        self._calls.admission.enter(gate)
-        if self._gate is not None:
-            self._calls.admission.leave(self._gate)
-        self._gate = gate
-        return self._calls.caller
+    async def identify(self) -> Caller:
+        """Return who calls; raises ``ShuttingDown``, ``NotIdentified`` or ``PermissionDenied``."""
+        if self._caller is None:
+            self._calls.admission.check_open()
+            self._caller = await self._calls.identify(self._method, self._context)
+        return self._caller
+
+    async def admit(self, gate: Gate) -> Caller:
+        """Let the call in, or on from the gate it was at; raises as ``identify``, or ``Overloaded``.
+
+        In this order: whether anybody is let in, who it is, what that one may, whether there is room.
+        """
+        caller = self._caller or await self.identify()
+        if gate is not self._gate:
+            self._calls.admission.enter(gate)
+            if self._gate is not None:
+                self._calls.admission.leave(self._gate)
+            self._gate = gate
+        return caller
 
     def refuse(self, error: UploadError) -> None:
         """Note that the call ends with ``error``. The audit trail has no refusals: they change nothing."""
-        self.code = _STATUS_CODES[code_of(error)].name
-        if isinstance(error, InternalError):
-            return  # it has its line, with its incident
+        self.code = STATUS_CODES[code_of(error)].name
+        if isinstance(error, InternalError | NotIdentified | PermissionDenied):
+            return  # it has its line, the first with its incident
         # At DEBUG what comes in masses and says nothing of the call: a stream that had to stop, a server that is full.
         write = log.debug if isinstance(error, Stopped | Overloaded) else log.info
         write("call.refused", method=self._method, door=self._calls.door, error=error.reason, **error.metadata)
@@ -312,8 +358,10 @@ async def abort(context: Context, error: UploadError) -> NoReturn:
     Code inside a call that catches too much would go on after having refused.
     """
     status = to_status(error)
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(_STATUS_CODES[status.code], status.message, details)
+    details: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if asked := challenge(error):
+        details.append(("www-authenticate", asked))
+    await context.abort(STATUS_CODES[status.code], status.message, tuple(details))
 
 
 class Unread:
@@ -356,8 +404,8 @@ def unary(
         async def handler(servicer: Servicer, request: Request | Unread, context: Context) -> Response:
             calls = servicer.calls
             tell = request.tell if isinstance(request, Unread) else functools.partial(abort, context)
-            async with Call(calls, method.__name__, tell) as call:
-                caller = call.admit(gate)
+            async with Call(calls, method.__name__, tell, context) as call:
+                caller = await call.admit(gate)
                 message: Request = await request.read() if isinstance(request, Unread) else request
                 with calls.limit():
                     response = await method(servicer, message, caller)

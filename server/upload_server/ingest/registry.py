@@ -49,6 +49,7 @@ class _Opening:
     """A stream to come; ``file`` is None until the claim's answer."""
 
     ending: Ending
+    caller: Caller
     file: File | None = None
 
 
@@ -222,6 +223,13 @@ class Ingest:
             if slot.opening is not None:
                 slot.opening.ending.stop(cause)
 
+    def end_where(self, verdict: Callable[[Caller], Stopped | None]) -> None:
+        """End the streams of callers who may not go on, as ``verdict`` says; what they received stays durable."""
+        for slot in self._slots.values():
+            for stream in (slot.current, slot.opening):
+                if stream is not None and (cause := verdict(stream.caller)) is not None:
+                    stream.ending.stop(cause)
+
     async def aclose(self) -> None:
         """Refuse new streams, end all with ``ShuttingDown``, wait (bounded) until their bytes are durable."""
         self._refusal = ShuttingDown()
@@ -282,7 +290,7 @@ class Ingest:
             self._tidy(file_id, slot)
 
     async def _begin(self, slot: _Slot, file_id: str, offset: int, caller: Caller) -> Upload:
-        slot.opening = opening = _Opening(Ending(file_id, Marks(offset, offset, offset, offset)))
+        slot.opening = opening = _Opening(Ending(file_id, Marks(offset, offset, offset, offset)), caller)
         try:
             return await self._claim(slot, opening, file_id, offset, caller)
         finally:
@@ -310,7 +318,7 @@ class Ingest:
             await self._wait_released(slot.current, file_id)
         opening.ending.check()
         sink_file = await self._open_bytes(claim, offset)
-        slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending, caller.source.value)
+        slot.current = upload = Upload(self._parts, claim, sink_file, opening.ending, caller)
         self._parts.tasks.spawn(self._run(upload, slot))
         return upload
 

@@ -28,8 +28,10 @@ class Upload(Stream):
     ``file`` is the file as claimed (its ``fence`` is this stream's), and after ``commit`` as completed.
     """
 
-    def __init__(self, parts: Parts, claim: Claim, sink_file: SinkFile, ending: Ending, writer: str) -> None:
-        super().__init__(parts, claim, sink_file, ending, writer)
+    def __init__(self, parts: Parts, claim: Claim, sink_file: SinkFile, ending: Ending, caller: Caller) -> None:
+        super().__init__(parts, claim, sink_file, ending, caller.source.value)
+        # Whoever opened it: it ends when they may not go on.
+        self.caller = caller
         self._expected_sha256 = claim.expected_sha256
         self._finishing: asyncio.Task[File] | None = None
 

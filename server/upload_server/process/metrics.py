@@ -105,6 +105,12 @@ class Metrics(Observer):
             "Changes of the files of TLS that were not good, so that those of before stayed.",
             registry=registry,
         )
+        self._auth_refused = Counter(
+            "upload_auth_refused",
+            "Calls refused for their credential or their rights, by door and reason.",
+            ["door", "reason"],
+            registry=registry,
+        )
         self._cancel_to_last_byte = Histogram(
             "upload_cancel_to_last_byte_seconds",
             "Time from a committed cancel to the last byte taken of that file on this node.",
@@ -176,6 +182,10 @@ class Metrics(Observer):
     def tls_reload_failed(self) -> None:
         """Count one change of TLS files that were not good."""
         self._tls_reload_failed.inc()
+
+    def auth_refused(self, door: str, reason: str) -> None:
+        """Count one call through ``door`` that was refused for its credential or its rights."""
+        self._auth_refused.labels(door, reason).inc()
 
     # Bytes -------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """Decides the words of the operator's commands: `check`, `audit verify`, `audit export`, `copy`,
-`nodes`.
+`nodes`, `token`.
 
 Must not know what the commands do; imports little, so that `--help` answers at once.
 """
@@ -10,7 +10,7 @@ import argparse
 import string
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upload_server.config import add_options
+from upload_server.config import ConfigError, add_options, parse_seconds
 
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[ExactParser]"  # noqa: SLF001 - argparse has no public name for it
@@ -45,6 +45,7 @@ def add_operations(commands: Commands) -> None:
     _add_verify(audits)
     _add_export(audits)
     _add_copy(commands)
+    _add_token(commands)
     text = "list the nodes that serve from the store, and what they hold"
     nodes = commands.add_parser("nodes", help=text, description=f"{text.capitalize()}.")
     add_options(nodes, _WHERE)
@@ -87,6 +88,30 @@ def _add_copy(commands: Commands) -> None:
     command.add_argument(
         "--to-storage", metavar="URL", help="where to copy the bytes; without it they stay where they are"
     )
+
+
+def _add_token(commands: Commands) -> None:
+    text = "static tokens of callers"
+    token = commands.add_parser("token", help=text, description=text)
+    tokens = token.add_subparsers(dest="token_command", metavar="COMMAND", required=True)
+    text = "print a new token, once, and append its hash to the tokens file"
+    create = tokens.add_parser("create", help=text, description=f"{text.capitalize()}.")
+    create.add_argument("name", metavar="NAME", help="principal: whose uploads they are, and who the trail names")
+    create.add_argument(
+        "--role", default="user", metavar="ROLES", help="user, operator, auditor, monitor (default user)"
+    )
+    create.add_argument(
+        "--expires", type=_duration, metavar="DURATION", help="as 90d; without it the token is for ever"
+    )
+    create.add_argument("--quota", default="", metavar="NAME", help="name of quotas of its own")
+    add_options(create, ("tokens_file",))
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse_anchor(text: str) -> tuple[int, str]:

@@ -1,5 +1,5 @@
 """Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`, `copy`,
-`nodes`.
+`nodes`, `token`.
 
 Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
 wrong, 2 it could not be looked at.
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upload_server.access.tokens_file import TokensFileUnusable, append, make
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart
 from upload_server.process.files import refuse_strangers_link
@@ -54,6 +55,8 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
             return _copy(options)
         if command == "nodes":
             return _nodes(config, options)
+        if command == "token":
+            return _create_token(config, options)
         if options["audit_command"] == "verify":
             return _verify(config, options)
         return _export(config, options)
@@ -208,6 +211,23 @@ def _node_lines(nodes: Sequence[NodeFacts], holder: str) -> Iterator[str]:
     dead = [node for node in nodes if not node.lives]
     if dead:
         yield f"{len(dead)} that died are remembered for an hour; they held {sum(n.uploads for n in dead)} uploads"
+
+
+def _create_token(config: Config, options: Mapping[str, Any]) -> int:
+    if not config.tokens_file:
+        sys.stderr.write("upload-server: --tokens-file: name the file that the token's hash is appended to\n")
+        return EXIT_UNUSABLE
+    path = Path(config.tokens_file)
+    try:
+        token, line = make(options["name"], options["role"], options["expires"], datetime.now(UTC), options["quota"])
+        append(path, line)
+    except (ValueError, TokensFileUnusable) as error:
+        where = f"{path}: " if isinstance(error, TokensFileUnusable) else ""
+        sys.stderr.write(f"upload-server: {where}{error}\n")
+        return EXIT_UNUSABLE
+    sys.stdout.write(f"{token}\n")
+    sys.stdout.flush()
+    return EXIT_FINE
 
 
 def _copy(options: Mapping[str, Any]) -> int:

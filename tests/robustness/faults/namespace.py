@@ -63,7 +63,7 @@ class Namespace:
             def url(self) -> str:
                 return f"http://{host}:{self.http_port}"
 
-        return Inside(data_dir, ("--host", "0.0.0.0", *options))  # noqa: S104 - all of a network of one wire
+        return Inside(data_dir, ("--host", "0.0.0.0", "--auth", "none", *options))  # noqa: S104 - all of a network of one wire
 
 
 @contextlib.contextmanager

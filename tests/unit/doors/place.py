@@ -83,6 +83,7 @@ class Place:
             websocket=self.serve_socket,
             ready=store.ping,
             metrics=self.metrics,
+            calls=calls,
             pages=default_pages(),
         )
         self.http = HttpServer(Guard(web), bind("127.0.0.1", 0), memory=self.ingest.memory)

@@ -44,7 +44,7 @@ class World:
         self.told: list[UploadError] = []
 
     def call(self) -> Call:
-        return Call(self.calls, "UploadFile", self.tell)
+        return Call(self.calls, "UploadFile", self.tell, None)
 
     async def tell(self, error: UploadError) -> None:
         self.told.append(error)
@@ -53,7 +53,7 @@ class World:
         """One call; returns what its caller is told."""
         self.told.clear()
         async with self.call() as call:
-            call.admit(gate)
+            await call.admit(gate)
             if error is not None:
                 raise error
         return self.told[0] if self.told else None
@@ -95,8 +95,8 @@ async def test_who_left_before_a_refusal_was_told_makes_no_error(world: World) -
         raise cygrpc.ExecuteBatchError
 
     async def refused() -> None:
-        async with Call(world.calls, "UploadFile", tell) as call:
-            call.admit(Gate.READ)
+        async with Call(world.calls, "UploadFile", tell, None) as call:
+            await call.admit(Gate.READ)
             raise FileNotFound("f")
 
     with pytest.raises(asyncio.CancelledError):
@@ -108,7 +108,7 @@ async def test_who_left_before_a_refusal_was_told_makes_no_error(world: World) -
 
 async def test_what_takes_too_long_is_ended(world: World) -> None:
     async with world.call() as call:
-        call.admit(Gate.CHANGE)
+        await call.admit(Gate.CHANGE)
         with world.calls.limit():
             await asyncio.Event().wait()
     assert [type(error) for error in world.told] == [OutcomeUnknown]
@@ -117,7 +117,7 @@ async def test_what_takes_too_long_is_ended(world: World) -> None:
 @pytest.mark.parametrize(("gate", "seconds"), [(Gate.CANCEL, 1), (Gate.WEBSOCKET, 5)])
 async def test_the_call_beyond_the_bound_is_told_when_to_come_back(world: World, gate: Gate, seconds: float) -> None:
     async with world.call() as first, world.call() as second:
-        assert first.admit(gate) == second.admit(gate)
+        assert await first.admit(gate) == await second.admit(gate)
         refusal = await world.run(gate)
         assert isinstance(refusal, Overloaded)
         assert refusal.retry_after_seconds == seconds
@@ -130,15 +130,15 @@ async def test_the_call_beyond_the_bound_is_told_when_to_come_back(world: World,
 async def test_a_call_that_goes_on_through_the_next_gate_leaves_the_first(world: World) -> None:
     async with world.call() as one, world.call() as two, world.call() as three:
         for call in (one, two):
-            call.admit(Gate.CHANGE)
-            call.admit(Gate.UPLOAD)
-        three.admit(Gate.CHANGE)
+            await call.admit(Gate.CHANGE)
+            await call.admit(Gate.UPLOAD)
+        await three.admit(Gate.CHANGE)
         with pytest.raises(Overloaded):
-            three.admit(Gate.UPLOAD)
+            await three.admit(Gate.UPLOAD)
         # Refused there it still is where it was.
         assert await world.run(Gate.CHANGE) is None
         async with world.call() as other:
-            other.admit(Gate.CHANGE)
+            await other.admit(Gate.CHANGE)
             assert isinstance(await world.run(Gate.CHANGE), Overloaded)
     world.admission.close()
     await world.admission.wait_empty()
@@ -153,12 +153,12 @@ async def test_a_drain_waits_until_the_last_call_has_told_its_error_but_not_for_
         await go_on.wait()
 
     async def slow() -> None:
-        async with Call(world.calls, "UploadFile", tell) as call:
-            call.admit(Gate.UPLOAD)
+        async with Call(world.calls, "UploadFile", tell, None) as call:
+            await call.admit(Gate.UPLOAD)
             raise FileNotFound("f")
 
     async with world.call() as watch:
-        watch.admit(Gate.WATCH)
+        await watch.admit(Gate.WATCH)
         running = asyncio.create_task(slow())
         await telling.wait()
         world.admission.close()

@@ -16,9 +16,10 @@ from urllib.parse import unquote
 import structlog
 from google.rpc.code_pb2 import Code
 
+from transcoder.status import HTTP_STATUS
 from upload_server.domain.errors import DatabaseFailure, ShuttingDown, UploadError
-from upload_server.doors.calls import unforeseen
-from upload_server.doors.errors import to_status
+from upload_server.doors.calls import STATUS_CODES, Calls, unforeseen
+from upload_server.doors.errors import challenge, to_status
 from upload_server.doors.http.asgi import (
     Application,
     Message,
@@ -69,15 +70,20 @@ class WebApp:
         websocket: SocketDoor,
         ready: Callable[[], Awaitable[None]],
         metrics: Exposition,
+        calls: Calls,
         pages: Mapping[str, Page],
         tus: Application | None = None,
     ) -> None:
-        """``ready`` raises an UploadError while the service cannot take work; ``pages`` by path."""
+        """``ready`` raises an UploadError while the service cannot take work; ``pages`` by path.
+
+        ``calls`` knows who may read the metrics.
+        """
         self._transcoder = transcoder
         self._websocket = websocket
         self._tus = tus
         self._ready = ready
         self._metrics = metrics
+        self._calls = calls
         self._own: dict[str, Answer] = {path: functools.partial(serve_page, page) for path, page in pages.items()}
         self._own |= {"/healthz": _answer_alive, "/readyz": self._answer_ready, "/metrics": self._answer_metrics}
         self._draining = False
@@ -153,7 +159,14 @@ class WebApp:
             return DatabaseFailure()
         return None
 
-    async def _answer_metrics(self, _scope: Scope, send: Send) -> None:
+    async def _answer_metrics(self, scope: Scope, send: Send) -> None:
+        try:
+            await self._calls.identify("Metrics", scope)
+        except UploadError as error:
+            status = to_status(error)
+            asked = (b"www-authenticate", challenge(error).encode())
+            await respond(send, HTTP_STATUS[STATUS_CODES[status.code]], status_body(status), extra=[asked])
+            return
         async with self._rendering:
             body = await asyncio.to_thread(self._metrics.render)
         await respond(send, 200, body, self._metrics.content_type.encode())

@@ -138,9 +138,9 @@ class UploadServicer:
         mailbox: Mailbox[pb.UploadFileRequest] = Mailbox(
             reader(context), self._ingest.memory, idle_seconds=self._idle_timeout
         )
-        async with Call(self.calls, "UploadFile", partial(abort, context)) as call, mailbox:
+        async with Call(self.calls, "UploadFile", partial(abort, context), context) as call, mailbox:
             try:
-                caller = call.admit(Gate.UPLOAD)
+                caller = await call.admit(Gate.UPLOAD)
             except UploadError:
                 await mailbox.discard(REFUSED_SECONDS)  # a sender that is still writing would not hear the refusal
                 raise
@@ -153,8 +153,8 @@ class UploadServicer:
     ) -> AsyncIterator[pb.WatchStatusResponse]:
         """Stream the changes of what is watched."""
         async with (
-            Call(self.calls, "WatchStatus", partial(abort, context)) as call,
-            aclosing(self.watch(request, call.admit(Gate.WATCH))) as events,
+            Call(self.calls, "WatchStatus", partial(abort, context), context) as call,
+            aclosing(self.watch(request, await call.admit(Gate.WATCH))) as events,
         ):
             async for event in events:
                 yield self.watch_response(event)

@@ -86,8 +86,8 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
 
     async def handler(_messages: object, context: Any) -> None:
         unread = incoming(context)
-        async with Call(servicer.calls, "WatchStatus", unread.tell) as call:
-            caller = call.admit(Gate.WATCH)
+        async with Call(servicer.calls, "WatchStatus", unread.tell, context) as call:
+            caller = await call.admit(Gate.WATCH)
             request = await unread.read()
             unread.leave()
             outlet = GrpcOutlet(context, timers, servicer.watch_bytes)

@@ -26,7 +26,7 @@ from upload_server.domain.errors import (
     state_metadata,
 )
 from upload_server.domain.states import File, FileStatus
-from upload_server.doors.errors import HTTP_STATUSES, to_status
+from upload_server.doors.errors import HTTP_STATUSES, challenge, to_status
 from upload_server.doors.http.asgi import JSON, Headers, status_body, status_of, whole
 from upload_server.doors.tus.protocol import VERSION
 
@@ -123,6 +123,8 @@ def refused(error: UploadError, *, of_head: bool = False, fight: bool = False) -
     extra: Headers = []
     if error.retry_after_seconds is not None:
         extra.append((b"retry-after", b"%d" % math.ceil(error.retry_after_seconds)))
+    if asked := challenge(error):
+        extra.append((b"www-authenticate", asked.encode()))
     cancelled = cancelled_file(error)
     status = to_status(error) if cancelled is None else to_status(error, cancel_reason=cancelled.cancel_reason)
     http_status = 403 if fight else _http_status(error, status)

@@ -16,11 +16,13 @@ from urllib.parse import quote, unquote
 
 import structlog
 
-from upload_server.domain.caller import Caller
+from upload_server.domain.caller import Caller, Permission
 from upload_server.domain.errors import (
     FileNotWritable,
     InvalidField,
+    NotIdentified,
     Overloaded,
+    PermissionDenied,
     ShuttingDown,
     SizeExceeded,
     UploadCancelled,
@@ -93,7 +95,7 @@ class Exchange:
         """
         headers = answer.all_headers()
         unread = self.request.has_body and not self.body.exhausted
-        most = self._readable(answer, body_bytes) if unread else 0
+        most = await self._readable(answer, body_bytes) if unread else 0
         if unread and not most:
             headers.append((b"connection", b"close"))
         elif not unread and (self.created is not None or answer.stops):
@@ -107,15 +109,15 @@ class Exchange:
             self.heard = isinstance(self.body.end, Complete)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _readable(self, answer: Answer, body_bytes: int) -> int:
+    async def _readable(self, answer: Answer, body_bytes: int) -> int:
         """Return how many bytes are read on for a client that has to hear that it must stop; 0 for any other.
 
         Firefox and WebKit hear nothing before their body is out, and who has heard nothing begins anew. The connection
         is kept, so that nobody hangs up on the rest. Such a request counts as an open upload all the while.
         """
         if answer.stops and self.request.carries_bytes and self.call is not None:
-            with contextlib.suppress(ShuttingDown, Overloaded):
-                self.call.admit(Gate.UPLOAD)
+            with contextlib.suppress(ShuttingDown, Overloaded, NotIdentified, PermissionDenied):
+                await self.call.admit(Gate.UPLOAD)
                 return self.request.body_bytes or body_bytes
         return 0
 
@@ -188,11 +190,11 @@ class TusDoor:
             elif request.method not in _METHODS:
                 await exchange.answer(self._method_not_allowed(exchange).answer)
             else:
-                async with Call(self._calls, _METHODS[request.method], exchange.tell) as call:
+                async with Call(self._calls, _METHODS[request.method], exchange.tell, scope) as call:
                     exchange.call = call
                     await self._serve(exchange, call)
                 if exchange.created is not None and not exchange.heard:
-                    await self._give_up(exchange.created)
+                    await self._give_up(exchange.created, await call.identify())
 
     async def _serve(self, exchange: Exchange, call: Call) -> None:
         try:
@@ -211,6 +213,7 @@ class TusDoor:
             raise self._method_not_allowed(exchange)
         if not exchange.request.version_fits:
             raise answers.version_not_spoken()
+        await call.identify()
         return await handler(exchange, call)
 
     def _handlers(self, exchange: Exchange) -> Mapping[str, Handler]:
@@ -230,7 +233,7 @@ class TusDoor:
         request.checksum()  # refused before anything is announced
         if (completed := await self._put(exchange, call, spec)) is not None:
             return Answer(201, [_location(completed), (b"upload-offset", b"%d" % completed.size_bytes)])
-        caller = call.admit(Gate.CHANGE)
+        caller = await call.admit(Gate.CHANGE)
         with self._calls.limit():
             exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
         location = _location(file)
@@ -249,7 +252,7 @@ class TusDoor:
         request, body, size = exchange.request, exchange.body, spec.size_bytes
         if size and not (request.carries_bytes and request.body_bytes == size <= MAX_PUT_BYTES):
             return None
-        caller = call.admit(Gate.UPLOAD)
+        caller = await call.admit(Gate.UPLOAD)
         pieces, end = await body.take_whole(size, _WHOLE_SECONDS)
         try:
             if isinstance(end, End) and not isinstance(end, Complete):
@@ -286,7 +289,7 @@ class TusDoor:
             return self._appended(found.size_bytes, completed=True)
 
     async def _tell(self, exchange: Exchange, call: Call) -> Answer:
-        caller = call.admit(Gate.READ)
+        caller = await call.admit(Gate.READ)
         file = await self._current(exchange.file_id, caller, is_foreign=exchange.request.is_foreign)
         if file.status.final and file.status is not FileStatus.COMPLETED and not await self._is_owed_news(file, caller):
             raise FileNotWritable(file)
@@ -301,7 +304,7 @@ class TusDoor:
 
     async def _cancel(self, exchange: Exchange, call: Call) -> Answer:
         """DELETE is CancelFile. Of one URL it is always the same request: sent again, it is answered again."""
-        caller = call.admit(Gate.CANCEL)
+        caller = await call.admit(Gate.CANCEL)
         with self._calls.limit():
             await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
         return Answer(NO_CONTENT)
@@ -323,9 +326,9 @@ class TusDoor:
             return False
         return heard is False or cancel.from_status == FileStatus.UPLOADING
 
-    async def _give_up(self, file: File) -> None:
+    async def _give_up(self, file: File, sender: Caller) -> None:
         """Cancel a file whose sender cannot know where to send it: the answer to its creation was lost."""
-        caller = replace(self._calls.caller, principal=file.owner, by_itself=True)
+        caller = replace(sender, by_itself=True)
         try:
             await self._uploads.cancel_file(file.file_id, _UNHEARD_CREATION, "", caller)
         except UploadError as error:
@@ -338,7 +341,7 @@ class TusDoor:
         request = exchange.request
         checksum = request.checksum()
         _check_id(file_id)
-        upload = await self._ingest.open(file_id, offset, call.admit(Gate.UPLOAD), may_overlap=True)
+        upload = await self._ingest.open(file_id, offset, await call.admit(Gate.UPLOAD), may_overlap=True)
         try:
             completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes, exchange.lend)
         except SizeExceeded:
@@ -367,7 +370,9 @@ class TusDoor:
         # offset at the end means that all is done, so it has to be.
         await self._wait_closed(file_id, self._idle)
         file = await self._read(file_id, caller)
-        if is_foreign or not _lacks_commit(file) or self._ingest.is_open(file_id):
+        # Who may only look completes nothing.
+        sends = Permission.WRITE in caller.may and caller.principal in ("", file.owner)
+        if is_foreign or not sends or not _lacks_commit(file) or self._ingest.is_open(file_id):
             return file
         upload = await self._ingest.open(file_id, file.size_bytes, caller)
         try:

@@ -83,13 +83,13 @@ class WebSocketDoor:
         await page.outlet.accept(chosen_subprotocol(scope.get("subprotocols", [])))
         self._observer.websocket_opened()
         try:
-            async with Call(self._calls, "UploadFile", page.tell) as call:
+            async with Call(self._calls, "UploadFile", page.tell, scope) as call:
                 await self._serve(file_id, scope, receive, page, call)
         finally:
             self._observer.websocket_closed()
 
     async def _serve(self, file_id: str, scope: Scope, receive: Receive, page: _Page, call: Call) -> None:
-        caller = call.admit(Gate.WEBSOCKET)
+        caller = await call.admit(Gate.WEBSOCKET)
         opening = messages.parse_opening(
             scope["query_string"], grace=self._grace_seconds, max_grace=self._max_grace_seconds
         )
@@ -121,6 +121,7 @@ class WebSocketDoor:
                     mailbox,
                     page.outlet,
                     self._uploads,
+                    caller=caller,
                     silent=silent,
                     commit_seconds=self._commit_seconds,
                     file_message=self._file_message,

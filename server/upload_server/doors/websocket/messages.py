@@ -19,7 +19,9 @@ from upload_server.domain.errors import (
     FieldViolation,
     InvalidField,
     NotFound,
+    NotIdentified,
     Overloaded,
+    PermissionDenied,
     ShuttingDown,
     UnexpectedMessage,
     UploadError,
@@ -43,6 +45,8 @@ TOO_MANY: Final = 1008
 RESTARTING: Final = 1012
 BUSY: Final = 1013
 REFUSED: Final = 4400
+NOT_IDENTIFIED: Final = 4401
+NOT_ALLOWED: Final = 4403
 UNKNOWN_FILE: Final = 4404
 CANCELLED: Final = 4409
 
@@ -192,6 +196,10 @@ def refused(error: UploadError) -> Goodbye:
 
 def _close_code(error: UploadError) -> int:
     match error:
+        case NotIdentified():
+            return NOT_IDENTIFIED
+        case PermissionDenied():
+            return NOT_ALLOWED
         case NotFound():
             return UNKNOWN_FILE
         case ShuttingDown():

@@ -6,11 +6,12 @@ Must not know handshakes or other sockets. Ends by returning how: a Goodbye to b
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
-from upload_server.domain.caller import Caller
-from upload_server.domain.errors import FileNotCancellable, UploadCancelled, UploadError
-from upload_server.domain.states import File, FileStatus, Source
+from upload_server.access.policy import SCOPE_OF
+from upload_server.domain.caller import Caller, Permission
+from upload_server.domain.errors import FileNotCancellable, PermissionDenied, UploadCancelled, UploadError
+from upload_server.domain.states import File, FileStatus
 from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Bytes, End, Mailbox, take_bytes
 from upload_server.doors.websocket import messages
@@ -19,8 +20,6 @@ from upload_server.doors.websocket.leaving import Gone
 from upload_server.doors.websocket.messages import Cancel, Commit, Goodbye, Refused
 from upload_server.ingest import Upload
 from upload_server.service import Uploads
-
-CALLER: Final = Caller(Source.WEBSOCKET)
 
 
 class Session:
@@ -33,6 +32,7 @@ class Session:
         outlet: Outlet,
         uploads: Uploads,
         *,
+        caller: Caller,
         silent: bool,
         commit_seconds: float,
         file_message: FileMessage,
@@ -42,6 +42,7 @@ class Session:
         self._mailbox = mailbox
         self._outlet = outlet
         self._uploads = uploads
+        self._caller = caller
         self._silent = silent
         self._commit_seconds = commit_seconds
         self._file_message = file_message
@@ -105,7 +106,7 @@ class Session:
 
     async def _commit(self, sha256: str) -> Goodbye:
         """Complete the file; a cancel that comes before it is completed still wins, all else is ignored."""
-        committing = asyncio.create_task(self._upload.commit(sha256, CALLER))
+        committing = asyncio.create_task(self._upload.commit(sha256, self._caller))
         committing.add_done_callback(lambda _: self._mailbox.ring())
         self._committing = True
         try:
@@ -131,13 +132,15 @@ class Session:
 
     async def _cancel(self, reason: str) -> Goodbye:
         """The page asked for it in so many words: not conditional on the fence."""
+        if Permission.CANCEL not in self._caller.may:
+            raise PermissionDenied(SCOPE_OF[Permission.CANCEL])
         try:
-            answer = await self._uploads.cancel_file(self._upload.file.file_id, reason, "", CALLER)
+            answer = await self._uploads.cancel_file(self._upload.file.file_id, reason, "", self._caller)
         except FileNotCancellable as error:
             if isinstance(error.found, File) and error.found.status is FileStatus.CANCELLED:
                 return messages.cancelled_by_other(error.found)
             raise
-        return messages.cancelled(answer.cancelled_at, CALLER.cancelled_by, reason, messages.DONE)
+        return messages.cancelled(answer.cancelled_at, self._caller.cancelled_by, reason, messages.DONE)
 
 
 def _gone(end: End) -> Gone:

@@ -9,6 +9,9 @@ import pytest
 
 from unit.doors.conftest import Serve
 from upload_server.domain.errors import DatabaseFailure
+from upload_server.domain.observer import Observer
+from upload_server.domain.states import Source
+from upload_server.doors.calls import Admission, Calls
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.pages import default_pages
@@ -45,6 +48,7 @@ def app(readiness: Readiness) -> WebApp:
         websocket=no_socket,
         ready=readiness,
         metrics=Metrics("1.2.3"),
+        calls=Calls(Source.HTTP, Admission({}), Observer(), timeout=30),
         pages=default_pages(),
     )
 

@@ -1,0 +1,228 @@
+"""With `--auth required` each call says who calls, in the head of its request alone, through every door."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+import websockets
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from support.doors import refusal_of_json, refusal_of_rpc
+from support.grpc_upload import UploadCall
+from support.process import ServerProcess
+from support.tokens import Tokens, tokens_in
+from upload.v1 import upload_pb2 as pb
+
+if TYPE_CHECKING:
+    from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
+INITIATE = "/api/v1/upload/initiate"
+FILE = {"filename": "a.bin", "size_bytes": 10}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    return tokens_in(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server"), tokens.options) as process:
+        yield process
+
+
+@pytest_asyncio.fixture
+async def http(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        yield client
+
+
+async def announced(http: httpx.AsyncClient, tokens: Tokens, who: str = "owner", **spec: object) -> str:
+    response = await http.post(INITIATE, json={**FILE, **spec}, headers=tokens.header(who))
+    assert response.status_code == 200, response.text
+    file_id: str = response.json()["file"]["file_id"]
+    return file_id
+
+
+def wrong_heads(tokens: Tokens) -> dict[str, list[tuple[str, str]]]:
+    good = tokens.secrets["owner"]
+    return {
+        "nothing": [],
+        "twice": [("authorization", f"Bearer {good}")] * 2,
+        "another scheme": [("authorization", f"Basic {good}")],
+        "no scheme": [("authorization", good)],
+        "empty": [("authorization", "")],
+        "no token": [("authorization", "Bearer")],
+        "a list": [("authorization", f"Bearer {good}, Bearer {good}")],
+        "another secret": [("authorization", f"Bearer {good[:-3]}abc")],
+        "an unknown id": [("authorization", "Bearer upl_aaaaaaaa_" + "b" * 43)],
+        "cut": [("authorization", f"Bearer {good[:-1]}")],
+        "too long": [("authorization", "Bearer " + "a" * 4097)],
+        "metadata of the transcoder": [("grpc-metadata-authorization", f"Bearer {good}")],
+        "a cookie": [("cookie", f"authorization=Bearer {good}")],
+        "what the transcoder adds": [("grpcgateway-authorization", f"Bearer {good}")],
+        "a forwarded head": [("x-forwarded-authorization", f"Bearer {good}")],
+    }
+
+
+WRONG = list(wrong_heads(Tokens(None, {"owner": ""})))  # type: ignore[arg-type]  # the names alone
+
+
+def reason_expected(name: str) -> str:
+    missing = {"nothing", "metadata of the transcoder", "a cookie", "what the transcoder adds", "a forwarded head"}
+    return "CREDENTIAL_MISSING" if name in missing else "CREDENTIAL_INVALID"
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_head_is_refused_through_every_door(
+    http: httpx.AsyncClient, stub: Stub, server: ServerProcess, tokens: Tokens, name: str
+) -> None:
+    head, reason = wrong_heads(tokens)[name], reason_expected(name)
+    challenge = 'Bearer realm="upload"' + ("" if reason == "CREDENTIAL_MISSING" else ', error="invalid_token"')
+    for method, path in (
+        ("POST", INITIATE),
+        ("GET", "/api/v1/files"),
+        ("GET", "/api/v1/watch?all=true"),
+        ("GET", "/metrics"),
+        ("HEAD", "/api/v1/tus/x"),
+        ("POST", "/api/v1/tus"),
+    ):
+        more = [("tus-resumable", "1.0.0"), ("upload-length", "3")] if "tus" in path else []
+        response = await http.request(method, path, headers=[*head, *more])
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, challenge), path
+        if method != "HEAD":
+            assert refusal_of_json(response.json()).reason == reason
+    # grpcio itself refuses to send some of them.
+    if all(value for _, value in head):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ListFiles(pb.ListFilesRequest(), metadata=tuple(head))
+        assert (caught.value.code(), refusal_of_rpc(caught.value).reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
+    if name != "empty":
+        url = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/x"
+        async with websockets.connect(url, additional_headers=head) as socket:
+            said = json.loads(await socket.recv())
+            assert refusal_of_json(said["error"]).reason == reason
+            with pytest.raises(websockets.ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 4401
+
+
+async def test_a_token_in_a_url_or_a_body_is_none(http: httpx.AsyncClient, tokens: Tokens) -> None:
+    token = tokens.secrets["owner"]
+    for parameter in ("authorization", "access_token", "token"):
+        response = await http.get("/api/v1/files", params={parameter: f"Bearer {token}"})
+        # A parameter that no field has is refused as one, and nothing is told of.
+        assert response.status_code in {400, 401}
+        assert token not in response.text
+    response = await http.post(INITIATE, json=FILE, params={})
+    assert response.status_code == 401
+
+
+async def test_a_token_in_a_trailer_is_none(server: ServerProcess, tokens: Tokens) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+    body = json.dumps(FILE)
+    writer.write(
+        f"POST {INITIATE} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\ntrailer: authorization\r\n\r\n"
+        f"{len(body):x}\r\n{body}\r\n0\r\nauthorization: Bearer {tokens.secrets['owner']}\r\n\r\n".encode()
+    )
+    assert b" 401 " in await reader.readline()
+    writer.close()
+
+
+async def test_what_needs_no_credential_has_none(http: httpx.AsyncClient, channel: grpc.aio.Channel) -> None:
+    for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json", "/console/app.js"):
+        assert (await http.get(path)).status_code == 200, path
+    assert (await http.options("/api/v1/tus")).status_code == 204
+    health = health_pb2_grpc.HealthStub(channel)
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_reflection_needs_a_credential(channel: grpc.aio.Channel, tokens: Tokens) -> None:
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(reflection.ServerReflectionInfo(iter(asked))))
+    assert refusal_of_rpc(caught.value).reason == "CREDENTIAL_MISSING"
+    answer = await anext(aiter(reflection.ServerReflectionInfo(iter(asked), metadata=tokens.metadata("monitor"))))
+    assert "upload.v1.UploadService" in {service.name for service in answer.list_services_response.service}
+
+
+async def test_the_trail_and_the_file_name_the_principal(http: httpx.AsyncClient, stub: Stub, tokens: Tokens) -> None:
+    file_id = await announced(http, tokens)
+    await stub.CancelFile(pb.CancelFileRequest(file_id=file_id, reason="x"), metadata=tokens.metadata("owner"))
+    file = (await http.get(f"/api/v1/files/{file_id}", headers=tokens.header("owner"))).json()
+    assert (file["owner"], file["cancelled_by"]) == ("ada", "user:ada")
+    page = await http.get("/api/v1/audit/events", params={"file_id": file_id}, headers=tokens.header("owner"))
+    assert [event["actor"] for event in page.json()["events"]] == ["user:ada", "user:ada"]
+
+
+async def test_a_right_that_is_missing_is_named(http: httpx.AsyncClient, stub: Stub, tokens: Tokens) -> None:
+    response = await http.post(INITIATE, json=FILE, headers=tokens.header("auditor"))
+    challenge = 'Bearer realm="upload", error="insufficient_scope", scope="upload.write"'
+    assert (response.status_code, response.headers["www-authenticate"]) == (403, challenge)
+    refusal = refusal_of_json(response.json())
+    assert (refusal.reason, refusal.metadata) == ("PERMISSION_DENIED", {"scope": "upload.write"})
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CancelFile(pb.CancelFileRequest(file_id="x"), metadata=tokens.metadata("auditor"))
+    assert refusal_of_rpc(caught.value).metadata == {"scope": "upload.cancel"}
+
+
+async def test_a_refusal_is_logged_without_the_token_and_counted(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens
+) -> None:
+    wrong = "upl_zzzzzzzz_" + "c" * 43
+    await http.get("/api/v1/statistics", headers={"authorization": f"Bearer {wrong}"})
+    line = server.wait_log(lambda line: line.get("credential") == "token:zzzzzzzz")
+    assert (line["event"], line["reason"], line["door"]) == ("auth.refused", "CREDENTIAL_INVALID", "http")
+    assert (line["method"], line["peer"]) == ("GetStatistics", "127.0.0.1")
+    await asyncio.gather(*(http.get("/api/v1/files", headers=tokens.header("monitor")) for _ in range(40)))
+    lines = [
+        line for line in server.log if line.get("reason") == "PERMISSION_DENIED" and line.get("principal") == "prom"
+    ]
+    assert 0 < len(lines) <= 20
+    text = "".join(map(str, server.log))
+    assert not any(secret in text for secret in (wrong, *tokens.secrets.values()))
+    metrics = (await http.get("/metrics", headers=tokens.header("monitor"))).text
+    found = [line for line in metrics.splitlines() if line.startswith("upload_auth_refused_total{")]
+    assert any('door="http"' in line and 'reason="CREDENTIAL_INVALID"' in line for line in found)
+
+
+async def test_a_token_taken_away_ends_its_upload_and_no_others(
+    http: httpx.AsyncClient, stub: Stub, tokens: Tokens
+) -> None:
+    tokens.add("leaver", "ada", "user")
+    stays, goes = [await announced(http, tokens, size_bytes=1 << 20) for _ in range(2)]
+
+    async def opened(call: Any) -> None:
+        await call.send(b"x" * 1000)
+        await anext(aiter(call.call))
+
+    async with (
+        UploadCall(stub, stays, metadata=tokens.metadata("owner")) as staying,
+        UploadCall(stub, goes, metadata=await known(http, tokens, "leaver")) as going,
+    ):
+        await asyncio.gather(opened(staying), opened(going))
+        tokens.revoke("leaver")
+        async with asyncio.timeout(5):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in going.call:
+                    pass
+        assert refusal_of_rpc(caught.value).reason == "CREDENTIAL_INVALID"
+        await staying.send(b"y" * 1000)
+        assert not staying.call.done()
+
+
+async def known(http: httpx.AsyncClient, tokens: Tokens, who: str) -> tuple[tuple[str, str], ...]:
+    """Wait until the server knows a new token."""
+    async with asyncio.timeout(10):
+        while (await http.get("/api/v1/files", headers=tokens.header(who))).status_code == 401:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return tokens.metadata(who)

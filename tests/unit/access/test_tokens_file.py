@@ -1,0 +1,163 @@
+"""The file of static tokens: what is read, what is refused, and what a change does."""
+# ruff: noqa: ASYNC240 - a small file, which nobody waits for
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from upload_server.access.identity import Presented
+from upload_server.access.tokens_file import TokensFile, TokensFileUnusable, append, make, parse
+from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HASH = "sha256:" + "0" * 64
+
+
+def shown(token: str) -> Presented:
+    return Presented(authorization=[f"Bearer {token}"])
+
+
+class Clock:
+    """A POSIX time that a test sets."""
+
+    now = NOW.timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tokens"
+
+
+def added(path: Path, principal: str = "ada", roles: str = "user", seconds: float | None = None) -> str:
+    token, line = make(principal, roles, seconds, NOW)
+    append(path, line)
+    return token
+
+
+async def test_a_token_names_its_principal_and_another_secret_does_not(path: Path) -> None:
+    token = added(path, "ada", "user,auditor")
+    tokens = TokensFile(path, Clock())
+    identity = await tokens.identify(shown(token))
+    assert identity is not None
+    assert (identity.principal, identity.roles) == ("ada", frozenset({"user", "auditor"}))
+    assert identity.credential == f"token:{token.split('_')[1]}"
+    assert token not in path.read_text()
+    flipped = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
+    for wrong in (
+        flipped,
+        token[:-1],
+        token + "A",
+        "upl_",
+        "upl_aaaaaaaa_" + "a" * 43,
+        token.upper().replace("UPL", "upl"),
+    ):
+        with pytest.raises(CredentialInvalid):
+            await tokens.identify(shown(wrong))
+    # Somebody else's to judge.
+    assert await tokens.identify(shown("eyJhbGciOiJub25lIn0.e30.")) is None
+    assert await tokens.identify(Presented()) is None
+
+
+async def test_a_token_expires_at_its_time(path: Path) -> None:
+    token, clock = added(path, seconds=60), Clock()
+    tokens = TokensFile(path, clock)
+    clock.now += 59
+    assert await tokens.identify(shown(token)) is not None
+    clock.now += 1
+    with pytest.raises(CredentialExpired):
+        await tokens.identify(shown(token))
+
+
+async def test_a_line_that_goes_is_revoked_and_one_that_comes_is_known(path: Path) -> None:
+    first = added(path)
+    tokens = TokensFile(path, Clock())
+    second = added(path, "bob")
+    await tokens.refresh()
+    assert await tokens.identify(shown(second)) is not None
+    fresh = path.with_suffix(".new")
+    fresh.touch(0o600)
+    fresh.write_text(path.read_text().splitlines()[1] + "\n")
+    fresh.replace(path)
+    await tokens.refresh()
+    with pytest.raises(CredentialInvalid):
+        await tokens.identify(shown(first))
+    assert tokens.revoked(f"token:{first.split('_')[1]}")
+    assert not tokens.revoked(f"token:{second.split('_')[1]}")
+    assert not tokens.revoked("jwt:1")
+
+
+async def test_a_file_that_cannot_be_believed_later_turns_nobody_out(path: Path) -> None:
+    token = added(path)
+    tokens = TokensFile(path, Clock())
+    good = path.read_text()
+    for spoil in (lambda: path.write_text(good + "half a li"), lambda: path.chmod(0o640), path.unlink):
+        spoil()
+        await tokens.refresh()
+        assert await tokens.identify(shown(token)) is not None
+    path.touch(0o600)
+    await tokens.refresh()
+    with pytest.raises(CredentialInvalid):
+        await tokens.identify(shown(token))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o777])
+def test_a_file_that_others_may_read_or_write_is_refused(path: Path, mode: int) -> None:
+    added(path)
+    path.chmod(mode)
+    with pytest.raises(CannotStart, match="chmod 600"):
+        TokensFile(path)
+    with pytest.raises(TokensFileUnusable):
+        append(path, "x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_somebody_else_is_refused(path: Path) -> None:
+    added(path)
+    os.chown(path, 12345, -1)
+    with pytest.raises(CannotStart, match="belongs to user 12345"):
+        TokensFile(path)
+
+
+def test_a_link_in_its_place_and_no_file_are_refused(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="No such file"):
+        TokensFile(path)
+    added(tmp_path / "real")
+    path.symlink_to(tmp_path / "real")
+    with pytest.raises(CannotStart, match="--tokens-file"):
+        TokensFile(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("short", "must be: id"),
+        (f"UPPER123 {HASH} ada user", "must begin with an id"),
+        (f"abcd2345 {HASH[:-1]} ada user", "must begin with an id"),
+        (f"abcd2345 {HASH} issuer:ada user", "no colon"),
+        (f"abcd2345 {HASH} a\u202eda user", "printable"),
+        (f"abcd2345 {HASH} {'a' * 256} user", "255 bytes"),
+        (f"abcd2345 {HASH} ada root", "no role 'root'"),
+        (f"abcd2345 {HASH} ada user expires=soon", "no date"),
+        (f"abcd2345 {HASH} ada user expires=2026-01-01T00:00:00", "no zone"),
+        (f"abcd2345 {HASH} ada user expires=2026-01-01 expires=2027-01-01", "each once"),
+        (f"abcd2345 {HASH} ada user colour=red", "each once"),
+        (f"abcd2345 {HASH} ada user\nabcd2345 {HASH} bob user", "line 2: the id abcd2345 is there twice"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(line: str, says: str) -> None:
+    with pytest.raises(TokensFileUnusable, match=says):
+        parse(line)
+
+
+def test_comments_and_options_are_read() -> None:
+    tokens = parse(f"# who\n\nabcd2345 {HASH} ada user,upload.audit expires=2026-12-31 quota=large\n")
+    identity = tokens["abcd2345"].identity
+    assert identity.expires_at == datetime(2026, 12, 31, tzinfo=UTC).timestamp()
+    assert (identity.quota, identity.roles) == ("large", frozenset({"user", "upload.audit"}))
