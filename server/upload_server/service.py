@@ -188,7 +188,7 @@ class Uploads:
 
     def _hold(self, identifier: str, caller: Caller) -> Heard:
         """Hold what ``identifier`` names until the store has decided its cancel, and its streams are stopped."""
-        self._ingest.holds.hold(identifier)
+        self._ingest.holds.hold(identifier, caller.sees)
 
         def decided(outcome: object) -> None:
             word = "unknown" if isinstance(outcome, NotFound) else "error"
@@ -199,7 +199,7 @@ class Uploads:
             elif isinstance(outcome, NotInState | WriterReplaced):
                 word = "too_late"
                 self._late.add(caller.principal, self._clock())
-            self._ingest.holds.release(identifier)
+            self._ingest.holds.release(identifier, caller.sees)
             self._observer.cancel_finished(caller.source.value, word)
 
         return decided
@@ -215,7 +215,7 @@ class Uploads:
         rules = Rules()
         rules.identifier("file_id", file_id)
         rules.check()
-        return await self._store.get_file(file_id, caller.principal)
+        return await self._store.get_file(file_id, caller.sees)
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""
@@ -226,7 +226,7 @@ class Uploads:
         rules = Rules()
         rules.identifier("batch_id", batch_id)
         rules.check()
-        return await self._store.get_batch(batch_id, caller.principal)
+        return await self._store.get_batch(batch_id, caller.sees)
 
     async def list_files(
         self, wanted: Listing, order_by: str, page_size: int, page_token: str, caller: Caller
@@ -250,17 +250,18 @@ class Uploads:
         page_token: str,
         caller: Caller,
     ) -> ListPage[T]:
-        """Read a page of a list; ``wanted`` is as given, its owner included, which may be another than the caller."""
+        """Read a page of a list; ``wanted`` is as given, its owner included, whom the caller may not see."""
         rules = Rules()
         _CHECKS[type(wanted)](rules, wanted)
         newest_first = rules.order_by(order_by, _ORDERS[type(wanted)])
         limit = rules.page_size(page_size)
         rules.check()
-        listing = replace(wanted, owner=caller.principal, newest_first=newest_first)
+        owner = caller.sees if wanted.owner is None else wanted.owner
+        listing = replace(wanted, owner=owner, newest_first=newest_first)
         # A page token belongs to one list with its filters and order.
         query = json.dumps([name, *astuple(listing)], default=str)
         cursor = decode_page_token(page_token, query)
-        if wanted.owner not in ("", caller.principal):
+        if owner is not None and not caller.does_see(owner):
             return ListPage((), "")
         page = await read(listing, cursor, limit)
         return ListPage(page.rows, encode_page_token(page.next_cursor, query))
@@ -270,12 +271,12 @@ class Uploads:
         rules = Rules()
         rules.buckets(window, step)
         rules.check()
-        now, owner = self._clock(), caller.principal
+        now, sees = self._clock(), caller.sees
         buckets = Buckets.until(now, int(step), int(window / step)) if window else None
-        counts = await self._store.count(owner, now, buckets)
-        late = [self._late.in_bucket(owner, buckets, index) for index in range(buckets.count)] if buckets else []
+        counts = await self._store.count(sees, now, buckets)
+        late = [self._late.in_bucket(sees, buckets, index) for index in range(buckets.count)] if buckets else []
         token = ResumeToken(self._store.incarnation, counts.no).encode()
-        return Statistics(counts, token, self._late.total(owner), self._late.since, buckets, late)
+        return Statistics(counts, token, self._late.total(sees), self._late.since, buckets, late)
 
     async def list_audit_events(
         self, wanted: Trail, order_by: str, page_size: int, page_token: str, caller: Caller
@@ -301,7 +302,7 @@ class Uploads:
             rules.check()
         resume = ResumeToken.decode(resume_token) if resume_token else None
         request = WatchRequest(targets, resume, until_final, progress_interval)
-        return self._hub.watch(request, caller.principal, outlet)
+        return self._hub.watch(request, caller.sees, outlet)
 
 
 def _check_targets(targets: Targets, *, until_final: bool) -> None:
@@ -325,7 +326,7 @@ def _check_targets(targets: Targets, *, until_final: bool) -> None:
 
 def _check_listing(rules: Rules, wanted: Listing) -> None:
     rules.identifier("batch_id", wanted.batch_id, optional=True)
-    rules.identifier("owner", wanted.owner, optional=True)
+    rules.principal("owner", wanted.owner or "")
     rules.filename_prefix(wanted.filename_prefix)
     rules.actor("cancelled_by", wanted.cancelled_by)
     rules.times("created", wanted.created_after, wanted.created_before)

@@ -143,7 +143,7 @@ async def tail(store: Store) -> float:
     """Read all changes as a watch does; returns rows a second."""
     rows, after, began = 0, 0, time.perf_counter()
     while True:
-        page = await store.read_changes(Targets(all=True), "", after, PAGE)
+        page = await store.read_changes(Targets(all=True), None, after, PAGE)
         rows += len(page.changes)
         if page.complete:
             return rows / (time.perf_counter() - began)

@@ -22,7 +22,9 @@ MAX_BATCH_FILES = 10_000
 # Of a file that comes whole, in one request.
 MAX_PUT_BYTES = 256 * 1024
 MAX_PREFIX_CHARACTERS = 255
-MAX_ACTOR_CHARACTERS = 255
+# Of an owner, and of a caller by name.
+MAX_PRINCIPAL_BYTES = 255
+MAX_ACTOR_CHARACTERS = MAX_PRINCIPAL_BYTES + len("user:")
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
 MAX_WATCH_TARGETS = 1000
@@ -138,6 +140,11 @@ class Rules:
         """Who did something, or empty; whether anybody is called so is looked up, not judged."""
         if len(value) > MAX_ACTOR_CHARACTERS:
             self.refuse(field, f"must be at most {MAX_ACTOR_CHARACTERS} characters", MAX_ACTOR_CHARACTERS)
+
+    def principal(self, field: str, value: str) -> None:
+        """The name of an owner, or empty; whether anybody is called so is looked up, not judged."""
+        if len(value.encode()) > MAX_PRINCIPAL_BYTES:
+            self.refuse(field, f"must be at most {MAX_PRINCIPAL_BYTES} bytes of UTF-8", MAX_PRINCIPAL_BYTES)
 
     def word(self, field: str, value: str, words: Iterable[str]) -> None:
         """One of a few words, or empty."""

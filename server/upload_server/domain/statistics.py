@@ -93,24 +93,25 @@ class LateCancels:
 
     def __init__(self, since: datetime) -> None:
         self.since = since
-        self._totals: Counter[str] = Counter()
-        self._slots: Counter[tuple[str, int]] = Counter()
+        self._totals: Counter[str | None] = Counter()
+        self._slots: Counter[tuple[str | None, int]] = Counter()
         self._oldest = slot_of(since)
 
     def add(self, principal: str, now: datetime) -> None:
         """Count one more cancel of ``principal``."""
         slot = slot_of(now)
-        self._totals[principal] += 1
-        self._slots[principal, slot] += 1
+        for name in (principal, None):
+            self._totals[name] += 1
+            self._slots[name, slot] += 1
         oldest = kept_from(self._oldest, now)
         if oldest != self._oldest:
             self._oldest = oldest
             self._slots = Counter({key: count for key, count in self._slots.items() if key[1] >= oldest})
 
-    def total(self, principal: str) -> int:
-        """How many there were since ``since``."""
+    def total(self, principal: str | None) -> int:
+        """How many there were since ``since``; None: of everybody."""
         return self._totals[principal]
 
-    def in_bucket(self, principal: str, buckets: Buckets, index: int) -> int:
+    def in_bucket(self, principal: str | None, buckets: Buckets, index: int) -> int:
         """How many there were in a bucket."""
         return sum(self._slots[principal, slot] for slot in buckets.slots_of(index))

@@ -181,7 +181,7 @@ def listed_batches(request: pb.ListBatchesRequest) -> Listing:
 
 def _listing(request: pb.ListFilesRequest | pb.ListBatchesRequest, known: Mapping[int, str]) -> Listing:
     return Listing(
-        owner=request.owner,
+        owner=request.owner or None,
         statuses=_states(request.status, request.statuses, known),
         filename_prefix=request.filename_prefix,
         created_after=_time(request, "created_after"),

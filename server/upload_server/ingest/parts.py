@@ -202,25 +202,36 @@ class Holds:
     """
 
     def __init__(self) -> None:
-        self._held: Counter[str] = Counter()
+        # By identifier: how many holds there are by whose rows their callers see.
+        self._held: dict[str, Counter[str | None]] = {}
         self._waiting: set[Callable[[], None]] = set()
 
-    def hold(self, identifier: str) -> None:
-        """Hold a file, or the files of a batch, until ``release``; two may hold the same at once."""
-        self._held[identifier] += 1
+    def hold(self, identifier: str, sees: str | None) -> None:
+        """Hold a file, or the files of a batch, until ``release``; two may hold the same at once.
 
-    def release(self, identifier: str) -> None:
+        A caller that does not see the owner's files (``sees``) holds nothing: else anybody could slow an upload by
+        cancels that come to nothing.
+        """
+        self._held.setdefault(identifier, Counter())[sees] += 1
+
+    def release(self, identifier: str, sees: str | None) -> None:
         """End one hold."""
-        self._held[identifier] -= 1
-        if not self._held[identifier]:
-            del self._held[identifier]
+        held = self._held[identifier]
+        held[sees] -= 1
+        if not held[sees]:
+            del held[sees]
+            if not held:
+                del self._held[identifier]
         waiting, self._waiting = self._waiting, set()
         for listener in waiting:
             listener()
 
     def covers(self, file: File) -> bool:
         """Whether the bytes of ``file`` have to wait."""
-        return file.file_id in self._held or file.batch_id in self._held
+        if not self._held:
+            return False
+        every = (self._held.get(identifier, ()) for identifier in (file.file_id, file.batch_id))
+        return any(sees in held for held in every for sees in (None, file.owner))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called once, when the next hold ends; it then asks again."""
@@ -237,8 +248,8 @@ class Parts:
     threads: Threads
     limits: Limits
     observer: Observer
-    # file_id, batch_id, durable bytes.
-    on_progress: Callable[[str, str, int], None]
+    # file_id, batch_id, owner, durable bytes.
+    on_progress: Callable[[str, str, str, int], None]
     tasks: Tasks
     memory: Memory
     buffers: Buffers

@@ -89,7 +89,8 @@ class _Slot:
 class Ingest:
     """Opens uploads, and knows those that are open on this node. Lives on one event loop; end it with ``aclose``.
 
-    ``clock`` gives UTC cut to microseconds. ``on_progress`` hears (file_id, batch_id, durable bytes) after each record,
+    ``clock`` gives UTC cut to microseconds. ``on_progress`` hears (file_id, batch_id, owner, durable bytes) after each
+    record,
     on the event loop; it must not block or raise.
     """
 
@@ -101,7 +102,7 @@ class Ingest:
         clock: Callable[[], datetime],
         limits: Limits | None = None,
         threads: Threads | None = None,
-        on_progress: Callable[[str, str, int], None],
+        on_progress: Callable[[str, str, str, int], None],
         observer: Observer,
     ) -> None:
         limits = limits or Limits()
@@ -171,7 +172,7 @@ class Ingest:
         async with self._slot(file_id):
             try:
                 # Nobody who names another file shall have the disk work.
-                file = await self._parts.store.get_file(file_id, caller.principal)
+                file = await self._parts.store.get_file(file_id, caller.sees)
                 is_next = file.status is FileStatus.PENDING and file.size_bytes == len(data)
                 if self._refusal is not None or not is_next or self.holds.covers(file):
                     return None

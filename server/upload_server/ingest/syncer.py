@@ -145,7 +145,7 @@ class Syncer:
             self._marks.durable = synced
             self._ending.news()
             if not self._ending.abandoned:
-                parts.on_progress(file.file_id, file.batch_id, synced)
+                parts.on_progress(file.file_id, file.batch_id, file.owner, synced)
             return
         self._ending.refused = True
-        self._ending.end_as(await parts.store.get_file(file.file_id, file.owner))
+        self._ending.end_as(await parts.store.get_file(file.file_id))

@@ -75,7 +75,8 @@ class File(Row):
     created_at = DateTimeField()
     # When the status last changed.
     updated_at = DateTimeField()
-    # Principal that announced it; empty while callers are not authenticated. Nobody else sees the file.
+    # Principal that announced it; empty while callers are not authenticated. No other caller sees the file, but those
+    # who see everybody's.
     owner = TextField(default="")
     # Bytes that survive a crash; grows without a change number.
     bytes_received = IntegerField(default=0)
@@ -151,6 +152,8 @@ class Batch(Row):
 
 # Lists: the order is the tail of each index, so that a page is read where it begins, whatever came before it.
 # Files that are cancelled with their batch come by the thousand: they are found among what is cancelled.
+# A list of everybody's reads what has no owner by the same indexes, and what has one by indexes of its own (`_all_`),
+# which are empty while callers have no names, and cost nothing then.
 for _table, _name, _where in (
     (File, "file", (File.cancelled_by != "") & (File.cancelled_by != "batch_cancel")),
     (Batch, "batch", Batch.cancelled_by != ""),
@@ -167,9 +170,36 @@ for _table, _name, _where in (
         name=f"{_name}_owner_cancelled_by_created_at",
         safe=False,
     )
+    _owned = _table.owner != ""
+    _table.add_index(_table.created_at, where=_owned, name=f"{_name}_all_created_at", safe=False)
+    _table.add_index(_table.status, _table.created_at, where=_owned, name=f"{_name}_all_status_created_at", safe=False)
+    _table.add_index(
+        _table.cancelled_by,
+        _table.created_at,
+        where=_where & _owned,
+        name=f"{_name}_all_cancelled_by_created_at",
+        safe=False,
+    )
+    # A watch of all that an owner has, and its first state.
+    _table.add_index(_table.owner, _table.change_no, where=_owned, name=f"{_name}_owner_change_no", safe=False)
+    _table.add_index(
+        _table.owner,
+        _table.change_no,
+        where=_owned
+        & _table.status.in_([status for status in (FileStatus if _table is File else BatchStatus) if not status.final]),
+        name=f"{_name}_owner_open",
+        safe=False,
+    )
 File.add_index(File.owner, File.created_at, where=File.batch_row.is_null(), name="file_owner_without_batch", safe=False)
 # Lists by name: so many characters of it.
 File.add_index(File.owner, fn.substr(File.filename, 1, 255), name="file_owner_filename", safe=False)
+File.add_index(
+    File.created_at,
+    where=File.batch_row.is_null() & (File.owner != ""),
+    name="file_all_without_batch",
+    safe=False,
+)
+File.add_index(fn.substr(File.filename, 1, 255), where=File.owner != "", name="file_all_filename", safe=False)
 # A watch of a batch's files, and their list.
 File.add_index(
     File.batch_row, File.change_no, where=File.batch_row.is_null(False), name="file_batch_row_change_no", safe=False

@@ -246,8 +246,8 @@ class Store(Protocol):
     async def look(self) -> News:
         """Read what other nodes have left for this one."""
 
-    async def read_progress(self, targets: Targets) -> Sequence[tuple[str, str, int]]:
-        """Read how far the uploads are that other nodes have open: id, batch's id (or empty), durable bytes.
+    async def read_progress(self, targets: Targets) -> Sequence[tuple[str, str, str, int]]:
+        """Read how far the uploads are that other nodes have open: id, batch's id (or empty), owner, durable bytes.
 
         Of named files, of named batches' files, or of all those that got bytes in the last seconds.
         """
@@ -256,11 +256,13 @@ class Store(Protocol):
         """Return those of these files that a stream of another node has open, if that node lives."""
 
     # Reads -------------------------------------------------------------------------------------------------------
+    # ``sees`` is that of the caller: the one owner whose rows there are for it, None: everybody's. Others' rows are as
+    # unknown as those that never were.
 
-    async def get_file(self, file_id: str, owner: str) -> File:
+    async def get_file(self, file_id: str, sees: str | None = None) -> File:
         """Read one file; raises ``FileNotFound``."""
 
-    async def get_batch(self, batch_id: str, owner: str) -> Batch:
+    async def get_batch(self, batch_id: str, sees: str | None = None) -> Batch:
         """Read one batch; raises ``BatchNotFound``."""
 
     async def list_files(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
@@ -272,15 +274,16 @@ class Store(Protocol):
     async def list_audit_events(self, trail: Trail, cursor: Cursor | None, limit: int) -> Page[AuditEvent]:
         """Read audit events, from after ``cursor`` on."""
 
-    async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
-        """Count what ``owner`` may see, exactly, and what happened in ``buckets``, which end at ``now`` or before."""
+    async def count(self, sees: str | None, now: datetime, buckets: Buckets | None = None) -> Counts:
+        """Count what there is for ``sees``, exactly, and what happened in ``buckets``, which end at ``now`` or
+        before."""
 
-    async def check_targets(self, targets: Targets, owner: str) -> Changes:
+    async def check_targets(self, targets: Targets, sees: str | None) -> Changes:
         """Read the named targets' current rows (not the files of batches), in order; raises NotFound for the first
         unknown id."""
 
     async def read_changes(
-        self, targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0
+        self, targets: Targets, sees: str | None, after: int, limit: int, skip_final_upto: int = 0
     ) -> Changes:
         """Read the targets' rows that changed after ``after``, oldest change first, from one snapshot.
 

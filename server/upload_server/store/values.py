@@ -158,9 +158,10 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which files or batches a list shows to ``owner``, in order of creation; an empty filter takes all."""
+    """Which files or batches of ``owner``, or of everybody, a list shows, in order of creation; an empty filter takes
+    all."""
 
-    owner: str = ""
+    owner: str | None = None
     # Words of `FileStatus`, or of `BatchStatus`.
     statuses: Sequence[str] = ()
     # Of files only.
@@ -178,9 +179,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """Which audit events a list shows to ``owner``, in the order of their commits; an empty filter takes all."""
+    """Which audit events of what ``owner``, or everybody, has a list shows, in the order of their commits; an empty
+    filter takes all."""
 
-    owner: str = ""
+    owner: str | None = None
     file_id: str = ""
     # Its files' events too.
     batch_id: str = ""

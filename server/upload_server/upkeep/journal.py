@@ -62,7 +62,6 @@ class Journal:
         """Read the files' events back from the trail: a batch call does not carry 10,000 of them along."""
         batch_id, cursor = audited.events[0].batch_id, Cursor(audited.first_event_id - 1)
         while cursor.row < audited.last_event_id:
-            # While callers are not authenticated everything belongs to nobody.
             page = await self._store.list_audit_events(Trail(batch_id=batch_id), cursor, _PAGE)
             if not page.rows:
                 return

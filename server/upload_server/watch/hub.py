@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import structlog
 
@@ -17,7 +18,7 @@ from upload_server.domain.states import File
 from upload_server.store.protocol import Store
 from upload_server.store.values import Change, Targets
 from upload_server.watch.events import Outlet, WatchEvent, WatchRequest
-from upload_server.watch.history import AllWatcher, History
+from upload_server.watch.history import AllWatcher, Histories
 from upload_server.watch.interests import Interests, NamedWatcher
 from upload_server.watch.stream import PAGE, Shared, Stream
 from upload_server.watch.watcher import Watcher
@@ -43,7 +44,7 @@ class WatchHub:
         self._store = store
         self._observer = observer
         self._kept_by_name = min(history, _KEPT_BY_NAME)
-        self._history = History(history)
+        self._histories = Histories(history)
         self._interests = Interests()
         self._shared = Shared(store, bookmark_interval, published=store.last_change)
         self._nudged = asyncio.Event()
@@ -84,10 +85,10 @@ class WatchHub:
             except UploadError as error:
                 log.warning("watch.progress_not_read", reason=error.reason)
                 continue
-            for file_id, batch_id, bytes_received in found:
+            for file_id, batch_id, owner, bytes_received in found:
                 if told.get(file_id, 0) != bytes_received:
-                    self.publish_progress(file_id, batch_id, bytes_received)
-            told = {file_id: bytes_received for file_id, _, bytes_received in found}
+                    self.publish_progress(file_id, batch_id, owner, bytes_received)
+            told = {file_id: bytes_received for file_id, _, _, bytes_received in found}
 
     def close(self, why: type[ShuttingDown] = ShuttingDown) -> None:
         """End every stream, also one to come; it can be resumed on another node or later."""
@@ -100,32 +101,33 @@ class WatchHub:
         if self._shared.closing is CutOff:
             self._shared.closing = None
 
-    def publish_progress(self, file_id: str, batch_id: str, bytes_received: int) -> None:
+    def publish_progress(self, file_id: str, batch_id: str, owner: str, bytes_received: int) -> None:
         """Hand on how far an open upload is; nothing if a stream has sent the file's end already."""
         if not self._interests.watchers or file_id in self._shared.ended:
             return
-        for watcher in self._interests.of_all | self._interests.by_name(file_id, batch_id):
+        for watcher in chain(self._interests.of_all(owner), self._interests.by_name(file_id, batch_id)):
             if watcher.wants_progress:
                 watcher.offer_progress(file_id, bytes_received)
 
     def watch(
-        self, request: WatchRequest, owner: str, outlet: Outlet | None = None
+        self, request: WatchRequest, sees: str | None, outlet: Outlet | None = None
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the opening state, one bookmark, then changes, as the contract's "Watching" says.
 
+        ``sees`` is the one owner whose rows there are for the watcher; None: everybody's.
         While ``outlet`` is free and the stream is not behind, changes go out there and are not yielded.
 
         Raises ``FileNotFound`` or ``BatchNotFound`` before anything, ``ShuttingDown`` when the server drains.
         """
-        return Stream(self._shared, self._joined(request), request, owner, outlet).events()
+        return Stream(self._shared, self._joined(request, sees), request, sees, outlet).events()
 
     @contextmanager
-    def _joined(self, request: WatchRequest) -> Iterator[Watcher]:
+    def _joined(self, request: WatchRequest, sees: str | None) -> Iterator[Watcher]:
         """Offer changes to a watcher, as long as the block runs."""
         if not self._interests.watchers:
             # The hub rests while nobody watches; what was committed meanwhile is the opening read's.
             self._shared.published = max(self._shared.published, self._store.last_change)
-        watcher = self._new_watcher(request.targets, wants_progress=request.progress_interval > 0)
+        watcher = self._new_watcher(request.targets, sees, wants_progress=request.progress_interval > 0)
         self._interests.add(watcher)
         self._observer.watch_opened()
         try:
@@ -135,15 +137,15 @@ class WatchHub:
             watcher.leave()
             self._observer.watch_closed()
 
-    def _new_watcher(self, targets: Targets, *, wants_progress: bool) -> Watcher:
+    def _new_watcher(self, targets: Targets, sees: str | None, *, wants_progress: bool) -> NamedWatcher | AllWatcher:
         if targets.all:
-            return AllWatcher(self._history, self._shared.turns, wants_progress=wants_progress)
+            return AllWatcher(self._histories, sees, self._shared.turns, wants_progress=wants_progress)
         return NamedWatcher(targets, self._kept_by_name, self._shared.turns, wants_progress=wants_progress)
 
     async def _tail(self) -> None:
         complete = False
         while not complete and self._interests.watchers:
-            page = await self._store.read_changes(Targets(all=True), "", self._shared.published, PAGE)
+            page = await self._store.read_changes(Targets(all=True), None, self._shared.published, PAGE)
             handed = 0
             for change in page.changes:
                 handed += self._publish(change)
@@ -157,7 +159,7 @@ class WatchHub:
     def _publish(self, change: Change) -> int:
         """Offer a change to the watchers that it concerns; returns to how many of those that named it."""
         changed, record = self._shared.changed(change), change.record
-        self._history.publish(changed)
+        self._histories.publish(record.owner, changed)
         watchers = self._interests.by_name(changed.key, record.batch_id if isinstance(record, File) else "")
         for watcher in watchers:
             watcher.offer(changed)

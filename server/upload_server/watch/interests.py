@@ -6,10 +6,13 @@ Must not know what a stream makes of a change.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from itertools import chain
 
 from upload_server.store.values import Targets
 from upload_server.watch.events import Changed
+from upload_server.watch.history import AllWatcher
 from upload_server.watch.turns import Turns
 from upload_server.watch.watcher import Watcher
 
@@ -66,18 +69,19 @@ class Interests:
 
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
-        self.of_all: set[Watcher] = set()
+        # Watchers of all that they see, by that.
+        self._of_all: defaultdict[str | None, set[AllWatcher]] = defaultdict(set)
         self._by_id: defaultdict[str, set[NamedWatcher]] = defaultdict(set)
         self._by_batch_files: defaultdict[str, set[NamedWatcher]] = defaultdict(set)
 
-    def add(self, watcher: Watcher) -> None:
+    def add(self, watcher: NamedWatcher | AllWatcher) -> None:
         """Count a watcher in."""
         self.watchers.add(watcher)
         if isinstance(watcher, NamedWatcher):
             for index, key in self._places(watcher.targets):
                 index[key].add(watcher)
         else:
-            self.of_all.add(watcher)
+            self._of_all[watcher.sees].add(watcher)
 
     def with_progress(self) -> Targets | None:
         """Return the targets of those that want progress, None when nobody does."""
@@ -91,15 +95,23 @@ class Interests:
             all=len(named) < len(wanting),
         )
 
-    def remove(self, watcher: Watcher) -> None:
+    def remove(self, watcher: NamedWatcher | AllWatcher) -> None:
         """Count a watcher out."""
         self.watchers.discard(watcher)
-        self.of_all.discard(watcher)
         if isinstance(watcher, NamedWatcher):
             for index, key in self._places(watcher.targets):
                 index[key].discard(watcher)
                 if not index[key]:
                     del index[key]
+        else:
+            self._of_all[watcher.sees].discard(watcher)
+            if not self._of_all[watcher.sees]:
+                del self._of_all[watcher.sees]
+
+    def of_all(self, owner: str) -> Iterable[Watcher]:
+        """Return the watchers of all who see the owner's rows."""
+        nobody: AbstractSet[AllWatcher] = frozenset()
+        return chain(self._of_all.get(None, nobody), self._of_all.get(owner, nobody))
 
     def by_name(self, key: str, batch_id: str) -> AbstractSet[NamedWatcher]:
         """Return the watchers that named a file or batch by its id, or a file's batch with its files.

@@ -72,14 +72,14 @@ class Stream:
         shared: Shared,
         joined: AbstractContextManager[Watcher],
         request: WatchRequest,
-        owner: str,
+        sees: str | None,
         outlet: Outlet | None,
     ) -> None:
         """``joined``: as long as it is entered, the hub offers changes to the watcher that it gives."""
         self._shared = shared
         self._joined = joined
         self._request = request
-        self._owner = owner
+        self._sees = sees
         self._outlet = outlet
         self._cursor = 0
         # The server could not honour the token asked for.
@@ -101,7 +101,7 @@ class Stream:
         # Joined before the first read: the hub offers what is committed after that read's snapshot, so nothing falls
         # between the two.
         with self._joined as watcher:
-            skip_final_upto = self._open(await self._shared.store.check_targets(self._request.targets, self._owner))
+            skip_final_upto = self._open(await self._shared.store.check_targets(self._request.targets, self._sees))
             if self._over:
                 return
             async for event in self._catch_up(watcher, skip_final_upto):
@@ -151,7 +151,7 @@ class Stream:
             shared.unsent += held
             try:
                 page = await shared.store.read_changes(
-                    self._request.targets, self._owner, self._cursor, held, skip_final_upto
+                    self._request.targets, self._sees, self._cursor, held, skip_final_upto
                 )
                 shared.unsent -= held - len(page.changes)
                 held = len(page.changes)

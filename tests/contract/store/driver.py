@@ -82,7 +82,7 @@ async def cancel(url: str, switch: str, failing: str) -> None:
     """Cancel thirty files one after the other, those in ``failing`` (``first-last``) with syncs that break."""
     store = await open_store(url)
     # A reader keeps the log in place when the writer opens its connection anew.
-    await store.count("", datetime.now(UTC))
+    await store.count(None, datetime.now(UTC))
     ids = [f"file-{index}" for index in range(30)]
     for file_id in ids:
         await store.initiate_upload(FileSpec("a", 1), file_id, command("InitiateUpload", file_id))

@@ -50,6 +50,10 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+def id_of(record: File | Batch) -> str:
+    return record.file_id if isinstance(record, File) else record.batch_id
+
+
 def command(
     method: str = "CancelFile",
     request_id: str = "",
@@ -59,7 +63,8 @@ def command(
     source: Source = Source.GRPC,
     at: datetime | None = None,
 ) -> Command:
-    return Command(Caller(source, principal), method, at or now(), reason, request_id, fingerprint)
+    """A name sees what is its own, nobody everything."""
+    return Command(Caller(source, principal, principal or None), method, at or now(), reason, request_id, fingerprint)
 
 
 async def pending(store: Store, size_bytes: int = 3, principal: str = "", at: datetime | None = None) -> File:
@@ -93,7 +98,7 @@ async def everything(store: Store, after: int = 0, page: int = 100) -> list[Chan
     """All rows that changed after ``after``, read as a watcher does."""
     found: list[Change] = []
     while True:
-        changes = await store.read_changes(EVERYTHING, "", after, page)
+        changes = await store.read_changes(EVERYTHING, None, after, page)
         found += changes.changes
         if changes.complete:
             return found
@@ -117,7 +122,7 @@ def steps(events: Sequence[AuditEvent]) -> list[tuple[str, str]]:
 
 async def counted(store: Store) -> dict[FileStatus, int]:
     """How many files are in each state."""
-    return {status: total.files for status, total in (await store.count("", now())).files.items()}
+    return {status: total.files for status, total in (await store.count(None, now())).files.items()}
 
 
 async def assert_counts_hold(store: Store, files: Iterable[File], batches: Iterable[Batch]) -> None:
@@ -125,7 +130,7 @@ async def assert_counts_hold(store: Store, files: Iterable[File], batches: Itera
     by_status: dict[FileStatus, list[int]] = {status: [] for status in FileStatus}
     for file in files:
         by_status[file.status].append(file.size_bytes)
-    counts = await store.count("", now())
+    counts = await store.count(None, now())
     assert counts.files == {status: Total(len(sizes), sum(sizes)) for status, sizes in by_status.items()}
     assert counts.batches == dict.fromkeys(BatchStatus, 0) | Counter(batch.status for batch in batches)
 

@@ -21,6 +21,7 @@ from contract.store.kit import (
     steps,
     uploading,
 )
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     BatchNotCancellable,
     BatchNotFound,
@@ -44,7 +45,7 @@ async def test_a_file_that_is_not_final_is_cancelled(store: Store, make: object)
 
     answer = result.answer
     assert (answer.file_id, answer.filename, answer.cancelled_at) == (file.file_id, file.filename, at)
-    after = await store.get_file(file.file_id, "")
+    after = await store.get_file(file.file_id)
     assert (after.status, after.cancelled_at, after.cancelled_by) == (FileStatus.CANCELLED, at, "user")
     assert (after.cancel_reason, after.updated_at) == ("no longer wanted", at)
     assert after.revision == file.revision + 1
@@ -76,14 +77,14 @@ async def test_a_final_file_is_refused_and_stays(store: Store) -> None:
     done, failed, gone = await completed(store), await uploading(store), await pending(store)
     failed = (await store.fail(failed.file_id, failed.fence, FailureReason.CHECKSUM_MISMATCH, command())).answer
     await store.cancel_file(gone.file_id, command())
-    gone = await store.get_file(gone.file_id, "")
+    gone = await store.get_file(gone.file_id)
     before = store.last_change
 
     for file in (done, failed, gone):
         with pytest.raises(FileNotCancellable) as refused:
             await store.cancel_file(file.file_id, command(request_id=new_id()))
         assert refused.value.found == file
-        assert await store.get_file(file.file_id, "") == file
+        assert await store.get_file(file.file_id) == file
 
     assert store.last_change == before
     await assert_history_holds(store)
@@ -94,9 +95,12 @@ async def test_an_unknown_or_foreign_file_is_not_found(store: Store) -> None:
 
     for file_id in (new_id(), "", "x" * 128, file.file_id):
         with pytest.raises(FileNotFound):
-            await store.cancel_file(file_id, command())
+            await store.cancel_file(file_id, command(principal="bob"))
 
     assert (await store.get_file(file.file_id, "ann")) == file
+    # Who sees everybody's may, and is named.
+    await store.cancel_file(file.file_id, command()._replace(caller=Caller(Source.GRPC, "operator")))
+    assert (await store.get_file(file.file_id, "ann")).cancelled_by == "user:operator"
 
 
 async def test_a_cancel_with_a_fence_needs_the_row_to_carry_it(store: Store) -> None:
@@ -155,7 +159,7 @@ async def test_commands_of_one_group_for_one_file_get_the_right_answers(store: S
     assert same.replayed
     assert same.answer == first.answer
     assert isinstance(reused, RequestIdReused)
-    after = await store.get_file(file.file_id, "")
+    after = await store.get_file(file.file_id)
     for refused in (different, plain):
         assert isinstance(refused, FileNotCancellable)
         assert refused.found == after
@@ -175,7 +179,7 @@ async def test_one_request_id_for_two_files_cancels_only_the_first(store: Store)
 
     assert not isinstance(results[0], BaseException)
     assert isinstance(results[1], RequestIdReused)
-    assert (await store.get_file(two.file_id, "")) == two
+    assert (await store.get_file(two.file_id)) == two
 
 
 async def test_a_batch_cancel_takes_every_file_that_is_not_final(store: Store) -> None:
@@ -191,10 +195,10 @@ async def test_a_batch_cancel_takes_every_file_that_is_not_final(store: Store) -
 
     answer = result.answer
     assert (answer.cancelled_files_count, answer.total_files_in_batch, answer.cancelled_at) == (4, 5, at)
-    after = await store.get_batch(batch.batch_id, "")
+    after = await store.get_batch(batch.batch_id)
     assert (after.status, after.cancelled_at, after.cancelled_by) == (BatchStatus.CANCELLED, at, "user")
     assert (after.cancel_reason, after.cancelled_files_count, after.completed_files) == ("stop", 4, 1)
-    files = [await store.get_file(file_id, "") for file_id in ids]
+    files = [await store.get_file(file_id) for file_id in ids]
     assert files[0] == done
     assert {(file.status, file.cancelled_by, file.cancel_reason, file.cancelled_at) for file in files[1:]} == {
         (FileStatus.CANCELLED, "batch_cancel", "stop", at)
@@ -219,10 +223,10 @@ async def test_a_final_or_unknown_batch_is_refused(store: Store) -> None:
 
     with pytest.raises(BatchNotCancellable) as refused:
         await store.cancel_batch(batch.batch_id, command("CancelBatch", request_id="other"))
-    assert refused.value.found == await store.get_batch(batch.batch_id, "")
+    assert refused.value.found == await store.get_batch(batch.batch_id)
     for batch_id in (new_id(), foreign.batch_id):
         with pytest.raises(BatchNotFound):
-            await store.cancel_batch(batch_id, command("CancelBatch"))
+            await store.cancel_batch(batch_id, command("CancelBatch", principal="bob"))
     assert store.last_change == before
 
 
@@ -251,7 +255,7 @@ async def test_ten_thousand_files_are_cancelled_in_one_change_of_the_batch(store
     result = await store.cancel_batch(batch.batch_id, command("CancelBatch"))
 
     assert result.answer.cancelled_files_count == 10_000
-    after = await store.get_batch(batch.batch_id, "")
+    after = await store.get_batch(batch.batch_id)
     assert after.revision == 2
     changed = await everything(store, after=batch.change_no, page=1000)
     assert [change.no for change in changed] == list(range(batch.change_no + 1, batch.change_no + 10_002))
@@ -284,10 +288,10 @@ async def test_a_batch_whose_files_were_all_cancelled_one_by_one_is_cancelled(st
 
     for delay, file_id in enumerate(ids[:-1]):
         await store.cancel_file(file_id, command(at=at + timedelta(seconds=delay)))
-        assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PENDING
+        assert (await store.get_batch(batch.batch_id)).status is BatchStatus.PENDING
     result = await store.cancel_file(ids[-1], command(at=at + timedelta(seconds=9)))
 
-    after = await store.get_batch(batch.batch_id, "")
+    after = await store.get_batch(batch.batch_id)
     assert (after.status, after.cancelled_by) == (BatchStatus.CANCELLED, "all_files")
     assert after.cancelled_at == after.updated_at == at + timedelta(seconds=9)
     assert (after.revision, after.cancelled_files_count) == (4, 3)
@@ -304,7 +308,7 @@ async def test_all_files_of_a_batch_cancelled_in_one_group_cancel_it_once(store:
 
     await asyncio.gather(*(store.cancel_file(file_id, command(at=at)) for file_id, at in zip(ids, times, strict=True)))
 
-    after = await store.get_batch(batch.batch_id, "")
+    after = await store.get_batch(batch.batch_id)
     assert (after.status, after.cancelled_by, after.cancelled_files_count) == (
         BatchStatus.CANCELLED,
         "all_files",
@@ -334,8 +338,8 @@ async def test_a_refusal_in_a_group_spoils_no_other_write(store: Store) -> None:
     )
 
     assert [isinstance(result, UploadError) for result in results] == [False, True, True, True, True, False]
-    assert (await store.get_file(files[0].file_id, "")).status is FileStatus.CANCELLED
-    assert (await store.get_file(files[2].file_id, "")).status is FileStatus.UPLOADING
+    assert (await store.get_file(files[0].file_id)).status is FileStatus.CANCELLED
+    assert (await store.get_file(files[2].file_id)).status is FileStatus.UPLOADING
     await assert_history_holds(store)
 
 

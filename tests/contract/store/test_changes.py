@@ -18,6 +18,7 @@ from contract.store.kit import (
     completed,
     everything,
     finish,
+    id_of,
     new_id,
     pending,
     uploading,
@@ -28,14 +29,12 @@ from upload_server.store.protocol import Store
 from upload_server.store.values import Audited, Change, Changes, Commit, Result, Targets
 
 
-def id_of(record: File | Batch) -> str:
-    return record.file_id if isinstance(record, File) else record.batch_id
-
-
-async def read_all(store: Store, targets: Targets, after: int = 0, page: int = 3, owner: str = "") -> list[Change]:
+async def read_all(
+    store: Store, targets: Targets, after: int = 0, page: int = 3, sees: str | None = None
+) -> list[Change]:
     found: list[Change] = []
     while True:
-        changes = await store.read_changes(targets, owner, after, page)
+        changes = await store.read_changes(targets, sees, after, page)
         assert len(changes.changes) <= page
         found += changes.changes
         if changes.complete:
@@ -52,21 +51,21 @@ async def test_numbers_follow_each_other_in_order_of_commits(store: Store) -> No
     # One number for each changed row; the claim changed a file and its batch.
     assert (file.change_no, batch.change_no, claimed.change_no, store.last_change) == (1, 4, 5, 6)
     assert [change.no for change in await everything(store)] == [1, 3, 5, 6]
-    assert (await store.get_batch(batch.batch_id, "")).change_no == 6
+    assert (await store.get_batch(batch.batch_id)).change_no == 6
 
 
 async def test_reading_goes_on_after_a_number_with_or_without_a_limit(store: Store) -> None:
     files = [await pending(store) for _ in range(5)]
 
-    first = await store.read_changes(EVERYTHING, "", 0, 3)
-    rest = await store.read_changes(EVERYTHING, "", first.changes[-1].no, 3)
-    nothing = await store.read_changes(EVERYTHING, "", rest.changes[-1].no, 3)
+    first = await store.read_changes(EVERYTHING, None, 0, 3)
+    rest = await store.read_changes(EVERYTHING, None, first.changes[-1].no, 3)
+    nothing = await store.read_changes(EVERYTHING, None, rest.changes[-1].no, 3)
 
     assert [change.record for change in (*first.changes, *rest.changes)] == files
     assert (first.complete, rest.complete, nothing.complete) == (False, True, True)
     assert nothing == Changes((), complete=True, last_change=5)
-    assert (await store.read_changes(EVERYTHING, "", 0, 5)).complete
-    assert (await store.read_changes(EVERYTHING, "", 99, 5)).changes == ()
+    assert (await store.read_changes(EVERYTHING, None, 0, 5)).complete
+    assert (await store.read_changes(EVERYTHING, None, 99, 5)).changes == ()
 
 
 @pytest.mark.parametrize("page", [1, 4, 1000])
@@ -114,7 +113,7 @@ async def test_what_was_final_can_be_left_out(store: Store) -> None:
             found: list[Change] = []
             after, complete = 0, False
             while not complete:
-                changes = await store.read_changes(asked, "", after, page, skip_final_upto=seen)
+                changes = await store.read_changes(asked, None, after, page, skip_final_upto=seen)
                 found += changes.changes
                 complete = changes.complete
                 after = found[-1].no
@@ -122,16 +121,24 @@ async def test_what_was_final_can_be_left_out(store: Store) -> None:
 
 
 async def test_changes_of_others_are_not_there(store: Store) -> None:
-    mine = await pending(store)
+    mine = await pending(store, principal="bob")
     theirs = await pending(store, principal="ann")
     batch, ids = await batch_of(store, 2, principal="ann")
+    await pending(store)
     named = Targets(
         frozenset({mine.file_id, theirs.file_id, ids[0]}), frozenset({batch.batch_id}), include_batch_files=True
     )
 
     for targets in (EVERYTHING, named):
-        assert [change.record for change in await read_all(store, targets)] == [mine]
-        assert len(await read_all(store, targets, owner="ann")) == 4
+        assert [change.record for change in await read_all(store, targets, sees="bob")] == [mine]
+        assert len(await read_all(store, targets, sees="ann")) == 4
+        assert len(await read_all(store, targets)) == (6 if targets.all else 5)
+        assert await read_all(store, targets, sees="eve") == []
+    await store.cancel_file(theirs.file_id, command(principal="ann"))
+    for targets in (EVERYTHING, named):
+        for sees, finals in (("bob", 0), ("ann", 1), (None, 1)):
+            skipped = await store.read_changes(targets, sees, 0, 100, skip_final_upto=store.last_change)
+            assert len(skipped.changes) == len(await read_all(store, targets, sees=sees)) - finals
 
 
 async def test_targets_are_checked_and_read(store: Store) -> None:
@@ -140,17 +147,17 @@ async def test_targets_are_checked_and_read(store: Store) -> None:
     await store.cancel_file(file.file_id, command())
 
     found = await store.check_targets(
-        Targets(frozenset({file.file_id, ids[1]}), frozenset({batch.batch_id}), include_batch_files=True), ""
+        Targets(frozenset({file.file_id, ids[1]}), frozenset({batch.batch_id}), include_batch_files=True), None
     )
 
     assert [id_of(change.record) for change in found.changes] == [ids[1], batch.batch_id, file.file_id]
     assert found.last_change == store.last_change
     with pytest.raises(FileNotFound):
-        await store.check_targets(Targets(frozenset({file.file_id, new_id()})), "")
+        await store.check_targets(Targets(frozenset({file.file_id, new_id()})), None)
     with pytest.raises(FileNotFound):
         await store.check_targets(Targets(frozenset({file.file_id})), "ann")
     with pytest.raises(BatchNotFound):
-        await store.check_targets(Targets(frozenset(), frozenset({new_id()})), "")
+        await store.check_targets(Targets(frozenset(), frozenset({new_id()})), None)
 
 
 async def test_ten_thousand_files_of_a_batch_are_read_by_pages(store: Store) -> None:
@@ -172,7 +179,7 @@ async def test_the_listener_is_called_after_commits_that_changed_a_row(store: St
     await store.claim(file.file_id, 1, command())
     with pytest.raises(FileNotFound):
         await store.cancel_file(new_id(), command())
-    await store.get_file(file.file_id, "")
+    await store.get_file(file.file_id)
     assert heard == [1, 2]
     await store.cancel_file(file.file_id, command())
     assert heard == [1, 2, 3]
@@ -223,7 +230,7 @@ async def test_callers_have_their_answer_even_if_the_listener_fails(
     store.on_commit(fail)
     async with asyncio.timeout(10):
         file = await pending(store)
-        assert await store.get_file(file.file_id, "") == file
+        assert await store.get_file(file.file_id) == file
     assert "a bug" in caplog.text
 
 
@@ -237,7 +244,7 @@ class Follower:
 
     async def read(self) -> bool:
         """Read one page; False when there was nothing."""
-        changes = await self._store.read_changes(self._targets, "", self._cursor, self._page)
+        changes = await self._store.read_changes(self._targets, None, self._cursor, self._page)
         for change in changes.changes:
             assert change.no > self._cursor
             self._cursor = change.no
@@ -262,7 +269,7 @@ async def change_at_random(store: Store, chance: random.Random, ids: Sequence[st
             case 1:
                 await store.claim(file_id, 0, command())
             case 2:
-                await finish(store, await store.get_file(file_id, ""))
+                await finish(store, await store.get_file(file_id))
             case _:
                 await batch_of(store, chance.randint(1, 3))
     except UploadError:

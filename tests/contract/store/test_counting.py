@@ -15,7 +15,7 @@ NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
 async def test_every_state_is_counted_with_its_sizes(store: Store) -> None:
-    nothing = await store.count("", now())
+    nothing = await store.count(None, now())
     assert nothing.files == dict.fromkeys(FileStatus, Total(0, 0))
     assert nothing.batches == dict.fromkeys(BatchStatus, 0)
 
@@ -34,6 +34,7 @@ async def test_every_state_is_counted_with_its_sizes(store: Store) -> None:
         FileStatus.FAILED: Total(1, 11),
         FileStatus.CANCELLED: Total(1, 7),
     }
+    assert (await store.count(None, now())).files[FileStatus.PENDING] == Total(4, 1011)
     anns = await store.count("ann", now())
     assert (anns.files[FileStatus.PENDING], anns.batches[BatchStatus.PENDING]) == (Total(3, 1006), 1)
 
@@ -42,21 +43,21 @@ async def test_a_change_is_counted_once_it_is_answered(store: Store) -> None:
     batch, members = await batch_of(store, 3)
     await counted(store)
     await store.claim(members[0], 0, command("UploadFile"))
-    assert (await store.count("", now())).batches[BatchStatus.PROCESSING] == 1
+    assert (await store.count(None, now())).batches[BatchStatus.PROCESSING] == 1
     await store.cancel_file(members[1], command())
     assert (await counted(store))[FileStatus.CANCELLED] == 1
     await store.cancel_batch(batch.batch_id, command("CancelBatch"))
     assert await counted(store) == dict.fromkeys(FileStatus, 0) | {FileStatus.CANCELLED: 3}
-    assert (await store.count("", now())).batches == dict.fromkeys(BatchStatus, 0) | {BatchStatus.CANCELLED: 1}
+    assert (await store.count(None, now())).batches == dict.fromkeys(BatchStatus, 0) | {BatchStatus.CANCELLED: 1}
 
 
 async def test_counts_begin_anew_with_each_start(backend: StoreAt) -> None:
     store = await backend.open()
     await store.cancel_file((await pending(store, 5)).file_id, command())
-    before = await store.count("", now())
+    before = await store.count(None, now())
     await store.close()
     store = await backend.open()
-    assert await store.count("", now()) == before
+    assert await store.count(None, now()) == before
     await store.close()
 
 
@@ -69,7 +70,7 @@ async def test_counts_hold_while_they_are_asked_for(store: Store) -> None:
 
     async def ask() -> None:
         for _ in range(30):
-            counts = await store.count("", now())
+            counts = await store.count(None, now())
             # Files come by batches of three, of which one is cancelled, or alone.
             assert all(total.files >= 0 for total in counts.files.values())
 
@@ -87,7 +88,7 @@ async def test_what_happened_is_told_step_by_step(store: Store) -> None:
         file = await pending(store, at=at(seconds))
         if seconds == 0:
             await store.cancel_file(file.file_id, command(at=at(39.999)))
-    assert (await store.count("", at(65), buckets)).moves == [
+    assert (await store.count(None, at(65), buckets)).moves == [
         Moves(2, 0, 0, 0),
         Moves(1, 0, 0, 1),
         Moves(0, 0, 0, 0),
@@ -96,17 +97,17 @@ async def test_what_happened_is_told_step_by_step(store: Store) -> None:
     # What comes after the first count is told too, batches are not counted, their files are.
     batch, _ = await batch_of(store, 5)
     await store.cancel_batch(batch.batch_id, command("CancelBatch", at=at(45)))
-    assert (await store.count("", at(65), buckets)).moves[2] == Moves(0, 0, 0, 5)
+    assert (await store.count(None, at(65), buckets)).moves[2] == Moves(0, 0, 0, 5)
     assert (await store.count("ann", at(65), buckets)).moves == [Moves(0, 0, 0, 0)] * 4
 
 
 async def test_a_day_is_told_and_what_is_older_forgotten(store: Store) -> None:
     await pending(store, at=NOON)
     end, day = NOON + timedelta(hours=24), Buckets.until(NOON + timedelta(hours=24) - timedelta(seconds=1), 360, 240)
-    assert sum(moves.begun for moves in (await store.count("", end, day)).moves) == 1
+    assert sum(moves.begun for moves in (await store.count(None, end, day)).moves) == 1
 
     later = NOON + timedelta(hours=26)
     await pending(store, at=later)
-    found = await store.count("", later, Buckets(day.first, day.slots, day.count))
+    found = await store.count(None, later, Buckets(day.first, day.slots, day.count))
     assert sum(moves.begun for moves in found.moves) == 0
     assert (await counted(store))[FileStatus.PENDING] == 2

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from contract.store.kit import audit, command, everything, new_id
+from contract.store.kit import audit, command, everything, id_of, new_id
 from upload_server.domain.states import AuditEvent, Batch, BatchStatus, File, FileSpec, FileStatus, Source
 from upload_server.store.protocol import Store
 from upload_server.store.sql import lists
@@ -38,23 +38,26 @@ def _bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def fill(store: Store, seed: int) -> None:
-    """Announce and cancel at random times, some of which are equal and some of which go back."""
+    """Announce for several owners and cancel at random times, some of which are equal and some of which go back."""
     chance = random.Random(seed)
 
     def moment() -> datetime:
         return at(chance.randrange(20))
 
+    def owner() -> str:
+        return chance.choice(["", "ann", "bob"])
+
     files: list[str] = []
     for _ in range(25):
         spec, file_id = FileSpec(chance.choice(NAMES), 3), new_id()
-        await store.initiate_upload(spec, file_id, command("InitiateUpload", at=moment()))
+        await store.initiate_upload(spec, file_id, command("InitiateUpload", at=moment(), principal=owner()))
         files.append(file_id)
     for _ in range(8):
         specs, batch_id = [FileSpec(chance.choice(NAMES), 3) for _ in range(chance.randint(1, 4))], new_id()
         ids = [new_id() for _ in specs]
-        await store.initiate_batch(specs, batch_id, ids, command("InitiateBatch", at=moment()))
+        await store.initiate_batch(specs, batch_id, ids, command("InitiateBatch", at=moment(), principal=owner()))
         if chance.random() < 0.4:
-            await store.cancel_batch(batch_id, command("CancelBatch", at=moment(), principal=""))
+            await store.cancel_batch(batch_id, command("CancelBatch", at=moment()))
         else:
             files += ids
     for file_id in chance.sample(files, 20):
@@ -63,8 +66,6 @@ async def fill(store: Store, seed: int) -> None:
             await store.claim(file_id, 0, command("UploadFile", at=moment()))
         else:
             await store.cancel_file(file_id, command(at=moment(), source=source))
-    # Of somebody else: never to be seen.
-    await store.initiate_batch([FileSpec("a", 3)], new_id(), [new_id()], command("InitiateBatch", principal="ann"))
 
 
 async def exactly(read: Any, listing: Listing | Trail, expected: Sequence[T], key: Callable[[T], object]) -> None:
@@ -86,6 +87,7 @@ async def exactly(read: Any, listing: Listing | Trail, expected: Sequence[T], ke
 def passes(row: File | Batch, listing: Listing, names: Sequence[str]) -> bool:
     return all(
         (
+            listing.owner is None or row.owner == listing.owner,
             not listing.statuses or row.status in listing.statuses,
             not listing.batch_id or row.batch_id == listing.batch_id,
             not listing.without_batch or row.batch_id == "",
@@ -102,6 +104,7 @@ def listings(chance: random.Random, statuses: Sequence[str], batch_ids: Sequence
     """Each filter alone, then some at random together."""
     single: list[dict[str, Any]] = [
         {},
+        *({"owner": owner} for owner in ("", "ann", "eve")),
         *({"statuses": [status]} for status in statuses),
         *({"filename_prefix": prefix} for prefix in ("a", "a/", "\ud7ff", "\U0010ffff", "%", "nobody")),
         *({"created_after": at(second)} for second in (-1, 0, 10, 19, 30)),
@@ -119,6 +122,8 @@ def listings(chance: random.Random, statuses: Sequence[str], batch_ids: Sequence
             together |= filters
         if chance.random() < 0.4:
             together["statuses"] = sorted(chance.sample(statuses, 2))
+        if chance.random() < 0.4:
+            together["owner"] = "ann"
         yield Listing(**together)
 
 
@@ -134,7 +139,6 @@ async def test_files_pass_all_filters_whichever_way_they_are_found(store: Store,
     batch_ids = [next(file.batch_id for file in files if file.batch_id), new_id()]
     for listing in listings(chance, [*FileStatus], batch_ids):
         expected = [file for file in files if passes(file, listing, [file.filename])]
-        assert all(file.owner == "" for file in expected)
         for newest_first in (False, True):
             wanted = Listing(**{**_fields(listing), "newest_first": newest_first})
             await exactly(store.list_files, wanted, expected[:: -1 if newest_first else 1], lambda file: file.file_id)
@@ -167,8 +171,10 @@ async def test_events_pass_all_filters(store: Store, kind: str) -> None:
     made = await store.initiate_batch([FileSpec("a", 3)], new_id(), [new_id()], command("InitiateBatch", at=at(5)))
     await store.cancel_batch(made.answer[0].batch_id, command("CancelBatch", at=at(6)))
     events = await audit(store)
+    owners = {id_of(record): record.owner for record in [change.record for change in await everything(store)]}
     single: list[dict[str, Any]] = [
         {},
+        {"owner": "ann"},
         {"file_id": events[0].file_id},
         {"batch_id": next(event.batch_id for event in events if event.batch_id)},
         *({"actor": actor} for actor in ("user", "system", "nobody")),
@@ -179,9 +185,10 @@ async def test_events_pass_all_filters(store: Store, kind: str) -> None:
     ]
 
     def wanted(event: AuditEvent, filters: dict[str, Any]) -> bool:
-        times = {"occurred_after", "occurred_before"}
+        times = {"occurred_after", "occurred_before", "owner"}
         return (
-            all(getattr(event, name) == value for name, value in filters.items() if name not in times)
+            filters.get("owner") in (None, owners[event.file_id or event.batch_id])
+            and all(getattr(event, name) == value for name, value in filters.items() if name not in times)
             and event.occurred_at > filters.get("occurred_after", at(-100))
             and event.occurred_at < filters.get("occurred_before", at(100))
         )

@@ -36,7 +36,7 @@ async def test_a_new_file_is_pending_numbered_and_audited(store: Store) -> None:
     assert file.created_at == file.updated_at == at
     assert (file.completed_at, file.cancelled_at, file.sha256, file.fence) == (None, None, "", 0)
     assert not result.replayed
-    assert await store.get_file(file_id, "") == file
+    assert await store.get_file(file_id) == file
     assert await audit(store, file_id) == list(result.audited.events)
     [event] = result.audited.events
     assert (event.event_id, event.from_status, event.to_status) == (file.change_no, "", "pending")
@@ -54,7 +54,7 @@ async def test_a_new_batch_is_pending_and_numbered_after_its_files(store: Store,
     batch, file_ids = result.answer
     assert file_ids == tuple(ids)
     assert (batch.status, batch.total_files, batch.revision) == (BatchStatus.PENDING, files, 1)
-    assert await store.get_batch(batch_id, "") == batch
+    assert await store.get_batch(batch_id) == batch
     found = await everything(store)
     made = [change.record for change in found[:-1] if isinstance(change.record, File)]
     assert [(file.file_id, file.filename, file.size_bytes) for file in made] == [
@@ -76,7 +76,7 @@ async def test_a_repeated_initiate_gives_the_same_file_in_its_current_state(stor
     again = await store.initiate_upload(spec, new_id(), command("InitiateUpload", "r", b"f"))
 
     assert again.replayed
-    assert again.answer == await store.get_file(first.answer.file_id, "")
+    assert again.answer == await store.get_file(first.answer.file_id)
     assert again.answer.status is FileStatus.CANCELLED
     assert again.audited.events == ()
     assert len(await everything(store)) == 1
@@ -91,7 +91,7 @@ async def test_a_repeated_batch_initiate_gives_the_same_ids_with_the_current_sta
     again = await store.initiate_batch(specs, new_id(), [new_id() for _ in specs], command("InitiateBatch", "r", b"f"))
 
     assert again.replayed
-    assert again.answer == (await store.get_batch(batch_id, ""), tuple(ids))
+    assert again.answer == (await store.get_batch(batch_id), tuple(ids))
     assert sum(isinstance(change.record, Batch) for change in await everything(store)) == 1
 
 

@@ -41,11 +41,11 @@ def answers_until_killed(url: str, seed: int, answers: int) -> list[dict[str, An
 async def assert_kept(store: Store, answers_read: list[dict[str, Any]]) -> None:
     for answer in answers_read:
         if "batch" in answer:
-            batch = await store.get_batch(answer["batch"], "")
+            batch = await store.get_batch(answer["batch"])
             if answer["status"] == "cancelled":
                 assert (batch.status, batch.cancelled_files_count) == (BatchStatus.CANCELLED, answer["count"])
         else:
-            file = await store.get_file(answer["file"], "")
+            file = await store.get_file(answer["file"])
             if FileStatus(answer["status"]).final:
                 assert file.status == answer["status"]
             assert file.revision >= answer.get("revision", 0)

@@ -82,7 +82,7 @@ async def test_closing_finishes_what_is_queued_and_then_takes_no_more(backend: S
     with pytest.raises(ShuttingDown):
         await store.cancel_file(files[0].file_id, command())
     with pytest.raises(ShuttingDown):
-        await store.get_file(files[0].file_id, "")
+        await store.get_file(files[0].file_id)
     reopened = await backend.open()
     assert (await counted(reopened))[FileStatus.CANCELLED] == 50
     await reopened.close()
@@ -138,9 +138,9 @@ async def test_too_many_reads_are_refused(backend: StoreAt) -> None:
     store = await backend.open(StoreOptions(queued_reads=5))
     try:
         file = await pending(store)
-        results = await asyncio.gather(*(store.get_file(file.file_id, "") for _ in range(50)), return_exceptions=True)
+        results = await asyncio.gather(*(store.get_file(file.file_id) for _ in range(50)), return_exceptions=True)
         assert sum(result == file for result in results) == 5
         assert sum(isinstance(result, Overloaded) for result in results) == 45
-        assert await store.get_file(file.file_id, "") == file
+        assert await store.get_file(file.file_id) == file
     finally:
         await store.close()

@@ -180,7 +180,7 @@ async def test_whoever_ends_a_file_leaves_a_stop_for_the_node_that_has_it(open_n
     batch, ids = await batch_of(holder, 3)
     alone = await claim(holder, await pending(holder))
     taken = await claim(holder, await pending(holder))
-    ones = [await claim(holder, await holder.get_file(file_id, "")) for file_id in ids[:2]]
+    ones = [await claim(holder, await holder.get_file(file_id)) for file_id in ids[:2]]
 
     await other.cancel_file(alone.file_id, command(reason="enough"))
     await other.cancel_batch(batch.batch_id, command("CancelBatch"))
@@ -244,7 +244,7 @@ async def test_a_file_that_another_node_has_open_does_not_expire(open_node: Open
     opened, left = [await claim(holder, await pending(holder)) for _ in range(2)]
     # A file of a batch waits for the others.
     _, (of_batch, waiting) = await batch_of(holder, 2)
-    one = await claim(holder, await holder.get_file(of_batch, ""))
+    one = await claim(holder, await holder.get_file(of_batch))
     await holder.release(left.file_id, left.fence)
     # An older stream of the file lets go late, and changes nothing.
     await holder.release(opened.file_id, opened.fence - 1)
@@ -254,10 +254,10 @@ async def test_a_file_that_another_node_has_open_does_not_expire(open_node: Open
         return {file.file_id for file in result.answer.files}
 
     assert await expire(other) == {left.file_id}
-    assert (await holder.get_file(waiting, "")).status is FileStatus.PENDING
+    assert (await holder.get_file(waiting)).status is FileStatus.PENDING
     # The node itself says what it has open.
     assert await holder.expire(by_the_wall(now()), [opened.file_id, one.file_id], 10, command("Expire"))
-    assert (await other.get_file(opened.file_id, "")).status is FileStatus.UPLOADING
+    assert (await other.get_file(opened.file_id)).status is FileStatus.UPLOADING
     await holder.close()
     assert await expire(other) >= {opened.file_id, one.file_id}
     await assert_history_holds(other)

@@ -95,7 +95,7 @@ async def test_a_bug_in_one_write_reaches_its_caller_alone(store: Store) -> None
     )
 
     assert isinstance(results[0], ZeroDivisionError)
-    assert (await store.get_file(file.file_id, "")).change_no == file.change_no + 1
+    assert (await store.get_file(file.file_id)).change_no == file.change_no + 1
 
 
 async def test_text_that_is_no_text_is_never_stored(store: Store) -> None:
@@ -112,8 +112,8 @@ async def test_text_that_is_no_text_is_never_stored(store: Store) -> None:
 
     refused = [type(result) for result in results if isinstance(result, BaseException)]
     assert refused == [UnicodeEncodeError, UnicodeEncodeError, DatabaseFailure]
-    assert [await store.get_file(file.file_id, "") for file in (half, nul)] == [half, nul]
-    stored = (await store.get_file(fine.file_id, "")).cancel_reason
+    assert [await store.get_file(file.file_id) for file in (half, nul)] == [half, nul]
+    stored = (await store.get_file(fine.file_id)).cancel_reason
     assert stored == "a pair: \U0001f5d1, a control: \x1b[0m, a percent: 100%s"
     await assert_history_holds(store)
 
@@ -121,7 +121,7 @@ async def test_text_that_is_no_text_is_never_stored(store: Store) -> None:
 @pytest.mark.parametrize("file_id", ["\x00", "a\x00b", "\\u0000", "%s", "'"])
 async def test_what_is_no_id_names_nothing(store: Store, file_id: str) -> None:
     with pytest.raises(FileNotFound):
-        await store.get_file(file_id, "")
+        await store.get_file(file_id)
     with pytest.raises(FileNotFound):
         await store.cancel_file(file_id, command())
     with pytest.raises(FileNotFound):
@@ -158,7 +158,7 @@ async def cancel_under(store: Store, trouble: Callable[[], None], rounds: int) -
     await until_it_answers(store)
     seen = {"done": 0, "failed": 0, "unknown": 0}
     for file_id, answer in answers.items():
-        cancelled = (await store.get_file(file_id, "")).status is FileStatus.CANCELLED
+        cancelled = (await store.get_file(file_id)).status is FileStatus.CANCELLED
         if isinstance(answer, DatabaseFailure):
             assert not cancelled
             seen["failed"] += 1
@@ -205,7 +205,7 @@ async def test_while_the_database_is_away_every_call_fails_at_once(store: Store,
         with pytest.raises(DatabaseFailure):
             await store.cancel_file(file.file_id, command())
         with pytest.raises(DatabaseFailure):
-            await store.get_file(file.file_id, "")
+            await store.get_file(file.file_id)
         with pytest.raises(DatabaseFailure):
             await store.ping()
 
@@ -258,7 +258,7 @@ async def test_the_fate_of_a_commit_is_looked_up(store: Store, monkeypatch: pyte
     else:
         with pytest.raises(DatabaseFailure):
             await store.cancel_file(file.file_id, command())
-        assert await store.get_file(file.file_id, "") == file
+        assert await store.get_file(file.file_id) == file
         await store.cancel_file(file.file_id, command())
     await assert_history_holds(store)
 
@@ -292,7 +292,7 @@ async def test_a_server_with_another_history_is_not_written_to(
         with pytest.raises(DatabaseFailure):
             await store.cancel_file(file.file_id, command())
         with pytest.raises(DatabaseFailure):
-            await store.get_file(file.file_id, "")
+            await store.get_file(file.file_id)
 
     assert "start upload-server anew" in caplog.text
     again = await store_at(url).open(OPTIONS)
@@ -339,7 +339,7 @@ async def test_a_server_that_falls_silent_is_given_up_and_taken_again(store: Sto
 
     with server.silent():
         await asyncio.gather(
-            fails_in_time(store.cancel_file(file.file_id, command())), fails_in_time(store.get_file(other.file_id, ""))
+            fails_in_time(store.cancel_file(file.file_id, command())), fails_in_time(store.get_file(other.file_id))
         )
 
     await until_it_answers(store)
@@ -369,7 +369,7 @@ async def test_a_connection_whose_other_end_is_gone_is_given_up(url: str, server
         proxy.up.swallow = proxy.down.swallow = True
 
         await asyncio.gather(
-            fails_in_time(store.cancel_file(file.file_id, command())), fails_in_time(store.get_file(other.file_id, ""))
+            fails_in_time(store.cancel_file(file.file_id, command())), fails_in_time(store.get_file(other.file_id))
         )
 
         proxy.heal()
@@ -386,7 +386,7 @@ async def test_the_first_count_may_take_longer_than_a_statement(url: str) -> Non
     with postgres.shell(url, triggers=True) as shell, shell.transaction():
         shell.execute("LOCK TABLE batch")
         with pytest.raises(DatabaseFailure):
-            await store.get_batch(new_id(), "")
+            await store.get_batch(new_id())
         counting = asyncio.create_task(counted(store))
         await asyncio.wait({counting}, timeout=1)
         assert not counting.done()

@@ -3,6 +3,7 @@ server's own plans."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,13 +28,14 @@ from upload_server.store.values import Listing, Moment, Targets, Trail
 STATEMENTS = {name: sql.text(POSTGRESQL) for name, sql in vars(statements).items() if isinstance(sql, Sql)}
 FILES = 5_000
 FILL = f"""
-    INSERT INTO batch (batch_id, total_files, created_at, updated_at, change_no)
-    SELECT 'b' || n, 50, now(), now(), {FILES} + n FROM generate_series(1, {FILES // 50}) AS n;
+    INSERT INTO batch (batch_id, total_files, created_at, updated_at, change_no, owner)
+    SELECT 'b' || n, 50, now(), now(), {FILES} + n, CASE WHEN n % 3 = 0 THEN 'user' || n % 7 ELSE '' END
+    FROM generate_series(1, {FILES // 50}) AS n;
     INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, batch_row, created_at, updated_at,
-                      active_at, change_no)
+                      active_at, change_no, owner)
     SELECT 'f' || n, 'name' || n, '', 1, CASE WHEN n % 10 = 0 THEN 'pending' ELSE 'completed' END,
            CASE WHEN n % 2 = 0 THEN 'b' || 1 + n / 50 END, CASE WHEN n % 2 = 0 THEN 1 + n / 50 END, now(), now(), now(),
-           n
+           n, CASE WHEN n % 3 = 0 THEN 'user' || n % 7 ELSE '' END
     FROM generate_series(1, {FILES}) AS n;
     INSERT INTO audit_event (change_no, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
                              occurred_at)
@@ -120,10 +122,11 @@ def test_no_statement_of_the_writer_walks_a_table(connection: Explaining, name: 
     assert [walk for walk in walks(plan) if not any(index in walk for index in wanted)] == [], plan
 
 
-def test_no_page_of_a_list_walks_a_table(connection: Explaining) -> None:
+@pytest.mark.parametrize("owner", ["ann", None])
+def test_no_page_of_a_list_walks_a_table(connection: Explaining, owner: str | None) -> None:
     cursor = Cursor.at(now(), 5)
     for statuses in ([], [FileStatus.PENDING], [FileStatus.PENDING, FileStatus.COMPLETED]):
-        plain = Listing("", statuses)
+        plain = Listing(owner, statuses)
         by, named, alone = (
             replace(plain, cancelled_by="user"),
             replace(plain, filename_prefix="name1"),
@@ -136,22 +139,23 @@ def test_no_page_of_a_list_walks_a_table(connection: Explaining) -> None:
             lists.list_batches(connection, listing, cursor, 50)
     for given in (Trail(), Trail(file_id="f7"), Trail(batch_id="b7"), Trail(actor="user:a"), Trail(source="grpc")):
         trail.list_audit_events(connection, given, Cursor(5), 50)
+    trail.list_audit_events(connection, Trail(owner), Cursor(5), 50)
     trail.list_audit_events(connection, Trail(occurred_after=now()), None, 50)
 
     _assert_no_walks(connection)
 
 
 def test_no_watch_walks_a_table(connection: Explaining) -> None:
-    for after, skip in ((0, 0), (10, 0), (0, FILES)):
+    for after, skip, sees in itertools.product((0, 10), (0, FILES), (None, "ann")):
         for targets in (
             Targets(all=True),
             Targets(frozenset({"f1", "f2"}), frozenset({"b1"}), include_batch_files=True),
         ):
             # The counter is not what this test filled.
             connection.plans.clear()
-            query = changes._Query(targets, "", after, 100, skip)
+            query = changes._Query(targets, sees, after, 100, skip)
             if targets.all:
-                for table in (changes._FILES, changes._BATCHES):
+                for table in (query.tables.files, query.tables.batches):
                     changes._every_row(connection, query, table)
             else:
                 changes._named_files(connection, query)

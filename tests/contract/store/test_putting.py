@@ -32,7 +32,7 @@ async def test_it_is_completed_at_revision_three_with_three_events(store: Store)
     assert (file.sha256, file.revision, file.fence, file.batch_id) == (DIGEST, 3, 1, "")
     assert file.created_at == file.updated_at == file.completed_at == at
     assert not result.replayed
-    assert await store.get_file(file_id, "") == file
+    assert await store.get_file(file_id) == file
     events = list(result.audited.events)
     assert await audit(store, file_id) == events
     moves = [("", "pending"), ("pending", "uploading"), ("uploading", "completed")]
@@ -125,7 +125,7 @@ async def test_a_pending_file_is_completed_by_one_write_with_both_events(store: 
     assert (file.status, file.revision, file.bytes_received) == (FileStatus.COMPLETED, 3, 3)
     assert (file.sha256, file.fence, file.created_at) == (DIGEST, 1, before.created_at)
     assert file.completed_at == file.updated_at
-    assert await store.get_file(file.file_id, "") == file
+    assert await store.get_file(file.file_id) == file
     moves = [("pending", "uploading"), ("uploading", "completed")]
     assert [(event.from_status, event.to_status) for event in result.audited.events] == moves
     assert (await audit(store, file.file_id))[1:] == list(result.audited.events)
@@ -139,12 +139,12 @@ async def test_a_batch_is_processing_before_it_is_completed_also_in_one_group(st
 
     await asyncio.gather(*(whole(store, file_id) for file_id in ids))
 
-    batch = await store.get_batch(batch_id, "")
+    batch = await store.get_batch(batch_id)
     assert (batch.status.value, batch.completed_files) == ("completed", count)
     trail = [event for event in await audit(store, batch_id=batch_id) if not event.file_id]
     assert [event.to_status for event in trail] == ["pending", "processing", "completed"]
     # Watchers rely on it: the batch comes after its files.
-    assert max([(await store.get_file(file_id, "")).change_no for file_id in ids]) < batch.change_no
+    assert max([(await store.get_file(file_id)).change_no for file_id in ids]) < batch.change_no
     await assert_history_holds(store)
 
 
@@ -169,7 +169,7 @@ async def test_who_is_late_is_refused_and_changes_nothing(store: Store) -> None:
 
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [*[FileNotWritable] * 4, *[FileNotFound] * 2, Result, FileNotWritable]
-    statuses = [(await store.get_file(file.file_id, "")).status for file in (cancelled, streamed, short, digest)]
+    statuses = [(await store.get_file(file.file_id)).status for file in (cancelled, streamed, short, digest)]
     assert [status.value for status in statuses] == ["cancelled", "uploading", "pending", "pending"]
     await assert_history_holds(store)
 

@@ -75,7 +75,7 @@ async def test_cancel_and_complete_race(store: Store) -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         won = [result for result in results if not isinstance(result, BaseException)]
         assert len(won) == 1
-        after = await store.get_file(file.file_id, "")
+        after = await store.get_file(file.file_id)
         wins[after.status] += 1
         for result in results:
             if isinstance(result, UploadError):
@@ -115,7 +115,7 @@ async def test_a_batch_cancel_races_with_its_files(store: Store) -> None:
 
         assert not any(isinstance(result, DatabaseFailure) for result in results)
         assert sum(isinstance(result, BatchNotCancellable) for result in results) == 1
-        after = await store.get_batch(batch.batch_id, "")
+        after = await store.get_batch(batch.batch_id)
         assert (after.status, after.cancelled_by) == (BatchStatus.CANCELLED, "user")
     await assert_history_holds(store)
 
@@ -141,14 +141,14 @@ async def test_expiry_races_with_a_writer(store: Store) -> None:
             *(store.claim(file_id, 0, command(at=idle_since)) for file_id in ids),
             return_exceptions=True,
         )
-        after = [await store.get_file(file_id, "") for file_id in ids]
+        after = [await store.get_file(file_id) for file_id in ids]
         assert isinstance(expired, Result)
         assert {file.file_id for file in expired.answer.files} == {
             file.file_id for file in after if file.status is FileStatus.FAILED
         }
         assert isinstance(claimed, Result) is (after[1].status is FileStatus.UPLOADING)
         assert isinstance(cancelled, FileNotCancellable) is (after[0].status is FileStatus.FAILED)
-        if not (await store.get_batch(batch.batch_id, "")).status.final:
+        if not (await store.get_batch(batch.batch_id)).status.final:
             await store.cancel_batch(batch.batch_id, command("CancelBatch"))
     await assert_history_holds(store)
 

@@ -114,7 +114,7 @@ async def test_a_bug_in_one_write_reaches_its_caller_alone(store: SqlStore) -> N
     )
 
     assert isinstance(results[0], ZeroDivisionError)
-    assert (await store.get_file(file.file_id, "")).change_no == file.change_no + 1
+    assert (await store.get_file(file.file_id)).change_no == file.change_no + 1
 
 
 async def test_text_that_is_no_text_is_never_stored(store: SqlStore) -> None:
@@ -130,8 +130,8 @@ async def test_text_that_is_no_text_is_never_stored(store: SqlStore) -> None:
 
     assert [isinstance(result, UnicodeEncodeError) for result in results] == [True, True, False]
     # What is stored can be read.
-    assert await store.get_file(one.file_id, "") == one
-    assert (await store.get_file(two.file_id, "")).cancel_reason == "a pair: \U0001f5d1, and a control: \x1b[0m"
+    assert await store.get_file(one.file_id) == one
+    assert (await store.get_file(two.file_id)).cancel_reason == "a pair: \U0001f5d1, and a control: \x1b[0m"
     await assert_history_holds(store)
 
 
@@ -212,7 +212,7 @@ async def test_a_database_that_another_program_keeps_locked(store: SqlStore, pat
         )
         assert {type(result) for result in results} == {DatabaseFailure}
         # Readers go on.
-        assert await store.get_file(file.file_id, "") == file
+        assert await store.get_file(file.file_id) == file
         other.execute("ROLLBACK")
 
     await store.cancel_file(file.file_id, command())
@@ -246,7 +246,7 @@ async def test_readers_see_a_snapshot_and_do_not_wait_for_the_writer(store: SqlS
     statuses = set()
     reads = 0
     while not writing.done():
-        statuses.add((await store.get_batch(batch.batch_id, "")).cancelled_files_count)
+        statuses.add((await store.get_batch(batch.batch_id)).cancelled_files_count)
         reads += 1
 
     await writing
@@ -492,7 +492,7 @@ async def test_answers_are_true_when_syncs_fail(
     store = await open_sqlite(path, OPTIONS)
     try:
         for index, outcome in enumerate(outcomes):
-            status = (await store.get_file(f"file-{index}", "")).status
+            status = (await store.get_file(f"file-{index}")).status
             if outcome == "ok":
                 assert status is FileStatus.CANCELLED
             if outcome == "DATABASE_FAILURE":
@@ -508,7 +508,7 @@ async def test_answers_are_true_when_syncs_fail(
 
 async def test_a_closed_store_is_one_file(store: SqlStore, path: Path) -> None:
     file = await pending(store)
-    await store.get_file(file.file_id, "")
+    await store.get_file(file.file_id)
 
     await store.close()
 

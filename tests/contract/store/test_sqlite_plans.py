@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,7 @@ class Explaining(SqliteConnection):
         # So that a read goes on to its next statement.
         if "last_change" in sql:
             return [(1_000_000,)]
-        return [(1,)] if "SELECT b.id" in sql else []
+        return [(1, "ann")] if "SELECT b.id, b.owner" in sql else []
 
     def page(
         self,
@@ -92,9 +93,10 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: SqliteConnection) 
     for file_id in ("", "f"):
         for batch_id in ("", "b"):
             trail.list_audit_events(explaining, Trail(file_id=file_id, batch_id=batch_id), None, 10)
-    changes.read_changes(explaining, Targets(all=True), "", 5, 10, 100)
-    changes.read_changes(explaining, named, "", 5, 10, 0)
-    changes.read_changes(explaining, named, "", 5, 10, 100)
+    for sees in ("ann", None):
+        changes.read_changes(explaining, Targets(all=True), sees, 5, 10, 100)
+        changes.read_changes(explaining, named, sees, 5, 10, 0)
+        changes.read_changes(explaining, named, sees, 5, 10, 100)
     queries.owed_deletions(explaining, 10, "n")
     queries.look(explaining, "n", 10)
     queries.read_progress(explaining, named, 0.0, "n")
@@ -107,27 +109,32 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: SqliteConnection) 
 
     assert walks(explaining.steps) == WALKS
     # Sorted are only rows that were named, never what is found by change number, and what changed since the last count.
-    assert sum("TEMP B-TREE" in step for step in explaining.steps) <= 9
+    assert sum("TEMP B-TREE" in step for step in explaining.steps) <= 15
+    for table, index in itertools.product(("file", "batch"), ("change_no", "open")):
+        assert any(f"{table}_owner_{index} (owner=? AND change_no>?" in step for step in explaining.steps)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
 @pytest.mark.parametrize("statuses", [[], ["pending"], ["pending", "failed"], [*FileStatus]], ids=len)
+@pytest.mark.parametrize("owner", ["ann", None])
 def test_a_page_is_read_where_it_begins_and_nothing_is_sorted(
-    connection: SqliteConnection, statuses: list[str], newest_first: bool
+    connection: SqliteConnection, owner: str | None, statuses: list[str], newest_first: bool
 ) -> None:
     explaining = Explaining(connection)
     for batch_id in ("", "b"):
-        lists.list_files(explaining, Listing("", statuses, batch_id, newest_first=newest_first), Cursor(5, 5), 10)
-    lists.list_batches(explaining, Listing("", statuses, newest_first=newest_first), Cursor(5, 5), 10)
-    without_batch = Listing("", without_batch=True, newest_first=newest_first)
+        lists.list_files(explaining, Listing(owner, statuses, batch_id, newest_first=newest_first), Cursor(5, 5), 10)
+    lists.list_batches(explaining, Listing(owner, statuses, newest_first=newest_first), Cursor(5, 5), 10)
+    without_batch = Listing(owner, without_batch=True, newest_first=newest_first)
     lists.list_files(explaining, without_batch, Cursor(5, 5), 10)
 
     assert walks(explaining.steps) == set()
     assert not [step for step in explaining.steps if "TEMP B-TREE" in step]
-    assert (
-        sum("AND created_at>? AND created_at<?" in step for step in explaining.steps) == 2 * max(1, len(statuses)) + 1
-    )
-    assert any("file_owner_without_batch" in step for step in explaining.steps)
+    # What has no owner, and what has one, each by its index.
+    kinds = ("_owner_", "_all_") if owner is None else ("_owner_",)
+    for kind in kinds:
+        bounded = [step for step in explaining.steps if kind in step and "created_at>? AND created_at<?" in step]
+        assert len(bounded) == 2 * max(1, len(statuses)) + 1
+        assert any(f"file{kind}without_batch" in step for step in bounded)
 
 
 # What each filter is read by, when it takes many rows.
@@ -141,21 +148,23 @@ INDEX_OF: Mapping[str, str] = {
 
 @pytest.mark.parametrize("newest_first", [False, True])
 @pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("owner", ["ann", None])
 def test_a_filter_reads_in_order_or_the_rows_that_were_found(
-    connection: SqliteConnection, monkeypatch: pytest.MonkeyPatch, few: bool, newest_first: bool
+    connection: SqliteConnection, monkeypatch: pytest.MonkeyPatch, owner: str | None, few: bool, newest_first: bool
 ) -> None:
     monkeypatch.setattr(lists, "_FEW", 1 if few else -1)
     values: dict[str, Any] = {"filename_prefix": "a", "cancelled_by": "user"}
     for name, index in INDEX_OF.items():
         for read, table in ((lists.list_files, "file"), (lists.list_batches, "batch")):
             explaining = Explaining(connection)
-            listing = Listing("", **{name: values.get(name, now())}, newest_first=newest_first)
+            listing = Listing(owner, **{name: values.get(name, now())}, newest_first=newest_first)
             read(explaining, listing, Cursor(5, 5), 10)
             assert walks(explaining.steps) == set()
             # Rows that were found are sorted, few as they are; nothing else is.
             by_ids = few and name == "filename_prefix"
             assert sum("TEMP B-TREE" in step for step in explaining.steps) == by_ids
-            assert by_ids or any(f"USING INDEX {table}{index}" in step for step in explaining.steps)
+            for one in {index, index if owner else index.replace("_owner_", "_all_")}:
+                assert by_ids or any(f"USING INDEX {table}{one}" in step for step in explaining.steps)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -45,7 +45,7 @@ async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:
 
     claimed = result.answer.file
     assert (claimed.status, claimed.fence, claimed.revision) == (FileStatus.UPLOADING, 1, 2)
-    assert claimed == await store.get_file(file.file_id, "")
+    assert claimed == await store.get_file(file.file_id)
     assert steps(result.audited.events) == [("pending", "uploading")]
 
 
@@ -58,7 +58,7 @@ async def test_a_take_over_raises_the_fence_and_is_no_change_of_status(store: St
     assert newer.fence == file.fence + 1
     assert (newer.revision, newer.change_no, newer.updated_at) == (file.revision, file.change_no, file.updated_at)
     assert result.audited.events == ()
-    assert newer == await store.get_file(file.file_id, "")
+    assert newer == await store.get_file(file.file_id)
 
 
 async def test_a_claim_needs_the_right_offset_and_a_file_that_is_not_final(store: Store) -> None:
@@ -67,11 +67,11 @@ async def test_a_claim_needs_the_right_offset_and_a_file_that_is_not_final(store
     with pytest.raises(OffsetMismatch) as wrong:
         await store.claim(file.file_id, 1, command())
     assert wrong.value.metadata == {"file_id": file.file_id, "offset": "1", "expected_offset": "0"}
-    assert await store.get_file(file.file_id, "") == file
+    assert await store.get_file(file.file_id) == file
     with pytest.raises(FileNotWritable) as final:
         await store.claim(done.file_id, 3, command())
     assert final.value.found == done
-    for principal, file_id in (("", new_id()), ("ann", file.file_id)):
+    for principal, file_id in (("bob", new_id()), ("ann", file.file_id)):
         with pytest.raises(FileNotFound):
             await store.claim(file_id, 0, command(principal=principal))
 
@@ -82,7 +82,7 @@ async def test_progress_is_recorded_while_the_fence_holds_and_never_shrinks(stor
     assert await store.record_progress(file.file_id, file.fence, 40, now())
     assert await store.record_progress(file.file_id, file.fence, 30, now())
 
-    after = await store.get_file(file.file_id, "")
+    after = await store.get_file(file.file_id)
     assert after.bytes_received == 40
     assert (after.revision, after.change_no, after.updated_at) == (file.revision, file.change_no, file.updated_at)
     newer = (await store.claim(file.file_id, 40, command())).answer.file
@@ -91,7 +91,7 @@ async def test_progress_is_recorded_while_the_fence_holds_and_never_shrinks(stor
     await store.cancel_file(file.file_id, command())
     assert not await store.record_progress(file.file_id, newer.fence, 60, now())
     assert not await store.record_progress(new_id(), 1, 60, now())
-    assert (await store.get_file(file.file_id, "")).bytes_received == 50
+    assert (await store.get_file(file.file_id)).bytes_received == 50
 
 
 async def test_a_claim_begins_a_run_unless_it_goes_on_with_the_newest(store: Store) -> None:
@@ -99,7 +99,7 @@ async def test_a_claim_begins_a_run_unless_it_goes_on_with_the_newest(store: Sto
 
     async def claim(offset: int, continues: int | None = None) -> tuple[int, tuple[Run, ...]]:
         claimed = (await store.claim(file.file_id, offset, command("UploadFile"), continues)).answer
-        assert claimed.file == await store.get_file(file.file_id, "")
+        assert claimed.file == await store.get_file(file.file_id)
         assert claimed.file.run_fence == claimed.runs[-1].fence
         return claimed.file.fence, claimed.runs
 
@@ -158,7 +158,7 @@ async def test_progress_of_many_streams_in_one_group(store: Store) -> None:
     )
 
     assert recorded == [True, True, True, True, False, True, True, False]
-    received = [(await store.get_file(file.file_id, "")).bytes_received for file in files]
+    received = [(await store.get_file(file.file_id)).bytes_received for file in files]
     assert received == [70, 11, 12, 13, 0]
 
 
@@ -171,7 +171,7 @@ async def test_complete_makes_a_file_final(store: Store) -> None:
     after = result.answer
     assert (after.status, after.sha256, after.bytes_received) == (FileStatus.COMPLETED, "ef" * 32, 3)
     assert after.completed_at == after.updated_at == at
-    assert after == await store.get_file(file.file_id, "")
+    assert after == await store.get_file(file.file_id)
     assert steps(result.audited.events) == [("uploading", "completed")]
     assert await store.owed_deletions(10) == []
     short = await uploading(store)
@@ -188,7 +188,7 @@ async def test_fail_makes_a_file_final_and_owes_its_deletion(store: Store) -> No
     after = result.answer
     assert (after.status, after.failure_reason) == (FileStatus.FAILED, "checksum_mismatch")
     assert after.fence > file.fence
-    assert after == await store.get_file(file.file_id, "")
+    assert after == await store.get_file(file.file_id)
     [event] = result.audited.events
     assert (event.to_status, event.reason, event.actor) == ("failed", "checksum_mismatch", "user")
     assert [each.file_id for each in await store.owed_deletions(10)] == [file.file_id]
@@ -213,7 +213,7 @@ async def test_a_writer_that_lost_is_told_to_whom(store: Store) -> None:
             await attempt(replaced)
         with pytest.raises(UploadCancelled) as stopped:
             await attempt(cancelled)
-        assert stopped.value.file == await store.get_file(cancelled.file_id, "")
+        assert stopped.value.file == await store.get_file(cancelled.file_id)
         with pytest.raises(WriterReplaced):
             await attempt(failed)
         with pytest.raises(FileNotWritable):
@@ -243,13 +243,13 @@ async def test_files_nobody_sends_to_expire(store: Store) -> None:
 
     assert {file.file_id for file in result.answer.files} == {stale.file_id, claimed_long_ago.file_id}
     for file in result.answer.files:
-        assert file == await store.get_file(file.file_id, "")
+        assert file == await store.get_file(file.file_id)
         assert (file.status, file.failure_reason) == (FileStatus.FAILED, "expired")
     assert {(event.actor, event.source) for event in result.audited.events} == {("system", "expiry")}
     # Both ages.
     reason = r"expired: idle for 172800 s by the clock, for \d s while the service ran"
     assert all(re.fullmatch(reason, event.reason) for event in result.audited.events)
-    assert (await store.get_file(fresh.file_id, "")).status is FileStatus.PENDING
+    assert (await store.get_file(fresh.file_id)).status is FileStatus.PENDING
     assert [each.file_id for each in await store.owed_deletions(10)] == [claimed_long_ago.file_id]
     again = await store.expire(by_the_wall(now() - timedelta(days=1)), [open_here.file_id], 100, asked)
     assert again.answer.files == ()
@@ -266,7 +266,7 @@ async def test_what_is_old_by_one_clock_alone_does_not_expire(store: Store) -> N
     expired = await store.expire(Moment(day_ago, store.served), [], 100, command())
 
     assert [file.file_id for file in expired.answer.files] == [old.file_id]
-    assert (await store.get_file(new.file_id, "")).status is FileStatus.PENDING
+    assert (await store.get_file(new.file_id)).status is FileStatus.PENDING
 
 
 async def test_each_activity_counts_by_the_time_served_too(store: Store) -> None:
@@ -281,7 +281,7 @@ async def test_each_activity_counts_by_the_time_served_too(store: Store) -> None
 
     assert [file.file_id for file in expired.answer.files] == [idle.file_id]
     for file in (claimed, sent_to, new):
-        assert not (await store.get_file(file.file_id, "")).status.final
+        assert not (await store.get_file(file.file_id)).status.final
 
 
 async def test_waiting_files_of_a_batch_are_as_old_as_its_last_byte(store: Store) -> None:
@@ -311,7 +311,7 @@ async def test_waiting_files_of_a_batch_are_as_old_as_its_last_byte(store: Store
     abandoned = by_the_wall(now() + timedelta(days=5))
     left = (await store.expire(abandoned, [], 100, command("expire", at=now() + timedelta(days=6)))).answer
     assert {file.file_id for file in left.files} == {ids[2], ids[3]}
-    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.FAILED
+    assert (await store.get_batch(batch.batch_id)).status is BatchStatus.FAILED
     await assert_history_holds(store)
 
 
@@ -323,8 +323,8 @@ async def test_a_batch_is_alive_by_either_clock(store: Store) -> None:
     await finish(store, sent_to)
 
     assert (await store.expire(Moment(now() + timedelta(days=9), since), [], 100, command())).answer.files == ()
-    assert (await store.get_file(ids[1], "")).status is FileStatus.PENDING
-    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PROCESSING
+    assert (await store.get_file(ids[1])).status is FileStatus.PENDING
+    assert (await store.get_batch(batch.batch_id)).status is BatchStatus.PROCESSING
 
 
 async def test_more_waiting_files_than_one_call_takes(store: Store) -> None:
@@ -343,11 +343,11 @@ async def test_expiry_takes_at_most_so_many_and_rolls_their_batch_up(store: Stor
 
     first = await store.expire(by_the_wall(now() + timedelta(seconds=1)), [], 3, command())
     assert len(first.answer.files) == 3
-    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PENDING
+    assert (await store.get_batch(batch.batch_id)).status is BatchStatus.PENDING
     rest = await store.expire(by_the_wall(now() + timedelta(seconds=1)), [], 3, command())
 
     assert len(rest.answer.files) == 2
-    after = await store.get_batch(batch.batch_id, "")
+    after = await store.get_batch(batch.batch_id)
     assert (after.status, after.failed_files) == (BatchStatus.FAILED, 5)
     assert {file.file_id for file in (*first.answer.files, *rest.answer.files)} == set(ids)
     await assert_history_holds(store)
@@ -367,24 +367,24 @@ async def test_a_batch_follows_its_files(store: Store) -> None:
     batch, ids = await batch_of(store, 4)
 
     result = await store.claim(ids[0], 0, command())
-    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PROCESSING
+    assert (await store.get_batch(batch.batch_id)).status is BatchStatus.PROCESSING
     assert [(event.source, event.actor) for event in result.audited.events] == [
         ("grpc", "user"),
         ("roll_up", "system"),
     ]
-    revision = (await store.get_batch(batch.batch_id, "")).revision
+    revision = (await store.get_batch(batch.batch_id)).revision
     second = (await store.claim(ids[1], 0, command())).answer.file
-    assert (await store.get_batch(batch.batch_id, "")).revision == revision
+    assert (await store.get_batch(batch.batch_id)).revision == revision
     done = await finish(store, result.answer.file)
-    counted = await store.get_batch(batch.batch_id, "")
+    counted = await store.get_batch(batch.batch_id)
     assert (counted.completed_files, counted.revision) == (1, revision + 1)
     assert counted.change_no > done.change_no
     await store.fail(second.file_id, second.fence, FailureReason.CHECKSUM_MISMATCH, command())
     await store.cancel_file(ids[2], command())
-    assert not (await store.get_batch(batch.batch_id, "")).status.final
+    assert not (await store.get_batch(batch.batch_id)).status.final
     await finish(store, (await store.claim(ids[3], 0, command())).answer.file)
 
-    after = await store.get_batch(batch.batch_id, "")
+    after = await store.get_batch(batch.batch_id)
     assert (after.status, after.cancelled_by, after.cancelled_at) == (BatchStatus.FAILED, "", None)
     assert (after.completed_files, after.failed_files, after.cancelled_files_count) == (2, 1, 1)
     await assert_history_holds(store)
@@ -393,11 +393,11 @@ async def test_a_batch_follows_its_files(store: Store) -> None:
 async def test_a_batch_without_a_failure_completes_even_if_some_files_were_cancelled(store: Store) -> None:
     batch, ids = await batch_of(store, 2)
     await store.cancel_file(ids[0], command())
-    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.PENDING
+    assert (await store.get_batch(batch.batch_id)).status is BatchStatus.PENDING
 
     await finish(store, (await store.claim(ids[1], 0, command())).answer.file)
 
-    assert (await store.get_batch(batch.batch_id, "")).status is BatchStatus.COMPLETED
+    assert (await store.get_batch(batch.batch_id)).status is BatchStatus.COMPLETED
     events = [event for event in await audit(store, batch_id=batch.batch_id) if not event.file_id]
     assert steps(events) == [("", "pending"), ("pending", "processing"), ("processing", "completed")]
     await assert_history_holds(store)

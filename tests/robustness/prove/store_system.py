@@ -98,7 +98,7 @@ class StoreSystem:
         store = await self._opened()
         self._ticks += 1
         if not await store.record_progress(stream.file_id, stream.fence, stream.sent, self._at(self._ticks)):
-            found = await store.get_file(stream.file_id, "")
+            found = await store.get_file(stream.file_id)
             raise Refused("UPLOAD_CANCELLED" if found.status.value == "cancelled" else "WRITER_REPLACED")
 
     async def commit(self, stream: StoreStream, *, matches: bool) -> FileView:
@@ -139,12 +139,12 @@ class StoreSystem:
 
     async def file(self, file_id: str) -> FileView:
         try:
-            return of_domain(FileView, await (await self._opened()).get_file(file_id, ""))
+            return of_domain(FileView, await (await self._opened()).get_file(file_id))
         except UploadError as error:
             raise _refused(error) from None
 
     async def batch(self, batch_id: str) -> BatchView:
-        return of_domain(BatchView, await (await self._opened()).get_batch(batch_id, ""))
+        return of_domain(BatchView, await (await self._opened()).get_batch(batch_id))
 
     async def files_of(self, batch_id: str) -> list[FileView]:
         page = await (await self._opened()).list_files(Listing("", batch_id=batch_id), None, 1000)
@@ -169,7 +169,7 @@ class StoreSystem:
         found: Views = {}
         after = last = int(token or 0)
         while True:
-            page = await (await self._opened()).read_changes(Targets(all=True), "", after, 7)
+            page = await (await self._opened()).read_changes(Targets(all=True), None, after, 7)
             for change in page.changes:
                 assert change.no > last, "change numbers must grow"
                 after = last = change.no

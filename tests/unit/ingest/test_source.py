@@ -177,7 +177,7 @@ async def test_a_hold_keeps_back_what_a_thread_has_read_already(world: World) ->
     file_id, upload, feed, drawing = await under_way(world)
     with feed:
         # The store decides: it takes time, and is refused here.
-        world.ingest.holds.hold(file_id)
+        world.ingest.holds.hold(file_id, None)
         world.sink.appended.close()
         world.sink.appending.open()
         await world.sink.appended.somebody_waits()
@@ -185,7 +185,7 @@ async def test_a_hold_keeps_back_what_a_thread_has_read_already(world: World) ->
         world.sink.appended.open()
         await hop_ended(upload)
         assert world.sink.bytes_of(file_id) == at_hold <= PIECE
-        world.ingest.holds.release(file_id)
+        world.ingest.holds.release(file_id, None)
         await drawing
         await upload.commit("", CALLER)
     await upload.close()

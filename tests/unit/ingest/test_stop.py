@@ -14,7 +14,7 @@ import pytest
 
 from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send, stopped
 from upload.v1 import upload_pb2 as pb
-from upload_server.domain.errors import FileNotCancellable, ShuttingDown, UploadCancelled, UploadIdle
+from upload_server.domain.errors import FileNotCancellable, FileNotFound, ShuttingDown, UploadCancelled, UploadIdle
 from upload_server.domain.states import FileStatus
 from upload_server.doors.mailbox import End, Mailbox
 from upload_server.doors.rpc.upload_stream import UploadMessage, UploadStream
@@ -88,8 +88,8 @@ async def test_a_cancel_in_the_middle_of_a_hop_lets_one_more_chunk_through_and_n
 async def test_no_byte_is_written_while_a_cancel_is_being_decided(world: World) -> None:
     chunk = 256 * KIB
     file_id, upload = await hop_of_three_under_way(world, chunk)
-    world.ingest.holds.hold(file_id)
-    world.ingest.holds.hold(file_id)
+    world.ingest.holds.hold(file_id, None)
+    world.ingest.holds.hold(file_id, None)
     world.sink.appending.open()
     await world.observed.took.wait()
     await upload.write(b"e" * 10)
@@ -97,10 +97,10 @@ async def test_no_byte_is_written_while_a_cancel_is_being_decided(world: World) 
     await world.cancel(file_id, tell=False)
     await asyncio.sleep(0.05)
     assert world.sink.bytes_of(file_id) == 2 * chunk
-    world.ingest.holds.release(file_id)
+    world.ingest.holds.release(file_id, None)
     await asyncio.sleep(0.05)
     assert world.sink.bytes_of(file_id) == 2 * chunk
-    world.ingest.holds.release(file_id)
+    world.ingest.holds.release(file_id, None)
     await upload.close()
 
 
@@ -117,6 +117,28 @@ async def test_between_a_cancel_s_commit_and_its_news_no_byte_is_written(world: 
     await cancelling
     with pytest.raises(UploadCancelled):
         await upload.write(b"x")
+    await upload.close()
+
+
+@pytest.mark.parametrize("whole_batch", [True, False])
+async def test_a_cancel_by_a_caller_who_does_not_see_the_file_holds_up_no_byte(world: World, whole_batch: bool) -> None:
+    """Else anybody who knows an id slows its upload, by cancels that come to nothing."""
+    batch_id, (file_id,) = await world.initiate_batch([MIB])
+    content, stranger = os.urandom(MIB), replace(CALLER, principal="eve", sees="eve")
+    upload = await world.open(file_id)
+    world.store.hold_cancel = asyncio.Event()
+    service = service_on(world)
+    if whole_batch:
+        world.ingest.holds.hold(batch_id, stranger.sees)
+    else:
+        refused = asyncio.create_task(service.cancel_file(file_id, "", "", stranger))
+        await asyncio.sleep(0)
+    await send(upload, content)
+    assert (await upload.commit(hashlib.sha256(content).hexdigest(), CALLER)).status is FileStatus.COMPLETED
+    world.store.hold_cancel.set()
+    if not whole_batch:
+        with pytest.raises(FileNotFound):
+            await refused
     await upload.close()
 
 
@@ -139,17 +161,17 @@ async def test_after_a_cancel_that_was_refused_the_bytes_go_on(world: World, who
     content = os.urandom(MIB)
     upload = await world.open(file_id)
     held = batch_id if whole_batch else file_id
-    world.ingest.holds.hold(held)
+    world.ingest.holds.hold(held, None)
     await send(upload, content)
     committing = asyncio.create_task(upload.commit(hashlib.sha256(content).hexdigest(), CALLER))
     await asyncio.sleep(0.05)
     assert world.sink.bytes_of(file_id) == 0
     other = str(uuid.uuid4())
-    world.ingest.holds.hold(other)
-    world.ingest.holds.release(other)
+    world.ingest.holds.hold(other, None)
+    world.ingest.holds.release(other, None)
     await asyncio.sleep(0.05)
     assert world.sink.bytes_of(file_id) == 0
-    world.ingest.holds.release(held)
+    world.ingest.holds.release(held, None)
     assert (await committing).status is FileStatus.COMPLETED
     assert world.sink.content(file_id) == content
     await upload.close()

@@ -264,7 +264,7 @@ class World:
             clock=self.now,
             limits=self._limits,
             threads=Threads(4, 4),
-            on_progress=lambda file_id, _, durable: self.progress.append((file_id, durable)),
+            on_progress=lambda file_id, _batch_id, _owner, durable: self.progress.append((file_id, durable)),
             observer=self.observed,
         )
 
@@ -315,7 +315,7 @@ class World:
         return file_id, upload
 
     async def row(self, file_id: str) -> File:
-        return await self.store.get_file(file_id, "")
+        return await self.store.get_file(file_id)
 
     async def cancel(self, file_id: str, *, tell: bool = True) -> None:
         """As the service does it: first the store, then the stream."""

@@ -134,7 +134,7 @@ async def opened(path: Path) -> Store:
 
 async def watched(store: Store, after: int = 0) -> dict[str, File | Batch]:
     """What a fresh watch of everything sees."""
-    changes = await store.read_changes(Targets(all=True), "", after, 1000)
+    changes = await store.read_changes(Targets(all=True), None, after, 1000)
     numbers = [change.no for change in changes.changes]
     assert numbers == sorted(set(numbers))
     assert all(number > after for number in numbers)
@@ -228,7 +228,7 @@ async def test_rows_of_the_old_program_are_in_a_fresh_watch(path: Path) -> None:
             assert batch.change_no > max(file.change_no for file in files)
         assert store.last_change == max(row.change_no for row in seen.values()) == len(seen)
         named = Targets(frozenset(), frozenset({"half"}), include_batch_files=True)
-        found = await store.read_changes(named, "", 0, 10)
+        found = await store.read_changes(named, None, 0, 10)
         assert [key_of(change) for change in found.changes] == ["half-0", "half-1", "half"]
     finally:
         await store.close()
@@ -250,7 +250,7 @@ async def test_rows_of_the_old_program_can_be_cancelled_and_final_ones_cannot(pa
                 await store.cancel_batch(batch_id, command())
         # The last open file of a batch makes it final.
         await store.cancel_file("half-failed-1", command())
-        assert (await store.get_batch("half-failed", "")).status is BatchStatus.FAILED
+        assert (await store.get_batch("half-failed")).status is BatchStatus.FAILED
     finally:
         await store.close()
 
@@ -315,7 +315,7 @@ async def test_rows_from_before_the_trail_are_listed_by_time_with_those_that_cam
         noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
         found = await store.list_files(Listing(created_before=noon), None, 100)
         assert [file.file_id for file in found.rows] == ["alone-pending"]
-        counts = await store.count("", noon)
+        counts = await store.count(None, noon)
         assert sum(total.files for total in counts.files.values()) == len(files)
     finally:
         await store.close()
@@ -338,7 +338,7 @@ async def test_times_are_read_however_the_old_program_wrote_them(path: Path) -> 
     store = await opened(path)
     try:
         for file_id in written:
-            file = await store.get_file(file_id, "")
+            file = await store.get_file(file_id)
             assert file.created_at == file.updated_at == datetime(2024, 1, 1, 12, tzinfo=UTC)
         # Expiry counts from then.
         noon = datetime(2024, 1, 1, 12, tzinfo=UTC)

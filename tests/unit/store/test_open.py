@@ -83,7 +83,7 @@ async def test_a_link_to_a_database_is_that_database(tmp_path: Path) -> None:
     await store.close()
 
     reopened = await open_store(f"sqlite:///{real}")
-    assert await reopened.get_file(file.file_id, "") == file
+    assert await reopened.get_file(file.file_id) == file
     await reopened.close()
     assert [path.name for path in folders[1].iterdir()] == ["upload.db"]
 

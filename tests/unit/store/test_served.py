@@ -69,7 +69,7 @@ async def test_after_a_crash_it_is_what_the_last_transaction_kept(tmp_path: Path
     await asyncio.to_thread(crash)
     again = await open_store(f"sqlite:///{tmp_path}/crashed.db")
     found = again.served
-    assert await again.get_file(file.file_id, "") == file
+    assert await again.get_file(file.file_id) == file
     await again.close()
 
     assert before + 0.05 <= found <= kept + 0.05

@@ -89,17 +89,17 @@ async def hear_up_to(number: int, events: Events) -> list[int]:
 async def test_progress_without_end_holds_up_no_cancel(store: Store) -> None:
     sent_to, cancelled = await announce(store), await announce(store)
     request = WatchRequest(EVERYTHING, progress_interval=0.1)
-    async with running(store) as hub, aclosing(hub.watch(request, "")) as events:
+    async with running(store) as hub, aclosing(hub.watch(request, None)) as events:
         await opened(events)
-        hub.publish_progress(sent_to, "", 0)
+        hub.publish_progress(sent_to, "", "", 0)
         assert isinstance(await anext(events), Progressed)
         # From now on there is news of it whenever the watcher has taken some.
-        hub.publish_progress(sent_to, "", 1)
+        hub.publish_progress(sent_to, "", "", 1)
         await store.cancel_file(cancelled, command("CancelFile"))
         events_read: list[WatchEvent] = []
         while len(events_read) < 100 and not (events_read and isinstance(events_read[-1], Changed)):
             events_read.append(await anext(events))
-            hub.publish_progress(sent_to, "", len(events_read) + 1)
+            hub.publish_progress(sent_to, "", "", len(events_read) + 1)
     # A tick is a tenth of a second; the cancel was there long before the second one.
     assert len(events_read) <= 2
 
@@ -111,11 +111,11 @@ async def test_progress_known_before_the_end_is_not_told_after_it(store: Store, 
     await store.cancel_file(file_id, command("CancelFile"))
     targets = EVERYTHING if everything else Targets(file_ids=frozenset({file_id}))
     request = WatchRequest(targets, progress_interval=0.1)
-    async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, "")) as events:
+    async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, None)) as events:
         opening = asyncio.create_task(anext(events))
         while not hub.open_watches:  # noqa: ASYNC110 - it joins in the next turn
             await asyncio.sleep(0)
-        hub.publish_progress(file_id, "", 1)
+        hub.publish_progress(file_id, "", "", 1)
         events_read = [await opening, await anext(events), await anext(events)]
     kinds = [type(event) for event in events_read if not isinstance(event, Changed)]
     assert kinds == [Bookmarked] * len(kinds)
@@ -125,11 +125,11 @@ async def test_progress_that_comes_late_is_not_told_after_the_end(store: Store) 
     """Progress and a cancel in one commit: a page can tell the end before the loop hears of either."""
     file_id = await announce(store)
     request = WatchRequest(EVERYTHING, progress_interval=0.1)
-    async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, "")) as events:
+    async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, None)) as events:
         await opened(events)
         await store.cancel_file(file_id, command("CancelFile"))
         assert isinstance(await anext(events), Changed)
-        hub.publish_progress(file_id, "", 1)
+        hub.publish_progress(file_id, "", "", 1)
         assert isinstance(await anext(events), Bookmarked)
 
 
@@ -137,7 +137,7 @@ async def test_resting_watches_keep_nothing_of_what_they_sent(store: Store) -> N
     file_ids = await announce_batch(store, 100)
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)))
     async with running(store) as hub:
-        streams = [hub.watch(request, "") for _ in range(20)]
+        streams = [hub.watch(request, None) for _ in range(20)]
         for events in streams:
             await opened(events)
         resting = [asyncio.ensure_future(anext(events)) for events in streams]
@@ -155,8 +155,8 @@ async def test_what_all_have_taken_is_not_kept(store: Store) -> None:
     request = WatchRequest(EVERYTHING)
     async with (
         running(store) as hub,
-        aclosing(hub.watch(request, "")) as events,
-        aclosing(hub.watch(request, "")) as others,
+        aclosing(hub.watch(request, None)) as events,
+        aclosing(hub.watch(request, None)) as others,
     ):
         await opened(events)
         await opened(others)
@@ -172,9 +172,9 @@ async def test_what_all_have_taken_is_not_kept(store: Store) -> None:
 async def test_the_hub_reads_nothing_while_nobody_watches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     reads, read_changes = [], store.read_changes
 
-    async def noted(targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0) -> Changes:
+    async def noted(targets: Targets, sees: str | None, after: int, limit: int, skip_final_upto: int = 0) -> Changes:
         reads.append(after)
-        return await read_changes(targets, owner, after, limit, skip_final_upto)
+        return await read_changes(targets, sees, after, limit, skip_final_upto)
 
     monkeypatch.setattr(store, "read_changes", noted)
     async with running(store) as hub:
@@ -182,7 +182,7 @@ async def test_the_hub_reads_nothing_while_nobody_watches(store: Store, monkeypa
             await announce(store)
         await asyncio.sleep(0)
         assert reads == []
-        async with aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+        async with aclosing(hub.watch(WatchRequest(EVERYTHING), None)) as events:
             assert len(await opened(events)) == 4
             await announce(store)
             assert isinstance(await anext(events), Changed)
@@ -204,10 +204,10 @@ async def test_others_get_their_turn_while_much_is_handed_out(store: Store, monk
     file_ids = await announce_batch(store, 100)
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)))
     async with running(store) as hub:
-        streams = [hub.watch(request, "") for _ in range(20)]
+        streams = [hub.watch(request, None) for _ in range(20)]
         for events in streams:
             await opened(events)
-        batch_id = (await store.get_file(file_ids[0], "")).batch_id
+        batch_id = (await store.get_file(file_ids[0])).batch_id
         cancelling = asyncio.create_task(store.cancel_batch(batch_id, command("CancelBatch")))
         await anext(streams[0])
         turns = await turns_until(lambda: hub._shared.published >= store.last_change)
@@ -237,7 +237,7 @@ class Listening:
 async def test_what_an_outlet_takes_at_once_wakes_nobody_and_what_it_does_not_take_is_yielded(store: Store) -> None:
     file_ids = [await announce(store) for _ in range(5)]
     outlet = Listening(3)
-    async with running(store) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "", outlet)) as events:
+    async with running(store) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), None, outlet)) as events:
         await opened(events)
         yielded = asyncio.ensure_future(anext(events))
         for file_id in file_ids:
@@ -262,7 +262,7 @@ async def test_a_stream_ends_after_the_last_final_state_that_its_outlet_took(sto
     outlet = Listening(9)
     request = WatchRequest(Targets(file_ids=frozenset({file_id})), until_final=True)
     async with running(store) as hub:
-        events = hub.watch(request, "", outlet)
+        events = hub.watch(request, None, outlet)
         await opened(events)
         ending = asyncio.ensure_future(anext(events, None))
         await store.cancel_file(file_id, command("CancelFile"))
@@ -275,7 +275,7 @@ async def test_others_get_their_turn_while_many_streams_are_woken(store: Store) 
     file_id = await announce(store)
     requests = [WatchRequest(EVERYTHING), WatchRequest(Targets(file_ids=frozenset({file_id})))] * 160
     async with running(store) as hub:
-        streams = [hub.watch(request, "") for request in requests]
+        streams = [hub.watch(request, None) for request in requests]
         for events in streams:
             await opened(events)
         listening = [asyncio.create_task(anext(events)) for events in streams]
@@ -291,7 +291,7 @@ async def test_others_get_their_turn_while_many_streams_are_woken(store: Store) 
 
 async def test_a_watcher_that_falls_behind_hears_every_end_once_and_in_order(store: Store) -> None:
     file_ids = await announce_batch(store, 50)
-    async with running(store, history=5) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+    async with running(store, history=5) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), None)) as events:
         await opened(events)
         for file_id in file_ids:
             await store.cancel_file(file_id, command("CancelFile"))
@@ -311,8 +311,8 @@ async def test_a_watcher_that_falls_behind_again_while_it_catches_up_hears_of_ev
     request = WatchRequest(EVERYTHING)
     async with (
         running(store, history=1) as hub,
-        aclosing(hub.watch(request, "")) as events,
-        aclosing(hub.watch(request, "")) as witness,
+        aclosing(hub.watch(request, None)) as events,
+        aclosing(hub.watch(request, None)) as witness,
     ):
         await opened(events)
         await opened(witness)
@@ -327,7 +327,7 @@ async def test_a_watcher_that_falls_behind_again_while_it_catches_up_hears_of_ev
 
 async def test_a_drain_does_not_wait_for_the_rest_of_a_page(store: Store) -> None:
     await announce_batch(store, 100)
-    async with running(store) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), "")) as events:
+    async with running(store) as hub, aclosing(hub.watch(WatchRequest(EVERYTHING), None)) as events:
         await anext(events)
         hub.close()
         with pytest.raises(ShuttingDown):
@@ -337,7 +337,7 @@ async def test_a_drain_does_not_wait_for_the_rest_of_a_page(store: Store) -> Non
 async def test_until_final_ends_after_the_last_end(store: Store) -> None:
     file_ids = [await announce(store), await announce(store)]
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)), until_final=True)
-    async with running(store) as hub, aclosing(hub.watch(request, "")) as events:
+    async with running(store) as hub, aclosing(hub.watch(request, None)) as events:
         await opened(events)
         for file_id in file_ids:
             await store.cancel_file(file_id, command("CancelFile"))
@@ -351,7 +351,7 @@ async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None
     file_id = await announce(store)
     loop = asyncio.get_running_loop()
     request = WatchRequest(Targets(file_ids=frozenset({file_id})))
-    async with running(store, bookmark_interval=0.4) as hub, aclosing(hub.watch(request, "")) as events:
+    async with running(store, bookmark_interval=0.4) as hub, aclosing(hub.watch(request, None)) as events:
         await opened(events)
         change = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.2)
@@ -367,7 +367,7 @@ async def test_watchers_that_do_not_read_hold_few_rows_together(store: Store) ->
     file_ids = await announce_batch(store, 600)
     request = WatchRequest(EVERYTHING)
     async with running(store) as hub, AsyncExitStack() as stack:
-        watches = [await stack.enter_async_context(aclosing(hub.watch(request, ""))) for _ in range(60)]
+        watches = [await stack.enter_async_context(aclosing(hub.watch(request, None))) for _ in range(60)]
         for events in watches:
             await anext(events)
         assert sum(isinstance(thing, File) for thing in gc.get_objects()) < 22_000
@@ -375,7 +375,7 @@ async def test_watchers_that_do_not_read_hold_few_rows_together(store: Store) ->
         for events in watches:
             assert len(await opened(events)) == len(file_ids) + 1  # the batch, a bookmark, and without the first
         for _ in range(3):
-            await anext(await stack.enter_async_context(aclosing(hub.watch(request, ""))))
+            await anext(await stack.enter_async_context(aclosing(hub.watch(request, None))))
         assert sum(isinstance(thing, File) for thing in gc.get_objects()) >= 1500
 
 
@@ -383,12 +383,12 @@ async def test_an_outlet_gets_the_progress_of_every_file_of_a_tick(store: Store)
     file_ids = [await announce(store) for _ in range(3)]
     outlet = Listening(9)
     request = WatchRequest(Targets(file_ids=frozenset(file_ids)), progress_interval=0.1)
-    async with running(store) as hub, aclosing(hub.watch(request, "", outlet)) as events:
+    async with running(store) as hub, aclosing(hub.watch(request, None, outlet)) as events:
         await opened(events)
         resting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
         for file_id in file_ids:
-            hub.publish_progress(file_id, "", 1)
+            hub.publish_progress(file_id, "", "", 1)
         async with asyncio.timeout(WAIT):
             while len(outlet.heard) < len(file_ids):  # noqa: ASYNC110 - an outlet tells nobody
                 await asyncio.sleep(0.01)

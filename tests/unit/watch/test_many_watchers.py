@@ -60,14 +60,14 @@ class World:
                 await self.store.claim(file_id, 0, command())
             elif deed < 8:
                 await self.store.cancel_file(file_id, command())
-            elif not (await self.store.get_file(file_id, "")).status.final:
+            elif not (await self.store.get_file(file_id)).status.final:
                 await self._progress(file_id, batch_id)
 
     async def _progress(self, file_id: str, batch_id: str) -> None:
         """As the ingest does it: durable bytes are told of when they are recorded."""
         claim = (await self.store.claim(file_id, 0, command())).answer
         if await self.store.record_progress(file_id, claim.file.fence, 0, now()):
-            self.hub.publish_progress(file_id, batch_id, 0)
+            self.hub.publish_progress(file_id, batch_id, "", 0)
 
     async def work(self, deeds: int) -> None:
         for _ in range(deeds):
@@ -125,7 +125,7 @@ class Listener:
         request = WatchRequest(self._targets, token, progress_interval=0.01)
         self._over = over
         self._taken.set()
-        async with aclosing(self._world.hub.watch(request, "", self._outlet)) as events:
+        async with aclosing(self._world.hub.watch(request, None, self._outlet)) as events:
             await self._follow(events, over)
 
     async def _follow(self, events: AsyncGenerator[WatchEvent, None], over: Callable[[], bool]) -> None:

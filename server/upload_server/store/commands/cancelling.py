@@ -101,7 +101,7 @@ def _decide(
         return refusal
     if answer is not None:
         return Result(answer, replayed=True)
-    if file is None or file.owner != write.command.caller.principal:
+    if file is None or not write.command.caller.does_see(file.owner):
         return FileNotFound(write.file_id)
     if file.status not in _MAY_CANCEL or write.file_id in cancelled:
         return None
@@ -177,7 +177,7 @@ class CancelBatch(Write[Result[CancelledBatch]]):
 
     def _find(self, transaction: Transaction) -> BatchRow:
         found = transaction.read(statements.READ_BATCH, batch_id=self.batch_id)
-        if not found or found[0].batch.owner != self.command.caller.principal:
+        if not found or not self.command.caller.does_see(found[0].batch.owner):
             raise BatchNotFound(self.batch_id)
         if found[0].batch.status.final:
             raise BatchNotCancellable(found[0].batch)

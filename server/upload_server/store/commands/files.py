@@ -29,7 +29,7 @@ def read_files(transaction: Transaction, file_ids: Iterable[str]) -> dict[str, F
 def read_file(transaction: Transaction, file_id: str, caller: Caller) -> FileRow:
     """Read one file of the caller's; raises ``FileNotFound``."""
     row = read_files(transaction, (file_id,)).get(file_id)
-    if row is None or row.file.owner != caller.principal:
+    if row is None or not caller.does_see(row.file.owner):
         raise FileNotFound(file_id)
     return row
 

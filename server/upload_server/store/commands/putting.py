@@ -190,7 +190,7 @@ def _begin(
 ) -> _End:
     """Decide what a file becomes; raises what hinders it."""
     row, command = found.get(write.file_id), write.command
-    if row is None or row.file.owner != command.caller.principal:
+    if row is None or not command.caller.does_see(row.file.owner):
         raise FileNotFound(write.file_id)
     if not write.alive():
         raise CutOff

@@ -23,45 +23,66 @@ from upload_server.store.values import Change, Changes, Targets
 
 
 class _Table:
-    """How a table is read as changes."""
+    """How a table is read as changes, of everybody or of ``:owner``, whose rows have indexes of their own."""
 
     def __init__(
-        self, name: str, columns: str, open_states: str, make: Callable[[Row], File] | Callable[[Row], Batch]
+        self,
+        name: str,
+        columns: str,
+        open_states: str,
+        make: Callable[[Row], File] | Callable[[Row], Batch],
+        *,
+        everybody: bool,
     ) -> None:
-        """Write its queries. Below, what is unindexed keeps a database from walking everything that an owner has."""
+        """Write its queries."""
         alias = name[0]
         number, owner, status = f"{alias}.change_no", f"{alias}.owner", f"{alias}.status"
+        # That the index has such rows must be said in its own words.
+        owned = "" if everybody else f" AND {owner} = :owner AND {owner} <> ''"
         self.make = make
 
         def select(source: str) -> str:
             return f"SELECT {columns} FROM {source}"
 
-        def rest(dialect: Dialect) -> str:
-            return f"{dialect.unindexed(owner)} = :owner ORDER BY {number} LIMIT :limit"
+        def indexed(dialect: Dialect, index: str) -> str:
+            return dialect.by_index(f"{name} AS {alias}", f"{name}_{index}")
 
         def named(dialect: Dialect) -> str:
             unindexed = dialect.unindexed(number, "bigint")
+            owned = "" if everybody else f" AND {dialect.unindexed(owner)} = :owner"
             return select(
                 f"{dialect.items('ids')} {dialect.looked_up(name, alias, f'{alias}.{name}_id = k.value')}"
-                f" WHERE {unindexed} > :after AND {dialect.unindexed(owner)} = :owner AND {self.wanted}"
+                f" WHERE {unindexed} > :after{owned} AND {self.wanted}"
                 f" ORDER BY {unindexed} LIMIT :limit"
             )
 
         # Rows that are new, or not final.
         self.wanted = f"({number} > :skip OR {status} IN ({open_states}))"
         # By change number; those that are not final have an index of their own.
-        self.new = Sql(lambda dialect: select(f"{name} AS {alias} WHERE {number} > :after AND {rest(dialect)}"))
+        self.new = Sql(
+            lambda dialect: select(
+                f"{f'{name} AS {alias}' if everybody else indexed(dialect, 'owner_change_no')}"
+                f" WHERE {number} > :after{owned} ORDER BY {number} LIMIT :limit"
+            )
+        )
         self.open = Sql(
             lambda dialect: select(
-                f"{dialect.by_index(f'{name} AS {alias}', f'{name}_open')} WHERE {status} IN ({open_states})"
-                f" AND {number} > :after AND {number} <= :skip AND {rest(dialect)}"
+                f"{indexed(dialect, 'open' if everybody else 'owner_open')} WHERE {status} IN ({open_states})"
+                f" AND {number} > :after AND {number} <= :skip{owned} ORDER BY {number} LIMIT :limit"
             )
         )
         self.named = Sql(named)
 
 
-_FILES = _Table("file", FILE_COLUMNS, OPEN_FILE, file_of)
-_BATCHES = _Table("batch", BATCH_COLUMNS, OPEN_BATCH, batch_of)
+class _Tables:
+    """How both tables are read."""
+
+    def __init__(self, *, everybody: bool) -> None:
+        self.files = _Table("file", FILE_COLUMNS, OPEN_FILE, file_of, everybody=everybody)
+        self.batches = _Table("batch", BATCH_COLUMNS, OPEN_BATCH, batch_of, everybody=everybody)
+
+
+_EVERYBODYS, _OWNERS = _Tables(everybody=True), _Tables(everybody=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +90,20 @@ class _Query:
     """One call of ``read_changes``; ``limit`` is one above the page, so that a last row tells of a next page."""
 
     targets: Targets
-    owner: str
+    sees: str | None
     after: int
     limit: int
     skip: int = 0
 
+    @property
+    def tables(self) -> _Tables:
+        """How the tables are read for it."""
+        return _EVERYBODYS if self.sees is None else _OWNERS
 
-def check_targets(connection: Connection, targets: Targets, owner: str) -> Changes:
+
+def check_targets(connection: Connection, targets: Targets, sees: str | None) -> Changes:
     """Read the named rows; raises ``FileNotFound`` or ``BatchNotFound`` for the first unknown id."""
-    query = _Query(targets, owner, 0, len(targets.file_ids) + len(targets.batch_ids))
+    query = _Query(targets, sees, 0, len(targets.file_ids) + len(targets.batch_ids))
     found = [*_named_files(connection, query), *_named_batches(connection, query)]
     known = {change.record.file_id if isinstance(change.record, File) else change.record.batch_id for change in found}
     for file_id in sorted(targets.file_ids - known):
@@ -89,15 +115,15 @@ def check_targets(connection: Connection, targets: Targets, owner: str) -> Chang
 
 
 def read_changes(
-    connection: Connection, targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int
+    connection: Connection, targets: Targets, sees: str | None, after: int, limit: int, skip_final_upto: int
 ) -> Changes:
     """Read the rows whose last change is above ``after``, in the order of those changes, at most ``limit``."""
     last_change = read_last_change(connection)
     if after >= last_change:
         return Changes((), complete=True, last_change=last_change)
-    query = _Query(targets, owner, after, limit + 1, skip_final_upto)
+    query = _Query(targets, sees, after, limit + 1, skip_final_upto)
     if targets.all:
-        found = [_every_row(connection, query, table) for table in (_FILES, _BATCHES)]
+        found = [_every_row(connection, query, table) for table in (query.tables.files, query.tables.batches)]
     else:
         found = [_named_files(connection, query), _named_batches(connection, query)]
         if targets.include_batch_files:
@@ -135,7 +161,7 @@ def _every_row(connection: Connection, query: _Query, table: _Table) -> list[Cha
             table.open,
             after=query.after,
             skip=query.skip,
-            owner=query.owner,
+            owner=query.sees,
             limit=query.limit,
         )
     if len(found) < query.limit:
@@ -144,18 +170,18 @@ def _every_row(connection: Connection, query: _Query, table: _Table) -> list[Cha
             table,
             table.new,
             after=max(query.after, query.skip),
-            owner=query.owner,
+            owner=query.sees,
             limit=query.limit - len(found),
         )
     return found
 
 
 def _named_files(connection: Connection, query: _Query) -> list[Change]:
-    return _named(connection, query, _FILES, query.targets.file_ids)
+    return _named(connection, query, query.tables.files, query.targets.file_ids)
 
 
 def _named_batches(connection: Connection, query: _Query) -> list[Change]:
-    return _named(connection, query, _BATCHES, query.targets.batch_ids)
+    return _named(connection, query, query.tables.batches, query.targets.batch_ids)
 
 
 def _named(connection: Connection, query: _Query, table: _Table, ids: Iterable[str]) -> list[Change]:
@@ -165,7 +191,7 @@ def _named(connection: Connection, query: _Query, table: _Table, ids: Iterable[s
         table.named,
         ids=list(ids),
         after=query.after,
-        owner=query.owner,
+        owner=query.sees,
         skip=query.skip,
         limit=query.limit,
     )
@@ -173,8 +199,7 @@ def _named(connection: Connection, query: _Query, table: _Table, ids: Iterable[s
 
 _ROWS_OF_BATCHES = Sql(
     lambda dialect: (
-        f"SELECT b.id FROM {dialect.items('ids')} {dialect.looked_up('batch', 'b', 'b.batch_id = k.value')}"
-        f" WHERE {dialect.unindexed('b.owner')} = :owner"
+        f"SELECT b.id, b.owner FROM {dialect.items('ids')} {dialect.looked_up('batch', 'b', 'b.batch_id = k.value')}"
     )
 )
 _FILES_BY_NUMBER = Sql(
@@ -187,15 +212,17 @@ _OF_BATCH = "SELECT f.change_no FROM file AS f WHERE f.batch_row = :batch_row AN
 _IN_ORDER = "ORDER BY f.change_no LIMIT :limit"
 # The index alone is enough unless final rows are to be skipped.
 _NUMBERS_OF_BATCH = Sql(f"{_OF_BATCH} {_IN_ORDER}")
-_WANTED_NUMBERS_OF_BATCH = Sql(f"{_OF_BATCH} AND {_FILES.wanted} {_IN_ORDER}")
+_WANTED_NUMBERS_OF_BATCH = Sql(f"{_OF_BATCH} AND {_EVERYBODYS.files.wanted} {_IN_ORDER}")
 
 
 def _files_of_batches(connection: Connection, query: _Query) -> list[Change]:
     """Read a page of the batches' files: first their numbers, from the index alone, then those rows."""
-    batches = connection.rows(_ROWS_OF_BATCHES, {"ids": list(query.targets.batch_ids), "owner": query.owner})
-    numbers = heapq.merge(*(_numbers_of_batch(connection, query, batch_row) for (batch_row,) in batches))
+    batches = connection.rows(_ROWS_OF_BATCHES, {"ids": list(query.targets.batch_ids)})
+    # A batch has one owner for all its files.
+    seen = [row for row, owner in batches if query.sees in (None, owner)]
+    numbers = heapq.merge(*(_numbers_of_batch(connection, query, batch_row) for batch_row in seen))
     page = [number for number, _ in zip(numbers, range(query.limit), strict=False)]
-    return _read(connection, _FILES, _FILES_BY_NUMBER, page=page)
+    return _read(connection, query.tables.files, _FILES_BY_NUMBER, page=page)
 
 
 def _numbers_of_batch(connection: Connection, query: _Query, batch_row: int) -> list[int]:

@@ -21,7 +21,7 @@ from upload_server.domain.states import Batch, File, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
 from upload_server.store.sql.connection import Connection
-from upload_server.store.sql.dialect import Dialect, Parameter, Sql
+from upload_server.store.sql.dialect import EMPTY, Dialect, Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, Row, batch_of, file_of, time_of
 from upload_server.store.values import Listing, Page
 
@@ -83,6 +83,7 @@ class _Shape:
     filename_prefix: bool
     updated_after: bool
     newest_first: bool
+    everybody: bool
 
     @property
     def picks(self) -> bool:
@@ -120,6 +121,15 @@ def _alias(row: Any) -> str:
     return "f" if row is F else "b"
 
 
+def _owned(row: Any, *, everybody: bool) -> list[Any]:
+    """Return the conditions whose rows, together, are those of ``:owner``, or of everybody.
+
+    What has no owner is all there is while callers have no names. Only what has one is in the indexes that serve a list
+    of everybody's: so nothing pays for them before there are names.
+    """
+    return [row.owner == EMPTY, row.owner != EMPTY] if everybody else [row.owner == _OWNER]
+
+
 def _between(row: Any) -> Any:
     """Return the condition that a row lies between two places, both excluded."""
     place = Tuple(row.created_at, row.id)
@@ -148,23 +158,31 @@ def _rest(dialect: Dialect, shape: _Shape) -> list[Any]:
 
 
 def _in_order(dialect: Dialect, shape: _Shape, query: Any, conditions: Sequence[Any], most: Any) -> Any:
-    """Return ``query`` by the index that serves best: of several states a slice each, of which ``most`` are wanted."""
+    """Return ``query`` by the indexes that serve best: of several states a slice each, of which ``most`` are wanted."""
     row = shape.table.row
-    query = query.where(row.owner == _OWNER, _between(row), *conditions)
-    order = [column.desc() if shape.newest_first else column for column in (row.created_at, row.id)]
+    query = query.where(_between(row), *conditions)
+    slices = [query.where(owned) for owned in _owned(row, everybody=shape.everybody)]
     if shape.cancelled_by or shape.cancelled_with_batch:
         if shape.cancelled_by:
             # That the index has such rows must be said in its own words.
             others = [row.cancelled_by != word for word in (_NOBODY, *([_WITH_BATCH] if row is F else []))]
-            query = query.where(row.cancelled_by == _CANCELLED_BY, *others)
+            slices = [each.where(row.cancelled_by == _CANCELLED_BY, *others) for each in slices]
         if shape.statuses:
-            query = query.where(_of_statuses(dialect, row))
+            slices = [each.where(_of_statuses(dialect, row)) for each in slices]
     elif shape.statuses:
-        slices = [query.where(row.status == Parameter(f"status{index}")) for index in range(shape.statuses)]
-        query = dialect.sliced(slices, order, most)
-        if len(slices) > 1:
-            order = [SQL(f"{name} DESC" if shape.newest_first else name) for name in ("created_at", "id")]
-    return query.order_by(*order)
+        states = [Parameter(f"status{index}") for index in range(shape.statuses)]
+        slices = [each.where(row.status == state) for each in slices for state in states]
+    return _merged(dialect, shape, slices, (row.created_at, row.id), most)
+
+
+def _merged(dialect: Dialect, shape: _Shape, slices: Sequence[Any], order: Sequence[Any], most: Any) -> Any:
+    """Return the rows of several queries in ``order``, of which ``most`` are wanted."""
+    directed = [column.desc() if shape.newest_first else column for column in order]
+    query = dialect.sliced(slices, directed, most)
+    if len(slices) > 1:
+        names = [column.column_name for column in order]
+        directed = [SQL(f"{name} DESC" if shape.newest_first else name) for name in names]
+    return query.order_by(*directed)
 
 
 @functools.cache
@@ -178,18 +196,20 @@ def _make_page(shape: _Shape, dialect: Dialect) -> Any:
     query = row.select(row.id, SQL(shape.table.columns))
     if shape.way is _Way.ORDER:
         return _in_order(dialect, shape, query, _rest(dialect, shape), _LIMIT).limit(_LIMIT)
-    query = query.where(_unindexed(dialect, row, "owner") == _OWNER, *_rest(dialect, shape))
+    conditions = _rest(dialect, shape)
+    if not shape.everybody:
+        conditions.append(_unindexed(dialect, row, "owner") == _OWNER)
     if shape.statuses:
-        query = query.where(_of_statuses(dialect, row))
+        conditions.append(_of_statuses(dialect, row))
     if shape.cancelled_by:
-        query = query.where(_unindexed(dialect, row, "cancelled_by") == _CANCELLED_BY)
+        conditions.append(_unindexed(dialect, row, "cancelled_by") == _CANCELLED_BY)
     if shape.way is _Way.IDS:
-        query = query.where(SQL(dialect.is_item(f"{_alias(row)}.id", "ids", "bigint")), _between(row))
+        query = query.where(SQL(dialect.is_item(f"{_alias(row)}.id", "ids", "bigint")), _between(row), *conditions)
     else:
         # Files of a batch were announced at once: their ids are their order.
         times = row.created_at > Parameter("after"), row.created_at < Parameter("before")
         ids = row.id > Parameter("from_row"), row.id < Parameter("to_row")
-        query = query.where(row.batch_row == BATCH_ROW, *times, *ids)
+        query = query.where(row.batch_row == BATCH_ROW, *times, *ids, *conditions)
     order = (row.created_at, row.id) if shape.way is _Way.IDS else (row.id,)
     directed = (column.desc() if shape.newest_first else column for column in order)
     return query.order_by(*directed).limit(_LIMIT)
@@ -206,8 +226,9 @@ def _make_last_look(shape: _Shape, dialect: Dialect) -> Any:
     if row is B and shape.filename_prefix:
         # Batches are looked at through their files, which were announced when the batch was.
         times = F.created_at > Parameter("low_at"), F.created_at < Parameter("high_at")
-        query = F.select(F.created_at, SQL("id")).where(F.owner == _OWNER, *times)
-        query = query.order_by(F.created_at.desc() if shape.newest_first else F.created_at)
+        found = F.select(F.created_at, F.id).where(*times)
+        slices = [found.where(owned) for owned in _owned(F, everybody=shape.everybody)]
+        query = _merged(dialect, shape, slices, (F.created_at,), looks)
     else:
         query = _in_order(dialect, shape, row.select(row.created_at, row.id), (), looks)
     return query.limit(SQL("1")).offset(looks - SQL("1"))
@@ -216,11 +237,18 @@ def _make_last_look(shape: _Shape, dialect: Dialect) -> Any:
 # Looked up first -----------------------------------------------------------------------------------------------------
 
 
-def _named(column: Any) -> Sql:
-    return Sql(lambda _: F.select(column).where(F.owner == _OWNER, _with_prefix(_start_of_name("f"))).limit(_LIMIT))
+@functools.cache
+def _named(table: _Table[Any], everybody: bool) -> Sql:
+    column = F.id if table is _FILES else F.batch_row
+
+    def make(dialect: Dialect) -> Any:
+        query = F.select(column).where(_with_prefix(_start_of_name("f")))
+        slices = [query.where(owned) for owned in _owned(F, everybody=everybody)]
+        return dialect.sliced(slices, (), _LIMIT).limit(_LIMIT)
+
+    return Sql(make)
 
 
-_FILES_NAMED, _BATCHES_NAMED = _named(F.id), _named(F.batch_row)
 _CANCELLED_WITH_BATCH = Sql(
     lambda _: A.select(A.file_row).where(A.source == _WITH_BATCH, A.to_status == _CANCELLED).limit(_LIMIT)
 )
@@ -236,7 +264,7 @@ def _ids(connection: Connection, table: _Table[T], listing: Listing, values: Val
     """Return the ids of the few rows that one of the filters takes, and some more; None when no filter takes few."""
     lookups: list[Sql] = []
     if listing.filename_prefix:
-        lookups.append(_FILES_NAMED if table is _FILES else _BATCHES_NAMED)
+        lookups.append(_named(table, listing.owner is None))
     if listing.cancelled_by == Source.BATCH_CANCEL and table is _FILES:
         lookups.append(_CANCELLED_WITH_BATCH)
     # What changed before there was a trail has no event.
@@ -278,6 +306,7 @@ def _list(connection: Connection, table: _Table[T], listing: Listing, cursor: Cu
         filename_prefix=bool(listing.filename_prefix),
         updated_after=listing.updated_after is not None,
         newest_first=listing.newest_first,
+        everybody=listing.owner is None,
     )
     values["ids"] = list(ids or ())
     stop = functools.partial(_stop, connection, shape, values) if shape.picks else None

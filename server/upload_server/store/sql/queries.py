@@ -1,6 +1,6 @@
 """Decides what is read, as queries over the models: each function reads from the one snapshot that its caller opened.
 
-Must not know about threads. A caller finds only rows that its owner may see.
+Must not know about threads. ``sees`` is the one owner whose rows there are; None: everybody's.
 """
 
 # ruff: noqa: S608 - put together from the domain's own words; what callers give are parameters
@@ -23,15 +23,15 @@ from upload_server.store.sql.statements import held_elsewhere as held_elsewhere_
 from upload_server.store.sql.trail import EVENTS
 from upload_server.store.values import DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
 
-_OWNER, _LIMIT = Parameter("owner"), Parameter("limit")
+_LIMIT = Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 
 _INFO = models.StoreInfo.alias("store_info")
 _LAST_CHANGE = Sql(lambda _: _INFO.select(_INFO.last_change))
 _STORE_ID = Sql(lambda _: _INFO.select(_INFO.store_id))
 _SERVED = Sql(lambda _: _INFO.select(_INFO.served_seconds))
-_FILE = Sql(lambda _: F.select(SQL(FILE_COLUMNS)).where(F.file_id == _FILE_ID, F.owner == _OWNER))
-_BATCH = Sql(lambda _: B.select(SQL(BATCH_COLUMNS)).where(B.batch_id == _BATCH_ID, B.owner == _OWNER))
+_FILE = Sql(lambda _: F.select(SQL(FILE_COLUMNS)).where(F.file_id == _FILE_ID))
+_BATCH = Sql(lambda _: B.select(SQL(BATCH_COLUMNS)).where(B.batch_id == _BATCH_ID))
 
 
 def read_last_change(connection: Connection) -> int:
@@ -49,20 +49,22 @@ def read_store_id(connection: Connection) -> str:
     return str(connection.rows(_STORE_ID)[0][0])
 
 
-def read_file(connection: Connection, file_id: str, owner: str) -> File:
+def read_file(connection: Connection, file_id: str, sees: str | None) -> File:
     """Read one file; raises ``FileNotFound``."""
-    found = connection.rows(_FILE, {"file_id": file_id, "owner": owner})
-    if not found:
-        raise FileNotFound(file_id)
-    return file_of(found[0])
+    for row in connection.rows(_FILE, {"file_id": file_id}):
+        file = file_of(row)
+        if sees is None or sees == file.owner:
+            return file
+    raise FileNotFound(file_id)
 
 
-def read_batch(connection: Connection, batch_id: str, owner: str) -> Batch:
+def read_batch(connection: Connection, batch_id: str, sees: str | None) -> Batch:
     """Read one batch; raises ``BatchNotFound``."""
-    found = connection.rows(_BATCH, {"batch_id": batch_id, "owner": owner})
-    if not found:
-        raise BatchNotFound(batch_id)
-    return batch_of(found[0])
+    for row in connection.rows(_BATCH, {"batch_id": batch_id}):
+        batch = batch_of(row)
+        if sees is None or sees == batch.owner:
+            return batch
+    raise BatchNotFound(batch_id)
 
 
 # For the janitor -------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ _HELD = Sql(
 )
 
 
-_PROGRESS = "f.file_id, coalesce(f.batch_id, ''), f.bytes_received"
+_PROGRESS = "f.file_id, coalesce(f.batch_id, ''), f.owner, f.bytes_received"
 
 
 def _at_others(dialect: Dialect) -> str:
@@ -181,8 +183,8 @@ _PROGRESS_OF_ALL = Sql(
 )
 
 
-def read_progress(connection: Connection, targets: Targets, since: float, node: str) -> list[tuple[str, str, int]]:
-    """Read id, batch's id and durable bytes of the files that other nodes than ``node`` have open."""
+def read_progress(connection: Connection, targets: Targets, since: float, node: str) -> list[tuple[str, str, str, int]]:
+    """Read id, batch's id, owner and durable bytes of the files that other nodes than ``node`` have open."""
     if targets.all:
         return connection.rows(_PROGRESS_OF_ALL, {"since": since, "node": node})
     files = connection.rows(_PROGRESS_OF_FILES, {"file_ids": list(targets.file_ids), "node": node})

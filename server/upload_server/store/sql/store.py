@@ -161,13 +161,13 @@ class SqlStore(WritingStore):
 
         return await self._readers.run(read)
 
-    async def get_file(self, file_id: str, owner: str) -> File:
+    async def get_file(self, file_id: str, sees: str | None = None) -> File:
         """Read one file."""
-        return await self._read(queries.read_file, file_id=file_id, owner=owner)
+        return await self._read(queries.read_file, file_id=file_id, sees=sees)
 
-    async def get_batch(self, batch_id: str, owner: str) -> Batch:
+    async def get_batch(self, batch_id: str, sees: str | None = None) -> Batch:
         """Read one batch."""
-        return await self._read(queries.read_batch, batch_id=batch_id, owner=owner)
+        return await self._read(queries.read_batch, batch_id=batch_id, sees=sees)
 
     async def list_files(self, listing: Listing, cursor: Cursor | None, limit: int) -> Page[File]:
         """Read files in order of creation."""
@@ -181,26 +181,26 @@ class SqlStore(WritingStore):
         """Read audit events in the order of their commits."""
         return await self._read(list_audit_events, trail=trail, cursor=cursor, limit=limit)
 
-    async def count(self, owner: str, now: datetime, buckets: Buckets | None = None) -> Counts:
-        """Count what ``owner`` may see."""
+    async def count(self, sees: str | None, now: datetime, buckets: Buckets | None = None) -> Counts:
+        """Count what there is for ``sees``."""
         # One at a time, so that the first count of a large store takes one reader, not all.
         async with self._counting:
             before = self._tally
-            self._tally, counts = await self._read(tally.count, before=before, owner=owner, now=now, buckets=buckets)
+            self._tally, counts = await self._read(tally.count, before=before, sees=sees, now=now, buckets=buckets)
         return counts
 
-    async def check_targets(self, targets: Targets, owner: str) -> Changes:
+    async def check_targets(self, targets: Targets, sees: str | None) -> Changes:
         """Read the named targets' current rows."""
-        return await self._read(changes.check_targets, targets=targets, owner=owner)
+        return await self._read(changes.check_targets, targets=targets, sees=sees)
 
     async def read_changes(
-        self, targets: Targets, owner: str, after: int, limit: int, skip_final_upto: int = 0
+        self, targets: Targets, sees: str | None, after: int, limit: int, skip_final_upto: int = 0
     ) -> Changes:
         """Read the targets' rows that changed after ``after``."""
         found = await self._read(
             changes.read_changes,
             targets=targets,
-            owner=owner,
+            sees=sees,
             after=after,
             limit=limit,
             skip_final_upto=skip_final_upto,
@@ -224,7 +224,7 @@ class SqlStore(WritingStore):
         changed, self._looked_at = last_change > self._looked_at, last_change
         return News(changed, stops)
 
-    async def read_progress(self, targets: Targets) -> Sequence[tuple[str, str, int]]:
+    async def read_progress(self, targets: Targets) -> Sequence[tuple[str, str, str, int]]:
         """Read how far the uploads are that other nodes have open."""
         since = self.served - _RECENT_SECONDS
         return await self._read(queries.read_progress, targets=targets, since=since, node=self.node_id)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from peewee import SQL, fn
 
@@ -70,32 +71,34 @@ _MOVES_SINCE = _moves(A.occurred_at >= Parameter("since"))
 _MOVES_AFTER = _moves(A.change_no > _AFTER, A.change_no <= Parameter("upto"))
 
 _NONE = (0, 0, 0, 0)
+_Key: TypeAlias = tuple[str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What there was of each owner up to the change ``no``, and what happened from the slot ``oldest`` on."""
+    """What there was of each owner, and of all together, up to the change ``no``, and what happened from the slot
+    ``oldest`` on."""
 
     no: int
     oldest: int
-    # Keys: owner and status.
-    files: Counter[tuple[str, str]]
-    size_bytes: Counter[tuple[str, str]]
-    batches: Counter[tuple[str, str]]
-    # Keys: owner and slot; values as the fields of Moves.
-    moves: dict[tuple[str, int], tuple[int, ...]]
+    # Keys: owner, None for everybody's together, and status.
+    files: Counter[_Key]
+    size_bytes: Counter[_Key]
+    batches: Counter[_Key]
+    # Keys: owner, likewise, and slot; values as the fields of Moves.
+    moves: dict[tuple[str | None, int], tuple[int, ...]]
 
-    def counts(self, owner: str, buckets: Buckets | None) -> Counts:
-        """Return what ``owner`` may see."""
+    def counts(self, sees: str | None, buckets: Buckets | None) -> Counts:
+        """Return what there is for ``sees``."""
         return Counts(
             self.no,
-            {status: Total(self.files[owner, status], self.size_bytes[owner, status]) for status in FileStatus},
-            {status: self.batches[owner, status] for status in BatchStatus},
-            [self._moves(owner, buckets.slots_of(index)) for index in range(buckets.count)] if buckets else (),
+            {status: Total(self.files[sees, status], self.size_bytes[sees, status]) for status in FileStatus},
+            {status: self.batches[sees, status] for status in BatchStatus},
+            [self._moves(sees, buckets.slots_of(index)) for index in range(buckets.count)] if buckets else (),
         )
 
-    def _moves(self, owner: str, slots: range) -> Moves:
-        return Moves(*map(sum, zip(_NONE, *(self.moves.get((owner, slot), _NONE) for slot in slots), strict=True)))
+    def _moves(self, sees: str | None, slots: range) -> Moves:
+        return Moves(*map(sum, zip(_NONE, *(self.moves.get((sees, slot), _NONE) for slot in slots), strict=True)))
 
 
 def tally(connection: Connection, before: Tally | None, now: datetime) -> Tally:
@@ -110,40 +113,49 @@ def tally(connection: Connection, before: Tally | None, now: datetime) -> Tally:
 
 
 def count(
-    connection: Connection, before: Tally | None, owner: str, now: datetime, buckets: Buckets | None
+    connection: Connection, before: Tally | None, sees: str | None, now: datetime, buckets: Buckets | None
 ) -> tuple[Tally, Counts]:
-    """Count up to this snapshot, and return what ``owner`` may see of it; ``before`` is what was counted last."""
+    """Count up to this snapshot, and return what of it there is for ``sees``; ``before`` is what was counted last."""
     counted = tally(connection, before, now)
-    return counted, counted.counts(owner, buckets)
+    return counted, counted.counts(sees, buckets)
 
 
 def _of_tables(connection: Connection, upto: int, now: datetime) -> Tally:
-    files, size_bytes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for owner, status, count, size in connection.rows(_FILES):
-        files[owner, status], size_bytes[owner, status] = count, size
-    batches = Counter({(owner, status): count for owner, status, count in connection.rows(_BATCHES)})
     since = now - timedelta(seconds=MAX_WINDOW_SECONDS)
-    found = connection.rows(_MOVES_SINCE, {"since": since})
-    moves = {(owner, slot): tuple(counts) for owner, slot, *counts in found}
-    return Tally(upto, slot_of(since), files, size_bytes, batches, moves)
+    counted = Tally(upto, slot_of(since), Counter(), Counter(), Counter(), {})
+    for name, status, count, size in connection.rows(_FILES):
+        for owner in (name, None):
+            counted.files[owner, status] += count
+            counted.size_bytes[owner, status] += size
+    for name, status, count in connection.rows(_BATCHES):
+        for owner in (name, None):
+            counted.batches[owner, status] += count
+    _add_moves(counted.moves, connection.rows(_MOVES_SINCE, {"since": since}))
+    return counted
 
 
 def _go_on(connection: Connection, before: Tally, upto: int, now: datetime) -> Tally:
     events = {"after": before.no, "upto": upto}
     # Copies: another reader may be looking at what was counted before.
     files, size_bytes, batches = Counter(before.files), Counter(before.size_bytes), Counter(before.batches)
-    for owner, old, new, count, size in connection.rows(_FILE_STEPS, events):
-        files[owner, old] -= count
-        files[owner, new] += count
-        size_bytes[owner, old] -= size
-        size_bytes[owner, new] += size
-    for owner, old, new, count in connection.rows(_BATCH_STEPS, events):
-        batches[owner, old] -= count
-        batches[owner, new] += count
+    for name, old, new, count, size in connection.rows(_FILE_STEPS, events):
+        for owner in (name, None):
+            files[owner, old] -= count
+            files[owner, new] += count
+            size_bytes[owner, old] -= size
+            size_bytes[owner, new] += size
+    for name, old, new, count in connection.rows(_BATCH_STEPS, events):
+        for owner in (name, None):
+            batches[owner, old] -= count
+            batches[owner, new] += count
     oldest, moves = kept_from(before.oldest, now), dict(before.moves)
     if oldest != before.oldest:
         moves = {key: counts for key, counts in moves.items() if key[1] >= oldest}
-    for owner, slot, *counts in connection.rows(_MOVES_AFTER, events):
-        known = moves.get((owner, slot), _NONE)
-        moves[owner, slot] = tuple(map(operator.add, known, counts))
+    _add_moves(moves, connection.rows(_MOVES_AFTER, events))
     return Tally(upto, oldest, files, size_bytes, batches, moves)
+
+
+def _add_moves(moves: dict[tuple[str | None, int], tuple[int, ...]], found: Iterable[Any]) -> None:
+    for name, slot, *counts in found:
+        for owner in (name, None):
+            moves[owner, slot] = tuple(map(operator.add, moves.get((owner, slot), _NONE), counts))

@@ -53,6 +53,7 @@ class _Shape:
     given: tuple[str, ...]
     index: str
     newest_first: bool
+    everybody: bool
 
     @property
     def others(self) -> list[str]:
@@ -97,7 +98,7 @@ def _page(shape: _Shape) -> Sql:
 def _make_page(shape: _Shape, dialect: Dialect) -> Any:
     occurred_at = dialect.unindexed("a.occurred_at", "timestamptz")
     query = EVENTS.where(
-        fn.coalesce(F.owner, B.owner) == Parameter("owner"),
+        *([] if shape.everybody else [fn.coalesce(F.owner, B.owner) == Parameter("owner")]),
         SQL(f"{occurred_at} > :after AND {occurred_at} < :before"),
         *(_tried(dialect, name) for name in shape.others),
     )
@@ -140,7 +141,7 @@ def list_audit_events(connection: Connection, trail: Trail, cursor: Cursor | Non
     values = _values(trail)
     given = tuple(name for name in _FILTERS if values[name])
     index = next((name for name in given if name != "actor" or trail.actor != _ANYBODY), "")
-    shape = _Shape(given, index, trail.newest_first)
+    shape = _Shape(given, index, trail.newest_first, everybody=trail.owner is None)
     low, high = 0, HIGHEST_ROW
     if trail.occurred_after:
         low = (connection.rows(_FIRST, values)[0][0] or HIGHEST_ROW) - 1
@@ -149,8 +150,8 @@ def list_audit_events(connection: Connection, trail: Trail, cursor: Cursor | Non
     if cursor is not None:
         low, high = (low, min(high, cursor.row)) if trail.newest_first else (max(low, cursor.row), high)
     values |= {"low": low, "high": high}
-    # Without other filters every event that is looked at is wanted, unless there are owners.
-    picks = shape.others or trail.occurred_after or trail.occurred_before or trail.owner
+    # Without other filters every event of everybody's that is looked at is wanted.
+    picks = shape.others or trail.occurred_after or trail.occurred_before or not shape.everybody
     stop = functools.partial(_stop, connection, shape, values) if picks else None
     found, more, last = read_page(connection, _page(shape), values, limit, stop)
     events = tuple(event_of(row) for row in found)

@@ -136,6 +136,9 @@ TABLES = (
 )
 
 _OPEN_FILE = "status IN ('pending', 'uploading')"
+_OPEN = {"file": _OPEN_FILE, "batch": "status IN ('pending', 'processing')"}
+_OWNED = "owner <> ''"
+_CANCELLED = {"file": "cancelled_by <> '' AND cancelled_by <> 'batch_cancel'", "batch": "cancelled_by <> ''"}
 
 # Each ends with the order in which it is read.
 INDEXES = (
@@ -145,20 +148,32 @@ INDEXES = (
         for name, columns in (("created_at", "created_at"), ("status_created_at", "status, created_at"))
     ),
     # Files cancelled with their batch come by the thousand.
-    """
-    CREATE INDEX file_owner_cancelled_by_created_at ON file (owner, cancelled_by, created_at, id)
-    WHERE cancelled_by <> '' AND cancelled_by <> 'batch_cancel'""",
-    """
-    CREATE INDEX batch_owner_cancelled_by_created_at ON batch (owner, cancelled_by, created_at, id)
-    WHERE cancelled_by <> ''""",
+    *(
+        f"CREATE INDEX {table}_owner_cancelled_by_created_at ON {table} (owner, cancelled_by, created_at, id)"
+        f" WHERE {which}"
+        for table, which in _CANCELLED.items()
+    ),
     "CREATE INDEX file_owner_without_batch ON file (owner, created_at, id) WHERE batch_row IS NULL",
     "CREATE INDEX file_owner_filename ON file (owner, substr(filename, 1, 255))",
+    # Everybody's that have an owner: empty while callers have no names. And what an owner watches.
+    *(
+        f"CREATE INDEX {table}_{name} ON {table} ({columns}) WHERE {where}"
+        for table in ("file", "batch")
+        for name, columns, where in (
+            ("all_created_at", "created_at, id", _OWNED),
+            ("all_status_created_at", "status, created_at, id", _OWNED),
+            ("all_cancelled_by_created_at", "cancelled_by, created_at, id", f"{_CANCELLED[table]} AND {_OWNED}"),
+            ("owner_change_no", "owner, change_no", _OWNED),
+            ("owner_open", "owner, change_no", f"{_OWNED} AND {_OPEN[table]}"),
+        )
+    ),
+    f"CREATE INDEX file_all_without_batch ON file (created_at, id) WHERE batch_row IS NULL AND {_OWNED}",
+    f"CREATE INDEX file_all_filename ON file (substr(filename, 1, 255)) WHERE {_OWNED}",
     # A watch of a batch's files, and their list.
     "CREATE INDEX file_batch_row_change_no ON file (batch_row, change_no) WHERE batch_row IS NOT NULL",
     "CREATE INDEX file_batch_row ON file (batch_row, id) WHERE batch_row IS NOT NULL",
     # The opening state of a watch of everything, and expiry: only what is not final.
-    f"CREATE INDEX file_open ON file (change_no) WHERE {_OPEN_FILE}",
-    "CREATE INDEX batch_open ON batch (change_no) WHERE status IN ('pending', 'processing')",
+    *(f"CREATE INDEX {table}_open ON {table} (change_no) WHERE {which}" for table, which in _OPEN.items()),
     """
     CREATE INDEX file_cancel_due ON file (cancel_due_at)
     WHERE cancel_due_at IS NOT NULL AND status = 'uploading'""",
