@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -162,6 +163,23 @@ async def test_the_trail_and_the_file_name_the_principal(http: httpx.AsyncClient
     assert (file["owner"], file["cancelled_by"]) == ("ada", "user:ada")
     page = await http.get("/api/v1/audit/events", params={"file_id": file_id}, headers=tokens.header("owner"))
     assert [event["actor"] for event in page.json()["events"]] == ["user:ada", "user:ada"]
+
+
+async def test_a_caller_hears_who_it_is(http: httpx.AsyncClient, stub: Stub, tokens: Tokens) -> None:
+    tokens.add("brief", "kim", "user,monitor", 3600)
+    await known(http, tokens, "brief")
+    me = (await http.get("/api/v1/me", headers=tokens.header("brief"))).json()
+    assert (me["principal"], me["roles"]) == ("kim", ["monitor", "user"])
+    assert me["may"] == ["audit", "cancel", "count", "metrics", "read", "write"]
+    assert me["credential"] == f"token:{tokens.secrets['brief'].split('_')[1]}"
+    left = datetime.fromisoformat(me["expires_at"]) - datetime.now(UTC)
+    assert 3500 < left.total_seconds() <= 3600
+    answer = await stub.GetCaller(pb.GetCallerRequest(), metadata=tokens.metadata("auditor"))
+    assert (answer.principal, list(answer.may), answer.HasField("expires_at")) == (
+        "eve",
+        ["audit", "count", "metrics", "read"],
+        False,
+    )
 
 
 async def test_a_right_that_is_missing_is_named(http: httpx.AsyncClient, stub: Stub, tokens: Tokens) -> None:

@@ -28,6 +28,7 @@ _ROUTES = {
     "GetBatch": ("GET", "/api/v1/batch/{batch_id}"),
     "ListBatches": ("GET", "/api/v1/batches"),
     "GetStatistics": ("GET", "/api/v1/statistics"),
+    "GetCaller": ("GET", "/api/v1/me"),
     "CancelFile": ("POST", "/api/v1/upload/cancel/{file_id}"),
     "CancelBatch": ("POST", "/api/v1/batch/cancel/{batch_id}"),
     "ListAuditEvents": ("GET", "/api/v1/audit/events"),

@@ -9,9 +9,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from upload_server.domain import errors
-from upload_server.domain.states import Batch, BatchStatus, File, FileStatus
+from upload_server.domain.caller import Caller, Permission
+from upload_server.domain.states import Batch, BatchStatus, File, FileStatus, Source
 from upload_server.domain.statistics import Buckets, Counts, Moves, Total
-from upload_server.doors.convert import batch_to_proto, file_to_proto, statistics_to_proto
+from upload_server.doors.convert import batch_to_proto, caller_to_proto, file_to_proto, statistics_to_proto
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import to_json
 from upload_server.service import Statistics
@@ -140,6 +141,10 @@ ERRORS = {
     "INVALID_FIELD": _status(
         errors.InvalidField([errors.FieldViolation("request_id", "must be at most 128 characters")])
     ),
+    "CREDENTIAL_MISSING": _status(errors.CredentialMissing()),
+    "CREDENTIAL_INVALID": _status(errors.CredentialInvalid()),
+    "CREDENTIAL_EXPIRED": _status(errors.CredentialExpired()),
+    "PERMISSION_DENIED": _status(errors.PermissionDenied("upload.cancel")),
     "OVERLOADED": _status(errors.Overloaded("Too many calls at once; try again soon", 1.0)),
     "STORAGE_FULL": _status(errors.StorageFull("disk", 96_468_992)),
     "SHUTTING_DOWN": _status(errors.ShuttingDown()),
@@ -148,6 +153,14 @@ ERRORS = {
     "INTERNAL": _status(errors.InternalError("3f2a9c1d5b7e4f60a1b2c3d4e5f60718")),
 }
 
+_CALLER = Caller(
+    Source.HTTP,
+    "ada",
+    "ada",
+    frozenset({Permission.AUDIT, Permission.CANCEL, Permission.COUNT, Permission.READ, Permission.WRITE}),
+    "token:ab12cd34",
+    roles=frozenset({"user"}),
+)
 _SPEC = {"filename": "example.pdf", "size_bytes": "5000000", "content_type": "application/pdf"}
 _SECOND = {"filename": "pictures/cat.jpg", "size_bytes": "120000", "content_type": "image/jpeg"}
 REQUESTS: dict[str, Json] = {
@@ -172,6 +185,7 @@ ANSWERS: dict[str, Json] = {
     "GetBatch": _answer(batch_to_proto(_CANCELLED_BATCH)),
     "ListBatches": {"batches": [_answer(batch_to_proto(_CANCELLED_BATCH))], "next_page_token": ""},
     "GetStatistics": _answer(statistics_to_proto(_STATISTICS)),
+    "GetCaller": _answer(caller_to_proto(_CALLER)),
     "CancelFile": {
         "message": "Upload cancelled successfully",
         "file_id": FILE_ID,

@@ -27,6 +27,7 @@ from upload.sources import Content, Feed, Source, open_source
 from upload.statuses import batch_status_number, status_number
 from upload.transport import (
     GET_BATCH,
+    GET_CALLER,
     GET_FILE,
     GET_STATISTICS,
     INITIATE_BATCH,
@@ -338,6 +339,15 @@ class AsyncClient:
         """
         request = pb.GetStatisticsRequest(window=window or None, step=step or None)
         return await ask(self._transport, GET_STATISTICS, request, self._timeout, tries=_READ_TRIES)
+
+    async def caller(self) -> pb.GetCallerResponse:
+        """Return who this client is to the server: the principal, its roles, what it may, and until when.
+
+        Example::
+
+            print((await client.caller()).principal)
+        """
+        return await ask(self._transport, GET_CALLER, pb.GetCallerRequest(), self._timeout, tries=_READ_TRIES)
 
     async def audit(
         self,

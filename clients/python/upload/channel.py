@@ -34,6 +34,7 @@ _REPEATABLE = (
     "ListFiles",
     "ListBatches",
     "GetStatistics",
+    "GetCaller",
     "ListAuditEvents",
     "InitiateUpload",
     "PutFile",

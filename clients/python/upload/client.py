@@ -230,6 +230,15 @@ class Client:
         """
         return drive(self._client.statistics(window=window, step=step))
 
+    def caller(self) -> pb.GetCallerResponse:
+        """Return who this client is to the server: the principal, its roles, what it may, and until when.
+
+        Example::
+
+            print(client.caller().principal)
+        """
+        return drive(self._client.caller())
+
     def audit(
         self,
         *,

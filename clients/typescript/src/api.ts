@@ -13,6 +13,7 @@ import {
   CancelFileRequestSchema,
   CancelFileResponseSchema,
   FileSchema,
+  GetCallerResponseSchema,
   GetStatisticsRequestSchema,
   GetStatisticsResponseSchema,
   InitiateBatchRequestSchema,
@@ -107,6 +108,11 @@ export class Api {
       ...(stepSeconds && { step: { seconds: BigInt(stepSeconds) } }),
     });
     return this.get("/api/v1/statistics", query, GetStatisticsResponseSchema, options);
+  }
+
+  /** Who calls, as the server knows it, and what that caller may. */
+  getCaller(options?: CallOptions) {
+    return this.get("/api/v1/me", {}, GetCallerResponseSchema, options);
   }
 
   /** One page of the audit trail, the oldest first or `{ orderBy: "event_id desc" }`. */

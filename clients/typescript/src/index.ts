@@ -11,7 +11,7 @@ export type { ClientOptions } from "./client.js";
 export { hasReason, ServiceError, UploadError } from "./errors.js";
 export type { LocalReason, Reason, ServiceReason } from "./errors.js";
 export { BatchStatus, UploadStatus } from "./gen/upload/v1/upload_pb.js";
-export type { AuditEvent, Batch, File as UploadedFile, GetStatisticsResponse } from "./gen/upload/v1/upload_pb.js";
+export type { AuditEvent, Batch, File as UploadedFile, GetCallerResponse, GetStatisticsResponse } from "./gen/upload/v1/upload_pb.js";
 export type { UploadOptions, UploadProgress, UploadState } from "./options.js";
 export { dateOf } from "./pause.js";
 export type { Sleep } from "./pause.js";

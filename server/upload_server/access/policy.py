@@ -29,6 +29,7 @@ NEEDS: Final[Mapping[str, Permission | None]] = {
     "CancelBatch": Permission.CANCEL,
     "ListAuditEvents": Permission.AUDIT,
     "GetStatistics": Permission.COUNT,
+    "GetCaller": None,
     # No RPCs, but asked of the same table.
     "Metrics": Permission.METRICS,
     "Reflection": None,
@@ -117,4 +118,5 @@ def caller_of(identity: Identity, method: str, source: Source, peer: str) -> Cal
         identity.credential,
         peer,
         identity.expires_at,
+        identity.roles,
     )

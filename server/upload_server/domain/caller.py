@@ -39,7 +39,8 @@ class Caller:
     ``sees`` is the one owner whose rows are there for the caller; None: everybody's, as for an operator, and for all
     while callers are not authenticated. ``credential`` is the id of what it proved its name by, never a secret;
     ``peer`` the address that it calls from; ``expires_at`` the POSIX time from which on it proves nothing, None for
-    never. ``by_itself``: nobody asked, the door acts for the caller.
+    never; ``roles`` the words by which it was given its permissions. ``by_itself``: nobody asked, the door acts for the
+    caller.
     """
 
     source: Source
@@ -49,6 +50,7 @@ class Caller:
     credential: str = ""
     peer: str = ""
     expires_at: float | None = None
+    roles: frozenset[str] = frozenset()
     by_itself: bool = False
 
     @property

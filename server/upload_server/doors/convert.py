@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from upload.v1 import upload_pb2 as pb
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import FieldViolation, InvalidField
 from upload_server.domain.states import (
     AuditEvent,
@@ -264,3 +265,16 @@ def statistics_to_proto(statistics: Statistics) -> pb.GetStatisticsResponse:
 def file_spec(message: pb.FileSpec | pb.InitiateUploadRequest | pb.PutFileRequest) -> FileSpec:
     """Return what is announced, as given: the service checks it."""
     return FileSpec(message.filename, message.size_bytes, message.content_type, message.sha256)
+
+
+def caller_to_proto(caller: Caller) -> pb.GetCallerResponse:
+    """Return who calls."""
+    answer = pb.GetCallerResponse(
+        principal=caller.principal,
+        roles=sorted(caller.roles),
+        may=sorted(caller.may),
+        credential=caller.credential,
+    )
+    if caller.expires_at is not None:
+        answer.expires_at.FromMicroseconds(round(caller.expires_at * 1_000_000))
+    return answer

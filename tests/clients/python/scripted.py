@@ -257,6 +257,9 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
     async def GetStatistics(self, request: pb.GetStatisticsRequest, context: Context) -> Any:
         raise NotImplementedError
 
+    async def GetCaller(self, request: pb.GetCallerRequest, context: Context) -> Any:
+        raise NotImplementedError
+
     async def ListFiles(self, request: pb.ListFilesRequest, context: Context) -> Any:
         def answer() -> pb.ListFilesResponse:
             # Two a page, whatever was asked for: the token is the index.

@@ -1971,6 +1971,198 @@ func (x *ListBatchesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// The request of `GetCaller`.
+type GetCallerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallerRequest) Reset() {
+	*x = GetCallerRequest{}
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallerRequest) ProtoMessage() {}
+
+func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
+func (*GetCallerRequest) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+}
+
+// The answer of `GetCaller`.
+type GetCallerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's name, which is the `owner` of what it announces; empty where nobody has to say who calls.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// `user`, `operator`, `auditor`, `monitor`, or scopes of a JWT; in alphabetical order.
+	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// What the caller may: `audit`, `cancel`, `count`, `metrics`, `read`, `write`; in alphabetical order.
+	May []string `protobuf:"bytes,3,rep,name=may,proto3" json:"may,omitempty"`
+	// The id of what the caller has proved its name by, such as `token:ab12cd34`; never a secret.
+	Credential string `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	// From when on that proves nothing; absent: never.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The quotas of the caller, and what is used of each; without those that are not limited.
+	Quotas        []*Quota `protobuf:"bytes,6,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallerResponse) Reset() {
+	*x = GetCallerResponse{}
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallerResponse) ProtoMessage() {}
+
+func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
+func (*GetCallerResponse) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetCallerResponse) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *GetCallerResponse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *GetCallerResponse) GetMay() []string {
+	if x != nil {
+		return x.May
+	}
+	return nil
+}
+
+func (x *GetCallerResponse) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *GetCallerResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *GetCallerResponse) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+// One bound of a caller, and what it uses of it.
+type Quota struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is bounded, such as `open-files` or `bytes`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How much there may be.
+	Limit int64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// How much there is.
+	Used          int64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Quota) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Quota) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Quota) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
 // The request of `GetStatistics`.
 type GetStatisticsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1984,7 +2176,7 @@ type GetStatisticsRequest struct {
 
 func (x *GetStatisticsRequest) Reset() {
 	*x = GetStatisticsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2188,7 @@ func (x *GetStatisticsRequest) String() string {
 func (*GetStatisticsRequest) ProtoMessage() {}
 
 func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2201,7 @@ func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetStatisticsRequest) GetWindow() *durationpb.Duration {
@@ -2049,7 +2241,7 @@ type GetStatisticsResponse struct {
 
 func (x *GetStatisticsResponse) Reset() {
 	*x = GetStatisticsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2253,7 @@ func (x *GetStatisticsResponse) String() string {
 func (*GetStatisticsResponse) ProtoMessage() {}
 
 func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2266,7 @@ func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsResponse.ProtoReflect.Descriptor instead.
 func (*GetStatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetStatisticsResponse) GetFiles() []*FileCount {
@@ -2134,7 +2326,7 @@ type FileCount struct {
 
 func (x *FileCount) Reset() {
 	*x = FileCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2338,7 @@ func (x *FileCount) String() string {
 func (*FileCount) ProtoMessage() {}
 
 func (x *FileCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2351,7 @@ func (x *FileCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileCount.ProtoReflect.Descriptor instead.
 func (*FileCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FileCount) GetStatus() UploadStatus {
@@ -2196,7 +2388,7 @@ type BatchCount struct {
 
 func (x *BatchCount) Reset() {
 	*x = BatchCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2400,7 @@ func (x *BatchCount) String() string {
 func (*BatchCount) ProtoMessage() {}
 
 func (x *BatchCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2413,7 @@ func (x *BatchCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCount.ProtoReflect.Descriptor instead.
 func (*BatchCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BatchCount) GetStatus() BatchStatus {
@@ -2259,7 +2451,7 @@ type StatisticsBucket struct {
 
 func (x *StatisticsBucket) Reset() {
 	*x = StatisticsBucket{}
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2463,7 @@ func (x *StatisticsBucket) String() string {
 func (*StatisticsBucket) ProtoMessage() {}
 
 func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2476,7 @@ func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsBucket.ProtoReflect.Descriptor instead.
 func (*StatisticsBucket) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatisticsBucket) GetStartAt() *timestamppb.Timestamp {
@@ -2345,7 +2537,7 @@ type CancelFileRequest struct {
 
 func (x *CancelFileRequest) Reset() {
 	*x = CancelFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2549,7 @@ func (x *CancelFileRequest) String() string {
 func (*CancelFileRequest) ProtoMessage() {}
 
 func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2562,7 @@ func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileRequest.ProtoReflect.Descriptor instead.
 func (*CancelFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelFileRequest) GetFileId() string {
@@ -2411,7 +2603,7 @@ type CancelFileResponse struct {
 
 func (x *CancelFileResponse) Reset() {
 	*x = CancelFileResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2615,7 @@ func (x *CancelFileResponse) String() string {
 func (*CancelFileResponse) ProtoMessage() {}
 
 func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2628,7 @@ func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileResponse.ProtoReflect.Descriptor instead.
 func (*CancelFileResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelFileResponse) GetMessage() string {
@@ -2483,7 +2675,7 @@ type CancelBatchRequest struct {
 
 func (x *CancelBatchRequest) Reset() {
 	*x = CancelBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2687,7 @@ func (x *CancelBatchRequest) String() string {
 func (*CancelBatchRequest) ProtoMessage() {}
 
 func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2700,7 @@ func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchRequest.ProtoReflect.Descriptor instead.
 func (*CancelBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelBatchRequest) GetBatchId() string {
@@ -2551,7 +2743,7 @@ type CancelBatchResponse struct {
 
 func (x *CancelBatchResponse) Reset() {
 	*x = CancelBatchResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2755,7 @@ func (x *CancelBatchResponse) String() string {
 func (*CancelBatchResponse) ProtoMessage() {}
 
 func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2768,7 @@ func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchResponse.ProtoReflect.Descriptor instead.
 func (*CancelBatchResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelBatchResponse) GetMessage() string {
@@ -2640,7 +2832,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2844,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2857,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchStatusRequest) GetFileIds() []string {
@@ -2730,7 +2922,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2934,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2947,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Progress) GetFileId() string {
@@ -2783,7 +2975,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2987,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +3000,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Bookmark) GetResynced() bool {
@@ -2838,7 +3030,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3042,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3055,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchStatusResponse) GetEvent() isWatchStatusResponse_Event {
@@ -2978,7 +3170,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3182,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3195,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListAuditEventsRequest) GetFileId() string {
@@ -3089,7 +3281,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[35]
+	mi := &file_upload_v1_upload_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3293,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[35]
+	mi := &file_upload_v1_upload_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3306,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -3287,7 +3479,22 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\fcancelled_by\x18\v \x01(\tR\vcancelledBy\"i\n" +
 	"\x13ListBatchesResponse\x12*\n" +
 	"\abatches\x18\x01 \x03(\v2\x10.upload.v1.BatchR\abatches\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x12\n" +
+	"\x10GetCallerRequest\"\xde\x01\n" +
+	"\x11GetCallerResponse\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x10\n" +
+	"\x03may\x18\x03 \x03(\tR\x03may\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\tR\n" +
+	"credential\x129\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12(\n" +
+	"\x06quotas\x18\x06 \x03(\v2\x10.upload.v1.QuotaR\x06quotas\"E\n" +
+	"\x05Quota\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x03R\x05limit\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x03R\x04used\"x\n" +
 	"\x14GetStatisticsRequest\x121\n" +
 	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\xb9\x02\n" +
@@ -3385,8 +3592,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x17BATCH_STATUS_PROCESSING\x10\x02\x12\x1a\n" +
 	"\x16BATCH_STATUS_COMPLETED\x10\x03\x12\x17\n" +
 	"\x13BATCH_STATUS_FAILED\x10\x04\x12\x1a\n" +
-	"\x16BATCH_STATUS_CANCELLED\x10\x052\xe0\n" +
-	"\n" +
+	"\x16BATCH_STATUS_CANCELLED\x10\x052\xbc\v\n" +
 	"\rUploadService\x12y\n" +
 	"\x0eInitiateUpload\x12 .upload.v1.InitiateUploadRequest\x1a!.upload.v1.InitiateUploadResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/api/v1/upload/initiate\x12u\n" +
 	"\rInitiateBatch\x12\x1f.upload.v1.InitiateBatchRequest\x1a .upload.v1.InitiateBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/batch/initiate\x12M\n" +
@@ -3397,7 +3603,9 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\tListFiles\x12\x1b.upload.v1.ListFilesRequest\x1a\x1c.upload.v1.ListFilesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/files\x12Z\n" +
 	"\bGetBatch\x12\x1a.upload.v1.GetBatchRequest\x1a\x10.upload.v1.Batch\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/batch/{batch_id}\x12e\n" +
 	"\vListBatches\x12\x1d.upload.v1.ListBatchesRequest\x1a\x1e.upload.v1.ListBatchesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/batches\x12n\n" +
-	"\rGetStatistics\x12\x1f.upload.v1.GetStatisticsRequest\x1a .upload.v1.GetStatisticsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statistics\x12u\n" +
+	"\rGetStatistics\x12\x1f.upload.v1.GetStatisticsRequest\x1a .upload.v1.GetStatisticsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statistics\x12Z\n" +
+	"\tGetCaller\x12\x1b.upload.v1.GetCallerRequest\x1a\x1c.upload.v1.GetCallerResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/api/v1/me\x12u\n" +
 	"\n" +
 	"CancelFile\x12\x1c.upload.v1.CancelFileRequest\x1a\x1d.upload.v1.CancelFileResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/upload/cancel/{file_id}\x12x\n" +
 	"\vCancelBatch\x12\x1d.upload.v1.CancelBatchRequest\x1a\x1e.upload.v1.CancelBatchResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/batch/cancel/{batch_id}\x12e\n" +
@@ -3418,7 +3626,7 @@ func file_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_upload_v1_upload_proto_goTypes = []any{
 	(UploadStatus)(0),               // 0: upload.v1.UploadStatus
 	(BatchStatus)(0),                // 1: upload.v1.BatchStatus
@@ -3443,107 +3651,114 @@ var file_upload_v1_upload_proto_goTypes = []any{
 	(*GetBatchRequest)(nil),         // 20: upload.v1.GetBatchRequest
 	(*ListBatchesRequest)(nil),      // 21: upload.v1.ListBatchesRequest
 	(*ListBatchesResponse)(nil),     // 22: upload.v1.ListBatchesResponse
-	(*GetStatisticsRequest)(nil),    // 23: upload.v1.GetStatisticsRequest
-	(*GetStatisticsResponse)(nil),   // 24: upload.v1.GetStatisticsResponse
-	(*FileCount)(nil),               // 25: upload.v1.FileCount
-	(*BatchCount)(nil),              // 26: upload.v1.BatchCount
-	(*StatisticsBucket)(nil),        // 27: upload.v1.StatisticsBucket
-	(*CancelFileRequest)(nil),       // 28: upload.v1.CancelFileRequest
-	(*CancelFileResponse)(nil),      // 29: upload.v1.CancelFileResponse
-	(*CancelBatchRequest)(nil),      // 30: upload.v1.CancelBatchRequest
-	(*CancelBatchResponse)(nil),     // 31: upload.v1.CancelBatchResponse
-	(*WatchStatusRequest)(nil),      // 32: upload.v1.WatchStatusRequest
-	(*Progress)(nil),                // 33: upload.v1.Progress
-	(*Bookmark)(nil),                // 34: upload.v1.Bookmark
-	(*WatchStatusResponse)(nil),     // 35: upload.v1.WatchStatusResponse
-	(*ListAuditEventsRequest)(nil),  // 36: upload.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil), // 37: upload.v1.ListAuditEventsResponse
-	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
+	(*GetCallerRequest)(nil),        // 23: upload.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),       // 24: upload.v1.GetCallerResponse
+	(*Quota)(nil),                   // 25: upload.v1.Quota
+	(*GetStatisticsRequest)(nil),    // 26: upload.v1.GetStatisticsRequest
+	(*GetStatisticsResponse)(nil),   // 27: upload.v1.GetStatisticsResponse
+	(*FileCount)(nil),               // 28: upload.v1.FileCount
+	(*BatchCount)(nil),              // 29: upload.v1.BatchCount
+	(*StatisticsBucket)(nil),        // 30: upload.v1.StatisticsBucket
+	(*CancelFileRequest)(nil),       // 31: upload.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),      // 32: upload.v1.CancelFileResponse
+	(*CancelBatchRequest)(nil),      // 33: upload.v1.CancelBatchRequest
+	(*CancelBatchResponse)(nil),     // 34: upload.v1.CancelBatchResponse
+	(*WatchStatusRequest)(nil),      // 35: upload.v1.WatchStatusRequest
+	(*Progress)(nil),                // 36: upload.v1.Progress
+	(*Bookmark)(nil),                // 37: upload.v1.Bookmark
+	(*WatchStatusResponse)(nil),     // 38: upload.v1.WatchStatusResponse
+	(*ListAuditEventsRequest)(nil),  // 39: upload.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil), // 40: upload.v1.ListAuditEventsResponse
+	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
 }
 var file_upload_v1_upload_proto_depIdxs = []int32{
 	0,  // 0: upload.v1.File.status:type_name -> upload.v1.UploadStatus
-	38, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
-	38, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
-	38, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
-	38, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
+	41, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
+	41, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
+	41, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
+	41, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: upload.v1.Batch.status:type_name -> upload.v1.BatchStatus
-	38, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
-	38, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
-	38, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
-	38, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	41, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
+	41, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
+	41, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
+	41, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
 	2,  // 10: upload.v1.InitiateUploadResponse.file:type_name -> upload.v1.File
 	5,  // 11: upload.v1.InitiateBatchRequest.files:type_name -> upload.v1.FileSpec
 	3,  // 12: upload.v1.InitiateBatchResponse.batch:type_name -> upload.v1.Batch
 	11, // 13: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
 	12, // 14: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
 	0,  // 15: upload.v1.UploadStopped.status:type_name -> upload.v1.UploadStatus
-	38, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
+	41, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
 	14, // 17: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
 	2,  // 18: upload.v1.UploadFileResponse.completed:type_name -> upload.v1.File
 	15, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
 	0,  // 20: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
 	0,  // 21: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
-	38, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
-	38, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
-	38, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	41, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
+	41, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
+	41, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
 	2,  // 25: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
 	1,  // 26: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
 	1,  // 27: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
-	38, // 28: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
-	38, // 29: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
-	38, // 30: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	41, // 28: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
+	41, // 29: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
+	41, // 30: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
 	3,  // 31: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
-	39, // 32: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
-	39, // 33: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
-	25, // 34: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
-	26, // 35: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
-	38, // 36: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
-	27, // 37: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
-	0,  // 38: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
-	1,  // 39: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
-	38, // 40: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
-	38, // 41: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	38, // 42: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	39, // 43: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
-	2,  // 44: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
-	3,  // 45: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
-	33, // 46: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
-	34, // 47: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
-	38, // 48: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
-	38, // 49: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
-	4,  // 50: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
-	6,  // 51: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
-	9,  // 52: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
-	13, // 53: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
-	8,  // 54: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
-	17, // 55: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
-	18, // 56: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
-	20, // 57: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
-	21, // 58: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
-	23, // 59: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
-	28, // 60: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
-	30, // 61: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
-	32, // 62: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
-	36, // 63: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
-	7,  // 64: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
-	10, // 65: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
-	16, // 66: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
-	2,  // 67: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
-	2,  // 68: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
-	19, // 69: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
-	3,  // 70: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
-	22, // 71: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
-	24, // 72: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
-	29, // 73: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
-	31, // 74: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
-	35, // 75: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
-	37, // 76: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
-	64, // [64:77] is the sub-list for method output_type
-	51, // [51:64] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	41, // 32: upload.v1.GetCallerResponse.expires_at:type_name -> google.protobuf.Timestamp
+	25, // 33: upload.v1.GetCallerResponse.quotas:type_name -> upload.v1.Quota
+	42, // 34: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
+	42, // 35: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	28, // 36: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
+	29, // 37: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
+	41, // 38: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
+	30, // 39: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
+	0,  // 40: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
+	1,  // 41: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
+	41, // 42: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
+	41, // 43: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	41, // 44: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	42, // 45: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
+	2,  // 46: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
+	3,  // 47: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
+	36, // 48: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
+	37, // 49: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
+	41, // 50: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
+	41, // 51: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
+	4,  // 52: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
+	6,  // 53: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
+	9,  // 54: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
+	13, // 55: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
+	8,  // 56: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
+	17, // 57: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
+	18, // 58: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
+	20, // 59: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
+	21, // 60: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
+	26, // 61: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
+	23, // 62: upload.v1.UploadService.GetCaller:input_type -> upload.v1.GetCallerRequest
+	31, // 63: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
+	33, // 64: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
+	35, // 65: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
+	39, // 66: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
+	7,  // 67: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
+	10, // 68: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
+	16, // 69: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
+	2,  // 70: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
+	2,  // 71: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
+	19, // 72: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
+	3,  // 73: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
+	22, // 74: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
+	27, // 75: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
+	24, // 76: upload.v1.UploadService.GetCaller:output_type -> upload.v1.GetCallerResponse
+	32, // 77: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
+	34, // 78: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
+	38, // 79: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
+	40, // 80: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
+	67, // [67:81] is the sub-list for method output_type
+	53, // [53:67] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_upload_v1_upload_proto_init() }
@@ -3561,7 +3776,7 @@ func file_upload_v1_upload_proto_init() {
 		(*UploadFileResponse_Completed)(nil),
 		(*UploadFileResponse_Stopped)(nil),
 	}
-	file_upload_v1_upload_proto_msgTypes[33].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[36].OneofWrappers = []any{
 		(*WatchStatusResponse_File)(nil),
 		(*WatchStatusResponse_Batch)(nil),
 		(*WatchStatusResponse_Progress)(nil),
@@ -3573,7 +3788,7 @@ func file_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_upload_v1_upload_proto_rawDesc), len(file_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

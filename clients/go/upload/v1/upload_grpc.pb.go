@@ -33,6 +33,7 @@ const (
 	UploadService_GetBatch_FullMethodName        = "/upload.v1.UploadService/GetBatch"
 	UploadService_ListBatches_FullMethodName     = "/upload.v1.UploadService/ListBatches"
 	UploadService_GetStatistics_FullMethodName   = "/upload.v1.UploadService/GetStatistics"
+	UploadService_GetCaller_FullMethodName       = "/upload.v1.UploadService/GetCaller"
 	UploadService_CancelFile_FullMethodName      = "/upload.v1.UploadService/CancelFile"
 	UploadService_CancelBatch_FullMethodName     = "/upload.v1.UploadService/CancelBatch"
 	UploadService_WatchStatus_FullMethodName     = "/upload.v1.UploadService/WatchStatus"
@@ -53,6 +54,12 @@ const (
 // `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
 // `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
 // `limit`.
+//
+// Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+// `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+// `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+// is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+// new one.
 type UploadServiceClient interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
@@ -105,6 +112,8 @@ type UploadServiceClient interface {
 	// Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
 	// `window` it also tells what happened to files in it, bucket by bucket.
 	GetStatistics(ctx context.Context, in *GetStatisticsRequest, opts ...grpc.CallOption) (*GetStatisticsResponse, error)
+	// Says who calls, as the server knows it, and what that caller may.
+	GetCaller(ctx context.Context, in *GetCallerRequest, opts ...grpc.CallOption) (*GetCallerResponse, error)
 	// Cancels a file that is `pending` or `uploading`.
 	//
 	// When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
@@ -232,6 +241,16 @@ func (c *uploadServiceClient) GetStatistics(ctx context.Context, in *GetStatisti
 	return out, nil
 }
 
+func (c *uploadServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, opts ...grpc.CallOption) (*GetCallerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCallerResponse)
+	err := c.cc.Invoke(ctx, UploadService_GetCaller_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *uploadServiceClient) CancelFile(ctx context.Context, in *CancelFileRequest, opts ...grpc.CallOption) (*CancelFileResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelFileResponse)
@@ -295,6 +314,12 @@ func (c *uploadServiceClient) ListAuditEvents(ctx context.Context, in *ListAudit
 // `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
 // `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
 // `limit`.
+//
+// Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+// `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+// `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+// is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+// new one.
 type UploadServiceServer interface {
 	// Announces one file. The file starts `pending`; its sender then sends the bytes by `UploadFile`, a WebSocket or tus.
 	//
@@ -347,6 +372,8 @@ type UploadServiceServer interface {
 	// Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
 	// `window` it also tells what happened to files in it, bucket by bucket.
 	GetStatistics(context.Context, *GetStatisticsRequest) (*GetStatisticsResponse, error)
+	// Says who calls, as the server knows it, and what that caller may.
+	GetCaller(context.Context, *GetCallerRequest) (*GetCallerResponse, error)
 	// Cancels a file that is `pending` or `uploading`.
 	//
 	// When this answers OK, the cancel is on disk: no node accepts another byte of the file, its sender hears `stopped`,
@@ -407,6 +434,9 @@ func (UnimplementedUploadServiceServer) ListBatches(context.Context, *ListBatche
 }
 func (UnimplementedUploadServiceServer) GetStatistics(context.Context, *GetStatisticsRequest) (*GetStatisticsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatistics not implemented")
+}
+func (UnimplementedUploadServiceServer) GetCaller(context.Context, *GetCallerRequest) (*GetCallerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCaller not implemented")
 }
 func (UnimplementedUploadServiceServer) CancelFile(context.Context, *CancelFileRequest) (*CancelFileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelFile not implemented")
@@ -592,6 +622,24 @@ func _UploadService_GetStatistics_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UploadService_GetCaller_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCallerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UploadServiceServer).GetCaller(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UploadService_GetCaller_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UploadServiceServer).GetCaller(ctx, req.(*GetCallerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UploadService_CancelFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelFileRequest)
 	if err := dec(in); err != nil {
@@ -695,6 +743,10 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStatistics",
 			Handler:    _UploadService_GetStatistics_Handler,
+		},
+		{
+			MethodName: "GetCaller",
+			Handler:    _UploadService_GetCaller_Handler,
 		},
 		{
 			MethodName: "CancelFile",

@@ -36,6 +36,12 @@ class UploadServiceStub:
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
     `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
     `limit`.
+
+    Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+    `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+    `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+    is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+    new one.
     """
 
     def __init__(self, channel):
@@ -89,6 +95,11 @@ class UploadServiceStub:
                 request_serializer=upload_dot_v1_dot_upload__pb2.GetStatisticsRequest.SerializeToString,
                 response_deserializer=upload_dot_v1_dot_upload__pb2.GetStatisticsResponse.FromString,
                 _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/upload.v1.UploadService/GetCaller',
+                request_serializer=upload_dot_v1_dot_upload__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=upload_dot_v1_dot_upload__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
         self.CancelFile = channel.unary_unary(
                 '/upload.v1.UploadService/CancelFile',
                 request_serializer=upload_dot_v1_dot_upload__pb2.CancelFileRequest.SerializeToString,
@@ -122,6 +133,12 @@ class UploadServiceServicer:
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
     `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
     `limit`.
+
+    Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+    `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+    `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+    is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+    new one.
     """
 
     def InitiateUpload(self, request, context):
@@ -220,6 +237,13 @@ class UploadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCaller(self, request, context):
+        """Says who calls, as the server knows it, and what that caller may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelFile(self, request, context):
         """Cancels a file that is `pending` or `uploading`.
 
@@ -312,6 +336,11 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     request_deserializer=upload_dot_v1_dot_upload__pb2.GetStatisticsRequest.FromString,
                     response_serializer=upload_dot_v1_dot_upload__pb2.GetStatisticsResponse.SerializeToString,
             ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=upload_dot_v1_dot_upload__pb2.GetCallerRequest.FromString,
+                    response_serializer=upload_dot_v1_dot_upload__pb2.GetCallerResponse.SerializeToString,
+            ),
             'CancelFile': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelFile,
                     request_deserializer=upload_dot_v1_dot_upload__pb2.CancelFileRequest.FromString,
@@ -351,6 +380,12 @@ class UploadService:
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
     `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
     `limit`.
+
+    Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+    `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+    `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+    is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+    new one.
     """
 
     @staticmethod
@@ -586,6 +621,33 @@ class UploadService:
             '/upload.v1.UploadService/GetStatistics',
             upload_dot_v1_dot_upload__pb2.GetStatisticsRequest.SerializeToString,
             upload_dot_v1_dot_upload__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/upload.v1.UploadService/GetCaller',
+            upload_dot_v1_dot_upload__pb2.GetCallerRequest.SerializeToString,
+            upload_dot_v1_dot_upload__pb2.GetCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

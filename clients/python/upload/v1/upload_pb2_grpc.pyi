@@ -41,6 +41,12 @@ class UploadServiceStub:
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
     `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
     `limit`.
+
+    Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+    `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+    `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+    is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+    new one.
     """
 
     @_typing.overload
@@ -106,6 +112,8 @@ class UploadServiceStub:
     """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
     `window` it also tells what happened to files in it, bucket by bucket.
     """
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetCallerRequest, _upload_pb2.GetCallerResponse]
+    """Says who calls, as the server knows it, and what that caller may."""
     CancelFile: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CancelFileRequest, _upload_pb2.CancelFileResponse]
     """Cancels a file that is `pending` or `uploading`.
 
@@ -147,6 +155,12 @@ class UploadServiceAsyncStub(UploadServiceStub):
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
     `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
     `limit`.
+
+    Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+    `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+    `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+    is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+    new one.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -209,6 +223,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
     `window` it also tells what happened to files in it, bucket by bucket.
     """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetCallerRequest, _upload_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Says who calls, as the server knows it, and what that caller may."""
     CancelFile: _aio.UnaryUnaryMultiCallable[_upload_pb2.CancelFileRequest, _upload_pb2.CancelFileResponse]  # type: ignore[assignment]
     """Cancels a file that is `pending` or `uploading`.
 
@@ -249,6 +265,12 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
     `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
     `limit`.
+
+    Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+    `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+    `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+    is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+    new one.
     """
 
     @_abc_1.abstractmethod
@@ -363,6 +385,14 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Counts what the caller may see, over the whole service: exact when it answers, however many files there are. With a
         `window` it also tells what happened to files in it, bucket by bucket.
         """
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _upload_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_pb2.GetCallerResponse, _abc.Awaitable[_upload_pb2.GetCallerResponse]]:
+        """Says who calls, as the server knows it, and what that caller may."""
 
     @_abc_1.abstractmethod
     def CancelFile(

@@ -107,6 +107,11 @@ class UploadServicer:
         window, step = convert.seconds(request.window), convert.seconds(request.step)
         return convert.statistics_to_proto(await self._uploads.get_statistics(window, step, caller))
 
+    @unary(Gate.READ)
+    async def GetCaller(self, _request: pb.GetCallerRequest, caller: Caller) -> pb.GetCallerResponse:
+        """Say who calls."""
+        return convert.caller_to_proto(caller)
+
     @unary(Gate.CANCEL)
     async def CancelFile(self, request: pb.CancelFileRequest, caller: Caller) -> pb.CancelFileResponse:
         """Cancel a file."""

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file upload/v1/upload.proto.
  */
 export const file_upload_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi9QMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMSEwoLY29udGVudF91cmkYEiABKAkihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIt0BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVgoIRmlsZVNwZWMSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJIncKFUluaXRpYXRlVXBsb2FkUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCSI3ChZJbml0aWF0ZVVwbG9hZFJlc3BvbnNlEh0KBGZpbGUYASABKAsyDy51cGxvYWQudjEuRmlsZSJ+Cg5QdXRGaWxlUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSDAoEZGF0YRgFIAEoDBISCgpyZXF1ZXN0X2lkGAYgASgJIk4KFEluaXRpYXRlQmF0Y2hSZXF1ZXN0EiIKBWZpbGVzGAEgAygLMhMudXBsb2FkLnYxLkZpbGVTcGVjEhIKCnJlcXVlc3RfaWQYAiABKAkiSgoVSW5pdGlhdGVCYXRjaFJlc3BvbnNlEh8KBWJhdGNoGAEgASgLMhAudXBsb2FkLnYxLkJhdGNoEhAKCGZpbGVfaWRzGAIgAygJIi8KDFVwbG9hZEhlYWRlchIPCgdmaWxlX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAyIeCgxVcGxvYWRDb21taXQSDgoGc2hhMjU2GAEgASgJIoQBChFVcGxvYWRGaWxlUmVxdWVzdBIpCgZoZWFkZXIYASABKAsyFy51cGxvYWQudjEuVXBsb2FkSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAEikKBmNvbW1pdBgDIAEoCzIXLnVwbG9hZC52MS5VcGxvYWRDb21taXRIAEIJCgdtZXNzYWdlIigKDlVwbG9hZFByb2dyZXNzEhYKDmJ5dGVzX3JlY2VpdmVkGAEgASgDIpcBCg1VcGxvYWRTdG9wcGVkEicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSMAoMY2FuY2VsbGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYAyABKAkSFQoNY2FuY2VsX3JlYXNvbhgEIAEoCSKhAQoSVXBsb2FkRmlsZVJlc3BvbnNlEi0KCHByb2dyZXNzGAEgASgLMhkudXBsb2FkLnYxLlVwbG9hZFByb2dyZXNzSAASJAoJY29tcGxldGVkGAIgASgLMg8udXBsb2FkLnYxLkZpbGVIABIrCgdzdG9wcGVkGAMgASgLMhgudXBsb2FkLnYxLlVwbG9hZFN0b3BwZWRIAEIJCgdtZXNzYWdlIiEKDkdldEZpbGVSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkioAMKEExpc3RGaWxlc1JlcXVlc3QSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRIpCghzdGF0dXNlcxgGIAMoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSFQoNd2l0aG91dF9iYXRjaBgHIAEoCBINCgVvd25lchgIIAEoCRIXCg9maWxlbmFtZV9wcmVmaXgYCSABKAkSMQoNY3JlYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoOY3JlYXRlZF9iZWZvcmUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXVwZGF0ZWRfYWZ0ZXIYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgNIAEoCSJMChFMaXN0RmlsZXNSZXNwb25zZRIeCgVmaWxlcxgBIAMoCzIPLnVwbG9hZC52MS5GaWxlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIjCg9HZXRCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAki9wIKEkxpc3RCYXRjaGVzUmVxdWVzdBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSEAoIb3JkZXJfYnkYBCABKAkSKAoIc3RhdHVzZXMYBSADKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDQoFb3duZXIYBiABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAcgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYCyABKAkiUQoTTGlzdEJhdGNoZXNSZXNwb25zZRIhCgdiYXRjaGVzGAEgAygLMhAudXBsb2FkLnYxLkJhdGNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJqChRHZXRTdGF0aXN0aWNzUmVxdWVzdBIpCgZ3aW5kb3cYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEc3RlcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiL1AQoVR2V0U3RhdGlzdGljc1Jlc3BvbnNlEiMKBWZpbGVzGAEgAygLMhQudXBsb2FkLnYxLkZpbGVDb3VudBImCgdiYXRjaGVzGAIgAygLMhUudXBsb2FkLnYxLkJhdGNoQ291bnQSGAoQY2FuY2Vsc190b29fbGF0ZRgDIAEoAxIxCg1jb3VudGVkX3NpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCgdidWNrZXRzGAUgAygLMhsudXBsb2FkLnYxLlN0YXRpc3RpY3NCdWNrZXQSFAoMcmVzdW1lX3Rva2VuGAYgASgJIlcKCUZpbGVDb3VudBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEg0KBWZpbGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMiRQoKQmF0Y2hDb3VudBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDwoHYmF0Y2hlcxgCIAEoAyKfAQoQU3RhdGlzdGljc0J1Y2tldBIsCghzdGFydF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYmVndW4YAiABKAMSEQoJY29tcGxldGVkGAMgASgDEg4KBmZhaWxlZBgEIAEoAxIRCgljYW5jZWxsZWQYBSABKAMSGAoQY2FuY2Vsc190b29fbGF0ZRgGIAEoAyJIChFDYW5jZWxGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJInoKEkNhbmNlbEZpbGVSZXNwb25zZRIPCgdtZXNzYWdlGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIZmlsZW5hbWUYAyABKAkSMAoMY2FuY2VsbGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKChJDYW5jZWxCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkSDgoGcmVhc29uGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkipwEKE0NhbmNlbEJhdGNoUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIdChVjYW5jZWxsZWRfZmlsZXNfY291bnQYAyABKAUSHAoUdG90YWxfZmlsZXNfaW5fYmF0Y2gYBCABKAUSMAoMY2FuY2VsbGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLEAQoSV2F0Y2hTdGF0dXNSZXF1ZXN0EhAKCGZpbGVfaWRzGAEgAygJEhEKCWJhdGNoX2lkcxgCIAMoCRIbChNpbmNsdWRlX2JhdGNoX2ZpbGVzGAMgASgIEgsKA2FsbBgEIAEoCBIUCgxyZXN1bWVfdG9rZW4YBSABKAkSEwoLdW50aWxfZmluYWwYBiABKAgSNAoRcHJvZ3Jlc3NfaW50ZXJ2YWwYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iMwoIUHJvZ3Jlc3MSDwoHZmlsZV9pZBgBIAEoCRIWCg5ieXRlc19yZWNlaXZlZBgCIAEoAyIcCghCb29rbWFyaxIQCghyZXN5bmNlZBgBIAEoCCLKAQoTV2F0Y2hTdGF0dXNSZXNwb25zZRIfCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGVIABIhCgViYXRjaBgCIAEoCzIQLnVwbG9hZC52MS5CYXRjaEgAEicKCHByb2dyZXNzGAMgASgLMhMudXBsb2FkLnYxLlByb2dyZXNzSAASJwoIYm9va21hcmsYBCABKAsyEy51cGxvYWQudjEuQm9va21hcmtIABIUCgxyZXN1bWVfdG9rZW4YBSABKAlCBwoFZXZlbnQijwIKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRINCgVhY3RvchgGIAEoCRIOCgZzb3VyY2UYByABKAkSEQoJdG9fc3RhdHVzGAggASgJEjIKDm9jY3VycmVkX2FmdGVyGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9vY2N1cnJlZF9iZWZvcmUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlkKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiUKBmV2ZW50cxgBIAMoCzIVLnVwbG9hZC52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSq5AQoMVXBsb2FkU3RhdHVzEh0KGVVQTE9BRF9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVVUExPQURfU1RBVFVTX1BFTkRJTkcQARIbChdVUExPQURfU1RBVFVTX1VQTE9BRElORxACEhsKF1VQTE9BRF9TVEFUVVNfQ09NUExFVEVEEAMSGAoUVVBMT0FEX1NUQVRVU19GQUlMRUQQBBIbChdVUExPQURfU1RBVFVTX0NBTkNFTExFRBAFKrMBCgtCYXRjaFN0YXR1cxIcChhCQVRDSF9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRCQVRDSF9TVEFUVVNfUEVORElORxABEhsKF0JBVENIX1NUQVRVU19QUk9DRVNTSU5HEAISGgoWQkFUQ0hfU1RBVFVTX0NPTVBMRVRFRBADEhcKE0JBVENIX1NUQVRVU19GQUlMRUQQBBIaChZCQVRDSF9TVEFUVVNfQ0FOQ0VMTEVEEAUy4AoKDVVwbG9hZFNlcnZpY2USeQoOSW5pdGlhdGVVcGxvYWQSIC51cGxvYWQudjEuSW5pdGlhdGVVcGxvYWRSZXF1ZXN0GiEudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVzcG9uc2UiIoLT5JMCHDoBKiIXL2FwaS92MS91cGxvYWQvaW5pdGlhdGUSdQoNSW5pdGlhdGVCYXRjaBIfLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVxdWVzdBogLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVzcG9uc2UiIYLT5JMCGzoBKiIWL2FwaS92MS9iYXRjaC9pbml0aWF0ZRJNCgpVcGxvYWRGaWxlEhwudXBsb2FkLnYxLlVwbG9hZEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLlVwbG9hZEZpbGVSZXNwb25zZSgBMAESVAoHUHV0RmlsZRIZLnVwbG9hZC52MS5QdXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh2C0+STAhc6ASoiEi9hcGkvdjEvdXBsb2FkL3B1dBJWCgdHZXRGaWxlEhkudXBsb2FkLnYxLkdldEZpbGVSZXF1ZXN0Gg8udXBsb2FkLnYxLkZpbGUiH4LT5JMCGRIXL2FwaS92MS9maWxlcy97ZmlsZV9pZH0SXQoJTGlzdEZpbGVzEhsudXBsb2FkLnYxLkxpc3RGaWxlc1JlcXVlc3QaHC51cGxvYWQudjEuTGlzdEZpbGVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS9maWxlcxJaCghHZXRCYXRjaBIaLnVwbG9hZC52MS5HZXRCYXRjaFJlcXVlc3QaEC51cGxvYWQudjEuQmF0Y2giIILT5JMCGhIYL2FwaS92MS9iYXRjaC97YmF0Y2hfaWR9EmUKC0xpc3RCYXRjaGVzEh0udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVxdWVzdBoeLnVwbG9hZC52MS5MaXN0QmF0Y2hlc1Jlc3BvbnNlIheC0+STAhESDy9hcGkvdjEvYmF0Y2hlcxJuCg1HZXRTdGF0aXN0aWNzEh8udXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXF1ZXN0GiAudXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXNwb25zZSIagtPkkwIUEhIvYXBpL3YxL3N0YXRpc3RpY3MSdQoKQ2FuY2VsRmlsZRIcLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVzcG9uc2UiKoLT5JMCJDoBKiIfL2FwaS92MS91cGxvYWQvY2FuY2VsL3tmaWxlX2lkfRJ4CgtDYW5jZWxCYXRjaBIdLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlcXVlc3QaHi51cGxvYWQudjEuQ2FuY2VsQmF0Y2hSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL2JhdGNoL2NhbmNlbC97YmF0Y2hfaWR9EmUKC1dhdGNoU3RhdHVzEh0udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVxdWVzdBoeLnVwbG9hZC52MS5XYXRjaFN0YXR1c1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvd2F0Y2gwARJ2Cg9MaXN0QXVkaXRFdmVudHMSIS51cGxvYWQudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBoiLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZSIcgtPkkwIWEhQvYXBpL3YxL2F1ZGl0L2V2ZW50c0JUCgl1cGxvYWQudjFCC1VwbG9hZFByb3RvUAFaOGV4YW1wbGUuY29tL3VwbG9hZC1zZXJ2aWNlL2NsaWVudHMvZ28vdXBsb2FkL3YxO3VwbG9hZHYxYgZwcm90bzM", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi9QMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMSEwoLY29udGVudF91cmkYEiABKAkihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIt0BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVgoIRmlsZVNwZWMSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJIncKFUluaXRpYXRlVXBsb2FkUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCSI3ChZJbml0aWF0ZVVwbG9hZFJlc3BvbnNlEh0KBGZpbGUYASABKAsyDy51cGxvYWQudjEuRmlsZSJ+Cg5QdXRGaWxlUmVxdWVzdBIQCghmaWxlbmFtZRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCABKAkSDAoEZGF0YRgFIAEoDBISCgpyZXF1ZXN0X2lkGAYgASgJIk4KFEluaXRpYXRlQmF0Y2hSZXF1ZXN0EiIKBWZpbGVzGAEgAygLMhMudXBsb2FkLnYxLkZpbGVTcGVjEhIKCnJlcXVlc3RfaWQYAiABKAkiSgoVSW5pdGlhdGVCYXRjaFJlc3BvbnNlEh8KBWJhdGNoGAEgASgLMhAudXBsb2FkLnYxLkJhdGNoEhAKCGZpbGVfaWRzGAIgAygJIi8KDFVwbG9hZEhlYWRlchIPCgdmaWxlX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAyIeCgxVcGxvYWRDb21taXQSDgoGc2hhMjU2GAEgASgJIoQBChFVcGxvYWRGaWxlUmVxdWVzdBIpCgZoZWFkZXIYASABKAsyFy51cGxvYWQudjEuVXBsb2FkSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAEikKBmNvbW1pdBgDIAEoCzIXLnVwbG9hZC52MS5VcGxvYWRDb21taXRIAEIJCgdtZXNzYWdlIigKDlVwbG9hZFByb2dyZXNzEhYKDmJ5dGVzX3JlY2VpdmVkGAEgASgDIpcBCg1VcGxvYWRTdG9wcGVkEicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSMAoMY2FuY2VsbGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYAyABKAkSFQoNY2FuY2VsX3JlYXNvbhgEIAEoCSKhAQoSVXBsb2FkRmlsZVJlc3BvbnNlEi0KCHByb2dyZXNzGAEgASgLMhkudXBsb2FkLnYxLlVwbG9hZFByb2dyZXNzSAASJAoJY29tcGxldGVkGAIgASgLMg8udXBsb2FkLnYxLkZpbGVIABIrCgdzdG9wcGVkGAMgASgLMhgudXBsb2FkLnYxLlVwbG9hZFN0b3BwZWRIAEIJCgdtZXNzYWdlIiEKDkdldEZpbGVSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkioAMKEExpc3RGaWxlc1JlcXVlc3QSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRIpCghzdGF0dXNlcxgGIAMoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSFQoNd2l0aG91dF9iYXRjaBgHIAEoCBINCgVvd25lchgIIAEoCRIXCg9maWxlbmFtZV9wcmVmaXgYCSABKAkSMQoNY3JlYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoOY3JlYXRlZF9iZWZvcmUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXVwZGF0ZWRfYWZ0ZXIYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgNIAEoCSJMChFMaXN0RmlsZXNSZXNwb25zZRIeCgVmaWxlcxgBIAMoCzIPLnVwbG9hZC52MS5GaWxlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIjCg9HZXRCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAki9wIKEkxpc3RCYXRjaGVzUmVxdWVzdBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSEAoIb3JkZXJfYnkYBCABKAkSKAoIc3RhdHVzZXMYBSADKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDQoFb3duZXIYBiABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAcgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYCyABKAkiUQoTTGlzdEJhdGNoZXNSZXNwb25zZRIhCgdiYXRjaGVzGAEgAygLMhAudXBsb2FkLnYxLkJhdGNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSISChBHZXRDYWxsZXJSZXF1ZXN0IqgBChFHZXRDYWxsZXJSZXNwb25zZRIRCglwcmluY2lwYWwYASABKAkSDQoFcm9sZXMYAiADKAkSCwoDbWF5GAMgAygJEhIKCmNyZWRlbnRpYWwYBCABKAkSLgoKZXhwaXJlc19hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIAoGcXVvdGFzGAYgAygLMhAudXBsb2FkLnYxLlF1b3RhIjIKBVF1b3RhEgwKBG5hbWUYASABKAkSDQoFbGltaXQYAiABKAMSDAoEdXNlZBgDIAEoAyJqChRHZXRTdGF0aXN0aWNzUmVxdWVzdBIpCgZ3aW5kb3cYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEc3RlcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiL1AQoVR2V0U3RhdGlzdGljc1Jlc3BvbnNlEiMKBWZpbGVzGAEgAygLMhQudXBsb2FkLnYxLkZpbGVDb3VudBImCgdiYXRjaGVzGAIgAygLMhUudXBsb2FkLnYxLkJhdGNoQ291bnQSGAoQY2FuY2Vsc190b29fbGF0ZRgDIAEoAxIxCg1jb3VudGVkX3NpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCgdidWNrZXRzGAUgAygLMhsudXBsb2FkLnYxLlN0YXRpc3RpY3NCdWNrZXQSFAoMcmVzdW1lX3Rva2VuGAYgASgJIlcKCUZpbGVDb3VudBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEg0KBWZpbGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMiRQoKQmF0Y2hDb3VudBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDwoHYmF0Y2hlcxgCIAEoAyKfAQoQU3RhdGlzdGljc0J1Y2tldBIsCghzdGFydF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYmVndW4YAiABKAMSEQoJY29tcGxldGVkGAMgASgDEg4KBmZhaWxlZBgEIAEoAxIRCgljYW5jZWxsZWQYBSABKAMSGAoQY2FuY2Vsc190b29fbGF0ZRgGIAEoAyJIChFDYW5jZWxGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJInoKEkNhbmNlbEZpbGVSZXNwb25zZRIPCgdtZXNzYWdlGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIZmlsZW5hbWUYAyABKAkSMAoMY2FuY2VsbGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKChJDYW5jZWxCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkSDgoGcmVhc29uGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkipwEKE0NhbmNlbEJhdGNoUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIdChVjYW5jZWxsZWRfZmlsZXNfY291bnQYAyABKAUSHAoUdG90YWxfZmlsZXNfaW5fYmF0Y2gYBCABKAUSMAoMY2FuY2VsbGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLEAQoSV2F0Y2hTdGF0dXNSZXF1ZXN0EhAKCGZpbGVfaWRzGAEgAygJEhEKCWJhdGNoX2lkcxgCIAMoCRIbChNpbmNsdWRlX2JhdGNoX2ZpbGVzGAMgASgIEgsKA2FsbBgEIAEoCBIUCgxyZXN1bWVfdG9rZW4YBSABKAkSEwoLdW50aWxfZmluYWwYBiABKAgSNAoRcHJvZ3Jlc3NfaW50ZXJ2YWwYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iMwoIUHJvZ3Jlc3MSDwoHZmlsZV9pZBgBIAEoCRIWCg5ieXRlc19yZWNlaXZlZBgCIAEoAyIcCghCb29rbWFyaxIQCghyZXN5bmNlZBgBIAEoCCLKAQoTV2F0Y2hTdGF0dXNSZXNwb25zZRIfCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGVIABIhCgViYXRjaBgCIAEoCzIQLnVwbG9hZC52MS5CYXRjaEgAEicKCHByb2dyZXNzGAMgASgLMhMudXBsb2FkLnYxLlByb2dyZXNzSAASJwoIYm9va21hcmsYBCABKAsyEy51cGxvYWQudjEuQm9va21hcmtIABIUCgxyZXN1bWVfdG9rZW4YBSABKAlCBwoFZXZlbnQijwIKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRINCgVhY3RvchgGIAEoCRIOCgZzb3VyY2UYByABKAkSEQoJdG9fc3RhdHVzGAggASgJEjIKDm9jY3VycmVkX2FmdGVyGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9vY2N1cnJlZF9iZWZvcmUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlkKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiUKBmV2ZW50cxgBIAMoCzIVLnVwbG9hZC52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSq5AQoMVXBsb2FkU3RhdHVzEh0KGVVQTE9BRF9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVVUExPQURfU1RBVFVTX1BFTkRJTkcQARIbChdVUExPQURfU1RBVFVTX1VQTE9BRElORxACEhsKF1VQTE9BRF9TVEFUVVNfQ09NUExFVEVEEAMSGAoUVVBMT0FEX1NUQVRVU19GQUlMRUQQBBIbChdVUExPQURfU1RBVFVTX0NBTkNFTExFRBAFKrMBCgtCYXRjaFN0YXR1cxIcChhCQVRDSF9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRCQVRDSF9TVEFUVVNfUEVORElORxABEhsKF0JBVENIX1NUQVRVU19QUk9DRVNTSU5HEAISGgoWQkFUQ0hfU1RBVFVTX0NPTVBMRVRFRBADEhcKE0JBVENIX1NUQVRVU19GQUlMRUQQBBIaChZCQVRDSF9TVEFUVVNfQ0FOQ0VMTEVEEAUyvAsKDVVwbG9hZFNlcnZpY2USeQoOSW5pdGlhdGVVcGxvYWQSIC51cGxvYWQudjEuSW5pdGlhdGVVcGxvYWRSZXF1ZXN0GiEudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVzcG9uc2UiIoLT5JMCHDoBKiIXL2FwaS92MS91cGxvYWQvaW5pdGlhdGUSdQoNSW5pdGlhdGVCYXRjaBIfLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVxdWVzdBogLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVzcG9uc2UiIYLT5JMCGzoBKiIWL2FwaS92MS9iYXRjaC9pbml0aWF0ZRJNCgpVcGxvYWRGaWxlEhwudXBsb2FkLnYxLlVwbG9hZEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLlVwbG9hZEZpbGVSZXNwb25zZSgBMAESVAoHUHV0RmlsZRIZLnVwbG9hZC52MS5QdXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh2C0+STAhc6ASoiEi9hcGkvdjEvdXBsb2FkL3B1dBJWCgdHZXRGaWxlEhkudXBsb2FkLnYxLkdldEZpbGVSZXF1ZXN0Gg8udXBsb2FkLnYxLkZpbGUiH4LT5JMCGRIXL2FwaS92MS9maWxlcy97ZmlsZV9pZH0SXQoJTGlzdEZpbGVzEhsudXBsb2FkLnYxLkxpc3RGaWxlc1JlcXVlc3QaHC51cGxvYWQudjEuTGlzdEZpbGVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS9maWxlcxJaCghHZXRCYXRjaBIaLnVwbG9hZC52MS5HZXRCYXRjaFJlcXVlc3QaEC51cGxvYWQudjEuQmF0Y2giIILT5JMCGhIYL2FwaS92MS9iYXRjaC97YmF0Y2hfaWR9EmUKC0xpc3RCYXRjaGVzEh0udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVxdWVzdBoeLnVwbG9hZC52MS5MaXN0QmF0Y2hlc1Jlc3BvbnNlIheC0+STAhESDy9hcGkvdjEvYmF0Y2hlcxJuCg1HZXRTdGF0aXN0aWNzEh8udXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXF1ZXN0GiAudXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXNwb25zZSIagtPkkwIUEhIvYXBpL3YxL3N0YXRpc3RpY3MSWgoJR2V0Q2FsbGVyEhsudXBsb2FkLnYxLkdldENhbGxlclJlcXVlc3QaHC51cGxvYWQudjEuR2V0Q2FsbGVyUmVzcG9uc2UiEoLT5JMCDBIKL2FwaS92MS9tZRJ1CgpDYW5jZWxGaWxlEhwudXBsb2FkLnYxLkNhbmNlbEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLkNhbmNlbEZpbGVSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL3VwbG9hZC9jYW5jZWwve2ZpbGVfaWR9EngKC0NhbmNlbEJhdGNoEh0udXBsb2FkLnYxLkNhbmNlbEJhdGNoUmVxdWVzdBoeLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlc3BvbnNlIiqC0+STAiQ6ASoiHy9hcGkvdjEvYmF0Y2gvY2FuY2VsL3tiYXRjaF9pZH0SZQoLV2F0Y2hTdGF0dXMSHS51cGxvYWQudjEuV2F0Y2hTdGF0dXNSZXF1ZXN0Gh4udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS93YXRjaDABEnYKD0xpc3RBdWRpdEV2ZW50cxIhLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIudXBsb2FkLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIhyC0+STAhYSFC9hcGkvdjEvYXVkaXQvZXZlbnRzQlQKCXVwbG9hZC52MUILVXBsb2FkUHJvdG9QAVo4ZXhhbXBsZS5jb20vdXBsb2FkLXNlcnZpY2UvY2xpZW50cy9nby91cGxvYWQvdjE7dXBsb2FkdjFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One upload. Times are UTC, cut to microseconds.
@@ -1079,6 +1079,112 @@ export const ListBatchesResponseSchema: GenMessage<ListBatchesResponse> = /*@__P
   messageDesc(file_upload_v1_upload, 20);
 
 /**
+ * The request of `GetCaller`.
+ *
+ * @generated from message upload.v1.GetCallerRequest
+ */
+export type GetCallerRequest = Message<"upload.v1.GetCallerRequest"> & {
+};
+
+/**
+ * Describes the message upload.v1.GetCallerRequest.
+ * Use `create(GetCallerRequestSchema)` to create a new message.
+ */
+export const GetCallerRequestSchema: GenMessage<GetCallerRequest> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 21);
+
+/**
+ * The answer of `GetCaller`.
+ *
+ * @generated from message upload.v1.GetCallerResponse
+ */
+export type GetCallerResponse = Message<"upload.v1.GetCallerResponse"> & {
+  /**
+   * The caller's name, which is the `owner` of what it announces; empty where nobody has to say who calls.
+   *
+   * @generated from field: string principal = 1;
+   */
+  principal: string;
+
+  /**
+   * `user`, `operator`, `auditor`, `monitor`, or scopes of a JWT; in alphabetical order.
+   *
+   * @generated from field: repeated string roles = 2;
+   */
+  roles: string[];
+
+  /**
+   * What the caller may: `audit`, `cancel`, `count`, `metrics`, `read`, `write`; in alphabetical order.
+   *
+   * @generated from field: repeated string may = 3;
+   */
+  may: string[];
+
+  /**
+   * The id of what the caller has proved its name by, such as `token:ab12cd34`; never a secret.
+   *
+   * @generated from field: string credential = 4;
+   */
+  credential: string;
+
+  /**
+   * From when on that proves nothing; absent: never.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * The quotas of the caller, and what is used of each; without those that are not limited.
+   *
+   * @generated from field: repeated upload.v1.Quota quotas = 6;
+   */
+  quotas: Quota[];
+};
+
+/**
+ * Describes the message upload.v1.GetCallerResponse.
+ * Use `create(GetCallerResponseSchema)` to create a new message.
+ */
+export const GetCallerResponseSchema: GenMessage<GetCallerResponse> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 22);
+
+/**
+ * One bound of a caller, and what it uses of it.
+ *
+ * @generated from message upload.v1.Quota
+ */
+export type Quota = Message<"upload.v1.Quota"> & {
+  /**
+   * What is bounded, such as `open-files` or `bytes`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * How much there may be.
+   *
+   * @generated from field: int64 limit = 2;
+   */
+  limit: bigint;
+
+  /**
+   * How much there is.
+   *
+   * @generated from field: int64 used = 3;
+   */
+  used: bigint;
+};
+
+/**
+ * Describes the message upload.v1.Quota.
+ * Use `create(QuotaSchema)` to create a new message.
+ */
+export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 23);
+
+/**
  * The request of `GetStatistics`.
  *
  * @generated from message upload.v1.GetStatisticsRequest
@@ -1104,7 +1210,7 @@ export type GetStatisticsRequest = Message<"upload.v1.GetStatisticsRequest"> & {
  * Use `create(GetStatisticsRequestSchema)` to create a new message.
  */
 export const GetStatisticsRequestSchema: GenMessage<GetStatisticsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 21);
+  messageDesc(file_upload_v1_upload, 24);
 
 /**
  * The answer of `GetStatistics`.
@@ -1162,7 +1268,7 @@ export type GetStatisticsResponse = Message<"upload.v1.GetStatisticsResponse"> &
  * Use `create(GetStatisticsResponseSchema)` to create a new message.
  */
 export const GetStatisticsResponseSchema: GenMessage<GetStatisticsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 22);
+  messageDesc(file_upload_v1_upload, 25);
 
 /**
  * How many files are in a state.
@@ -1197,7 +1303,7 @@ export type FileCount = Message<"upload.v1.FileCount"> & {
  * Use `create(FileCountSchema)` to create a new message.
  */
 export const FileCountSchema: GenMessage<FileCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 23);
+  messageDesc(file_upload_v1_upload, 26);
 
 /**
  * How many batches are in a state.
@@ -1225,7 +1331,7 @@ export type BatchCount = Message<"upload.v1.BatchCount"> & {
  * Use `create(BatchCountSchema)` to create a new message.
  */
 export const BatchCountSchema: GenMessage<BatchCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 24);
+  messageDesc(file_upload_v1_upload, 27);
 
 /**
  * What happened to files in a step of time.
@@ -1281,7 +1387,7 @@ export type StatisticsBucket = Message<"upload.v1.StatisticsBucket"> & {
  * Use `create(StatisticsBucketSchema)` to create a new message.
  */
 export const StatisticsBucketSchema: GenMessage<StatisticsBucket> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 25);
+  messageDesc(file_upload_v1_upload, 28);
 
 /**
  * The request of `CancelFile`.
@@ -1317,7 +1423,7 @@ export type CancelFileRequest = Message<"upload.v1.CancelFileRequest"> & {
  * Use `create(CancelFileRequestSchema)` to create a new message.
  */
 export const CancelFileRequestSchema: GenMessage<CancelFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 26);
+  messageDesc(file_upload_v1_upload, 29);
 
 /**
  * The answer of `CancelFile`.
@@ -1359,7 +1465,7 @@ export type CancelFileResponse = Message<"upload.v1.CancelFileResponse"> & {
  * Use `create(CancelFileResponseSchema)` to create a new message.
  */
 export const CancelFileResponseSchema: GenMessage<CancelFileResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 27);
+  messageDesc(file_upload_v1_upload, 30);
 
 /**
  * The request of `CancelBatch`.
@@ -1395,7 +1501,7 @@ export type CancelBatchRequest = Message<"upload.v1.CancelBatchRequest"> & {
  * Use `create(CancelBatchRequestSchema)` to create a new message.
  */
 export const CancelBatchRequestSchema: GenMessage<CancelBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 28);
+  messageDesc(file_upload_v1_upload, 31);
 
 /**
  * The answer of `CancelBatch`.
@@ -1444,7 +1550,7 @@ export type CancelBatchResponse = Message<"upload.v1.CancelBatchResponse"> & {
  * Use `create(CancelBatchResponseSchema)` to create a new message.
  */
 export const CancelBatchResponseSchema: GenMessage<CancelBatchResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 29);
+  messageDesc(file_upload_v1_upload, 32);
 
 /**
  * The request of `WatchStatus`: at most 1,000 targets, or `all`.
@@ -1510,7 +1616,7 @@ export type WatchStatusRequest = Message<"upload.v1.WatchStatusRequest"> & {
  * Use `create(WatchStatusRequestSchema)` to create a new message.
  */
 export const WatchStatusRequestSchema: GenMessage<WatchStatusRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 30);
+  messageDesc(file_upload_v1_upload, 33);
 
 /**
  * The newest progress of one file. Not a change: it carries the stream's current token and is not replayed.
@@ -1538,7 +1644,7 @@ export type Progress = Message<"upload.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 31);
+  messageDesc(file_upload_v1_upload, 34);
 
 /**
  * Says that the server has sent everything up to this token.
@@ -1559,7 +1665,7 @@ export type Bookmark = Message<"upload.v1.Bookmark"> & {
  * Use `create(BookmarkSchema)` to create a new message.
  */
 export const BookmarkSchema: GenMessage<Bookmark> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 32);
+  messageDesc(file_upload_v1_upload, 35);
 
 /**
  * A message of a watch.
@@ -1619,7 +1725,7 @@ export type WatchStatusResponse = Message<"upload.v1.WatchStatusResponse"> & {
  * Use `create(WatchStatusResponseSchema)` to create a new message.
  */
 export const WatchStatusResponseSchema: GenMessage<WatchStatusResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 33);
+  messageDesc(file_upload_v1_upload, 36);
 
 /**
  * The request of `ListAuditEvents`.
@@ -1704,7 +1810,7 @@ export type ListAuditEventsRequest = Message<"upload.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 34);
+  messageDesc(file_upload_v1_upload, 37);
 
 /**
  * The answer of `ListAuditEvents`.
@@ -1732,7 +1838,7 @@ export type ListAuditEventsResponse = Message<"upload.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 35);
+  messageDesc(file_upload_v1_upload, 38);
 
 /**
  * The state of a file. `COMPLETED`, `FAILED` and `CANCELLED` are final.
@@ -1856,6 +1962,12 @@ export const BatchStatusSchema: GenEnum<BatchStatus> = /*@__PURE__*/
  * `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
  * `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
  * `limit`.
+ *
+ * Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
+ * `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
+ * `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
+ * is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
+ * new one.
  *
  * @generated from service upload.v1.UploadService
  */
@@ -1982,6 +2094,16 @@ export const UploadService: GenService<{
     methodKind: "unary";
     input: typeof GetStatisticsRequestSchema;
     output: typeof GetStatisticsResponseSchema;
+  },
+  /**
+   * Says who calls, as the server knows it, and what that caller may.
+   *
+   * @generated from rpc upload.v1.UploadService.GetCaller
+   */
+  getCaller: {
+    methodKind: "unary";
+    input: typeof GetCallerRequestSchema;
+    output: typeof GetCallerResponseSchema;
   },
   /**
    * Cancels a file that is `pending` or `uploading`.
