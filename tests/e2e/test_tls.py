@@ -113,7 +113,7 @@ async def test_every_door_works_through_tls(secure: Secure) -> None:
                 await page.send(data[start : start + 100_000])
             cancelled = await client.post(f"/api/v1/upload/cancel/{file_id}", json={})
             assert cancelled.status_code == 200
-            while json.loads(await page.recv())["type"] != "stopped":
+            while json.loads(await page.recv())["type"] != "cancelled":
                 pass
         for watcher in watchers:
             assert (await watcher.until("CANCELLED"))["file_id"] == file_id
