@@ -3,14 +3,20 @@
 //	go run ./example upload film.mov
 //	go run ./example cancel FILE_ID "the wrong file"
 //	go run ./example watch FILE_ID
+//
+// UPLOAD_SERVER names the server: HOST:PORT in plain text, https://HOST:PORT for TLS. The flags -ca, -cert and -key
+// come first.
 package main
 
 import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +27,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -32,10 +39,17 @@ const (
 	callTimeout = 10 * time.Second
 )
 
+var (
+	caFile   = flag.String("ca", "", "PEM file of who signs the server's certificate (default: who is widely trusted)")
+	certFile = flag.String("cert", "", "PEM file of the client's own certificate")
+	keyFile  = flag.String("key", "", "PEM file of its key")
+)
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	flag.Parse()
+	if err := run(ctx, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, describe(err))
 		os.Exit(1)
 	}
@@ -49,7 +63,11 @@ func run(ctx context.Context, args []string) error {
 	if target == "" {
 		target = "localhost:50051"
 	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	target, transport, err := transportTo(target)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(transport))
 	if err != nil {
 		return err
 	}
@@ -64,6 +82,36 @@ func run(ctx context.Context, args []string) error {
 		return watch(ctx, client, args[1])
 	}
 	return fmt.Errorf("there is no command %q", args[0])
+}
+
+// transportTo returns the host and port of a server, and how to speak to it.
+func transportTo(server string) (string, credentials.TransportCredentials, error) {
+	target, secure := strings.CutPrefix(server, "https://")
+	if !secure {
+		if *caFile+*certFile+*keyFile != "" {
+			return "", nil, fmt.Errorf("-ca, -cert and -key go with https://: %s is spoken to in plain text", server)
+		}
+		return target, insecure.NewCredentials(), nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if *caFile != "" {
+		signers, err := os.ReadFile(*caFile)
+		if err != nil {
+			return "", nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(signers) {
+			return "", nil, fmt.Errorf("there is no certificate in %s", *caFile)
+		}
+	}
+	if *certFile != "" || *keyFile != "" {
+		own, err := tls.LoadX509KeyPair(*certFile, *keyFile)
+		if err != nil {
+			return "", nil, err
+		}
+		config.Certificates = []tls.Certificate{own}
+	}
+	return target, credentials.NewTLS(config), nil
 }
 
 // upload announces the file, sends it and commits it. Ctrl-C cancels it on the server.

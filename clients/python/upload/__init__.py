@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from upload.client import Client
     from upload.errors import UploadServiceError
     from upload.sending import TransferProgress
+    from upload.tls import Tls
     from upload.v1.upload_pb2 import AuditEvent, Batch, File, FileSpec, WatchStatusResponse
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "Client": "upload.client",
     "File": "upload.v1.upload_pb2",
     "FileSpec": "upload.v1.upload_pb2",
+    "Tls": "upload.tls",
     "TransferProgress": "upload.sending",
     "UploadServiceError": "upload.errors",
     "WatchStatusResponse": "upload.v1.upload_pb2",
@@ -47,6 +49,7 @@ __all__ = [
     "Client",
     "File",
     "FileSpec",
+    "Tls",
     "TransferProgress",
     "UploadServiceError",
     "WatchStatusResponse",

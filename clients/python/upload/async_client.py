@@ -25,6 +25,7 @@ from upload.retry import Backoff
 from upload.sending import OnProgress, Sending, verdict
 from upload.sources import Content, Feed, Source, open_source
 from upload.statuses import batch_status_number, status_number
+from upload.tls import Tls, endpoint_of
 from upload.transport import (
     GET_BATCH,
     GET_CALLER,
@@ -36,7 +37,6 @@ from upload.transport import (
     LIST_BATCHES,
     LIST_FILES,
     PUT_FILE,
-    Endpoint,
     Transport,
 )
 from upload.v1 import upload_pb2 as pb
@@ -53,8 +53,10 @@ class AsyncClient:
         async with AsyncClient("localhost:50051") as client:
             file = await client.upload("report.pdf")
 
-    ``timeout`` is how many seconds a call may take in all, its repetitions included; uploads and watches have
-    no such limit. ``resume_tries`` is how often the client resumes a broken upload without getting any further.
+    ``target`` is a host and port, which are spoken to in plain text, or ``https://`` with them, for TLS: ``tls`` says
+    what to trust and what to show. ``timeout`` is how many seconds a call may take in all, its repetitions included;
+    uploads and watches have no such limit. ``resume_tries`` is how often the client resumes a broken upload without
+    getting any further.
     Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
     Cancelling the task that awaits a method gives up waiting, and never cancels an upload: call ``cancel`` for that.
     """
@@ -66,12 +68,12 @@ class AsyncClient:
         timeout: float = 30.0,
         resume_tries: int = 8,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[Option] = (),
         transport: Transport | None = None,
     ) -> None:
-        endpoint = Endpoint(target, credentials, metadata, options)
-        self._transport: Transport = transport or AioTransport(endpoint)
+        self._transport: Transport = transport or AioTransport(endpoint_of(target, credentials, tls, metadata, options))
         self._timeout = timeout
         self._resume_tries = resume_tries
 

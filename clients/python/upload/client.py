@@ -19,7 +19,7 @@ from upload.channel import DEFAULT_TARGET, Option
 from upload.filters import EventFilters, Filters
 from upload.sending import OnProgress
 from upload.sources import Content
-from upload.transport import Endpoint
+from upload.tls import Tls, endpoint_of
 from upload.v1 import upload_pb2 as pb
 
 
@@ -41,10 +41,11 @@ class Client:
         timeout: float = 30.0,
         resume_tries: int = 8,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[Option] = (),
     ) -> None:
-        transport = BlockingTransport(Endpoint(target, credentials, metadata, options))
+        transport = BlockingTransport(endpoint_of(target, credentials, tls, metadata, options))
         self._client = AsyncClient(target, timeout=timeout, resume_tries=resume_tries, transport=transport)
 
     def __enter__(self) -> Self:

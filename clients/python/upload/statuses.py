@@ -123,6 +123,12 @@ def _without_info(code: StatusCode, text: str) -> errors.UploadServiceError:
 def _unreachable(text: str) -> str:
     # gRPC has no code for a bad certificate: its words are the only sign, and they only choose the words here.
     lower = text.lower()
+    if "wrong_version_number" in lower:
+        return "The server speaks plain text at this port: leave out https://, or ask for its port for TLS"
+    if "failed to connect" in lower and ("socket closed" in lower or "reset by peer" in lower):
+        return "The server closed the connection at once: if it speaks TLS, name it as https://HOST:PORT"
+    if "certificate_verify_failed" in lower:
+        return "The server's certificate is not signed by whom this client trusts, or is not for this name"
     if "handshake" in lower or "certificate" in lower:
         return "No secure connection to the server: its certificate or protocol was not accepted"
     if "refused" in lower:

@@ -58,7 +58,12 @@ def _open_standard_streams() -> None:
 
 
 async def _run(arguments: Arguments, output: Output) -> Exit:
-    async with AsyncClient(arguments.server, timeout=arguments.timeout) as client:
+    try:
+        opened = AsyncClient(arguments.server, timeout=arguments.timeout, tls=arguments.tls)
+    except (ValueError, OSError) as error:
+        output.error(error)
+        return Exit.USAGE
+    async with opened as client:
         try:
             return await COMMANDS[arguments.command](client, arguments, output)
         except (UploadServiceError, OSError) as error:

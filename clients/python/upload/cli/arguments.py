@@ -1,4 +1,4 @@
-"""Decides the command line of ``uploadctl``; the only reader of the environment (``UPLOAD_SERVER``)."""
+"""Decides the command line of ``uploadctl``; the only reader of the environment (``UPLOAD_SERVER``, …)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 from upload.channel import DEFAULT_TARGET
 from upload.cli.exits import EXIT_CODES
+from upload.tls import Tls
 
+_TLS = (("ca", "who signs the server's certificate"), ("cert", "your certificate"), ("key", "its key"))
 STATUSES = ("pending", "uploading", "completed", "failed", "cancelled")
 
 
@@ -21,6 +23,9 @@ class Arguments(argparse.Namespace):
     server: str
     timeout: float
     json: bool
+    ca: str
+    cert: str
+    key: str
     # upload
     paths: list[Path]
     name: str
@@ -50,6 +55,11 @@ class Arguments(argparse.Namespace):
     resume_token: str
     status: str
     limit: int
+
+    @property
+    def tls(self) -> Tls | None:
+        """What to trust and to show, if anything was said."""
+        return Tls(self.ca, self.cert, self.key) if self.ca or self.cert or self.key else None
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
@@ -101,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(server=os.environ.get("UPLOAD_SERVER") or DEFAULT_TARGET, timeout=30.0, json=False)
+    parser.set_defaults(**{name: os.environ.get(f"UPLOAD_{name.upper()}", "") for name, _ in _TLS})
     _common(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_upload(commands)
@@ -115,8 +126,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         default=argparse.SUPPRESS,
-        metavar="HOST:PORT",
-        help=f"where the service is (environment: UPLOAD_SERVER; default {DEFAULT_TARGET})",
+        metavar="[https://]HOST:PORT",
+        help=f"where the service is; https:// speaks TLS (environment: UPLOAD_SERVER; default {DEFAULT_TARGET})",
     )
     parser.add_argument(
         "--timeout",
@@ -125,6 +136,13 @@ def _common(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for each call, not for a whole upload or watch (default 30)",
     )
+    for name, text in _TLS:
+        parser.add_argument(
+            f"--{name}",
+            default=argparse.SUPPRESS,
+            metavar="FILE",
+            help=f"PEM file of {text}, with https:// (environment: UPLOAD_{name.upper()})",
+        )
     parser.add_argument(
         "--json", default=argparse.SUPPRESS, action="store_true", help="JSON lines, errors on stderr too"
     )

@@ -1,0 +1,75 @@
+"""Decides how a server is named, and what the client trusts and shows over TLS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import grpc
+
+from upload.channel import Option
+from upload.transport import Endpoint
+
+_SECURE = frozenset({"https", "grpcs"})
+_PORTS = {"https": 443, "grpcs": 443, "http": 50051, "grpc": 50051}
+
+File = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of PEM: ``ca`` signs the server's certificate (default: who is widely trusted), ``cert`` and ``key`` are
+    the client's own.
+
+    Example::
+
+        with Client("https://files.example:50051", tls=Tls(ca="authority.pem")) as client:
+            ...
+    """
+
+    ca: File = ""
+    cert: File = ""
+    key: File = ""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files; raises OSError, and ``ValueError`` for a certificate without its key."""
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("a certificate and its key go together: give both")
+        ca, key, cert = (Path(file).read_bytes() if file else None for file in (self.ca, self.key, self.cert))
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def endpoint_of(
+    server: str,
+    credentials: grpc.ChannelCredentials | None,
+    tls: Tls | None,
+    metadata: Sequence[tuple[str, str]],
+    options: Sequence[Option],
+) -> Endpoint:
+    """Return where a server is and how to speak to it; raises ``ValueError`` for what names none, and OSError."""
+    target, secure = address_of(server)
+    if tls is not None and not (secure or credentials):
+        raise ValueError(f"files for TLS go with https://{target}: {server} is spoken to in plain text")
+    if credentials is None and secure:
+        credentials = (tls or Tls()).credentials()
+    return Endpoint(target, credentials, metadata, options)
+
+
+def address_of(server: str) -> tuple[str, bool]:
+    """Return host and port of a server, and whether it is to be spoken to over TLS.
+
+    ``https://`` and ``grpcs://`` say TLS, ``http://``, ``grpc://`` and nothing plain text; anything else is a name that
+    gRPC knows. Raises ``ValueError``.
+    """
+    parts = urlsplit(server)
+    if "://" not in server or parts.scheme not in _PORTS:
+        return server, False
+    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        raise ValueError(
+            f"{server!r} is no server: give scheme, host and port alone, such as https://files.example:443"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{parts.port or _PORTS[parts.scheme]}", parts.scheme in _SECURE
