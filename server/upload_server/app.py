@@ -23,6 +23,7 @@ from transcoder import BodyBudget, build_app
 from upload_server import __version__
 from upload_server.access.callers import Callers
 from upload_server.access.identity import Authenticator, Presented
+from upload_server.access.jwt import Jwt, keys_of, rules_of
 from upload_server.access.policy import check_complete
 from upload_server.access.tokens_file import TokensFile
 from upload_server.config import Config
@@ -101,6 +102,7 @@ class Service:
         # None: nobody has to say who calls.
         self._callers: Callers | None = None
         self._tokens = TokensFile(Path(config.tokens_file)) if config.tokens_file else None
+        self._jwt = _open_jwt(config) if config.jwt_issuer else None
         if config.with_auth:
             self._callers = Callers(self._authenticators(), metrics)
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
@@ -242,6 +244,7 @@ class Service:
                 Heap().run(),
                 *(reloader.run() for reloader in reloaders),
                 *([] if self._callers is None else [self._look_after_callers(self._callers)]),
+                *([] if self._jwt is None else [self._jwt.run()]),
             ):
                 started(self._grpc.port, self._http.port)
                 await stop.wait()
@@ -299,7 +302,7 @@ class Service:
 
     def _authenticators(self) -> Sequence[Authenticator]:
         """Whoever knows a kind of credential; the first one that does decides."""
-        return [] if self._tokens is None else [self._tokens]
+        return [known for known in (self._tokens, self._jwt) if known is not None]
 
     async def _look_after_callers(self, callers: Callers) -> None:
         """Read tokens anew when they change, and end the streams of callers who may not go on."""
@@ -347,6 +350,21 @@ class Service:
             http_statuses=HTTP_STATUSES,
             www_authenticate=challenge(CredentialMissing()),
         )
+
+
+def _open_jwt(config: Config) -> Jwt:
+    alias, issuer = config.jwt_alias
+    rules = rules_of(
+        alias,
+        issuer,
+        config.jwt_audience,
+        config.jwt_algorithms,
+        config.jwt_typ,
+        config.jwt_leeway,
+        config.jwt_role_claim,
+        config.jwt_roles,
+    )
+    return Jwt(rules, keys_of(issuer, config.jwt_jwks))
 
 
 def _nudge_on_hangup(reloaders: Sequence[Reloader]) -> None:

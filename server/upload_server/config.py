@@ -144,6 +144,19 @@ class Config:
     tokens_file: str = _option(
         "", "with --auth required: file of hashed tokens, which upload-server token create writes"
     )
+    jwt_issuer: str = _option(
+        "",
+        "with --auth required: URL of the issuer whose JWTs count; ALIAS=URL: they are ALIAS:SUB, else jwt:SUB",
+    )
+    jwt_audience: str = _option("", "what a JWT's aud must name: this service")
+    jwt_jwks: str = _option("", "file or URL of the issuer's keys; empty: where the issuer's discovery says")
+    jwt_algorithms: tuple[str, ...] = _option(
+        ("RS256", "ES256"), "comma-separated: RS256, PS256, ES256, ES384, EdDSA", parse_list
+    )
+    jwt_typ: str = _option("at+jwt", "what a JWT's typ must be; any: for issuers that do not say it")
+    jwt_leeway: float = _option(30, "how far the issuer's clock may be from ours", parse_seconds, 0)
+    jwt_role_claim: str = _option("", "claim with a caller's groups, such as groups or realm_access.roles")
+    jwt_roles: tuple[str, ...] = _option((), "comma-separated ROLE=GROUP, such as operator=admins", parse_list)
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     tls_cert: str = _option(
@@ -293,21 +306,41 @@ class Config:
         if not self.auth and not self.on_loopback:
             raise ConfigError(
                 f"--host {self.host}: others than this machine reach that address; say --auth required and who may call"
-                " (--tokens-file), or, for everybody who reaches it to upload and cancel, --auth none"
+                " (--tokens-file, --jwt-issuer), or, for everybody who reaches it to upload and cancel, --auth none"
             )
         if self.auth == "required" and not self.identity_sources:
-            raise ConfigError("--auth required: needs --tokens-file, or nobody could call")
+            raise ConfigError("--auth required: needs --tokens-file or --jwt-issuer, or nobody could call")
         if self.with_auth and not self.on_loopback and self.tls is None:
             raise ConfigError(
                 f"--host {self.host}: credentials would travel there in plain text; give --tls-cert and --tls-key"
             )
         if self.identity_sources and self.auth != "required":
             raise ConfigError(f"{self.identity_sources[0]}: needs --auth required, or it would be ignored")
+        self._check_jwt()
+
+    def _check_jwt(self) -> None:
+        if not self.jwt_issuer:
+            if self.jwt_jwks or self.jwt_audience or self.jwt_roles or self.jwt_role_claim:
+                raise ConfigError("--jwt-issuer: must be given with the other options of JWTs")
+            return
+        if not self.jwt_audience:
+            raise ConfigError("--jwt-audience: must be given with --jwt-issuer, or tokens for others would count here")
+        if self.jwt_typ not in ("at+jwt", "any"):
+            raise ConfigError("--jwt-typ: must be at+jwt or any")
+        if bool(self.jwt_roles) != bool(self.jwt_role_claim):
+            raise ConfigError("--jwt-roles, --jwt-role-claim: go together")
+
+    @property
+    def jwt_alias(self) -> tuple[str, str]:
+        """What stands before the subjects of the issuer, and its URL."""
+        alias, between, url = self.jwt_issuer.partition("=")
+        return (alias, url) if between and "/" not in alias else ("jwt", self.jwt_issuer)
 
     @property
     def identity_sources(self) -> Sequence[str]:
         """The options given that say who may call."""
-        return ["--tokens-file"] if self.tokens_file else []
+        given = {"--tokens-file": self.tokens_file, "--jwt-issuer": self.jwt_issuer}
+        return [option for option, value in given.items() if value]
 
     @property
     def with_auth(self) -> bool:
@@ -355,6 +388,8 @@ def _shown_default(item: Field[Any]) -> str:
     default = item.default
     if default is MISSING or default in ("", (), None):
         return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
     return str(default).lower() if isinstance(default, bool) else _typed(item, default)
 
 

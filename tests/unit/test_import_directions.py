@@ -38,6 +38,8 @@ OWNED = {
     "obstore": "sink",
     "upload": "doors",
     "uvicorn": "doors",
+    "jwt": "access",
+    "cryptography": "access",
     "transcoder": "doors",
 }
 

@@ -9,15 +9,17 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from upload_server.access.identity import Identity, Presented, bearer, fits_a_principal
-from upload_server.access.jwks import Json, Key, Keys
-from upload_server.access.policy import GRANTS, SCOPES
+from upload_server.access.jwks import Json, Key, Keys, check_url, of_file, of_issuer, of_url
+from upload_server.access.policy import GRANTS, ROLES, SCOPES
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid, Overloaded
 
 # What each algorithm needs of a key; no other can be named: none of them is a secret, and none is no signature.
@@ -36,11 +38,14 @@ _CACHED_SECONDS: Final = 300.0
 _WAITING: Final = 64
 _RETRY_SECONDS: Final = 0.1
 _MAX_ID_LETTERS: Final = 64
+_ALIAS: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
+# Names of other credentials begin with them.
+_TAKEN: Final = frozenset({"cert", "token", "session", "user"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which tokens count. ``alias`` stands before the subjects of this issuer. ``roles``: a role by a group's name."""
+    """Which tokens count. ``alias`` stands before the subjects of this issuer. ``roles``: roles, each with a group."""
 
     issuer: str
     audience: str
@@ -50,7 +55,7 @@ class Rules:
     typ: str = "at+jwt"
     leeway: float = 30.0
     role_claim: str = ""
-    roles: Mapping[str, str] = field(default_factory=dict)
+    roles: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,50 @@ class _Token:
     kid: str
     signed: bytes
     signature: bytes
+
+
+def rules_of(
+    alias: str,
+    issuer: str,
+    audience: str,
+    algorithms: Sequence[str],
+    typ: str,
+    leeway: float,
+    role_claim: str,
+    roles: Sequence[str],
+) -> Rules:
+    """Return the rules that options give; raises ``CannotStart``. ``roles``: each ``ROLE=GROUP``."""
+    if not _ALIAS.fullmatch(alias) or alias in _TAKEN:
+        raise CannotStart(f"--jwt-issuer: {alias!r} cannot stand before a subject; take some letters, such as corp=URL")
+    try:
+        check_url(issuer)
+    except ValueError as error:
+        raise CannotStart(f"--jwt-issuer: {error}") from error
+    if not algorithms or (wrong := sorted(set(algorithms) - ALGORITHMS.keys())):
+        named = wrong[0] if algorithms else "none"
+        raise CannotStart(f"--jwt-algorithms: there is no {named}; there are {', '.join(ALGORITHMS)}")
+    groups = [word.partition("=")[::2] for word in roles]
+    for role, group in groups:
+        if role not in ROLES or not group:
+            raise CannotStart(f"--jwt-roles: {role!r} is no ROLE=GROUP with a role of {', '.join(ROLES)}")
+    return Rules(issuer, audience, alias, frozenset(algorithms), typ, leeway, role_claim, tuple(groups))
+
+
+def keys_of(issuer: str, where: str) -> Keys:
+    """Return the keys at ``where``, a file or a URL, or where the issuer says; raises ``CannotStart``.
+
+    A file must be good at once; an issuer may be down when we start.
+    """
+    if not where:
+        return Keys(of_issuer(issuer))
+    if "://" not in where:
+        keys = Keys(of_file(Path(where)))
+        keys.must_read()
+        return keys
+    try:
+        return Keys(of_url(check_url(where)))
+    except ValueError as error:
+        raise CannotStart(f"--jwt-jwks: {error}") from error
 
 
 def need_library() -> None:
@@ -101,6 +150,13 @@ class Jwt:
         self._verifying: dict[bytes, asyncio.Task[_Known]] = {}
         # One: whoever sends tokens that nobody has signed keeps one thread busy, and waits for it.
         self._thread = ThreadPoolExecutor(1, "jwt")
+
+    async def run(self) -> None:
+        """Keep the keys fresh, until cancelled."""
+        try:
+            await self._keys.run()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let the thread go."""
@@ -293,8 +349,9 @@ def _roles(claims: Json, rules: Rules) -> frozenset[str]:
         known = {word for word in GRANTS if word.startswith("upload.")} | SCOPES.keys()
         return frozenset(word for word in words if isinstance(word, str) and word in known)
     groups = _groups(claims, rules.role_claim)
-    roles = {role for role, group in rules.roles.items() if group in groups}
-    return frozenset(roles if "user" in rules.roles else {*roles, "user"})
+    roles = {role for role, group in rules.roles if group in groups}
+    everybody = all(role != "user" for role, _ in rules.roles)
+    return frozenset({*roles, "user"} if everybody else roles)
 
 
 def _groups(claims: Json, name: str) -> Sequence[object]:

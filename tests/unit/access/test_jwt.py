@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.issuer import AUDIENCE, Issuer, SigningKey
 from upload_server.access.identity import Identity, PeerCertificate, Presented
 from upload_server.access.jwks import Keys, of_issuer
-from upload_server.access.jwt import Jwt, Rules
+from upload_server.access.jwt import Jwt, Rules, rules_of
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid, Overloaded
 
 CERTIFICATE = PeerCertificate((), (), (), hashlib.sha256(b"der").hexdigest(), "1", 2e9)
@@ -96,7 +96,7 @@ async def test_every_algorithm_that_can_be_named_counts(algorithm: str, issuer: 
     ],
 )
 async def test_a_scope_decides_else_groups_do(claims: dict[str, Any], roles: set[str], issuer: Issuer) -> None:
-    world = World(issuer, role_claim="groups", roles={"operator": "admins", "auditor": "auditors"})
+    world = World(issuer, role_claim="groups", roles=(("operator", "admins"), ("auditor", "auditors")))
     found = await world.who(issuer.token(**claims))
     assert found is not None
     assert found.roles == roles
@@ -104,7 +104,7 @@ async def test_a_scope_decides_else_groups_do(claims: dict[str, Any], roles: set
 
 
 async def test_groups_may_lie_deeper(issuer: Issuer) -> None:
-    world = World(issuer, role_claim="realm_access.roles", roles={"operator": "ops"})
+    world = World(issuer, role_claim="realm_access.roles", roles=(("operator", "ops"),))
     found = await world.who(issuer.token(realm_access={"roles": ["ops"]}))
     assert found is not None
     assert found.roles == {"operator", "user"}
@@ -345,6 +345,35 @@ async def test_the_cache_keeps_the_newest(world: World, issuer: Issuer, monkeypa
         await world.who(token)
     digests = {hashlib.sha256(token.encode()).digest() for token in (tokens[0], tokens[2])}
     assert world.jwt._known.keys() == digests
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"alias": "cert"}, "--jwt-issuer: 'cert' cannot stand before a subject"),
+        ({"alias": "a:b"}, "--jwt-issuer: 'a:b' cannot stand"),
+        ({"issuer": "http://id.example"}, "--jwt-issuer: .* must begin with https://"),
+        ({"algorithms": ["HS256"]}, "--jwt-algorithms: there is no HS256; there are RS256, PS256, ES256, ES384, EdDSA"),
+        ({"algorithms": ["none"]}, "--jwt-algorithms: there is no none"),
+        ({"algorithms": []}, "--jwt-algorithms: there is no none"),
+        ({"roles": ["root=admins"]}, "--jwt-roles: 'root' is no ROLE=GROUP"),
+        ({"roles": ["operator"]}, "--jwt-roles: 'operator' is no ROLE=GROUP"),
+    ],
+)
+def test_rules_that_would_let_others_in_are_refused_at_the_start(changed: dict[str, Any], words: str) -> None:
+    given: dict[str, Any] = {
+        "alias": "corp",
+        "issuer": "https://id.example",
+        "audience": AUDIENCE,
+        "algorithms": ["ES256"],
+        "typ": "at+jwt",
+        "leeway": 30.0,
+        "role_claim": "groups",
+        "roles": ["operator=admins"],
+    }
+    assert rules_of(**given).alias == "corp"
+    with pytest.raises(CannotStart, match=f"^{words}"):
+        rules_of(**{**given, **changed})
 
 
 def test_without_the_library_a_start_says_what_to_install(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
