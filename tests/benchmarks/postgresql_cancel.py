@@ -25,9 +25,13 @@ from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql import statements as transaction
 from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
+from upload_server.store.postgresql.dialect import UNKNOWN
 from upload_server.store.protocol import Store
 from upload_server.store.sql import statements
+from upload_server.store.sql.dialect import Sql
 from upload_server.store.values import Command
+
+COMMIT = Sql("COMMIT")
 
 
 def command(method: str) -> Command:
@@ -64,20 +68,26 @@ class Raw:
         """Cancel one group."""
         connection = self._connection
         at = f"{datetime.now(UTC).replace(tzinfo=None)}+00"
-        [(last, served)] = connection.last_rows(
-            transaction.BEGIN, transaction.TAKE_ORDER_LOCK, transaction.READ_COUNTERS
-        )
-        found = connection.rows(statements.READ_TO_CANCEL, {"file_ids": json.dumps(file_ids)})
+        served = connection.last_rows(transaction.BEGIN, transaction.READ_COUNTERS)[0][1]
+        wanted, nobody = json.dumps(file_ids), "[]"
+        named = {"file_ids": wanted, "uncounted": nobody, "rows": nobody, "batch_ids": nobody}
+        connection.rows(transaction.LOCK_ROWS, named)
+        found = connection.rows(statements.READ_TO_CANCEL, {"file_ids": wanted})
         events = [
-            (last + 1 + index, row[0], None, "pending", "cancelled", "user", "grpc", "", "", at)
+            (UNKNOWN + 1 + index, row[0], None, "pending", "cancelled", "user", "grpc", "", "", at)
             for index, row in enumerate(found)
         ]
-        connection.execute(statements.INSERT_EVENTS, {"events": json.dumps(events)})
-        numbers: dict[str, Any] = {"first": last + 1, "last": last + len(events)}
-        connection.execute(statements.CANCEL_FILES, numbers)
-        counters = {"last_change": last + len(events), "served": served}
-        connection.rows(transaction.WRITE_COUNTERS, counters)
-        connection.execute("COMMIT")
+        count = len(events)
+        numbers: dict[str, Any] = {"first": UNKNOWN + 1, "last": UNKNOWN + count, "rows_expected": count}
+        connection.in_one(
+            [
+                (transaction.TAKE_ORDER_LOCK, {}),
+                (transaction.GIVE_NUMBERS, {"count": count, "served": served, "unknown": UNKNOWN}),
+                (transaction.exactly("INSERT_EVENTS"), {"events": json.dumps(events), "rows_expected": count}),
+                (transaction.exactly("CANCEL_FILES"), numbers),
+                (COMMIT, {}),
+            ]
+        )
 
 
 def measured(raw: Raw, work: Callable[[], object]) -> tuple[float, float, float]:

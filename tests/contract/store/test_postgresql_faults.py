@@ -19,8 +19,9 @@ from support import postgres
 from support.proxy import fault_proxy
 from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, FileNotFound, OutcomeUnknown, UploadError
 from upload_server.domain.states import FileSpec, FileStatus
+from upload_server.store.commands import statements
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.commands.writes import Write
+from upload_server.store.commands.writes import Wants, Write
 from upload_server.store.inspection import Damaged
 from upload_server.store.lock import AlreadyInUse
 from upload_server.store.open import store_at
@@ -222,24 +223,22 @@ class Cut:
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch, *, sent: bool, after: Callable[[], None]) -> None:
         committer = store._writer._committer  # type: ignore[attr-defined]
         self._connection = committer._connection
-        self._execute: Callable[[str, object], int] = self._connection.execute
+        self._in_one: Callable[..., object] = self._connection.in_one
         self._sent = sent
         self._after = after
-        monkeypatch.setattr(self._connection, "execute", self._cut)
+        monkeypatch.setattr(self._connection, "in_one", self._cut)
 
-    def _cut(self, sql: str, parameters: object = None) -> int:
-        if sql == "COMMIT":
-            ours = socket.socket(fileno=self._connection._raw.fileno())
-            ours.shutdown(socket.SHUT_RD if self._sent else socket.SHUT_RDWR)
-            ours.detach()
-            try:
-                return self._execute(sql, parameters)
-            finally:
-                if self._sent:
-                    # Until it lies at the server, whatever happens there now.
-                    time.sleep(0.2)
-                self._after()
-        return self._execute(sql, parameters)
+    def _cut(self, message: object) -> object:
+        ours = socket.socket(fileno=self._connection._raw.fileno())
+        ours.shutdown(socket.SHUT_RD if self._sent else socket.SHUT_RDWR)
+        ours.detach()
+        try:
+            return self._in_one(message)
+        finally:
+            if self._sent:
+                # Until it lies at the server, whatever happens there now.
+                time.sleep(0.2)
+            self._after()
 
 
 def nothing() -> None:
@@ -249,6 +248,8 @@ def nothing() -> None:
 @pytest.mark.parametrize("sent", [False, True])
 async def test_the_fate_of_a_commit_is_looked_up(store: Store, monkeypatch: pytest.MonkeyPatch, *, sent: bool) -> None:
     file = await pending(store)
+    # So that the session has its statements ready.
+    await store.cancel_file((await pending(store)).file_id, command(request_id="before"))
     Cut(store, monkeypatch, sent=sent, after=nothing)
 
     if sent:
@@ -268,6 +269,8 @@ async def test_a_fate_that_cannot_be_looked_up_is_unknown(
     store: Store, server: postgres.Server, monkeypatch: pytest.MonkeyPatch, *, sent: bool
 ) -> None:
     file = await pending(store)
+    # So that the session has its statements ready.
+    await store.cancel_file((await pending(store)).file_id, command(request_id="before"))
     Cut(store, monkeypatch, sent=sent, after=server.end)
 
     with pytest.raises(OutcomeUnknown):
@@ -302,20 +305,30 @@ async def test_a_server_with_another_history_is_not_written_to(
     await again.close()
 
 
-async def test_a_session_that_rests_with_the_lock_is_ended(store: Store) -> None:
-    """Whoever holds the order lock and is stopped would hold everybody up."""
+async def test_a_session_that_rests_with_rows_of_others_is_ended(store: Store, url: str) -> None:
+    """A node that is stopped would hold up whoever wants the same rows."""
+    file = await pending(store)
+    other = await store_at(url).open(OPTIONS)
+    began = threading.Event()
 
     class Rest(Write[None]):
+        wants = Wants(file_ids=(file.file_id,))
+
         def run(self, transaction: Transaction) -> None:
-            assert transaction.last_change == 0
+            began.set()
+            transaction.write(statements.FORGET_STOPS)
             threading.Event().wait(1)
 
     writer = store._writer  # type: ignore[attr-defined]
     writer._committer._connection.execute("SET idle_in_transaction_session_timeout = '200ms'")
+    resting = asyncio.ensure_future(writer.submit(Rest()))
+    await asyncio.to_thread(began.wait)
+    await other.cancel_file(file.file_id, command())
+    assert not resting.done()
     with pytest.raises(DatabaseFailure):
-        await writer.submit(Rest())
-    await pending(store)
+        await resting
     await assert_history_holds(store)
+    await other.close()
 
 
 async def test_a_session_that_only_the_server_believes_in_is_ended(store: Store) -> None:

@@ -39,7 +39,7 @@ _STORE = "WritingStore"
 # Each can be crashed at `.before` and `.after`.
 FUNCTIONS: Mapping[str, Point] = {
     "begin": Point(f"{_SQL}.transaction", "SqlTransaction.__init__"),
-    "finish": Point(f"{_SQL}.transaction", "SqlTransaction.finish"),
+    "finish": Point(f"{_SQLITE}.transaction", "SqliteTransaction.finish"),
     "commit": Point(f"{_SQL}.connection", "Connection.execute", sql="COMMIT"),
     # On the event loop, after the commit: watchers and callers are told.
     "answer": Point(f"{_COMMANDS}.writer", "Writer._deliver"),

@@ -153,6 +153,14 @@ async def calls_at_both(stage: ClusterStage) -> None:
     await asyncio.gather(*(work(number) for number in (0, 1) * 4))
 
 
+async def one_batch_at_both(stage: ClusterStage) -> None:
+    """Both servers end files of the same batches at the same time."""
+    for _ in range(4):
+        made = await stage.caller.initiate_batch([1] * 16)
+        assert made
+        await asyncio.gather(*(stage.at(number % 2).cancel(one) for number, one in enumerate(made[1])))
+
+
 async def all_at_once(stage: ClusterStage) -> None:
     """Both servers are watched, and take many calls at the same time."""
     for number in (0, 1):
@@ -197,6 +205,7 @@ CLUSTER_SCENARIOS = {
     "left_and_cancelled_elsewhere": Entry(left_and_cancelled_elsewhere),
     "silent_senders": Entry(silent_senders, ("--upload-ttl", "1s", "--expiry-grace", "0")),
     "calls_at_both": Entry(calls_at_both),
+    "one_batch_at_both": Entry(one_batch_at_both),
     "all_at_once": Entry(all_at_once),
     "watch_elsewhere": Entry(watch_elsewhere),
     "same_request_elsewhere": Entry(same_request_elsewhere),
@@ -211,6 +220,7 @@ CLUSTER_CATCHES = {
     "expiry_by_own_streams": Catch("silent_senders", "nodes.living"),
     "order_lock_absent": Catch("calls_at_both", "reads"),
     "numbers_of_a_sequence": Catch("all_at_once", "watch.bookmarkable"),
+    "rows_not_locked": Catch("one_batch_at_both", "batches"),
     "fate_not_asked": Catch("calls_at_both", "linear", on="lost_answers_of_commits"),
     "tokens_of_a_node": Catch("watch_elsewhere", "watch.bookmarkable"),
     "answers_of_a_node": Catch("same_request_elsewhere", "requests"),

@@ -5,7 +5,7 @@ Must not know what the answers say. Scope of a request id: (principal, method).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from upload_server.domain.errors import RequestIdReused
@@ -19,6 +19,11 @@ Key = tuple[str, str, str]
 
 def _key_of(command: Command) -> Key:
     return command.caller.principal, command.method, command.request_id
+
+
+def keys_of(command: Command) -> Sequence[Key]:
+    """Return what a write wants that answers ``command`` once."""
+    return (_key_of(command),) if command.request_id else ()
 
 
 class Answers:

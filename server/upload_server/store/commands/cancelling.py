@@ -5,7 +5,7 @@ Must not know senders or watchers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,17 +22,19 @@ from upload_server.domain.states import (
     BatchStatus,
     CancelledBatch,
     CancelledFile,
+    File,
     FileStatus,
     Source,
     sources_of,
 )
+from upload_server.domain.states import cancelled as cancelled_file
 from upload_server.store.commands import statements
-from upload_server.store.commands.answers import Answers
+from upload_server.store.commands.answers import Answers, keys_of
 from upload_server.store.commands.files import read_files
 from upload_server.store.commands.statements import BatchRow, EventRow, FileToCancel
 from upload_server.store.commands.trail import follow_up, make_event, write_events
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.commands.writes import Outcome, Write
+from upload_server.store.commands.writes import Outcome, Wants, Write
 from upload_server.store.values import Audited, Command, Result
 
 _MAY_CANCEL = sources_of(FileStatus.CANCELLED)
@@ -48,6 +50,12 @@ class CancelFile(Write[Result[CancelledFile]]):
     command: Command
     fence: int | None = None
     urgent: ClassVar[bool] = True
+    by_sets: ClassVar[bool] = True
+
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(keys_of(self.command), (self.file_id,))
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[CancelFile]) -> list[Outcome]:
@@ -65,6 +73,8 @@ class CancelFile(Write[Result[CancelledFile]]):
                     answers.keep(write.command, cancelled[write.file_id])
             decisions.append(decision)
         rows = [decision for decision in decisions if isinstance(decision, EventRow)]
+        refused = {write.file_id for write, decision in zip(writes, decisions, strict=True) if decision is None}
+        final = _read_final(transaction, refused, rows) if refused else {}
         batch_events: dict[int | None, AuditEvent] = {}
         if rows:
             write_events(transaction, rows)
@@ -72,9 +82,6 @@ class CancelFile(Write[Result[CancelledFile]]):
             _cancel_audited(transaction, rows[0].event.event_id, rows[-1].event.event_id, touched=touched)
             batch_events = follow_up(transaction, rows)
             answers.write()
-        # Read after the write, since some lost to another of the group.
-        refused = {write.file_id for write, decision in zip(writes, decisions, strict=True) if decision is None}
-        final = read_files(transaction, refused) if refused else {}
         outcomes: list[Outcome] = []
         for write, decision in zip(writes, decisions, strict=True):
             if isinstance(decision, EventRow):
@@ -83,8 +90,17 @@ class CancelFile(Write[Result[CancelledFile]]):
                 events = (decision.event,) if batch_event is None else (decision.event, batch_event)
                 outcomes.append(Result(cancelled[write.file_id], Audited(events)))
             else:
-                outcomes.append(FileNotCancellable(final[write.file_id].file) if decision is None else decision)
+                outcomes.append(FileNotCancellable(final[write.file_id]) if decision is None else decision)
         return outcomes
+
+
+def _read_final(transaction: Transaction, file_ids: Iterable[str], rows: Iterable[EventRow]) -> dict[str, File]:
+    """Read files that were final, or that another cancel of the group is about to make so."""
+    files = {file_id: row.file for file_id, row in read_files(transaction, file_ids).items()}
+    for event, _, _ in rows:
+        if event.file_id in files:
+            files[event.file_id] = cancelled_file(files[event.file_id], event)
+    return files
 
 
 def _decide(
@@ -146,6 +162,11 @@ class CancelBatch(Write[Result[CancelledBatch]]):
     command: Command
     urgent: ClassVar[bool] = True
 
+    @property
+    def wants(self) -> Wants:
+        """The batch with its files."""
+        return Wants(keys_of(self.command), batch_ids=(self.batch_id,))
+
     def run(self, transaction: Transaction) -> Result[CancelledBatch]:
         """Cancel them; the batch gets its number after its files."""
         answers = Answers(transaction, (self.command,))
@@ -154,8 +175,8 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             return Result(answer, replayed=True)
         before = self._find(transaction)
         command = _fitted(transaction, self.command, before.batch.total_files)
-        first = transaction.last_change + 1
-        count = self._cancel_files(transaction, before.row, command)
+        count = before.batch.open_files
+        first = self._cancel_files(transaction, before.row, count, command) if count else 0
         change_no = transaction.number()
         transaction.write_exactly(
             1,
@@ -183,11 +204,13 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             raise BatchNotCancellable(found[0].batch)
         return found[0]
 
-    def _cancel_files(self, transaction: Transaction, batch_row: int, command: Command) -> int:
-        before = transaction.last_change
-        count = transaction.write(
+    def _cancel_files(self, transaction: Transaction, batch_row: int, count: int, command: Command) -> int:
+        """Cancel the files that are not final, which the batch has counted; returns the number of the first."""
+        first = transaction.number(count)
+        transaction.write_exactly(
+            count,
             statements.INSERT_EVENTS_OF_CANCELLED_BATCH,
-            before=before,
+            first=first,
             batch_row=batch_row,
             actor=command.caller.actor,
             source=Source.BATCH_CANCEL.value,
@@ -195,7 +218,5 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             request_id=command.request_id,
             at=command.at,
         )
-        if count:
-            transaction.number(count)
-            _cancel_audited(transaction, before + 1, before + count)
-        return count
+        _cancel_audited(transaction, first, first + count - 1)
+        return first

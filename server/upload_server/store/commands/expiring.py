@@ -14,7 +14,7 @@ from upload_server.store.commands.files import file_event, next_state
 from upload_server.store.commands.statements import IdleFile
 from upload_server.store.commands.trail import follow_up, write_events
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.commands.writes import Write
+from upload_server.store.commands.writes import Wants, Write
 from upload_server.store.values import Audited, Command, Expired, Moment, Result
 
 
@@ -27,6 +27,11 @@ class ExpireFiles(Write[Result[Expired]]):
     # Files that a stream of this node has open; of the others the rows tell.
     open_files: Sequence[str]
     command: Command
+
+    @property
+    def wants(self) -> Wants:
+        """Those files."""
+        return Wants(rows=self.rows)
 
     def run(self, transaction: Transaction) -> Result[Expired]:
         """Fail those that are still idle; those whose batch is not are looked at again when it has become so."""

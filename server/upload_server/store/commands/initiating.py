@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from upload_server.domain.states import Batch, BatchStatus, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
-from upload_server.store.commands.answers import Answers
+from upload_server.store.commands.answers import Answers, keys_of
 from upload_server.store.commands.files import read_file
-from upload_server.store.commands.statements import EventRow
-from upload_server.store.commands.trail import make_event, write_events
+from upload_server.store.commands.trail import make_event
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.commands.writes import Write
+from upload_server.store.commands.writes import Wants, Write
 from upload_server.store.values import Audited, Command, Result
 
 # Files that one statement inserts. To write 10,000 as JSON keeps Python's lock, and the event loop from it, for 20 ms.
@@ -35,11 +34,10 @@ def _insert_files(
     specs: Sequence[FileSpec],
     file_ids: Sequence[str],
     command: Command,
+    first: int,
     batch_id: str | None = None,
-    batch_row: int | None = None,
-) -> int:
-    """Insert pending files in the order given; returns the number of the first."""
-    first = transaction.number(len(specs))
+) -> None:
+    """Insert pending files, numbered from ``first`` on in the order given; the batch that they are of is there."""
     for start in range(0, len(specs), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         files = [
@@ -51,13 +49,26 @@ def _insert_files(
             statements.INSERT_FILES,
             files=files,
             batch_id=batch_id,
-            batch_row=batch_row,
             at=command.at,
             served=transaction.served,
             owner=command.caller.principal,
             first=first + start,
         )
-    return first
+
+
+def _audit(transaction: Transaction, first: int, last: int, command: Command) -> None:
+    """Insert the audit events of new rows, whose numbers are ``first`` to ``last``."""
+    transaction.write_exactly(
+        last - first + 1,
+        statements.INSERT_EVENTS_OF_NEW,
+        first=first,
+        last=last,
+        actor=command.caller.actor,
+        source=command.caller.source.value,
+        reason=command.reason,
+        request_id=command.request_id,
+        at=command.at,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,11 @@ class InitiateUpload(Write[Result[File]]):
     file_id: str
     command: Command
 
+    @property
+    def wants(self) -> Wants:
+        """That its answer is given once."""
+        return Wants(keys_of(self.command))
+
     def run(self, transaction: Transaction) -> Result[File]:
         """Insert it, or return the file of the first call with this request id as it is now."""
         answers = Answers(transaction, (self.command,))
@@ -75,13 +91,37 @@ class InitiateUpload(Write[Result[File]]):
         if stored is not None:
             return Result(read_file(transaction, stored, self.command.caller).file, replayed=True)
         claim_room(transaction, (self.spec,))
-        change_no = _insert_files(transaction, (self.spec,), (self.file_id,), self.command)
-        inserted = read_file(transaction, self.file_id, self.command.caller)
+        change_no = transaction.number()
+        _insert_files(transaction, (self.spec,), (self.file_id,), self.command, change_no)
+        _audit(transaction, change_no, change_no, self.command)
         event = make_event(self.command, change_no, "", FileStatus.PENDING, file_id=self.file_id)
-        write_events(transaction, (EventRow(event, inserted.row, None),))
         answers.keep(self.command, self.file_id)
         answers.write()
-        return Result(inserted.file, Audited((event,)))
+        return Result(self._file(change_no), Audited((event,)))
+
+    def _file(self, change_no: int) -> File:
+        spec, at = self.spec, self.command.at
+        return File(
+            file_id=self.file_id,
+            filename=spec.filename,
+            content_type=spec.content_type,
+            size_bytes=spec.size_bytes,
+            bytes_received=0,
+            status=FileStatus.PENDING,
+            batch_id="",
+            owner=self.command.caller.principal,
+            sha256="",
+            created_at=at,
+            updated_at=at,
+            completed_at=None,
+            cancelled_at=None,
+            cancelled_by="",
+            cancel_reason="",
+            failure_reason="",
+            revision=1,
+            change_no=change_no,
+            fence=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +133,11 @@ class InitiateBatch(Write[Result[InitiatedBatch]]):
     file_ids: Sequence[str]
     command: Command
 
+    @property
+    def wants(self) -> Wants:
+        """That its answer is given once."""
+        return Wants(keys_of(self.command))
+
     def run(self, transaction: Transaction) -> Result[InitiatedBatch]:
         """Insert them, or return the ids of the first call with this request id with the current state."""
         command, count = self.command, len(self.specs)
@@ -102,29 +147,20 @@ class InitiateBatch(Write[Result[InitiatedBatch]]):
             return Result(_current(transaction, stored), replayed=True)
         claim_room(transaction, self.specs)
         # A batch is numbered after its files.
-        batch_no = transaction.last_change + count + 1
-        row = self._insert_batch(transaction, batch_no)
-        first = _insert_files(transaction, self.specs, self.file_ids, command, self.batch_id, row)
-        transaction.number()
-        transaction.write_exactly(
-            count,
-            statements.INSERT_EVENTS_OF_NEW_BATCH,
-            batch_row=row,
-            actor=command.caller.actor,
-            source=command.caller.source.value,
-            reason=command.reason,
-            request_id=command.request_id,
-            at=command.at,
-        )
+        first = transaction.number(count + 1)
+        batch_no = first + count
+        self._insert_batch(transaction, batch_no)
+        _insert_files(transaction, self.specs, self.file_ids, command, first, self.batch_id)
+        _audit(transaction, first, batch_no, command)
         event = make_event(command, batch_no, "", BatchStatus.PENDING, batch_id=self.batch_id)
-        write_events(transaction, (EventRow(event, None, row),))
         answers.keep(command, self.batch_id)
         answers.write()
         answer = self._batch(batch_no), tuple(self.file_ids)
         return Result(answer, Audited((event,), count, first, first + count - 1))
 
-    def _insert_batch(self, transaction: Transaction, change_no: int) -> int:
-        rows = transaction.write_returning(
+    def _insert_batch(self, transaction: Transaction, change_no: int) -> None:
+        transaction.write_exactly(
+            1,
             statements.INSERT_BATCH,
             batch_id=self.batch_id,
             total_files=len(self.specs),
@@ -132,7 +168,6 @@ class InitiateBatch(Write[Result[InitiatedBatch]]):
             owner=self.command.caller.principal,
             change_no=change_no,
         )
-        return int(rows[0][0])
 
     def _batch(self, change_no: int) -> Batch:
         return Batch(

@@ -37,14 +37,17 @@ class Beat(Write[Beaten]):
     def run(self, transaction: Transaction) -> Beaten:
         """Say so; the node that keeps house forgets those that died long ago."""
         node = transaction.node_id
+        others = transaction.read(statements.READ_OTHERS, node=node)
+        # Of two that find the turn free at once both believe that they have it, until they say again that they live.
+        leads = not transaction.read(statements.READ_LEASE_OF_OTHER, name="upkeep", node=node)
         transaction.write(
             statements.BEAT, node=node, version=self.version, address=self.address, seconds=self.lease_seconds
         )
-        leads = transaction.write(statements.TAKE_LEASE, name="upkeep", node=node, seconds=self.lease_seconds) == 1
         if leads:
+            transaction.write(statements.TAKE_LEASE, name="upkeep", node=node, seconds=self.lease_seconds)
             transaction.write(statements.FORGET_NODES, seconds=-_REMEMBERED_SECONDS)
             transaction.write(statements.FORGET_STOPS)
-        others = transaction.read(statements.READ_OTHERS, node=node)
+        transaction.tidy()
         transaction.count_open()
         return Beaten(leads, tuple(row[0] for row in others))
 

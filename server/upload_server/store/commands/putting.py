@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from upload_server.domain.errors import (
     CutOff,
@@ -19,13 +19,13 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.states import AuditEvent, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
-from upload_server.store.commands.answers import Answers
+from upload_server.store.commands.answers import Answers, keys_of
 from upload_server.store.commands.files import file_event, next_state, read_files
 from upload_server.store.commands.initiating import claim_room
 from upload_server.store.commands.statements import EventRow, FileRow
-from upload_server.store.commands.trail import follow_up, make_event, write_events
-from upload_server.store.commands.transaction import Inconsistent, Transaction
-from upload_server.store.commands.writes import Outcome, Write
+from upload_server.store.commands.trail import follow_up, make_event, read_batches, write_events
+from upload_server.store.commands.transaction import Transaction
+from upload_server.store.commands.writes import Outcome, Wants, Write
 from upload_server.store.values import Alive, Audited, Command, Result, always
 
 # What its audit trail says; the row is at the last of them.
@@ -44,6 +44,11 @@ class PutFile(Write[Result[File]]):
     lost: UploadError | None = None
     # Whether its bytes still lie there for sure.
     alive: Alive = always
+
+    @property
+    def wants(self) -> Wants:
+        """That its answer is given once."""
+        return Wants(keys_of(self.command))
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[PutFile]) -> list[Outcome]:
@@ -120,13 +125,17 @@ def _insert(transaction: Transaction, made: Sequence[tuple[File, PutFile]]) -> d
         )
         for file, write in made
     ]
-    rows: dict[str, int] = dict(
-        transaction.write_returning(statements.PUT_FILES, files=files, served=transaction.served)
-    )
-    if len(rows) != len(files):
-        raise Inconsistent(f"{len(rows)} files were inserted instead of {len(files)}")
+    transaction.write_exactly(len(files), statements.PUT_FILES, files=files, served=transaction.served)
     events = {file.file_id: _events(file, write.command) for file, write in made}
-    write_events(transaction, [EventRow(event, rows[event.file_id], None) for way in events.values() for event in way])
+    trail = [
+        (
+            *(event.event_id, file.change_no, event.from_status, event.to_status, event.actor, event.source),
+            *(event.reason, event.request_id, event.occurred_at),
+        )
+        for file, _ in made
+        for event in events[file.file_id]
+    ]
+    transaction.write_exactly(len(trail), statements.INSERT_EVENTS_OF_PUT, events=trail)
     return events
 
 
@@ -147,14 +156,19 @@ class CompleteWhole(Write[Result[File]]):
     size_bytes: int
     command: Command
     alive: Alive = always
+    by_sets: ClassVar[bool] = True
+
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(file_ids=(self.file_id,))
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[CompleteWhole]) -> list[Outcome]:
         """Complete the files, each from its announcement on; who is late is refused with the state it finds."""
         found = read_files(transaction, {write.file_id for write in writes})
         batch_rows = sorted({row.batch_row for row in found.values() if row.batch_row is not None})
-        batches = transaction.read(statements.READ_BATCHES_BY_ROW, rows=batch_rows) if batch_rows else []
-        closed = {row.row for row in batches if row.batch.status.final}
+        closed = {row.row for row in read_batches(transaction, batch_rows) if row.batch.status.final}
         ends: dict[str, _End] = {}
         outcomes: list[Outcome] = []
         for write in writes:

@@ -65,6 +65,15 @@ def write_events(transaction: Transaction, rows: Sequence[EventRow]) -> None:
     transaction.write_exactly(len(events), statements.INSERT_EVENTS, events=events)
 
 
+def read_batches(transaction: Transaction, rows: Iterable[int]) -> list[BatchRow]:
+    """Read batches by row, as the transaction leaves them."""
+    known, wanted = transaction.batches, list(rows)
+    missing = [row for row in wanted if row not in known]
+    if missing:
+        known.update((found.row, found) for found in transaction.read(statements.READ_BATCHES_BY_ROW, rows=missing))
+    return [known[row] for row in wanted]
+
+
 def follow_up(transaction: Transaction, changed: Iterable[EventRow]) -> dict[int | None, AuditEvent]:
     """Bring the batches of changed files up to date; returns by row the audit event of each that changes its status.
 
@@ -76,7 +85,7 @@ def follow_up(transaction: Transaction, changed: Iterable[EventRow]) -> dict[int
             by_batch.setdefault(batch_row, []).append(event)
     if not by_batch:
         return {}
-    before = transaction.read(statements.READ_BATCHES_BY_ROW, rows=list(by_batch))
+    before = read_batches(transaction, by_batch)
     return write_batches(transaction, [(row, _counted(row.batch, by_batch[row.row])) for row in before])
 
 
@@ -100,6 +109,7 @@ def write_batches(transaction: Transaction, changes: Iterable[tuple[BatchRow, Ba
         if counted == before.batch:
             continue
         after = replace(counted, revision=counted.revision + 1, change_no=transaction.number())
+        transaction.batches[before.row] = BatchRow(before.row, after)
         batches.append(_columns(before, after))
         if after.status is not before.batch.status:
             command = Command(_ROLL_UP, "", after.updated_at)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from upload_server.domain.chain import Seal
 from upload_server.store.commands import statements
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.commands.writes import Write
+from upload_server.store.commands.writes import Wants, Write
 from upload_server.store.values import Moment
 
 
@@ -37,7 +37,8 @@ class ForgetAnswers(Write[int]):
     def run(self, transaction: Transaction) -> int:
         """Delete at most ``limit`` of them; returns how many."""
         before = self.before
-        return transaction.write(statements.FORGET_ANSWERS, before=before.at, served=before.served, limit=self.limit)
+        values = {"before": before.at, "served": before.served, "limit": self.limit}
+        return transaction.write_counted(statements.FORGET_ANSWERS, **values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ class SealEvents(Write[bool]):
 
     head: Seal | None
     seals: Sequence[Seal]
+
+    @property
+    def wants(self) -> Wants:
+        """That nobody else adds to the chain."""
+        return Wants((("", "SealEvents", ""),))
 
     def run(self, transaction: Transaction) -> bool:
         """Insert them; False, and nothing written, when the head is another one."""

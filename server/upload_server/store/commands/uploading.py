@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import ClassVar
 
 from upload_server.domain.errors import (
     FileNotWritable,
@@ -21,8 +22,9 @@ from upload_server.domain.states import FailureReason, File, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.files import change_status, read_file, write_file
 from upload_server.store.commands.statements import FileRow
+from upload_server.store.commands.trail import read_batches
 from upload_server.store.commands.transaction import Transaction
-from upload_server.store.commands.writes import Outcome, Write
+from upload_server.store.commands.writes import Outcome, Wants, Write
 from upload_server.store.values import Claim, Command, Result
 
 
@@ -34,6 +36,11 @@ class ClaimFile(Write[Result[Claim]]):
     offset: int
     command: Command
     continues: int | None = None
+
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(file_ids=(self.file_id,))
 
     def run(self, transaction: Transaction) -> Result[Claim]:
         """Raise the fence; a pending file becomes uploading, a take-over is no change of status."""
@@ -56,19 +63,19 @@ class ClaimFile(Write[Result[Claim]]):
     @staticmethod
     def _runs(transaction: Transaction, found: FileRow, newest: int) -> tuple[Run, ...]:
         """Return the file's runs; the one before ``newest``, if that is a new one, ends here."""
-        before = found.file.run_fence
-        if newest != before:
-            transaction.write_exactly(
-                1, statements.END_RUN, file_row=found.row, fence=before, upto=found.file.bytes_received
-            )
+        before, end = found.file.run_fence, found.file.bytes_received
         # The first claim of all begins the first run.
-        return runs_of(transaction.read(statements.READ_RUNS, file_row=found.row) if newest > 1 else (), newest)
+        ended = transaction.read(statements.READ_RUNS, file_row=found.row) if newest > 1 else []
+        if newest != before:
+            transaction.write_exactly(1, statements.END_RUN, file_row=found.row, fence=before, upto=end)
+            ended.append((before, end))
+        return runs_of(ended, newest)
 
 
 def _batch_is_final(transaction: Transaction, found: FileRow) -> bool:
     if found.batch_row is None:
         return False
-    [batch] = transaction.read(statements.READ_BATCHES_BY_ROW, rows=[found.batch_row])
+    [batch] = read_batches(transaction, (found.batch_row,))
     return batch.batch.status.final
 
 
@@ -81,6 +88,12 @@ class RecordProgress(Write[bool]):
     bytes_received: int
     at: datetime
     writer: str
+    by_sets: ClassVar[bool] = True
+
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(uncounted=(self.file_id,))
 
     @classmethod
     def run_all(cls, transaction: Transaction, writes: Sequence[RecordProgress]) -> list[Outcome]:
@@ -106,10 +119,15 @@ class CancelLater(Write[bool]):
     due_at: datetime
     reason: str
 
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(uncounted=(self.file_id,))
+
     def run(self, transaction: Transaction) -> bool:
         """Note it in the row; a claim clears it."""
         values = {"file_id": self.file_id, "fence": self.fence, "due_at": self.due_at, "reason": self.reason}
-        return transaction.write(statements.CANCEL_LATER, **values) == 1
+        return transaction.write_counted(statements.CANCEL_LATER, **values) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +136,11 @@ class ReleaseFile(Write[None]):
 
     file_id: str
     fence: int
+
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(uncounted=(self.file_id,))
 
     def run(self, transaction: Transaction) -> None:
         """Say so, unless a newer stream of this node has it."""
@@ -147,6 +170,11 @@ class CompleteFile(Write[Result[File]]):
     command: Command
     leaves_bytes: bool = False
 
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(file_ids=(self.file_id,))
+
     def run(self, transaction: Transaction) -> Result[File]:
         """Complete it if every byte is there and the stream still is the file's writer."""
         found = _writable(transaction, self.file_id, self.fence, self.command)
@@ -175,6 +203,11 @@ class FailFile(Write[Result[File]]):
     fence: int
     failure: FailureReason
     command: Command
+
+    @property
+    def wants(self) -> Wants:
+        """Its file."""
+        return Wants(file_ids=(self.file_id,))
 
     def run(self, transaction: Transaction) -> Result[File]:
         """Fail it if the stream still is the file's writer."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from upload_server.store.commands.served import ServedClock
+from upload_server.store.commands.writer import Committed
+from upload_server.store.commands.writes import Outcome, Write, in_waves
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql import statements
 from upload_server.store.postgresql.connection import PostgresqlConnection
@@ -55,6 +57,20 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
     def _transact(self, connection: PostgresqlConnection) -> PostgresqlTransaction:
         return PostgresqlTransaction(connection, self._clock, self._room, self._node_id)
 
+    def run(self, group: Sequence[Write[Any]]) -> Committed:
+        """Commit the group, in as many transactions as there are writes that want the same."""
+        waves = in_waves(group)
+        if len(waves) == 1:
+            return super().run(group)
+        outcomes: list[Outcome] = [None] * len(group)
+        last_change: int | None = None
+        for wave in waves:
+            done = super().run([group[index] for index in wave])
+            for index, outcome in zip(wave, done.outcomes, strict=True):
+                outcomes[index] = outcome
+            last_change = done.last_change or last_change
+        return Committed(outcomes, last_change)
+
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._ended = self._connection.backend_pid
@@ -80,19 +96,16 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         try:
             if self._connection is None:
                 self._connection = self._open()
-            [(fate, written)] = self._connection.rows(
-                statements.READ_FATE,
-                {
-                    "transaction": transaction.transaction_no,
-                    "last_change": transaction.last_change,
-                    "served": transaction.served,
-                },
-            )
-            if fate == "committed" and written:
+            asked = {"transaction": transaction.transaction_no, "began_at": transaction.began_at}
+            [(fate, first)] = self._connection.rows(statements.READ_FATE, asked)
+            if fate == "committed" and transaction.numbered:
+                if first is None:
+                    return "aborted"
+                transaction.numbers_begin(first)
+            if fate == "committed":
                 # A session that ends while it waits for a standby has committed without it; this one waits for both.
                 self._connection.execute(statements.FOLLOW)
-                return "committed"
-            return "aborted" if fate == "committed" else str(fate)
+            return str(fate)
         except self._cannot_open as error:
             _log.warning("the fate of a commit is not known: %s", said(error))
             self._disconnect()

@@ -6,10 +6,13 @@ Must not know what is read or written.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import peewee
@@ -26,6 +29,12 @@ from upload_server.store.sql.dialect import Sql
 
 T = TypeVar("T")
 
+# How a value comes in a text of a statement with the driver's names.
+_PLACED: Final = re.compile(r"%(?:\((\w+)\)s|%)")
+# Kinds of values; of a text, or of none, the statement tells it.
+_KINDS: Final = defaultdict[type, str](
+    lambda: "unknown", {int: "bigint", float: "double precision", datetime: "timestamptz", bytes: "bytea"}
+)
 # Of a walk through a table at once.
 _WALK_ROWS: Final = 1000
 # A server that does not answer is given up after so long, while connecting and while connected.
@@ -108,6 +117,13 @@ class _Database(peewee.PostgresqlDatabase):
     psycopg2_adapter = psycopg3_adapter = _Adapter
 
 
+@functools.cache
+def _marked(text: str) -> tuple[tuple[str, ...], str]:
+    """Return the names in a text, and the text as the server prepares it: with a number for each."""
+    names = tuple(dict.fromkeys(place[1] for place in _PLACED.finditer(text) if place[1]))
+    return names, _PLACED.sub(lambda place: f"${names.index(place[1]) + 1}" if place[1] else "%", text)
+
+
 class PostgresqlConnection(Connection):
     """One session. A percent sign in a statement that is a text is written twice."""
 
@@ -124,6 +140,8 @@ class PostgresqlConnection(Connection):
         # The server's process for this connection.
         self.backend_pid = self._raw.info.backend_pid
         self._walks = 0
+        # Names of statements that the session has ready, each for the kinds of its values.
+        self._prepared: dict[tuple[Sql, tuple[str, ...]], str] = {}
 
     @contextlib.contextmanager
     def patiently(self) -> Iterator[None]:
@@ -162,6 +180,34 @@ class PostgresqlConnection(Connection):
             pass
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
+
+    def in_one(self, statements: Sequence[tuple[Sql, dict[str, Any]]]) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one message; returns the rows of each. The values are encoded in place.
+
+        The server reads a message to its end before it begins with it: whatever happens here, it does not wait between
+        two of them. For that they are prepared before.
+        """
+        cursor: psycopg.ClientCursor = psycopg.ClientCursor(self._raw)
+        asked = [self._asked(cursor, sql, self.dialect.encode(values)) for sql, values in statements]
+        cursor.execute("; ".join(asked).encode())
+        answers = [cursor.fetchall() if cursor.description else []]
+        while cursor.nextset():
+            answers.append(cursor.fetchall() if cursor.description else [])
+        return answers
+
+    def _asked(self, cursor: psycopg.ClientCursor, sql: Sql, values: dict[str, Any]) -> str:
+        """Return what runs a statement with these values, as a text."""
+        if not values:
+            return sql.text(self.dialect)
+        names, marked = _marked(sql.text(self.dialect))
+        wanted = [values[name] for name in names]
+        kinds = tuple(_KINDS[type(value)] for value in wanted)
+        name = self._prepared.get((sql, kinds))
+        if name is None:
+            name = f"upload_{len(self._prepared)}"
+            self._raw.execute(f"PREPARE {name} ({', '.join(kinds)}) AS {marked}".encode())
+            self._prepared[sql, kinds] = name
+        return f"EXECUTE {name} ({cursor.mogrify(', '.join(['%s'] * len(wanted)), wanted)})"
 
     def wait_notified(self, seconds: float) -> bool:
         """Wait for what this session listens for, at most so long; returns whether it came."""

@@ -19,6 +19,8 @@ from upload_server.store.sql.rows import to_json
 
 # A value by its name; not a cast, `::text`.
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z]\w*)")
+# Numbers that are not known before the COMMIT are counted from here: no other number is ever so high.
+UNKNOWN: Final = 1 << 62
 # Stands for NUL, which PostgreSQL takes in no text: it is in no text of a store, so what has it is found nowhere.
 _NOWHERE: Final = "\ufffe"
 # What is done to a column that changes nothing but that no index has it so.
@@ -74,6 +76,11 @@ class _Postgresql(Dialect):
     def is_one(self, column: str, query: str) -> str:
         """Compare with an array that is known before the rows are read: a join could read them in another order."""
         return f"{column} = ANY(ARRAY({query}))"
+
+    def moved(self, number: str) -> str:
+        """Count it from where the server has given numbers to the transaction; one that is known stays."""
+        known = f"{number} + current_setting('upload.moved_by', true)::bigint"
+        return f"(CASE WHEN {number} > {UNKNOWN} THEN {known} ELSE {number} END)"
 
     def typed(self, value: str, kind: str) -> str:
         """Say its type."""

@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
+# ruff: noqa: S608 - put together from names of this program
+import functools
+
+from upload_server.store.sql import statements
 from upload_server.store.sql.dialect import Sql
 
+# Each statement sees all that was committed before it began.
 BEGIN = Sql("BEGIN ISOLATION LEVEL READ COMMITTED")
-# The order lock. Whoever holds it is alone, so that numbers come in the order of commits; the next statement, which
-# begins after it was taken, sees all that was committed before. Unlike a row's lock it writes nothing.
+# With the transaction's own number, by which its commit can be looked up.
+READ_COUNTERS = Sql("SELECT last_change, served_seconds, pg_current_xact_id()::text FROM store_info WHERE id = 1")
+
+# In the order of the list: the server might take locks before it sorts.
+LOCK_KEYS = Sql(lambda d: f"SELECT pg_advisory_xact_lock(k.value) FROM {d.items('keys', 'bigint')}")
+# The batches before the files. That is what the condition on their count is for, which the server looks at first. What
+# batch a file is of never changes.
+LOCK_ROWS = Sql(
+    lambda d: (
+        f"""
+    WITH batches AS MATERIALIZED (
+        SELECT b.id FROM batch AS b WHERE b.id = ANY(ARRAY(
+            SELECT f.batch_row FROM {d.items("file_ids")} CROSS JOIN file AS f WHERE f.file_id = k.value
+            UNION ALL SELECT f.batch_row FROM {d.items("rows", "bigint")} CROSS JOIN file AS f WHERE f.id = k.value
+            UNION ALL SELECT n.id FROM {d.items("batch_ids")} CROSS JOIN batch AS n WHERE n.batch_id = k.value))
+        ORDER BY b.id FOR NO KEY UPDATE)
+    SELECT f.id FROM file AS f
+    WHERE (SELECT count(*) FROM batches) >= 0 AND f.id = ANY(ARRAY(
+        SELECT n.id FROM {d.items("file_ids")} CROSS JOIN file AS n WHERE n.file_id = k.value
+        UNION ALL SELECT n.id FROM {d.items("uncounted")} CROSS JOIN file AS n WHERE n.file_id = k.value
+        UNION ALL SELECT k.value FROM {d.items("rows", "bigint")}
+        UNION ALL SELECT n.id
+            FROM {d.items("batch_ids")} CROSS JOIN batch AS b CROSS JOIN file AS n
+            WHERE b.batch_id = k.value AND n.batch_row = b.id
+                AND {d.unindexed("n.status")} IN ({statements.OPEN_FILE})))
+    ORDER BY f.id FOR NO KEY UPDATE"""
+    )
+)
+
+# The order lock. Whoever holds it gives numbers alone until the COMMIT, so that they come in the order of commits; the
+# next statement, which begins after it was taken, sees all that was committed before. Unlike a row's lock it writes
+# nothing.
 TAKE_ORDER_LOCK = Sql("SELECT pg_advisory_xact_lock(1, 'store_info'::regclass::oid::integer)")
-READ_COUNTERS = Sql("SELECT last_change, served_seconds FROM store_info WHERE id = 1")
-# Returns the transaction's own number, by which its commit can be looked up.
-WRITE_COUNTERS = Sql("""
-    UPDATE store_info SET last_change = :last_change, served_seconds = :served WHERE id = 1
-    RETURNING pg_current_xact_id()::text""")
+# Gives numbers: tells the statements behind it what to move theirs by, and returns the first.
+GIVE_NUMBERS = Sql("""
+    UPDATE store_info SET last_change = last_change + :count, served_seconds = greatest(served_seconds, :served)
+    WHERE id = 1
+    RETURNING set_config('upload.moved_by', (last_change - :count - :unknown)::text, true)::bigint + :unknown + 1""")
+KEEP_SERVED = Sql("UPDATE store_info SET served_seconds = greatest(served_seconds, :served) WHERE id = 1")
+
+
+@functools.cache
+def exactly(name: str) -> Sql:
+    """Return a statement of commands that fails unless it changes as many rows as are expected."""
+    sql: Sql = vars(statements)[name]
+    return Sql(
+        lambda d: (
+            f"""
+    WITH changed AS ({sql.made(d)} RETURNING 1)
+    SELECT expect_rows(count(*), :rows_expected, '{name}') FROM changed"""
+        )
+    )
+
+
 # A commit that changes nothing of ours.
 FOLLOW = Sql("UPDATE store_info SET last_change = last_change WHERE id = 1")
-# Of a transaction whose session has ended: what became of it, and whether what it wrote last is there. A crash may lose
-# a number that was given, and give it again.
+# Of a transaction whose session has ended: what became of it, and the first change number of what it has written. A
+# crash may lose a transaction's number that was given, and give it again.
 READ_FATE = Sql("""
     SELECT CASE WHEN t.no >= pg_snapshot_xmax(pg_current_snapshot()) THEN 'aborted' ELSE pg_xact_status(t.no) END,
-           i.last_change >= :last_change AND i.served_seconds >= :served
-    FROM (SELECT :transaction::xid8) AS t (no) CROSS JOIN store_info AS i WHERE i.id = 1""")
+           (SELECT min(a.change_no) FROM audit_event AS a WHERE a.change_no > :began_at AND a.xmin = t.no::xid)
+    FROM (SELECT :transaction::xid8) AS t (no)""")
 
 # Of the tables of a store with their indexes, whatever else is in the database.
 DATABASE_BYTES = Sql("""

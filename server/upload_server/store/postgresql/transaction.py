@@ -1,27 +1,119 @@
-"""Decides how a write transaction begins and ends on PostgreSQL: whoever writes holds the order lock."""
+"""Decides how a write transaction runs on PostgreSQL: whoever writes has the rows to itself, and only at its end, with
+all that it has written in one message, the order lock.
+
+So a node that is stopped holds up those alone who want its rows. Numbers are given under the lock, by the server; what
+was read and decided before it goes by numbers that are counted from `UNKNOWN`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+
+from upload_server.store.commands.statements import Statement
+from upload_server.store.commands.transaction import Inconsistent
+from upload_server.store.commands.writes import Outcome, Wants
 from upload_server.store.postgresql import statements
 from upload_server.store.postgresql.connection import PostgresqlConnection
-from upload_server.store.sql.transaction import SqlTransaction
+from upload_server.store.postgresql.dialect import UNKNOWN
+from upload_server.store.postgresql.numbers import moved
+from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.transaction import SQL, SqlTransaction
+
+_COMMIT: Final = Sql("COMMIT")
 
 
 class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
-    """An open write transaction, from the order lock on."""
+    """An open write transaction. Other ones write at the same time, on other rows."""
 
-    # The database's own number of this transaction, once it has written its counters.
-    transaction_no = ""
+    # The database's own number of this transaction.
+    transaction_no: str
 
     def _begin(self) -> tuple[int, float]:
-        [(last_change, served)] = self._connection.last_rows(
-            statements.BEGIN, statements.TAKE_ORDER_LOCK, statements.READ_COUNTERS
+        # What is sent with the COMMIT.
+        self._writes: list[tuple[Sql, dict[str, Any]]] = []
+        self._keeps = False
+        self._moved_by: int | None = None
+        self._committed: int | None = None
+        [(self.began_at, served, self.transaction_no)] = self._connection.last_rows(
+            statements.BEGIN, statements.READ_COUNTERS
         )
-        return last_change, served
+        return UNKNOWN, served
 
-    def _write_counters(self) -> None:
-        counters = {"last_change": self.last_change, "served": self.served}
-        self.transaction_no = self._connection.execute_returning(statements.WRITE_COUNTERS, counters)[0][0]
+    def take(self, wants: Sequence[Wants]) -> None:
+        """Lock what writes want: keys, batches, files, each in an order that all keep to, so that nobody waits in a
+        circle."""
+        keys = sorted({_lock_of(key) for want in wants for key in want.keys})
+        if keys:
+            self._connection.rows(statements.LOCK_KEYS, {"keys": keys})
+        counted = list({each for want in wants for each in want.file_ids})
+        uncounted = list({each for want in wants for each in want.uncounted})
+        rows = [row for want in wants for row in want.rows]
+        batch_ids = [each for want in wants for each in want.batch_ids]
+        if counted or uncounted or rows or batch_ids:
+            named = {"file_ids": counted, "uncounted": uncounted, "rows": rows, "batch_ids": batch_ids}
+            self._connection.rows(statements.LOCK_ROWS, named)
+
+    def write(self, statement: Statement, /, **values: Any) -> None:
+        """Send it with the COMMIT."""
+        self._writes.append((SQL[statement.name], values))
+        self.wrote = True
+
+    def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
+        """Send it with the COMMIT, which is not done when it changes another number of rows."""
+        self._writes.append((statements.exactly(statement.name), {**values, "rows_expected": count}))
+        self.wrote = True
+
+    def keep(self) -> None:
+        """Have the seconds served kept."""
+        super().keep()
+        self._keeps = True
+
+    def commit(self) -> None:
+        """Send all that was written in one message: the server begins when it has read it to its end, so that nobody
+        waits for this node once the lock is taken."""
+        count = self.numbered
+        message = [*self._writes, (_COMMIT, {})]
+        if count:
+            counted = {"count": count, "served": self.served, "unknown": UNKNOWN}
+            message = [(statements.TAKE_ORDER_LOCK, {}), (statements.GIVE_NUMBERS, counted), *message]
+        elif self._keeps:
+            message = [(statements.KEEP_SERVED, {"served": self.served}), *message]
+        try:
+            answers = self._connection.in_one(message)
+        except psycopg.errors.AssertFailure as error:
+            raise Inconsistent(error.diag.message_primary) from error
+        if count:
+            [(first,)] = answers[1]
+            self.numbers_begin(first)
+
+    def numbers_begin(self, first: int) -> None:
+        """Hear which number was the first that the server gave."""
+        self._moved_by = first - UNKNOWN - 1
+        self._committed = first + self.numbered - 1
+
+    def settled(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Return outcomes with the numbers that the server gave."""
+        return outcomes if self._moved_by is None else [moved(outcome, self._moved_by) for outcome in outcomes]
+
+    @property
+    def numbered(self) -> int:
+        """How many numbers were given."""
+        return self.last_change - UNKNOWN
+
+    @property
+    def committed(self) -> int | None:
+        """The last change, once it is known."""
+        return self._committed
 
     def _database_bytes(self) -> int:
         return int(self._connection.rows(statements.DATABASE_BYTES)[0][0])
+
+
+def _lock_of(key: tuple[str, str, str]) -> int:
+    """Return what stands for a key among locks; two that share one wait for each other, and that is all."""
+    text = "\0".join(key).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)

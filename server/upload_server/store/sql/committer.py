@@ -105,6 +105,7 @@ class SqlCommitter(ABC, Generic[C, T]):
     def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
         connection, transaction = self._begin()
         try:
+            transaction.take([write.wants for write in group])
             outcomes = run_group(transaction, group)
             transaction.finish()
         except BaseException as error:
@@ -114,11 +115,11 @@ class SqlCommitter(ABC, Generic[C, T]):
                 raise NothingDone from error
             raise
         self._commit(connection, transaction)
+        outcomes = transaction.settled(outcomes)
         if connection is self._connection:
             # Else all were counted anew, since the commit was looked up.
             self._room.open_files += sum(each.audited.opened for each in outcomes if isinstance(each, Result))
-        changed = transaction.last_change > transaction.numbered_from
-        return Committed(outcomes, transaction.last_change if changed else None)
+        return Committed(outcomes, transaction.committed)
 
     def _usable(self) -> C:
         if self._connection is None:
@@ -150,7 +151,7 @@ class SqlCommitter(ABC, Generic[C, T]):
 
     def _commit(self, connection: C, transaction: T) -> None:
         try:
-            connection.execute("COMMIT")
+            transaction.commit()
         except self._errors as error:
             _log.warning("a commit failed: %s", said(error))
             nothing = connection.surely_not_committed(error)
@@ -160,6 +161,10 @@ class SqlCommitter(ABC, Generic[C, T]):
             if not transaction.wrote:
                 raise NothingDone from error
             self._look_up(transaction)
+        except BaseException as error:
+            # What cannot be sent was not.
+            self._roll_back(connection, error)
+            raise
 
     def close(self) -> None:
         """Close the connection."""

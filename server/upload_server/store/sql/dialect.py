@@ -82,6 +82,10 @@ class Dialect(ABC):
         """Return the condition that a column is one of a list's items."""
         return self.is_one(column, f"SELECT k.value FROM {self.items(name, kind)}")  # noqa: S608
 
+    def moved(self, number: str) -> str:
+        """Return a number that a transaction gave as it is committed."""
+        return number
+
     @abstractmethod
     def typed(self, value: str, kind: str) -> str:
         """Return a value that may be NULL, or whose kind nothing else tells."""
@@ -125,6 +129,9 @@ class Sql:
         """Return its text in a dialect."""
         text = self._texts.get(dialect)
         if text is None:
-            made = self._make if isinstance(self._make, str) else self._make(dialect)
-            text = self._texts[dialect] = dialect.text(made)
+            text = self._texts[dialect] = dialect.text(self.made(dialect))
         return text
+
+    def made(self, dialect: Dialect) -> Node | str:
+        """Return it as it is put into another one."""
+        return self._make if isinstance(self._make, str) else self._make(dialect)

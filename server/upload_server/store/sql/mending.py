@@ -60,11 +60,11 @@ class SqlMending(ABC, Generic[C]):
             try:
                 yield transaction
                 transaction.finish()
+                transaction.commit()
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def create(self, faults: Sequence[SchemaFault]) -> None:
         """Create indexes and triggers as a new database has them."""

@@ -1,8 +1,9 @@
 """Decides what is written, as SQL: the statements of store/commands, under their names there.
 
 Must not know who runs them. A list comes in as one value, so that a statement takes one row or ten thousand. Whoever
-writes is alone from BEGIN to COMMIT; the conditions are there all the same: a change of status happens only from a
-state that the domain allows. Where it is unindexed, a database would else walk the index that holds every open file.
+writes has the rows to itself until its COMMIT; the conditions are there all the same: a change of status happens only
+from a state that the domain allows. A number that a transaction gave is written `moved`. Where a column is unindexed, a
+database would else walk the index that holds every open file.
 """
 
 # ruff: noqa: S608 - put together from the domain's own words; what callers give are parameters
@@ -29,12 +30,7 @@ _MAY_FAIL = words(sources_of(FileStatus.FAILED))
 _BATCH_MAY_CANCEL = words(old for old, new in NEXT_BATCH.items() if BatchStatus.CANCELLED in new)
 
 
-def _insert(model: type[models.Row], rows: str) -> Sql:
-    """Insert rows of a list that hold all columns."""
-    columns = columns_of(model)
-    return Sql(
-        lambda d: f"INSERT INTO {model.table_name()} ({columns}) SELECT {columns} FROM {d.rows(rows, kinds_of(model))}"
-    )
+_EVENT_COLUMNS = columns_of(models.AuditEvent)
 
 
 def held_elsewhere(dialect: Dialect) -> str:
@@ -57,7 +53,14 @@ READ_ANSWERS = Sql(
     WHERE s.principal = v.principal AND s.method = v.method AND s.request_id = v.request_id"""
     )
 )
-KEEP_ANSWERS = _insert(models.StoredAnswer, "answers")
+_ANSWER_COLUMNS = columns_of(models.StoredAnswer)
+KEEP_ANSWERS = Sql(
+    lambda d: (
+        f"""
+    INSERT INTO stored_answer ({_ANSWER_COLUMNS})
+    SELECT {_ANSWER_COLUMNS} FROM {d.rows("answers", kinds_of(models.StoredAnswer))}"""
+    )
+)
 _OLDEST = (
     "FROM stored_answer WHERE created_served < :served AND created_at < :before ORDER BY created_served LIMIT :limit"
 )
@@ -86,7 +89,8 @@ INSERT_FILES = Sql(
     INSERT INTO file (file_id, filename, content_type, size_bytes, status, batch_id, batch_row, created_at, updated_at,
                       active_at, active_served, owner, expected_sha256, change_no)
     SELECT v.file_id, v.filename, v.content_type, v.size_bytes, '{FileStatus.PENDING}', {d.typed(":batch_id", "text")},
-           {d.typed(":batch_row", "bigint")}, :at, :at, :at, :served, :owner, v.expected_sha256, :first + v.key
+           (SELECT id FROM batch WHERE batch.batch_id = {d.typed(":batch_id", "text")}), :at, :at, :at, :served, :owner,
+           v.expected_sha256, {d.moved(":first")} + v.key
     FROM {d.rows("files", "file_id, filename, content_type, size_bytes bigint, expected_sha256")}"""
     )
 )
@@ -102,9 +106,8 @@ PUT_FILES = Sql(
                       completed_at, active_at, active_served, owner, expected_sha256, sha256, revision, change_no,
                       fence)
     SELECT v.file_id, v.filename, v.content_type, v.size_bytes, v.size_bytes, '{FileStatus.COMPLETED}', v.at, v.at,
-           v.at, v.at, :served, v.owner, v.expected_sha256, v.sha256, v.revision, v.change_no, v.fence
-    FROM {d.rows("files", _PUT)}
-    RETURNING file_id, id"""
+           v.at, v.at, :served, v.owner, v.expected_sha256, v.sha256, v.revision, {d.moved("v.change_no")}, v.fence
+    FROM {d.rows("files", _PUT)}"""
     )
 )
 # One file from the state and fence that were read to what was decided.
@@ -112,9 +115,9 @@ WRITE_FILE = Sql(
     lambda d: (
         f"""
     UPDATE file SET status = :status, bytes_received = :bytes_received, sha256 = :sha256, updated_at = :updated_at,
-        completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision, change_no = :change_no,
-        fence = :fence, active_at = :active_at, active_served = :active_served, cancel_due_at = NULL,
-        run_fence = :run_fence, holder = coalesce({d.typed(":holder", "text")}, holder)
+        completed_at = :completed_at, failure_reason = :failure_reason, revision = :revision,
+        change_no = {d.moved(":change_no")}, fence = :fence, active_at = :active_at, active_served = :active_served,
+        cancel_due_at = NULL, run_fence = :run_fence, holder = coalesce({d.typed(":holder", "text")}, holder)
     WHERE id = :row AND status = :old_status AND fence = :old_fence"""
     )
 )
@@ -124,7 +127,8 @@ COMPLETE_WHOLE = Sql(
     lambda d: (
         f"""
     UPDATE file SET status = '{FileStatus.COMPLETED}', bytes_received = size_bytes, sha256 = v.sha256,
-        updated_at = v.at, completed_at = v.at, revision = v.revision, change_no = v.change_no, fence = v.fence,
+        updated_at = v.at, completed_at = v.at, revision = v.revision, change_no = {d.moved("v.change_no")},
+        fence = v.fence,
         active_at = v.at, active_served = :served
     FROM {d.rows("files", _COMPLETED)}
     WHERE file.id = v.id AND {d.unindexed("file.status")} = '{FileStatus.PENDING}' AND file.fence = v.old_fence"""
@@ -162,35 +166,78 @@ RELEASE_FILE = Sql(
     )
 )
 
+
+def _audited(dialect: Dialect) -> str:
+    """Return the condition that an audit event is one of the events :first to :last."""
+    return f"a.change_no BETWEEN {dialect.moved(':first')} AND {dialect.moved(':last')}"
+
+
 # Audit first, since its rows hold the state before; then the files from their audit rows :first to :last --------------
 
-INSERT_EVENTS = _insert(models.AuditEvent, "events")
-INSERT_EVENTS_OF_NEW_BATCH = Sql(f"""
-    INSERT INTO audit_event ({columns_of(models.AuditEvent)})
-    SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, :at
-    FROM file WHERE batch_row = :batch_row ORDER BY change_no""")
+INSERT_EVENTS = Sql(
+    lambda d: (
+        f"""
+    INSERT INTO audit_event ({_EVENT_COLUMNS})
+    SELECT {_EVENT_COLUMNS.replace("change_no", d.moved("change_no"))}
+    FROM {d.rows("events", kinds_of(models.AuditEvent))}"""
+    )
+)
+# Of files and their batch that have just been inserted with the numbers :first to :last.
+INSERT_EVENTS_OF_NEW = Sql(
+    lambda d: (
+        f"""
+    INSERT INTO audit_event ({_EVENT_COLUMNS})
+    SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")}
+    FROM file WHERE change_no BETWEEN {d.moved(":first")} AND {d.moved(":last")}
+    UNION ALL
+    SELECT change_no, NULL, id, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")}
+    FROM batch WHERE change_no BETWEEN {d.moved(":first")} AND {d.moved(":last")}"""
+    )
+)
+# Of files that came whole, by the number that each of them has.
+_PUT_EVENT = (
+    "change_no bigint, file_no bigint, from_status, to_status, actor, source, reason, request_id,"
+    " occurred_at timestamptz"
+)
+INSERT_EVENTS_OF_PUT = Sql(
+    lambda d: (
+        f"""
+    INSERT INTO audit_event ({_EVENT_COLUMNS})
+    SELECT {d.moved("v.change_no")}, f.id, NULL, v.from_status, v.to_status, v.actor, v.source, v.reason, v.request_id,
+           v.occurred_at
+    FROM {d.rows("events", _PUT_EVENT)} CROSS JOIN file AS f WHERE f.change_no = {d.moved("v.file_no")}"""
+    )
+)
 INSERT_EVENTS_OF_CANCELLED_BATCH = Sql(
     lambda d: (
         f"""
-    INSERT INTO audit_event ({columns_of(models.AuditEvent)})
-    SELECT :before + row_number() OVER (ORDER BY id), id, batch_row, status, '{FileStatus.CANCELLED}', :actor, :source,
-           :reason, :request_id, :at
+    INSERT INTO audit_event ({_EVENT_COLUMNS})
+    SELECT {d.moved(":first")} - 1 + row_number() OVER (ORDER BY id), id, batch_row, status, '{FileStatus.CANCELLED}',
+           :actor, :source, :reason, :request_id, :at
     FROM file WHERE batch_row = :batch_row AND {d.unindexed("status")} IN ({_MAY_CANCEL})"""
     )
 )
 # Only what a stream ever touched has bytes to delete.
-OWE_DELETIONS = Sql("""
+OWE_DELETIONS = Sql(
+    lambda d: (
+        f"""
     INSERT INTO owed_deletion (file_row)
     SELECT f.id FROM audit_event AS a CROSS JOIN file AS f
-    WHERE a.change_no BETWEEN :first AND :last AND f.id = a.file_row AND (f.fence > 0 OR f.bytes_received > 0)
-    ORDER BY a.change_no ON CONFLICT DO NOTHING""")
+    WHERE {_audited(d)} AND f.id = a.file_row AND (f.fence > 0 OR f.bytes_received > 0)
+    ORDER BY a.change_no ON CONFLICT DO NOTHING"""
+    )
+)
 # The streams of other nodes, by the fences that they have still.
-STOP_STREAMS = Sql("""
+STOP_STREAMS = Sql(
+    lambda d: (
+        f"""
     INSERT INTO stream_stop (node_id, file_row, fence)
     SELECT f.holder, f.id, f.fence FROM audit_event AS a CROSS JOIN file AS f
-    WHERE a.change_no BETWEEN :first AND :last AND f.id = a.file_row AND f.holder <> :node
+    WHERE {_audited(d)} AND f.id = a.file_row AND f.holder <> :node
         AND f.holder IN (SELECT node_id FROM node)
-    ON CONFLICT DO NOTHING""")
+    ON CONFLICT DO NOTHING"""
+    )
+)
 # The row becomes what `cancelled` in the domain makes of the file and its audit event.
 CANCEL_FILES = Sql(
     lambda d: (
@@ -199,7 +246,7 @@ CANCEL_FILES = Sql(
         change_no = a.change_no, updated_at = a.occurred_at, cancelled_at = a.occurred_at, cancel_reason = a.reason,
         cancelled_by = CASE WHEN a.source IN ({words(NAMED_BY_SOURCE)}) THEN a.source ELSE a.actor END
     FROM audit_event AS a
-    WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row
+    WHERE {_audited(d)} AND file.id = a.file_row
         AND {d.unindexed("file.status")} IN ({_MAY_CANCEL})"""
     )
 )
@@ -209,7 +256,7 @@ FAIL_FILES = Sql(
     UPDATE file SET status = '{FileStatus.FAILED}', revision = revision + 1, fence = fence + 1, change_no = a.change_no,
         updated_at = a.occurred_at, failure_reason = :failure_reason
     FROM audit_event AS a
-    WHERE a.change_no BETWEEN :first AND :last AND file.id = a.file_row
+    WHERE {_audited(d)} AND file.id = a.file_row
         AND {d.unindexed("file.status")} IN ({_MAY_FAIL})"""
     )
 )
@@ -255,10 +302,13 @@ READ_BATCHES_BY_ROW = Sql(
     SELECT {BATCH_ROW_COLUMNS} FROM {d.items("rows", "bigint")} CROSS JOIN batch AS b WHERE b.id = k.value"""
     )
 )
-INSERT_BATCH = Sql(f"""
+INSERT_BATCH = Sql(
+    lambda d: (
+        f"""
     INSERT INTO batch (batch_id, total_files, created_at, owner, status, updated_at, change_no)
-    VALUES (:batch_id, :total_files, :at, :owner, '{BatchStatus.PENDING}', :at, :change_no)
-    RETURNING id""")
+    VALUES (:batch_id, :total_files, :at, :owner, '{BatchStatus.PENDING}', :at, {d.moved(":change_no")})"""
+    )
+)
 # From the state that was read to what the roll-up decided.
 _ROLLED_UP = (
     "id bigint, old_status, status, completed bigint, failed bigint, cancelled bigint, updated_at timestamptz,"
@@ -269,16 +319,20 @@ WRITE_BATCHES = Sql(
         f"""
     UPDATE batch SET status = v.status, completed_files = v.completed, failed_files = v.failed,
         cancelled_files_count = v.cancelled, updated_at = v.updated_at, cancelled_at = v.cancelled_at,
-        cancelled_by = v.cancelled_by, revision = v.revision, change_no = v.change_no
+        cancelled_by = v.cancelled_by, revision = v.revision, change_no = {d.moved("v.change_no")}
     FROM {d.rows("batches", _ROLLED_UP)}
     WHERE batch.id = v.id AND batch.status = v.old_status"""
     )
 )
-CANCEL_BATCH = Sql(f"""
+CANCEL_BATCH = Sql(
+    lambda d: (
+        f"""
     UPDATE batch SET status = '{BatchStatus.CANCELLED}', cancelled_files_count = cancelled_files_count + :count,
         updated_at = :at, cancelled_at = :at, cancelled_by = :cancelled_by, cancel_reason = :reason,
-        revision = revision + 1, change_no = :change_no
-    WHERE id = :batch_row AND status IN ({_BATCH_MAY_CANCEL})""")
+        revision = revision + 1, change_no = {d.moved(":change_no")}
+    WHERE id = :batch_row AND status IN ({_BATCH_MAY_CANCEL})"""
+    )
+)
 
 # Nodes ---------------------------------------------------------------------------------------------------------------
 
@@ -291,6 +345,7 @@ BEAT = Sql(
     )
 )
 LEAVE = Sql("DELETE FROM node WHERE node_id = :node")
+READ_LEASE_OF_OTHER = Sql(lambda d: f"SELECT 1 FROM lease WHERE name = :name AND node_id <> :node AND until >= {d.now}")
 TAKE_LEASE = Sql(
     lambda d: (
         f"""

@@ -151,7 +151,8 @@ class SqlStore(WritingStore):
         )
         if not rows:
             return Result(Expired())
-        return await self._writer.submit(ExpireFiles(rows, idle_since, open_files, command))
+        # Alone: what else a group of small writes may change it would have to look at again.
+        return await self._writer.submit(ExpireFiles(rows, idle_since, open_files, command), alone=True)
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from upload_server.store.commands.statements import Statement
+from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.sql.transaction import SqlTransaction
 from upload_server.store.sqlite import statements
 from upload_server.store.sqlite.connection import SqliteConnection
 
 
 class SqliteTransaction(SqlTransaction[SqliteConnection]):
-    """An open write transaction, from the write lock on."""
+    """An open write transaction, alone from the write lock on: each statement runs at once."""
 
     # Identifies this transaction among those of its node, once it has written something.
     commit_no: int
@@ -21,6 +25,25 @@ class SqliteTransaction(SqlTransaction[SqliteConnection]):
         last_change, last_commit, served = counters[0]
         self.commit_no = last_commit + 1
         return last_change, served
+
+    def write(self, statement: Statement, /, **values: Any) -> None:
+        """Run it."""
+        self.write_counted(statement, **values)
+
+    def write_exactly(self, count: int, statement: Statement, /, **values: Any) -> None:
+        """Run it; raises ``Inconsistent``."""
+        written = self.write_counted(statement, **values)
+        if written != count:
+            raise Inconsistent(f"{statement.name} changed {written} rows instead of {count}")
+
+    def finish(self) -> None:
+        """Write the counters; the last statement before COMMIT."""
+        if self.wrote:
+            self._write_counters()
+
+    def commit(self) -> None:
+        """Commit."""
+        self._connection.execute("COMMIT")
 
     def _write_counters(self) -> None:
         self._connection.execute(

@@ -60,24 +60,40 @@ def expiry_by_own_streams() -> None:
         _on_postgresql(module, name, ("f.holder IS NOT NULL", "false"))
 
 
+def _numbered_without_the_lock(numbers: str) -> None:
+    """Have transactions take their numbers without waiting for each other, and raise the last one when they end."""
+    from upload_server.store.postgresql import statements as own  # noqa: PLC0415 - an extra
+    from upload_server.store.postgresql import transaction  # noqa: PLC0415 - an extra
+
+    moved_by = f"set_config('upload.moved_by', (({numbers}) - %(unknown)s + 0 * %(count)s)::text, true)::bigint"
+    lock = "pg_advisory_xact_lock(1, 'store_info'::regclass::oid::integer)"
+    _on_postgresql(own, "TAKE_ORDER_LOCK", (lock, f"{moved_by} + %(unknown)s + 1"))
+    last = "greatest(last_change, current_setting('upload.moved_by')::bigint + %(unknown)s + %(count)s)"
+    _on_postgresql(own, "GIVE_NUMBERS", ("last_change = last_change + %(count)s", f"last_change = {last}"))
+    message = "[(statements.TAKE_ORDER_LOCK, {}), (statements.GIVE_NUMBERS, counted), *message]"
+    first, late = "(statements.TAKE_ORDER_LOCK, counted)", "(statements.GIVE_NUMBERS, dict(counted))"
+    instead = f"[{first}, *self._writes, {late}, (_COMMIT, {{}})]"
+    change(transaction, "PostgresqlTransaction.commit", (message, instead), ("answers[1]", "answers[0]"))
+
+
 @mutant
 def order_lock_absent() -> None:
     """Nodes write side by side."""
-    from upload_server.store.postgresql import statements as own  # noqa: PLC0415 - an extra
-
-    _on_postgresql(own, "TAKE_ORDER_LOCK", ("pg_advisory_xact_lock(1, 'store_info'::regclass::oid::integer)", "1"))
+    _numbered_without_the_lock("SELECT last_change FROM store_info")
 
 
 @mutant
 def numbers_of_a_sequence() -> None:
-    """Numbers are given as transactions begin, and those do not commit in that order."""
+    """Numbers are given as transactions begin to write, and those do not commit in that order."""
+    _numbered_without_the_lock("SELECT nextval('prove_numbers') * 100000")
+
+
+@mutant
+def rows_not_locked() -> None:
+    """Nodes decide by rows that others are changing."""
     from upload_server.store.postgresql import statements as own  # noqa: PLC0415 - an extra
 
-    made = "SELECT nextval('prove_numbers')"
-    _on_postgresql(own, "TAKE_ORDER_LOCK", ("pg_advisory_xact_lock(1, 'store_info'::regclass::oid::integer)", "1"))
-    _on_postgresql(own, "READ_COUNTERS", ("SELECT last_change", f"SELECT ({made}) * 100000"))
-    late = "last_change = greatest(last_change, %(last_change)s)"
-    _on_postgresql(own, "WRITE_COUNTERS", ("last_change = %(last_change)s", late))
+    _on_postgresql(own, "LOCK_ROWS", ("ORDER BY b.id FOR NO KEY UPDATE", ""), ("ORDER BY f.id FOR NO KEY UPDATE", ""))
 
 
 @mutant
@@ -89,10 +105,11 @@ def lost_answers_of_commits() -> None:
     real = committer.PostgresqlCommitter._commit
 
     def lost(self: Any, connection: Any, transaction: Any) -> None:
-        if transaction.last_change == transaction.numbered_from or next(commits) % 3:
+        if not transaction.numbered or next(commits) % 3:
             real(self, connection, transaction)
             return
-        connection.execute("COMMIT")
+        transaction.commit()
+        transaction._moved_by = None
         self._disconnect()
         self._look_up(transaction)
 

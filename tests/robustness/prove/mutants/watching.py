@@ -55,5 +55,5 @@ def resume_token_too_high() -> None:
 @mutant
 def batch_numbered_before_its_files() -> None:
     """Watchers hear of a cancelled batch before its files."""
-    number, first = "    change_no = transaction.number()\n", "    first = transaction.last_change + 1\n"
-    change(cancelling, "CancelBatch.run", (number, ""), (first, number + first))
+    number, count = "    change_no = transaction.number()\n", "    count = before.batch.open_files\n"
+    change(cancelling, "CancelBatch.run", (number, ""), (count, number + count))

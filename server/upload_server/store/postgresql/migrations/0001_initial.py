@@ -214,8 +214,19 @@ GUARDS = (
 )
 
 
+# What a statement has to change, or else nothing of its transaction is committed.
+EXPECT = """
+    CREATE FUNCTION expect_rows(changed bigint, expected bigint, statement text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        IF changed <> expected THEN
+            RAISE EXCEPTION '%% changed %% rows instead of %%', statement, changed, expected
+                USING ERRCODE = 'assert_failure';
+        END IF;
+    END $$"""
+
+
 def up(migrator: Any, db: Any) -> None:  # noqa: ARG001
     """Create everything, and the store's identity."""
-    for statement in (*TABLES, *INDEXES, *GUARDS):
+    for statement in (*TABLES, *INDEXES, *GUARDS, EXPECT):
         db.execute_sql(statement)
     db.execute_sql("INSERT INTO store_info (id, store_id, last_change) VALUES (1, %s, 0)", (str(uuid.uuid4()),))
