@@ -171,6 +171,13 @@ class Cluster:
         self.postgres.end(how)
         self.postgres.start()
 
+    def fail_over(self) -> None:
+        """Have a standby take the database over, and start all servers anew: none goes on with another history."""
+        self.postgres.fail_over()
+        for node in self.nodes:
+            node.kill()
+        self.start()
+
     def sessions(self) -> list[int]:
         """Return the database's processes that serve these servers, the oldest first."""
         return self.postgres.backends(self.database)

@@ -86,13 +86,17 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        self._starter.submit(self._start).result()
+        self._process = self._started(self._data, self.folder)
 
-    def _start(self) -> None:
+    def _started(self, data: Path, sockets: Path) -> subprocess.Popen[bytes]:
+        """Start a server on a folder of data, and wait until it takes connections."""
+        return self._starter.submit(self._start, data, sockets).result()
+
+    def _start(self, data: Path, sockets: Path) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
             words = [*self._as_user, "setpriv", "--pdeathsig", "SIGQUIT", "--"]
-            words += map(str, (self._binaries / "postgres", "-D", self._data, "-k", self.folder, *self._settings()))
-            self._process = subprocess.Popen(
+            words += map(str, (self._binaries / "postgres", "-D", data, "-k", sockets, *self._settings()))
+            process = subprocess.Popen(
                 words,
                 stdout=log,
                 stderr=log,
@@ -101,13 +105,13 @@ class Server:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
-                self._run("pg_isready", "-h", self.folder, "-q")
+                self._run("pg_isready", "-h", sockets, "-q")
             except RuntimeError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
+                if time.monotonic() > deadline or process.poll() is not None:
                     raise RuntimeError((self.folder / "log").read_text()) from None
                 time.sleep(0.02)
             else:
-                return
+                return process
 
     def _settings(self) -> list[str]:
         wanted = {
@@ -132,6 +136,32 @@ class Server:
         signal_file.touch()
         if self._user:
             shutil.chown(signal_file, self._user)
+        self.start()
+        self._run("pg_ctl", "promote", "-D", self._data, "-w")
+
+    def fail_over(self) -> None:
+        """Have a standby take over from the server, which dies at once: it has every commit that was answered."""
+        standby = Path(tempfile.mkdtemp(prefix="standby-", dir=self.folder))
+        if self._user:
+            shutil.chown(standby, self._user)
+        words = ("-h", self.folder, "-U", "postgres", "-D", standby, "-R", "-X", "stream", "-c", "fast")
+        self._run("pg_basebackup", *words)
+        follower = self._started(standby, standby)
+        # Only now: the standby is not to wait for one of its own once it has taken over.
+        self.command("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres")
+        self.command("SELECT pg_reload_conf()", "postgres")
+        follows = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync'"
+        deadline = time.monotonic() + _START_SECONDS
+        while self.command(follows, "postgres") != "1":
+            if time.monotonic() > deadline:
+                raise RuntimeError((self.folder / "log").read_text())
+            time.sleep(0.02)
+        self.end()
+        follower.send_signal(signal.SIGINT)
+        follower.wait()
+        shutil.rmtree(self._data)
+        self._data = standby
+        # Where the other one was; until it is promoted it takes no writes.
         self.start()
         self._run("pg_ctl", "promote", "-D", self._data, "-w")
 

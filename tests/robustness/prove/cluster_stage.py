@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from robustness.prove.catches import Catch
 from robustness.prove.checkers import check
 from robustness.prove.clients import Caller, Connections
 from robustness.prove.cluster_world import SERVER, errors_of
-from robustness.prove.history import History
+from robustness.prove.history import FAILS_OVER, History
 from robustness.prove.servers import cluster_starter
 from robustness.prove.stage import SHORT, Patience, Stage
 from robustness.prove.tables import Seen, read_shared
@@ -21,6 +22,8 @@ from support.cluster import Cluster
 
 KIB = 1024
 _ATTEMPTS = 3
+# A lease, and the rounds of whoever expires.
+_EXPIRY_SECONDS = 14.0
 
 
 class ClusterStage(Stage):
@@ -49,6 +52,15 @@ class ClusterStage(Stage):
         connections = self._all[number]
         return Caller(f"caller{connections.at}", self.recorder, connections.doors[0])
 
+    async def kill_all(self) -> None:
+        """Kill the servers, one after the other, and start each again."""
+        await self._end()
+        for node in self.cluster.nodes:
+            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(node.start)
+        self._connect_all()
+        self.go(0)
+
     def _connect_again(self) -> None:
         # At the other server: every token must be good there.
         self._connect_all()
@@ -69,6 +81,27 @@ class ClusterStage(Stage):
 
         heard = await watcher.wait_for(is_it, self.patience.stop)
         self.recorder.answered(watcher.name, op_id, "ok" if heard else "unknown")
+
+    async def hear_expiry(self, file_id: str) -> None:
+        """The file is to expire, however busy the machine is."""
+        op_id = self.recorder.invoke(self.caller.name, "hear_expiry", file_id=file_id)
+        expired = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience.stop + _EXPIRY_SECONDS):
+                while not expired:
+                    await asyncio.sleep(0.2)
+                    found = await self.caller.get(file_id)
+                    expired = found is not None and found["status"] == "failed"
+        self.recorder.answered(self.caller.name, op_id, "ok" if expired else "unknown")
+
+    async def fail_over(self) -> None:
+        """Have a standby take the database over, and start all servers anew; the watchers resume."""
+        since = time.monotonic_ns()
+        await self._end()
+        await asyncio.to_thread(self.cluster.fail_over)
+        self.recorder.line("stage", "fault", what=FAILS_OVER, at="", since=since)
+        self._connect_all()
+        self.go(0)
 
     def _look(self) -> Seen:
         tables, stood_still = read_shared(self.cluster.url, self.cluster.storage)
@@ -140,6 +173,46 @@ async def silent_senders(stage: ClusterStage) -> None:
             await asyncio.sleep(0.2)
 
 
+async def left_senders(stage: ClusterStage) -> None:
+    """At each server a sender leaves a file."""
+    stage.recorder.line("stage", "ttl", seconds=1.0)
+    left = [await stage.file(100) for _ in (0, 1)]
+    for number, file_id in enumerate(left):
+        stage.go(number)
+        stream = await stage.open(file_id, 100)
+        assert stream is not None
+        await stream.send(50)
+        await stream.leave()
+    for file_id in left:
+        await stage.hear_expiry(file_id)
+
+
+async def senders_of_dead_servers(stage: ClusterStage) -> None:
+    """Each server is killed under a sender, and started again."""
+    stage.recorder.line("stage", "ttl", seconds=1.0)
+    left = [await stage.file(100) for _ in (0, 1)]
+    for number, file_id in enumerate(left):
+        stage.go(number)
+        stream = await stage.open(file_id, 100)
+        assert stream is not None
+        await stream.send(50)
+        await stream.hear_durable(50)
+    await stage.kill_all()
+    for file_id in left:
+        await stage.hear_expiry(file_id)
+
+
+async def failed_over(stage: ClusterStage) -> None:
+    """The database fails over to a standby beside a watcher."""
+    watcher = await stage.watch(Request(everything=True))
+    gone = await stage.file(10)
+    await stage.caller.cancel(gone)
+    await stage.hear_news(watcher, gone, "CANCELLED")
+    await stage.fail_over()
+    await stage.caller.get(gone)
+    await stage.caller.cancel(await stage.file(10))
+
+
 async def calls_at_both(stage: ClusterStage) -> None:
     """Both servers take many calls at the same time."""
 
@@ -199,11 +272,15 @@ async def sealed_in_turn(stage: ClusterStage) -> None:
         await asyncio.sleep(0.4)
 
 
+_EXPIRY = ("--upload-ttl", "1s", "--expiry-grace", "0")
 CLUSTER_SCENARIOS = {
     "cancel_elsewhere": Entry(cancel_elsewhere),
     "take_over_elsewhere": Entry(take_over_elsewhere),
     "left_and_cancelled_elsewhere": Entry(left_and_cancelled_elsewhere),
-    "silent_senders": Entry(silent_senders, ("--upload-ttl", "1s", "--expiry-grace", "0")),
+    "silent_senders": Entry(silent_senders, _EXPIRY),
+    "left_senders": Entry(left_senders, _EXPIRY),
+    "senders_of_dead_servers": Entry(senders_of_dead_servers, _EXPIRY),
+    "failed_over": Entry(failed_over),
     "calls_at_both": Entry(calls_at_both),
     "one_batch_at_both": Entry(one_batch_at_both),
     "all_at_once": Entry(all_at_once),
@@ -217,6 +294,10 @@ CLUSTER_CATCHES = {
     "holder_not_noted": Catch("cancel_elsewhere", "finality"),
     "bell_without_poll": Catch("cancel_elsewhere", "finality"),
     "changes_of_others_unheard": Catch("watch_elsewhere", "finality"),
+    "holder_not_cleared": Catch("left_senders", "finality"),
+    "dead_nodes_hold": Catch("senders_of_dead_servers", "finality"),
+    "node_id_used_again": Catch("senders_of_dead_servers", "finality"),
+    "timeline_not_in_tokens": Catch("failed_over", "watch.bookmarkable"),
     "expiry_by_own_streams": Catch("silent_senders", "nodes.living"),
     "order_lock_absent": Catch("calls_at_both", "reads"),
     "numbers_of_a_sequence": Catch("all_at_once", "watch.bookmarkable"),

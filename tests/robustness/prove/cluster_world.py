@@ -19,7 +19,7 @@ import httpx
 
 from robustness.prove.clients import Caller, Connections
 from robustness.prove.histories import Options, World
-from robustness.prove.history import History, parse
+from robustness.prove.history import FAILS_OVER, History, parse
 from robustness.prove.servers import cluster_starter
 from robustness.prove.tables import Seen, read_shared
 from support.cluster import Cluster, Node
@@ -61,6 +61,7 @@ DEEDS: Mapping[str, Deed] = {
     # Past the lease.
     "long freeze": Deed(lambda _, node, __: node.freeze(), lambda _, node: node.thaw(), 15.0),
     "database restarts": Deed(lambda cluster, _, __: cluster.restart_database(), all=True),
+    FAILS_OVER: Deed(lambda cluster, _, __: cluster.fail_over(), all=True),
     "sessions end": Deed(_end_sessions, all=True),
     "cut off": Deed(lambda _, node, __: node.cut_off(), seconds=3.0),
     "not heard": Deed(lambda _, node, __: node.cut_off(down=False), seconds=8.0),

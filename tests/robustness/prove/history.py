@@ -20,6 +20,8 @@ from robustness.prove.views import BatchView, EventView, FileView
 
 Line = dict[str, Any]
 NEVER = 1 << 62
+# What is said to strike when the database of several servers fails over to a standby.
+FAILS_OVER = "database fails over"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Watch:
     everything: bool
     until_final: bool
     streams: list[Stream] = field(default_factory=list)
+    # Whether the watcher began anew, told of a new history: another chain goes on.
+    ended_by_resync: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,8 @@ def _op(start: Line, end: Line | None) -> Op:
 
 def _watch_line(watches: dict[str, Watch], line: Line) -> None:
     if line["type"] == "watch":
+        if line.get("after"):
+            watches[line["after"]].ended_by_resync = True
         watch = watches.setdefault(line["who"], Watch(line["who"], **line["request"]))
         watch.streams.append(Stream(line["token"], line["t"]))
     elif line["type"] == "event":

@@ -15,6 +15,7 @@ import pytest
 from robustness.prove.checkers import check
 from robustness.prove.checkers.nodes import sendings
 from robustness.prove.cluster_world import CALM, record
+from robustness.prove.history import FAILS_OVER
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "deeds",
     [
-        ("kill", "freeze", "database restarts", "cut off", "stop"),
+        ("kill", "freeze", "database restarts", FAILS_OVER, "cut off", "stop"),
         ("sessions end", "long freeze", "hears nothing"),
     ],
     ids=["short", "long"],

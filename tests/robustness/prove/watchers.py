@@ -47,6 +47,11 @@ def number_of(token: str) -> int:
     return ResumeToken.decode(token).no if token else -1
 
 
+def history_of(token: str) -> str:
+    """Which history of a store a resume token is of."""
+    return ResumeToken.decode(token).incarnation
+
+
 async def by_grpc(connections: Connections, request: Request, token: str) -> AsyncIterator[Json]:
     """The messages of WatchStatus over gRPC, as proto JSON."""
     message = pb.WatchStatusRequest(
@@ -145,6 +150,7 @@ class Watcher:
         self.token = ""
         self.tokens: list[str] = []
         self.finished = False
+        self._histories = 0
         self.heard: list[Json] = []
         self._news = asyncio.Event()
 
@@ -202,7 +208,16 @@ class Watcher:
             self._recorder.line(self.name, "end", code=code)
             await events.aclose()  # type: ignore[attr-defined]
 
+    def _begin_anew(self) -> None:
+        """The token was of another history: what follows is a watch of its own, as if nothing had been heard."""
+        self._recorder.line(self.name, "end", code="another history")
+        before, self._histories = self.name, self._histories + 1
+        self.name = f"{before.partition('+')[0]}+{self._histories}"
+        self._recorder.line(self.name, "watch", token=-1, request=self.request.json(), door="", after=before)
+
     def _heard(self, message: Json) -> None:
+        if self.token and history_of(self.token) != history_of(message["resume_token"]):
+            self._begin_anew()
         self.token = message["resume_token"]
         self.tokens.append(self.token)
         self.heard.append(message)

@@ -30,8 +30,8 @@ def check(history: History) -> Iterable[Violation]:
                 acks[file_id] = min(acks.get(file_id, op.end), op.end)
     yield from _after_acks(history, acks)
     yield from _final_stays(history)
-    for op in history.named("hear_stop", "hear_end", "hear_news"):
-        if op.outcome != "ok" or op.end - op.start > _HEAR_NS:
+    for op in history.named("hear_stop", "hear_end", "hear_news", "hear_expiry"):
+        if op.outcome != "ok" or (op.name != "hear_expiry" and op.end - op.start > _HEAR_NS):
             yield Violation("finality", f"whom a change concerns was not told at once: {op}")
 
 

@@ -1,16 +1,18 @@
 """R14 to R22, R24, by etcd's names. States between may be merged, so: every final state, no revision twice or back.
 
-A watch and its resumptions are one chain. ``probe`` watches were resumed from tokens heard earlier, when all was quiet.
+A watch and its resumptions are one chain, up to a failover of the database: then another one begins, as a new watch
+does. ``probe`` watches were resumed from tokens heard earlier, when all was quiet.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 from robustness.prove.checkers.finality import FINAL, seen_files
 from robustness.prove.checkers.violation import Violation
-from robustness.prove.history import Heard, History, Watch
+from robustness.prove.history import FAILS_OVER, Fault, Heard, History, Watch
 
 _CHANGES = frozenset({"file", "batch"})
 
@@ -92,6 +94,8 @@ def atomic(history: History) -> Iterable[Violation]:
 def reliable(history: History) -> Iterable[Violation]:
     """R17: the last state heard of each target is its state; no final state is missing."""
     for watch in _chains(history):
+        if watch.ended_by_resync:
+            continue
         last = {heard.target: heard for heard in _chain(watch) if heard.kind in _CHANGES}
         since = _final_before(watch)
         for target in _covered(history, watch):
@@ -113,7 +117,8 @@ def _final_before(watch: Watch) -> int:
 def resumable(history: History) -> Iterable[Violation]:
     """R18, R20: resumed from a token, a stream tells exactly the rows changed since, then a bookmark."""
     for watch in history.watches:
-        if not watch.who.startswith("probe"):
+        # Who watches everything anew is told of nothing that is over.
+        if not watch.who.startswith("probe") or watch.ended_by_resync or (watch.everything and "+" in watch.who):
             continue
         for stream in watch.streams:
             found = {heard.target for heard in stream.heard if heard.kind in _CHANGES}
@@ -127,7 +132,9 @@ def resumable(history: History) -> Iterable[Violation]:
 def bookmarkable(history: History) -> Iterable[Violation]:
     """R19: a bookmark at a number promises that all up to it was sent; a watch that stays gets one that covers all."""
     newest = max(history.tables.change_no.values(), default=0)
+    failovers = [fault for fault in history.faults if fault.what == FAILS_OVER]
     for watch in _chains(history):
+        yield from _went_on(watch, failovers)
         heard_upto: dict[str, int] = {}
         covered = _covered(history, watch)
         since = _final_before(watch)
@@ -138,15 +145,22 @@ def bookmarkable(history: History) -> Iterable[Violation]:
             if heard.kind != "bookmark":
                 continue
             latest = heard.no
-            if heard.view.get("resynced"):
+            if heard.view.get("resynced") and not any(each.start < heard.t for each in failovers):
                 yield Violation("watch.bookmarkable", f"{watch.who} was resynced in a store that was never replaced")
             for target in covered:
                 no = history.tables.change_no[target]
                 left_out = since >= no and target not in heard_upto and _status(history, target) in FINAL
                 if no <= heard.no and heard_upto.get(target) != no and not left_out:
                     yield Violation("watch.bookmarkable", f"{watch.who}: {heard} came without change {no} of {target}")
-        if latest < newest and not watch.until_final:
+        if latest < newest and not (watch.until_final or watch.ended_by_resync):
             yield Violation("watch.bookmarkable", f"{watch.who} was told of {latest} of {newest} changes")
+
+
+def _went_on(watch: Watch, failovers: Sequence[Fault]) -> Iterator[Violation]:
+    for before, stream in itertools.pairwise(watch.streams):
+        last = max((heard.t for heard in before.heard), default=0)
+        if stream.heard and any(last < each.start and each.end < stream.started for each in failovers):
+            yield Violation("watch.bookmarkable", f"{watch.who} went on after a failover with a token of before")
 
 
 def true(history: History) -> Iterable[Violation]:

@@ -54,6 +54,39 @@ def changes_of_others_unheard() -> None:
 
 
 @mutant
+def holder_not_cleared() -> None:
+    """Who leaves a file does not say so: it counts as open for as long as its node lives."""
+    _on_postgresql(statements, "RELEASE_FILE", ("SET holder = NULL", "SET holder = holder"))
+
+
+@mutant
+def dead_nodes_hold() -> None:
+    """A stream counts as open though its node is dead."""
+    from upload_server.store.postgresql.dialect import POSTGRESQL  # noqa: PLC0415 - an extra
+
+    for module, name in ((queries, "_IDLE"), (statements, "READ_IDLE")):
+        _on_postgresql(module, name, (f"n.lives_until > {POSTGRESQL.now}", "true"))
+
+
+@mutant
+def node_id_used_again() -> None:
+    """A node has the same name whenever it is started: it goes on holding what it held before it died."""
+    from upload_server.store.postgresql import store  # noqa: PLC0415 - an extra
+
+    again = "self.node_id = str(uuid.uuid5(uuid.NAMESPACE_URL, ' '.join(__import__('sys').argv)))"
+    change(store, "_Opened.__init__", ("self.node_id = str(uuid.uuid4())", again))
+
+
+@mutant
+def timeline_not_in_tokens() -> None:
+    """Tokens say which database they are of, not which history of it: those of before a failover are good after it."""
+    from upload_server.store.postgresql import store  # noqa: PLC0415 - an extra
+
+    made = "self.incarnation = str(uuid.uuid5(uuid.UUID(self.store_id), self._identity))"
+    change(store, "_Opened.__init__", (made, "self.incarnation = self.store_id"))
+
+
+@mutant
 def expiry_by_own_streams() -> None:
     """A file that a stream of another node has open counts as left alone."""
     for module, name in ((queries, "_IDLE"), (statements, "READ_IDLE")):
