@@ -308,6 +308,7 @@ class Service:
         """Read tokens anew when they change, and end the streams of callers who may not go on."""
 
         def end() -> None:
+            self._hub.end_where(callers.lost_or_expired)
             self._ingest.end_where(callers.lost)
 
         await callers.run([] if self._tokens is None else [self._tokens.refresh], end)

@@ -301,7 +301,7 @@ class Uploads:
             rules.refuse("progress_interval", f"must be 0 or at least {MIN_PROGRESS_SECONDS:g} s")
             rules.check()
         resume = ResumeToken.decode(resume_token) if resume_token else None
-        request = WatchRequest(targets, resume, until_final, progress_interval)
+        request = WatchRequest(targets, resume, until_final, progress_interval, caller)
         return self._hub.watch(request, caller.sees, outlet)
 
 

@@ -35,6 +35,8 @@ _ROUTES = {
 }
 # As grpc-gateway maps them; what this service answers.
 HTTP_STATUS = {
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
     "OUT_OF_RANGE": 400,
@@ -128,14 +130,15 @@ class GrpcDoor:
 
     name = "grpc"
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self._metadata = metadata
         self._stub = upload_pb2_grpc.UploadServiceStub(channel)
 
     async def call(self, method: str, **request: Any) -> Json:
         """Call a method."""
         message = ParseDict(request, getattr(pb, f"{method}Request")())
         try:
-            answer = await getattr(self._stub, method)(message, timeout=20)
+            answer = await getattr(self._stub, method)(message, timeout=20, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise refusal_of_rpc(error) from None
         return MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
@@ -146,8 +149,9 @@ class HttpDoor:
 
     name = "http"
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, headers: dict[str, str] | None = None) -> None:
         self._client = client
+        self._headers = headers or {}
 
     async def call(self, method: str, **request: Any) -> Json:
         """Call a method by its route."""
@@ -156,9 +160,9 @@ class HttpDoor:
             if f"{{{variable}}}" in path:
                 path = path.replace(f"{{{variable}}}", quote(request.pop(variable), safe=""))
         if verb == "GET":
-            response = await self._client.get(path, params=request)
+            response = await self._client.get(path, params=request, headers=self._headers)
         else:
-            response = await self._client.post(path, json=request)
+            response = await self._client.post(path, json=request, headers=self._headers)
         if response.status_code != 200:
             raise refusal_of_http(response)
         answer: Json = json.loads(response.content)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.states import Batch, File
 from upload_server.domain.tokens import ResumeToken
 from upload_server.store.values import Change, Targets
@@ -54,6 +55,8 @@ class WatchRequest:
     until_final: bool = False
     # Seconds between two progress events of the stream; 0: none.
     progress_interval: float = 0.0
+    # Whoever asks, who may lose the right to go on.
+    caller: Caller | None = None
 
 
 class Outlet(Protocol):

@@ -6,12 +6,13 @@ Must not know what a stream makes of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
 import structlog
 
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import CutOff, ShuttingDown, UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import File
@@ -48,6 +49,8 @@ class WatchHub:
         self._interests = Interests()
         self._shared = Shared(store, bookmark_interval, published=store.last_change)
         self._nudged = asyncio.Event()
+        # Whoever watches, where they have said who they are.
+        self._callers: dict[Watcher, Caller] = {}
 
     @property
     def open_watches(self) -> int:
@@ -96,6 +99,13 @@ class WatchHub:
         for watcher in self._interests.watchers:
             watcher.wake()
 
+    def end_where(self, verdict: Callable[[Caller], UploadError | None]) -> None:
+        """End the streams of callers who may not go on, as ``verdict`` says."""
+        for watcher, caller in self._callers.items():
+            if watcher.lost is None and (why := verdict(caller)) is not None:
+                watcher.lost = why
+                watcher.wake()
+
     def open_again(self) -> None:
         """This node is not cut off any more: take streams again, unless it drains."""
         if self._shared.closing is CutOff:
@@ -117,7 +127,8 @@ class WatchHub:
         ``sees`` is the one owner whose rows there are for the watcher; None: everybody's.
         While ``outlet`` is free and the stream is not behind, changes go out there and are not yielded.
 
-        Raises ``FileNotFound`` or ``BatchNotFound`` before anything, ``ShuttingDown`` when the server drains.
+        Raises ``FileNotFound`` or ``BatchNotFound`` before anything, ``ShuttingDown`` when the server drains,
+        and later why its caller may not go on.
         """
         return Stream(self._shared, self._joined(request, sees), request, sees, outlet).events()
 
@@ -129,11 +140,14 @@ class WatchHub:
             self._shared.published = max(self._shared.published, self._store.last_change)
         watcher = self._new_watcher(request.targets, sees, wants_progress=request.progress_interval > 0)
         self._interests.add(watcher)
+        if request.caller is not None and request.caller.credential:
+            self._callers[watcher] = request.caller
         self._observer.watch_opened()
         try:
             yield watcher
         finally:
             self._interests.remove(watcher)
+            self._callers.pop(watcher, None)
             watcher.leave()
             self._observer.watch_closed()
 

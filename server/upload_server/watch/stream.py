@@ -110,8 +110,7 @@ class Stream:
             yield event
             self._sent_at = self._ticked_at = asyncio.get_running_loop().time()
             while not self._over:
-                if self._shared.closing is not None:
-                    raise self._shared.closing
+                self._check(watcher)
                 if watcher.behind:
                     async for event in self._catch_up(watcher):
                         yield event
@@ -124,6 +123,13 @@ class Stream:
                     yield event
                     if watcher.has_more:
                         await self._shared.turns.wait()
+
+    def _check(self, watcher: Watcher) -> None:
+        """Raise why the stream has to end, if it has to."""
+        if self._shared.closing is not None:
+            raise self._shared.closing
+        if watcher.lost is not None:
+            raise watcher.lost
 
     @property
     def _over(self) -> bool:
@@ -157,8 +163,7 @@ class Stream:
                 held = len(page.changes)
                 for change in page.changes:
                     await shared.turns.wait()
-                    if shared.closing is not None:
-                        raise shared.closing
+                    self._check(watcher)
                     yield self._note_sent(watcher, shared.changed(change))
             finally:
                 shared.unsent -= held
@@ -173,7 +178,7 @@ class Stream:
         To wake a task, a generator and a door for each of a thousand streams would cost more than their writes.
         """
         outlet = self._outlet
-        if outlet is None or not outlet.free or self._shared.closing or watcher.behind:
+        if outlet is None or not outlet.free or self._shared.closing or watcher.lost or watcher.behind:
             return False
         event = self._next(watcher)
         if event is not None:

@@ -9,6 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from upload_server.domain.errors import UploadError
 from upload_server.watch.events import Changed
 from upload_server.watch.turns import Turns
 
@@ -19,10 +20,12 @@ class Watcher(ABC):
     One change wakes thousands of watchers: nothing here may cost more than it must.
     """
 
-    __slots__ = ("_alarm", "_awake", "_rest", "_send", "_turns", "progress", "ticked", "wants_progress")
+    __slots__ = ("_alarm", "_awake", "_rest", "_send", "_turns", "lost", "progress", "ticked", "wants_progress")
 
     def __init__(self, turns: Turns, *, wants_progress: bool) -> None:
         self.wants_progress = wants_progress
+        # Why its stream has to end, although others go on.
+        self.lost: UploadError | None = None
         # Byte counts for the next tick of progress, and those of the last one that are not sent yet.
         self.progress: dict[str, int] = {}
         self.ticked: dict[str, int] = {}
