@@ -292,21 +292,31 @@ class Uploads:
         caller: Caller,
         *,
         until_final: bool,
+        owner: str = "",
         outlet: Outlet | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Watch targets; raises ``InvalidField`` at once, what the hub raises when it is iterated."""
-        _check_targets(targets, until_final=until_final)
+        """Watch targets, of ``all`` only those of ``owner``, unless it is empty; raises ``InvalidField`` at once, what
+        the hub raises when it is iterated."""
+        _check_targets(targets, owner, until_final=until_final)
         if progress_interval and progress_interval < MIN_PROGRESS_SECONDS:
             rules = Rules()
             rules.refuse("progress_interval", f"must be 0 or at least {MIN_PROGRESS_SECONDS:g} s")
             rules.check()
         resume = ResumeToken.decode(resume_token) if resume_token else None
-        request = WatchRequest(targets, resume, until_final, progress_interval, caller)
-        return self._hub.watch(request, caller.sees, outlet)
+        sees = caller.sees
+        if owner and caller.does_see(owner):
+            sees = owner
+        elif owner:
+            # Nothing at all: what there is of others nobody learns, nor whether anybody is called so.
+            targets = Targets()
+        return self._hub.watch(WatchRequest(targets, resume, until_final, progress_interval, caller), sees, outlet)
 
 
-def _check_targets(targets: Targets, *, until_final: bool) -> None:
+def _check_targets(targets: Targets, owner: str, *, until_final: bool) -> None:
     rules = Rules()
+    rules.principal("owner", owner)
+    if owner and not targets.all:
+        rules.refuse("owner", "must be combined with all")
     named = len(targets.file_ids) + len(targets.batch_ids)
     if targets.all and named:
         rules.refuse("all", "must not be combined with file_ids or batch_ids")
@@ -337,6 +347,7 @@ def _check_listing(rules: Rules, wanted: Listing) -> None:
 
 
 def _check_trail(rules: Rules, wanted: Trail) -> None:
+    rules.principal("owner", wanted.owner or "")
     rules.identifier("file_id", wanted.file_id, optional=True)
     rules.identifier("batch_id", wanted.batch_id, optional=True)
     rules.actor("actor", wanted.actor)

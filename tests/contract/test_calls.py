@@ -275,6 +275,7 @@ BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("ListBatches", {"cancelled_by": "user", "statuses": ["BATCH_STATUS_FAILED"]}, "cancelled_by"),
     ("ListAuditEvents", {"order_by": "created_at"}, "order_by"),
     ("ListAuditEvents", {"actor": "x" * 261}, "actor"),
+    ("ListAuditEvents", {"owner": "x" * 256}, "owner"),
     ("ListAuditEvents", {"source": "carrier pigeon"}, "source"),
     ("ListAuditEvents", {"to_status": "UPLOAD_STATUS_PENDING"}, "to_status"),
     (
@@ -502,6 +503,7 @@ async def test_the_trail_is_asked_for_who_what_and_when(door: Door) -> None:
     newest = await found(order_by="event_id desc")
     assert newest == (await found())[::-1] == await found(order_by="occurred_at desc")
     assert await found(source="expiry") == await found(actor="nobody") == []
+    assert await found(owner="somebody") == []
     assert await found(actor="user", source=source) == [row for row in newest[::-1] if row[1] == source]
     assert await found(occurred_before=batch["batch"]["created_at"]) == []
 

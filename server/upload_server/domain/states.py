@@ -203,6 +203,9 @@ class AuditEvent(NamedTuple):
     reason: str
     request_id: str
     occurred_at: datetime
+    # What the caller proved its name by, and where it called from; empty while callers are not authenticated.
+    credential: str = ""
+    peer: str = ""
 
 
 def cancelled(file: File, cancel: AuditEvent) -> File:

@@ -136,6 +136,8 @@ def audit_event_to_proto(event: AuditEvent) -> pb.AuditEvent:
         reason=event.reason,
         request_id=event.request_id,
         occurred_at=timestamp(event.occurred_at),
+        credential=event.credential,
+        peer=event.peer,
     )
 
 
@@ -195,6 +197,7 @@ def _listing(request: pb.ListFilesRequest | pb.ListBatchesRequest, known: Mappin
 def trail(request: pb.ListAuditEventsRequest) -> Trail:
     """Return which events are wanted; raises ``InvalidField`` for what is no time."""
     return Trail(
+        owner=request.owner or None,
         file_id=request.file_id,
         batch_id=request.batch_id,
         actor=request.actor,

@@ -257,6 +257,10 @@ class AuditEvent(Row):
     request_id = TextField()
     # The time of the change, as the row carries it.
     occurred_at = DateTimeField()
+    # Id of what the caller proved its name by, never a secret, and the address that it called from; both empty while
+    # callers are not authenticated.
+    credential = TextField(default="")
+    peer = TextField(default="")
 
 
 AuditEvent.add_index(

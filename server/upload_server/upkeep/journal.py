@@ -82,6 +82,8 @@ def _facts(event: AuditEvent) -> dict[str, object]:
         "reason": event.reason,
         "request_id": event.request_id,
         "event_id": str(event.event_id),
+        "credential": event.credential,
+        "peer": event.peer,
     }
     # Empty facts say nothing.
     return {name: value for name, value in facts.items() if value}

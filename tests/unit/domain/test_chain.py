@@ -19,6 +19,7 @@ DOCUMENT = (Path(__file__).parents[3] / "docs" / "audit-chain.md").read_text(enc
 [(STORE_ID, ORIGIN)] = re.findall(r"Of the store `([^`]+)`, whose origin is\s`([0-9a-f]{64})`", DOCUMENT)
 BLOCK = DOCUMENT.split("```text\n")[1].split("```")[0].splitlines()
 CHAIN = list(zip(BLOCK[::2], BLOCK[1::2], strict=True))
+NAMED, NAMED_DIGEST = DOCUMENT.split("```text\n")[2].split("```")[0].splitlines()
 STRINGS = [
     (reason, written, digest)
     for reason, written, digest in re.findall(
@@ -53,6 +54,15 @@ def test_the_chain_is_that_of_the_document() -> None:
     assert [seal.hash.hex() for seal in seals] == [digest for _, digest in CHAIN]
 
 
+def test_an_event_of_a_caller_with_a_name_says_what_proved_it_and_one_without_is_as_before() -> None:
+    event, previous = event_of(NAMED), bytes.fromhex(CHAIN[1][1])
+    assert (event.credential, event.peer) == ("token:ab12cd34", "192.0.2.7")
+    assert form_of(event, previous) == NAMED.encode()
+    assert link(event, previous).hex() == NAMED_DIGEST
+    assert b"credential" not in form_of(event._replace(credential=""), previous)
+    assert b"peer" not in form_of(event._replace(peer=""), previous)
+
+
 @pytest.mark.parametrize(("reason", "written", "digest"), STRINGS)
 def test_a_string_is_written_as_in_the_document(reason: str, written: str, digest: str) -> None:
     text = bytes.fromhex(reason).decode("utf-8", "surrogateescape")
@@ -70,6 +80,8 @@ def test_every_string_is_as_json_has_it(text: str) -> None:
 
 
 TEXTS = ("file_id", "batch_id", "from_status", "to_status", "actor", "source", "reason", "request_id")
+# Left out where they are empty.
+LEFT_OUT = ("credential", "peer")
 # Years of one to four digits, times before and after noon of any zone.
 TIMES = st.integers(-62_100_000_000_000_000, 253_300_000_000_000_000).map(
     lambda microseconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
@@ -81,7 +93,7 @@ TIMES = st.integers(-62_100_000_000_000_000, 253_300_000_000_000_000).map(
         AuditEvent,
         event_id=st.integers(1, 2**63 - 1),
         occurred_at=TIMES,
-        **dict.fromkeys(TEXTS, st.text(st.characters(exclude_categories=["Cs"]))),
+        **dict.fromkeys((*TEXTS, *LEFT_OUT), st.text(st.characters(exclude_categories=["Cs"]))),
     ),
     st.binary(min_size=32, max_size=32),
 )
@@ -92,6 +104,7 @@ def test_every_form_is_what_a_reader_makes_of_the_fields(event: AuditEvent, prev
         "occurred_at": f"{at.year:04}-{at.month:02}-{at.day:02}T{at:%H:%M:%S.%f}Z",
         "previous_hash": previous.hex(),
     }
+    fields |= {name: getattr(event, name) for name in LEFT_OUT if getattr(event, name)}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert form_of(event, previous) == text.encode()
     elsewhere = event._replace(occurred_at=at.astimezone(timezone(timedelta(hours=5, minutes=45))))

@@ -172,7 +172,7 @@ async def test_an_event_above_the_last_change_is_not_sealed(tmp_path: Path) -> N
         with place.by_hand(triggers=True) as hand:
             hand.execute(
                 "INSERT INTO audit_event SELECT 999, file_row, batch_row, from_status, to_status, actor, source,"
-                " reason, request_id, occurred_at FROM audit_event WHERE change_no = 1"
+                " reason, request_id, occurred_at, credential, peer FROM audit_event WHERE change_no = 1"
             )
         await Sealer(store, QUICK).finish(30)
         await announce(store, 2)
@@ -288,7 +288,9 @@ async def test_an_event_that_cannot_be_read_does_not_stop_the_service(start_serv
     server = start_server()
     place = Installation(server.data_dir, NOBODY)
     with place.by_hand() as hand:
-        hand.execute("INSERT INTO audit_event VALUES (1, NULL, NULL, '', 'pending', 'u', 's', '', '', 'no time')")
+        hand.execute(
+            "INSERT INTO audit_event VALUES (1, NULL, NULL, '', 'pending', 'u', 's', '', '', 'no time', '', '')"
+        )
         hand.execute("UPDATE store_info SET last_change = 1")
     batch_id = await big_batch(server, 1)
 

@@ -125,7 +125,7 @@ def test_a_deleted_beginning_is_named(place: Installation) -> None:
 
 _COPY = """
     INSERT INTO audit_event SELECT ?, file_row, batch_row, from_status, to_status, actor, source, reason, request_id,
-        occurred_at FROM audit_event WHERE change_no = ?"""
+        occurred_at, credential, peer FROM audit_event WHERE change_no = ?"""
 
 
 def free_number(place: Installation) -> int:

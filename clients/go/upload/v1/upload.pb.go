@@ -537,7 +537,12 @@ type AuditEvent struct {
 	// The `request_id` of the call that made the change, if it had one.
 	RequestId string `protobuf:"bytes,9,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// When. UTC, cut to microseconds.
-	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	// What the caller proved its name by: `token:<id>`, `jwt:<jti>` or `cert:<serial>`, never a secret. Empty while
+	// callers are not authenticated, and when nobody called.
+	Credential string `protobuf:"bytes,11,opt,name=credential,proto3" json:"credential,omitempty"`
+	// The address that the caller called from, behind a trusted proxy the one that the proxy names; empty as `credential`.
+	Peer          string `protobuf:"bytes,12,opt,name=peer,proto3" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -640,6 +645,20 @@ func (x *AuditEvent) GetOccurredAt() *timestamppb.Timestamp {
 		return x.OccurredAt
 	}
 	return nil
+}
+
+func (x *AuditEvent) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
 }
 
 // The announcement of one file.
@@ -2815,8 +2834,8 @@ type WatchStatusRequest struct {
 	BatchIds []string `protobuf:"bytes,2,rep,name=batch_ids,json=batchIds,proto3" json:"batch_ids,omitempty"`
 	// Watches the files of the named batches too.
 	IncludeBatchFiles bool `protobuf:"varint,3,opt,name=include_batch_files,json=includeBatchFiles,proto3" json:"include_batch_files,omitempty"`
-	// Watches every file and batch, but leaves out those that were final when the stream began. Excludes named targets
-	// and `until_final`.
+	// Watches every file and batch that the caller may see, but leaves out those that were final when the stream began.
+	// Excludes named targets and `until_final`.
 	All bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	// The token of the last message that the watcher received: the stream goes on right after it. After a token of
 	// another store, or of a later time than a restored backup, the watcher gets the current state and a bookmark with
@@ -2826,8 +2845,11 @@ type WatchStatusRequest struct {
 	UntilFinal bool `protobuf:"varint,6,opt,name=until_final,json=untilFinal,proto3" json:"until_final,omitempty"`
 	// Sends `progress` at most this often; 0 or absent: never; at least 100 ms.
 	ProgressInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// With `all`: only files and batches of this principal; empty: all that the caller may see. Of a principal whose files
+	// the caller may not see the watch tells nothing, as of one that nobody is called.
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchStatusRequest) Reset() {
@@ -2907,6 +2929,13 @@ func (x *WatchStatusRequest) GetProgressInterval() *durationpb.Duration {
 		return x.ProgressInterval
 	}
 	return nil
+}
+
+func (x *WatchStatusRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // The newest progress of one file. Not a change: it carries the stream's current token and is not replayed.
@@ -3164,8 +3193,10 @@ type ListAuditEventsRequest struct {
 	OccurredAfter *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=occurred_after,json=occurredAfter,proto3" json:"occurred_after,omitempty"`
 	// Only events earlier than this, which must be later than `occurred_after`.
 	OccurredBefore *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=occurred_before,json=occurredBefore,proto3" json:"occurred_before,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Only events of what this principal owns; empty: of all that the caller may see.
+	Owner         string `protobuf:"bytes,11,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAuditEventsRequest) Reset() {
@@ -3266,6 +3297,13 @@ func (x *ListAuditEventsRequest) GetOccurredBefore() *timestamppb.Timestamp {
 		return x.OccurredBefore
 	}
 	return nil
+}
+
+func (x *ListAuditEventsRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // The answer of `ListAuditEvents`.
@@ -3369,7 +3407,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\vcancelledAt\x12!\n" +
 	"\fcancelled_by\x18\v \x01(\tR\vcancelledBy\x12#\n" +
 	"\rcancel_reason\x18\f \x01(\tR\fcancelReason\x12\x1a\n" +
-	"\brevision\x18\r \x01(\x03R\brevision\"\xbb\x02\n" +
+	"\brevision\x18\r \x01(\x03R\brevision\"\xef\x02\n" +
 	"\n" +
 	"AuditEvent\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x17\n" +
@@ -3385,7 +3423,11 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"request_id\x18\t \x01(\tR\trequestId\x12;\n" +
 	"\voccurred_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"occurredAt\"\x80\x01\n" +
+	"occurredAt\x12\x1e\n" +
+	"\n" +
+	"credential\x18\v \x01(\tR\n" +
+	"credential\x12\x12\n" +
+	"\x04peer\x18\f \x01(\tR\x04peer\"\x80\x01\n" +
 	"\bFileSpec\x12\x1a\n" +
 	"\bfilename\x18\x01 \x01(\tR\bfilename\x12\x1d\n" +
 	"\n" +
@@ -3541,7 +3583,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\bbatch_id\x18\x02 \x01(\tR\abatchId\x122\n" +
 	"\x15cancelled_files_count\x18\x03 \x01(\x05R\x13cancelledFilesCount\x12/\n" +
 	"\x14total_files_in_batch\x18\x04 \x01(\x05R\x11totalFilesInBatch\x12=\n" +
-	"\fcancelled_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vcancelledAt\"\x9a\x02\n" +
+	"\fcancelled_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vcancelledAt\"\xb0\x02\n" +
 	"\x12WatchStatusRequest\x12\x19\n" +
 	"\bfile_ids\x18\x01 \x03(\tR\afileIds\x12\x1b\n" +
 	"\tbatch_ids\x18\x02 \x03(\tR\bbatchIds\x12.\n" +
@@ -3550,7 +3592,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\fresume_token\x18\x05 \x01(\tR\vresumeToken\x12\x1f\n" +
 	"\vuntil_final\x18\x06 \x01(\bR\n" +
 	"untilFinal\x12F\n" +
-	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressInterval\"J\n" +
+	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressInterval\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\"J\n" +
 	"\bProgress\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12%\n" +
 	"\x0ebytes_received\x18\x02 \x01(\x03R\rbytesReceived\"&\n" +
@@ -3562,7 +3605,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\bprogress\x18\x03 \x01(\v2\x13.upload.v1.ProgressH\x00R\bprogress\x121\n" +
 	"\bbookmark\x18\x04 \x01(\v2\x13.upload.v1.BookmarkH\x00R\bbookmark\x12!\n" +
 	"\fresume_token\x18\x05 \x01(\tR\vresumeTokenB\a\n" +
-	"\x05event\"\xf6\x02\n" +
+	"\x05event\"\x8c\x03\n" +
 	"\x16ListAuditEventsRequest\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x19\n" +
 	"\bbatch_id\x18\x02 \x01(\tR\abatchId\x12\x1b\n" +
@@ -3575,7 +3618,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\tto_status\x18\b \x01(\tR\btoStatus\x12A\n" +
 	"\x0eoccurred_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\roccurredAfter\x12C\n" +
 	"\x0foccurred_before\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x0eoccurredBefore\"p\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0eoccurredBefore\x12\x14\n" +
+	"\x05owner\x18\v \x01(\tR\x05owner\"p\n" +
 	"\x17ListAuditEventsResponse\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.upload.v1.AuditEventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xb9\x01\n" +

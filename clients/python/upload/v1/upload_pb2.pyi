@@ -113,7 +113,7 @@ class Batch(_message.Message):
     def __init__(self, batch_id: _Optional[str] = ..., status: _Optional[_Union[BatchStatus, str]] = ..., owner: _Optional[str] = ..., total_files: _Optional[int] = ..., completed_files: _Optional[int] = ..., failed_files: _Optional[int] = ..., cancelled_files_count: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class AuditEvent(_message.Message):
-    __slots__ = ("event_id", "file_id", "batch_id", "from_status", "to_status", "actor", "source", "reason", "request_id", "occurred_at")
+    __slots__ = ("event_id", "file_id", "batch_id", "from_status", "to_status", "actor", "source", "reason", "request_id", "occurred_at", "credential", "peer")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +124,8 @@ class AuditEvent(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     file_id: str
     batch_id: str
@@ -134,7 +136,9 @@ class AuditEvent(_message.Message):
     reason: str
     request_id: str
     occurred_at: _timestamp_pb2.Timestamp
-    def __init__(self, event_id: _Optional[str] = ..., file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., from_status: _Optional[str] = ..., to_status: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    credential: str
+    peer: str
+    def __init__(self, event_id: _Optional[str] = ..., file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., from_status: _Optional[str] = ..., to_status: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., credential: _Optional[str] = ..., peer: _Optional[str] = ...) -> None: ...
 
 class FileSpec(_message.Message):
     __slots__ = ("filename", "size_bytes", "content_type", "sha256")
@@ -471,7 +475,7 @@ class CancelBatchResponse(_message.Message):
     def __init__(self, message: _Optional[str] = ..., batch_id: _Optional[str] = ..., cancelled_files_count: _Optional[int] = ..., total_files_in_batch: _Optional[int] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class WatchStatusRequest(_message.Message):
-    __slots__ = ("file_ids", "batch_ids", "include_batch_files", "all", "resume_token", "until_final", "progress_interval")
+    __slots__ = ("file_ids", "batch_ids", "include_batch_files", "all", "resume_token", "until_final", "progress_interval", "owner")
     FILE_IDS_FIELD_NUMBER: _ClassVar[int]
     BATCH_IDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_BATCH_FILES_FIELD_NUMBER: _ClassVar[int]
@@ -479,6 +483,7 @@ class WatchStatusRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FINAL_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     file_ids: _containers.RepeatedScalarFieldContainer[str]
     batch_ids: _containers.RepeatedScalarFieldContainer[str]
     include_batch_files: bool
@@ -486,7 +491,8 @@ class WatchStatusRequest(_message.Message):
     resume_token: str
     until_final: bool
     progress_interval: _duration_pb2.Duration
-    def __init__(self, file_ids: _Optional[_Iterable[str]] = ..., batch_ids: _Optional[_Iterable[str]] = ..., include_batch_files: _Optional[bool] = ..., all: _Optional[bool] = ..., resume_token: _Optional[str] = ..., until_final: _Optional[bool] = ..., progress_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    owner: str
+    def __init__(self, file_ids: _Optional[_Iterable[str]] = ..., batch_ids: _Optional[_Iterable[str]] = ..., include_batch_files: _Optional[bool] = ..., all: _Optional[bool] = ..., resume_token: _Optional[str] = ..., until_final: _Optional[bool] = ..., progress_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("file_id", "bytes_received")
@@ -517,7 +523,7 @@ class WatchStatusResponse(_message.Message):
     def __init__(self, file: _Optional[_Union[File, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class ListAuditEventsRequest(_message.Message):
-    __slots__ = ("file_id", "batch_id", "page_size", "page_token", "order_by", "actor", "source", "to_status", "occurred_after", "occurred_before")
+    __slots__ = ("file_id", "batch_id", "page_size", "page_token", "order_by", "actor", "source", "to_status", "occurred_after", "occurred_before", "owner")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -528,6 +534,7 @@ class ListAuditEventsRequest(_message.Message):
     TO_STATUS_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AFTER_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     file_id: str
     batch_id: str
     page_size: int
@@ -538,7 +545,8 @@ class ListAuditEventsRequest(_message.Message):
     to_status: str
     occurred_after: _timestamp_pb2.Timestamp
     occurred_before: _timestamp_pb2.Timestamp
-    def __init__(self, file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., order_by: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., to_status: _Optional[str] = ..., occurred_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    owner: str
+    def __init__(self, file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., order_by: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., to_status: _Optional[str] = ..., occurred_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class ListAuditEventsResponse(_message.Message):
     __slots__ = ("events", "next_page_token")

@@ -176,7 +176,13 @@ class UploadServicer:
         )
         seconds = convert.seconds(request.progress_interval)
         return self._uploads.watch(
-            targets, request.resume_token, seconds, caller, until_final=request.until_final, outlet=outlet
+            targets,
+            request.resume_token,
+            seconds,
+            caller,
+            until_final=request.until_final,
+            owner=request.owner,
+            outlet=outlet,
         )
 
     def watch_response(self, event: WatchEvent) -> pb.WatchStatusResponse:

@@ -32,7 +32,7 @@ from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers, keys_of
 from upload_server.store.commands.files import read_files
 from upload_server.store.commands.statements import BatchRow, EventRow, FileToCancel
-from upload_server.store.commands.trail import follow_up, make_event, write_events
+from upload_server.store.commands.trail import follow_up, make_event, values_of, write_events
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Outcome, Wants, Write
 from upload_server.store.values import Audited, Command, Result
@@ -212,11 +212,7 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             statements.INSERT_EVENTS_OF_CANCELLED_BATCH,
             first=first,
             batch_row=batch_row,
-            actor=command.caller.actor,
-            source=Source.BATCH_CANCEL.value,
-            reason=command.reason,
-            request_id=command.request_id,
-            at=command.at,
+            **values_of(command, Source.BATCH_CANCEL),
         )
         _cancel_audited(transaction, first, first + count - 1)
         return first

@@ -12,7 +12,7 @@ from upload_server.domain.states import Batch, BatchStatus, File, FileSpec, File
 from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers, keys_of
 from upload_server.store.commands.files import read_file
-from upload_server.store.commands.trail import make_event
+from upload_server.store.commands.trail import make_event, values_of
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Wants, Write
 from upload_server.store.values import Audited, Command, Result
@@ -63,11 +63,7 @@ def _audit(transaction: Transaction, first: int, last: int, command: Command) ->
         statements.INSERT_EVENTS_OF_NEW,
         first=first,
         last=last,
-        actor=command.caller.actor,
-        source=command.caller.source.value,
-        reason=command.reason,
-        request_id=command.request_id,
-        at=command.at,
+        **values_of(command, command.caller.source),
     )
 
 

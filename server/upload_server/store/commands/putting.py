@@ -130,7 +130,7 @@ def _insert(transaction: Transaction, made: Sequence[tuple[File, PutFile]]) -> d
     trail = [
         (
             *(event.event_id, file.change_no, event.from_status, event.to_status, event.actor, event.source),
-            *(event.reason, event.request_id, event.occurred_at),
+            *(event.reason, event.request_id, event.occurred_at, event.credential, event.peer),
         )
         for file, _ in made
         for event in events[file.file_id]

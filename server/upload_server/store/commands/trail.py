@@ -40,7 +40,22 @@ def make_event(
         reason=command.reason,
         request_id=command.request_id,
         occurred_at=command.at,
+        credential=command.caller.credential,
+        peer=command.caller.peer,
     )
+
+
+def values_of(command: Command, source: Source) -> dict[str, object]:
+    """Return what all events of a batch call have, for the statements that write them."""
+    return {
+        "actor": command.caller.actor,
+        "source": source.value,
+        "reason": command.reason,
+        "request_id": command.request_id,
+        "at": command.at,
+        "credential": command.caller.credential,
+        "peer": command.caller.peer,
+    }
 
 
 def write_events(transaction: Transaction, rows: Sequence[EventRow]) -> None:
@@ -59,6 +74,8 @@ def write_events(transaction: Transaction, rows: Sequence[EventRow]) -> None:
             event.reason,
             event.request_id,
             event.occurred_at,
+            event.credential,
+            event.peer,
         )
         for event, file_row, batch_row in rows
     ]

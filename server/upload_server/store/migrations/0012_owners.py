@@ -1,6 +1,7 @@
-"""Owners: what has one is listed with everybody's by indexes of its own, and watched by its owner alone.
+"""Owners: what has one is listed with everybody's by indexes of its own, and watched by its owner alone; the trail says
+what callers proved their names by.
 
-All of them leave out what has no owner: while callers have no names they are empty.
+All indexes leave out what has no owner: while callers have no names they are empty.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ _CANCELLED = {"file": "cancelled_by != '' AND cancelled_by != 'batch_cancel'", "
 _OPEN = {"file": "'pending', 'uploading'", "batch": "'pending', 'processing'"}
 
 STATEMENTS = (
+    "ALTER TABLE audit_event ADD COLUMN credential TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE audit_event ADD COLUMN peer TEXT NOT NULL DEFAULT ''",
     *(
         f"CREATE INDEX {table}_{name} ON {table} ({columns}) WHERE {where}"
         for table in ("file", "batch")
@@ -29,6 +32,6 @@ STATEMENTS = (
 
 
 def up(migrator: Any, db: Any) -> None:  # noqa: ARG001
-    """Create the indexes."""
+    """Add the columns, then the indexes."""
     for statement in STATEMENTS:
         db.execute_sql(statement)

@@ -187,24 +187,26 @@ INSERT_EVENTS_OF_NEW = Sql(
     lambda d: (
         f"""
     INSERT INTO audit_event ({_EVENT_COLUMNS})
-    SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")}
+    SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")},
+           :credential, :peer
     FROM file WHERE change_no BETWEEN {d.moved(":first")} AND {d.moved(":last")}
     UNION ALL
-    SELECT change_no, NULL, id, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")}
+    SELECT change_no, NULL, id, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")},
+           :credential, :peer
     FROM batch WHERE change_no BETWEEN {d.moved(":first")} AND {d.moved(":last")}"""
     )
 )
 # Of files that came whole, by the number that each of them has.
 _PUT_EVENT = (
     "change_no bigint, file_no bigint, from_status, to_status, actor, source, reason, request_id,"
-    " occurred_at timestamptz"
+    " occurred_at timestamptz, credential, peer"
 )
 INSERT_EVENTS_OF_PUT = Sql(
     lambda d: (
         f"""
     INSERT INTO audit_event ({_EVENT_COLUMNS})
     SELECT {d.moved("v.change_no")}, f.id, NULL, v.from_status, v.to_status, v.actor, v.source, v.reason, v.request_id,
-           v.occurred_at
+           v.occurred_at, v.credential, v.peer
     FROM {d.rows("events", _PUT_EVENT)} CROSS JOIN file AS f WHERE f.change_no = {d.moved("v.file_no")}"""
     )
 )
@@ -213,7 +215,7 @@ INSERT_EVENTS_OF_CANCELLED_BATCH = Sql(
         f"""
     INSERT INTO audit_event ({_EVENT_COLUMNS})
     SELECT {d.moved(":first")} - 1 + row_number() OVER (ORDER BY id), id, batch_row, status, '{FileStatus.CANCELLED}',
-           :actor, :source, :reason, :request_id, :at
+           :actor, :source, :reason, :request_id, :at, :credential, :peer
     FROM file WHERE batch_row = :batch_row AND {d.unindexed("status")} IN ({_MAY_CANCEL})"""
     )
 )

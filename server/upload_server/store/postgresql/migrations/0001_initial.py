@@ -73,7 +73,9 @@ TABLES = (
         source {TEXT},
         reason {TEXT},
         request_id {TEXT},
-        occurred_at timestamptz NOT NULL
+        occurred_at timestamptz NOT NULL,
+        credential {TEXT} DEFAULT '',
+        peer {TEXT} DEFAULT ''
     )""",
     """
     CREATE TABLE audit_seal (
