@@ -4,8 +4,8 @@
 //	go run ./example cancel FILE_ID "the wrong file"
 //	go run ./example watch FILE_ID
 //
-// UPLOAD_SERVER names the server: HOST:PORT in plain text, https://HOST:PORT for TLS. The flags -ca, -cert and -key
-// come first.
+// UPLOAD_SERVER names the server: HOST:PORT in plain text, https://HOST:PORT for TLS. The flags -ca, -cert, -key and
+// -token-file come first; UPLOAD_TOKEN is the token where no file is named.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -40,9 +41,10 @@ const (
 )
 
 var (
-	caFile   = flag.String("ca", "", "PEM file of who signs the server's certificate (default: who is widely trusted)")
-	certFile = flag.String("cert", "", "PEM file of the client's own certificate")
-	keyFile  = flag.String("key", "", "PEM file of its key")
+	caFile    = flag.String("ca", "", "PEM file of who signs the server's certificate (default: who is widely trusted)")
+	certFile  = flag.String("cert", "", "PEM file of the client's own certificate")
+	keyFile   = flag.String("key", "", "PEM file of its key")
+	tokenFile = flag.String("token-file", "", "file of the token that says who calls (default: UPLOAD_TOKEN)")
 )
 
 func main() {
@@ -67,7 +69,14 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(transport))
+	options := []grpc.DialOption{grpc.WithTransportCredentials(transport)}
+	if *tokenFile != "" || os.Getenv("UPLOAD_TOKEN") != "" {
+		if transport.Info().SecurityProtocol != "tls" && !isLoopback(target) {
+			return fmt.Errorf("a token would travel to %s in plain text: name the server as https://%s", target, target)
+		}
+		options = append(options, grpc.WithPerRPCCredentials(bearer{}))
+	}
+	conn, err := grpc.NewClient(target, options...)
 	if err != nil {
 		return err
 	}
@@ -82,6 +91,33 @@ func run(ctx context.Context, args []string) error {
 		return watch(ctx, client, args[1])
 	}
 	return fmt.Errorf("there is no command %q", args[0])
+}
+
+// bearer gives each call the token of the moment: a file may be renewed while the program runs.
+type bearer struct{}
+
+func (bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	token := os.Getenv("UPLOAD_TOKEN")
+	if *tokenFile != "" {
+		text, err := os.ReadFile(*tokenFile)
+		if err != nil {
+			return nil, err
+		}
+		token = string(text)
+	}
+	return map[string]string{"authorization": "Bearer " + strings.TrimSpace(token)}, nil
+}
+
+// RequireTransportSecurity is false for this machine; run refuses plain text to any other.
+func (bearer) RequireTransportSecurity() bool { return false }
+
+func isLoopback(target string) bool {
+	host, _, err := net.SplitHostPort(target)
+	if err != nil {
+		host = target
+	}
+	address := net.ParseIP(host)
+	return host == "localhost" || address != nil && address.IsLoopback()
 }
 
 // transportTo returns the host and port of a server, and how to speak to it.

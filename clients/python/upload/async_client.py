@@ -26,6 +26,7 @@ from upload.sending import OnProgress, Sending, verdict
 from upload.sources import Content, Feed, Source, open_source
 from upload.statuses import batch_status_number, status_number
 from upload.tls import Tls, endpoint_of
+from upload.tokens import Token
 from upload.transport import (
     GET_BATCH,
     GET_CALLER,
@@ -54,9 +55,10 @@ class AsyncClient:
             file = await client.upload("report.pdf")
 
     ``target`` is a host and port, which are spoken to in plain text, or ``https://`` with them, for TLS: ``tls`` says
-    what to trust and what to show. ``timeout`` is how many seconds a call may take in all, its repetitions included;
-    uploads and watches have no such limit. ``resume_tries`` is how often the client resumes a broken upload without
-    getting any further.
+    what to trust and what to show. ``token`` says who calls: a token, a function that returns one (called again once
+    the server refuses it), or a ``TokenSource``; it is sent over TLS or to this machine only. ``timeout`` is how many
+    seconds a call may take in all, its repetitions included; uploads and watches have no such limit. ``resume_tries``
+    is how often the client resumes a broken upload without getting any further.
     Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
     Cancelling the task that awaits a method gives up waiting, and never cancels an upload: call ``cancel`` for that.
     """
@@ -69,11 +71,14 @@ class AsyncClient:
         resume_tries: int = 8,
         credentials: grpc.ChannelCredentials | None = None,
         tls: Tls | None = None,
+        token: Token | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[Option] = (),
         transport: Transport | None = None,
     ) -> None:
-        self._transport: Transport = transport or AioTransport(endpoint_of(target, credentials, tls, metadata, options))
+        if transport is None:
+            transport = AioTransport(endpoint_of(target, credentials, tls, metadata, options, token))
+        self._transport: Transport = transport
         self._timeout = timeout
         self._resume_tries = resume_tries
 

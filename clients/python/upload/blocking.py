@@ -13,7 +13,9 @@ from types import TracebackType
 import grpc
 
 from upload.channel import Lane, channel_options
+from upload.errors import NotSignedIn, UploadServiceError
 from upload.statuses import as_failure, error_from
+from upload.tokens import Authorization
 from upload.transport import Endpoint, Method, P, Request, Response, T
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
@@ -80,7 +82,7 @@ class BlockingTransport:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._metadata = tuple(endpoint.metadata)
+        self._authorization = Authorization(tuple(endpoint.metadata), endpoint.token)
         self._channels: dict[Lane, tuple[grpc.Channel, upload_pb2_grpc.UploadServiceStub]] = {}
         # Guards `_channels`: clients may be shared by threads.
         self._making = threading.Lock()
@@ -88,35 +90,53 @@ class BlockingTransport:
     async def unary(self, method: Method[Request, Response], request: Request, seconds: float) -> Response:
         """Make one unary call."""
         call = getattr(self._stub(method.lane), method.name)
-        try:
-            response: Response = call(request, timeout=seconds, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise error_from(as_failure(error)) from error
-        return response
+        for is_last in (False, True):
+            metadata = await self._metadata()
+            try:
+                response: Response = call(request, timeout=seconds, metadata=metadata)
+            except grpc.RpcError as error:
+                refused = await self._refused(error)
+                if is_last or not refused.refreshed:
+                    raise refused from error
+            else:
+                return response
+        raise AssertionError("the second try returns or raises")
 
     async def upload(
         self, requests: AsyncIterator[pb.UploadFileRequest]
     ) -> AsyncGenerator[pb.UploadFileResponse, None]:
         """Open an upload stream; gRPC takes the requests in a thread of its own."""
-        call = self._stub(Lane.MAIN).UploadFile(drive_all(requests), metadata=self._metadata)
+        call = self._stub(Lane.MAIN).UploadFile(drive_all(requests), metadata=await self._metadata())
         try:
             for response in call:
                 yield response
         except grpc.RpcError as error:
-            raise error_from(as_failure(error)) from error
+            raise await self._refused(error) from error
         finally:
             call.cancel()
 
     async def watch(self, request: pb.WatchStatusRequest) -> AsyncGenerator[pb.WatchStatusResponse, None]:
         """Open a watch."""
-        call = self._stub(Lane.WATCH).WatchStatus(request, metadata=self._metadata)
+        call = self._stub(Lane.WATCH).WatchStatus(request, metadata=await self._metadata())
         try:
             for response in call:
                 yield response
         except grpc.RpcError as error:
-            raise error_from(as_failure(error)) from error
+            raise await self._refused(error) from error
         finally:
             call.cancel()
+
+    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if not self._authorization.blocks:
+            return self._authorization.metadata()
+        return await self.run(self._authorization.metadata)
+
+    async def _refused(self, error: grpc.RpcError) -> UploadServiceError:
+        """Return what a call failed with; a token that the server did not take is asked for anew."""
+        failed = error_from(as_failure(error))
+        if isinstance(failed, NotSignedIn):
+            failed.refreshed = await self.run(self._authorization.refresh)
+        return failed
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run here."""

@@ -87,12 +87,13 @@ def channel_options(target: str, lane: Lane, extra: Sequence[Option] = ()) -> li
     if lane is Lane.WATCH:
         # Without it a reader that does not read still swallows 10 MiB of stale events.
         options.append(("grpc.http2.bdp_probe", 0))
-    if _is_loopback(target):
+    if is_loopback(target):
         # A server on this machine is never behind the proxy that the environment may name.
         options.append(("grpc.enable_http_proxy", 0))
     return [*options, *extra]
 
 
-def _is_loopback(target: str) -> bool:
+def is_loopback(target: str) -> bool:
+    """Whether a target is on this machine."""
     host = target.rpartition(":")[0] or target
     return host.strip("[]") in {"localhost", "127.0.0.1", "::1"}

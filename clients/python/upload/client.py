@@ -20,6 +20,7 @@ from upload.filters import EventFilters, Filters
 from upload.sending import OnProgress
 from upload.sources import Content
 from upload.tls import Tls, endpoint_of
+from upload.tokens import Token
 from upload.v1 import upload_pb2 as pb
 
 
@@ -42,10 +43,11 @@ class Client:
         resume_tries: int = 8,
         credentials: grpc.ChannelCredentials | None = None,
         tls: Tls | None = None,
+        token: Token | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[Option] = (),
     ) -> None:
-        transport = BlockingTransport(endpoint_of(target, credentials, tls, metadata, options))
+        transport = BlockingTransport(endpoint_of(target, credentials, tls, metadata, options, token))
         self._client = AsyncClient(target, timeout=timeout, resume_tries=resume_tries, transport=transport)
 
     def __enter__(self) -> Self:

@@ -5,7 +5,8 @@ UploadServiceError
 ├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable
 ├── UploadCancelled, WriterReplaced, UploadIdle, UploadFailed, ChecksumMismatch
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded
-├── UnexpectedMessage, InvalidField, RequestIdReused, AccessDenied
+├── UnexpectedMessage, InvalidField, RequestIdReused
+├── AccessDenied: PermissionDenied, NotSignedIn (CredentialMissing, CredentialInvalid, CredentialExpired)
 ├── Unavailable: ServerUnreachable, ShuttingDown, DeadlineExceeded, Overloaded
 ├── ServerFailure: DatabaseFailure, StorageFailure, StorageFull, OutcomeUnknown, InternalError
 └── SourceError: SourceChanged, SourceNotReplayable       (raised by the client itself)
@@ -36,6 +37,8 @@ class UploadServiceError(Exception):
     """
 
     reason: str = ""
+    # The server refused the token, and there is another one: the call may be made again.
+    refreshed: bool = False
     advice: ClassVar[str] = ""
 
     def __init__(
@@ -229,6 +232,38 @@ class AccessDenied(UploadServiceError):
     """The server does not accept the caller (UNAUTHENTICATED or PERMISSION_DENIED)."""
 
     advice = "check the credentials"
+
+
+class NotSignedIn(AccessDenied):
+    """The server does not know who calls."""
+
+    advice = "give a token that is valid there"
+
+
+class CredentialMissing(NotSignedIn):
+    """The call carried no credential."""
+
+    reason = "CREDENTIAL_MISSING"
+
+
+class CredentialInvalid(NotSignedIn):
+    """The credential is none there, or was taken back."""
+
+    reason = "CREDENTIAL_INVALID"
+
+
+class CredentialExpired(NotSignedIn):
+    """The credential's time is over."""
+
+    reason = "CREDENTIAL_EXPIRED"
+    advice = "get a new one"
+
+
+class PermissionDenied(AccessDenied):
+    """The server knows who calls, and that caller may not do this."""
+
+    reason = "PERMISSION_DENIED"
+    advice = "ask the operator for the right"
 
 
 class Unavailable(UploadServiceError):

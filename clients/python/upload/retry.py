@@ -52,8 +52,10 @@ def upload_resumable(error: errors.UploadServiceError) -> bool:
     ABORTED is not among these codes, so never after ``WRITER_REPLACED``: two senders would take the file from each
     other for ever.
     """
-    return error.code in _BROKEN or isinstance(
-        error, errors.Overloaded | errors.OffsetMismatch | errors.FileNotWritable
+    return (
+        error.refreshed
+        or error.code in _BROKEN
+        or isinstance(error, errors.Overloaded | errors.OffsetMismatch | errors.FileNotWritable)
     )
 
 
@@ -68,6 +70,5 @@ def status_lost(error: errors.UploadServiceError) -> bool:
 
 def watch_resumable(error: errors.UploadServiceError) -> bool:
     """Whether a watch should reconnect with its token."""
-    return error.code in {*_BROKEN, StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED} or isinstance(
-        error, errors.Overloaded
-    )
+    passing = {*_BROKEN, StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED}
+    return error.refreshed or error.code in passing or isinstance(error, errors.Overloaded)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from upload.channel import Option
+from upload.channel import Option, is_loopback
+from upload.tokens import Token, source_of
 from upload.transport import Endpoint
 
 _SECURE = frozenset({"https", "grpcs"})
@@ -48,6 +49,7 @@ def endpoint_of(
     tls: Tls | None,
     metadata: Sequence[tuple[str, str]],
     options: Sequence[Option],
+    token: Token | None = None,
 ) -> Endpoint:
     """Return where a server is and how to speak to it; raises ``ValueError`` for what names none, and OSError."""
     target, secure = address_of(server)
@@ -55,7 +57,9 @@ def endpoint_of(
         raise ValueError(f"files for TLS go with https://{target}: {server} is spoken to in plain text")
     if credentials is None and secure:
         credentials = (tls or Tls()).credentials()
-    return Endpoint(target, credentials, metadata, options)
+    if token and credentials is None and not is_loopback(target):
+        raise ValueError(f"a token would travel to {target} in plain text: name the server as https://{target}")
+    return Endpoint(target, credentials, metadata, options, source_of(token))
 
 
 def address_of(server: str) -> tuple[str, bool]:

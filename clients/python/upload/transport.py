@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 import grpc
 
 from upload.channel import Lane, Option
+from upload.tokens import TokenSource
 from upload.v1 import upload_pb2 as pb
 
 Request = TypeVar("Request")
@@ -33,6 +34,7 @@ class Endpoint:
     credentials: grpc.ChannelCredentials | None = None
     metadata: Sequence[tuple[str, str]] = ()
     options: Sequence[Option] = ()
+    token: TokenSource | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def _open_standard_streams() -> None:
 
 async def _run(arguments: Arguments, output: Output) -> Exit:
     try:
-        opened = AsyncClient(arguments.server, timeout=arguments.timeout, tls=arguments.tls)
+        opened = AsyncClient(arguments.server, timeout=arguments.timeout, tls=arguments.tls, token=arguments.token)
     except (ValueError, OSError) as error:
         output.error(error)
         return Exit.USAGE

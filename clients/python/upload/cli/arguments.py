@@ -11,6 +11,7 @@ from pathlib import Path
 from upload.channel import DEFAULT_TARGET
 from upload.cli.exits import EXIT_CODES
 from upload.tls import Tls
+from upload.tokens import CommandToken, FileToken, Token
 
 _TLS = (("ca", "who signs the server's certificate"), ("cert", "your certificate"), ("key", "its key"))
 STATUSES = ("pending", "uploading", "completed", "failed", "cancelled")
@@ -23,6 +24,8 @@ class Arguments(argparse.Namespace):
     server: str
     timeout: float
     json: bool
+    token_file: str
+    token_command: str
     ca: str
     cert: str
     key: str
@@ -55,6 +58,14 @@ class Arguments(argparse.Namespace):
     resume_token: str
     status: str
     limit: int
+
+    @property
+    def token(self) -> Token | None:
+        """Who calls, if anything says so: the first of the options, then of the environment. Raises OSError."""
+        if self.token_command:
+            return CommandToken(self.token_command)
+        file = self.token_file or os.environ.get("UPLOAD_TOKEN_FILE", "")
+        return FileToken(Path(file)) if file else os.environ.get("UPLOAD_TOKEN") or None
 
     @property
     def tls(self) -> Tls | None:
@@ -110,7 +121,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(server=os.environ.get("UPLOAD_SERVER") or DEFAULT_TARGET, timeout=30.0, json=False)
+    parser.set_defaults(
+        server=os.environ.get("UPLOAD_SERVER") or DEFAULT_TARGET,
+        timeout=30.0,
+        json=False,
+    )
+    parser.set_defaults(token_file="", token_command="")
     parser.set_defaults(**{name: os.environ.get(f"UPLOAD_{name.upper()}", "") for name, _ in _TLS})
     _common(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -143,6 +159,18 @@ def _common(parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help=f"PEM file of {text}, with https:// (environment: UPLOAD_{name.upper()})",
         )
+    parser.add_argument(
+        "--token-file",
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="file of the token that says who calls (environment: UPLOAD_TOKEN_FILE, or the token in UPLOAD_TOKEN)",
+    )
+    parser.add_argument(
+        "--token-command",
+        default=argparse.SUPPRESS,
+        metavar="COMMAND",
+        help='prints {"token": …, "expires_at": …}; run again once the server refuses the token',
+    )
     parser.add_argument(
         "--json", default=argparse.SUPPRESS, action="store_true", help="JSON lines, errors on stderr too"
     )

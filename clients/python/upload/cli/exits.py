@@ -19,6 +19,7 @@ class Exit(IntEnum):
     CANCELLED = 5
     FAILED = 6
     UNREACHABLE = 7
+    DENIED = 8
     HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
@@ -35,6 +36,7 @@ exit codes:
   5    the upload was cancelled
   6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired
   7    the server cannot be reached, is overloaded, or did not answer in time
+  8    not signed in, or not allowed to do that
   129, 130, 143
        ended by SIGHUP, Ctrl-C or SIGTERM; what became of the upload is said on stderr
 """
@@ -51,7 +53,7 @@ _BY_CLASS: tuple[tuple[type[Exception], Exit], ...] = (
     (errors.SizeExceeded, Exit.FAILED),
     (errors.InvalidField, Exit.USAGE),
     (errors.RequestIdReused, Exit.USAGE),
-    (errors.AccessDenied, Exit.USAGE),
+    (errors.AccessDenied, Exit.DENIED),
     (errors.Unavailable, Exit.UNREACHABLE),
     (errors.UploadIdle, Exit.UNREACHABLE),
     (errors.UploadServiceError, Exit.SERVER_ERROR),
@@ -65,6 +67,7 @@ _SEVERITY = (
     Exit.TOO_LATE,
     Exit.NOT_FOUND,
     Exit.USAGE,
+    Exit.DENIED,
     Exit.SERVER_ERROR,
     Exit.UNREACHABLE,
     Exit.FAILED,
