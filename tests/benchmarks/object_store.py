@@ -7,12 +7,15 @@ repetitions (3; medians are compared), ``--streams N …`` how many at once (1 1
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import statistics
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +37,17 @@ from upload_server.sink.s3.file import S3File
 from upload_server.sink.s3.names import MIB, piece_of, stretches, whole_key
 
 PIECE = 8 * MIB
+
+
+@contextlib.contextmanager
+def new_bucket(on: str) -> Iterator[object_store.Bucket]:
+    """A bucket in a store of its own, of which nothing is left afterwards."""
+    store = object_store.KINDS[on]()
+    try:
+        store.start()
+        yield store.new_bucket()
+    finally:
+        store.stop()
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
@@ -86,22 +100,19 @@ def upload(server: ServerProcess, program: Path, size: int, streams: int) -> tup
 
 
 def compare_uploads(on: str, size: int, rounds: int, streams: int, program: Path) -> None:
-    """Measure in turns, in a new bucket each: what is deleted weighs on a store."""
+    """Measure in turns, on a new store each: what is deleted weighs on one, in memory too."""
     ours: list[tuple[float, float]] = []
     seconds: list[float] = []
     plain: list[tuple[float, float]] = []
     for _ in range(rounds):
-        bucket = object_store.STORES[on]().new_bucket()
-        with tempfile.TemporaryDirectory() as folder:
+        with new_bucket(on) as bucket, tempfile.TemporaryDirectory() as folder:
             options = ["--storage-url", bucket.url()]
             with ServerProcess(Path(folder), options, object_store.environment()) as server:
                 before = sum(psutil.Process(server.pid).cpu_times()[:2])
                 ours.append(upload(server, program, size, streams))
                 seconds.append(sum(psutil.Process(server.pid).cpu_times()[:2]) - before)
-        bucket.delete_all()
-        bucket = object_store.STORES[on]().new_bucket()
-        plain.append(timed(lambda bucket=bucket: put_plainly(bucket, size, streams)))  # type: ignore[misc]
-        bucket.delete_all()
+        with new_bucket(on) as bucket:
+            plain.append(timed(lambda bucket=bucket: put_plainly(bucket, size, streams)))  # type: ignore[misc]
     mib = size / MIB
     durable, whole, by_hand = (statistics.median(x) for x in (*zip(*ours, strict=True), [p[0] for p in plain]))
     cpu = statistics.median(seconds) * 1024 / mib
@@ -132,7 +143,11 @@ def copy_plainly(bucket: object_store.Bucket, keys: list[str], target: str) -> N
 
 def compare_assembly(on: str, size: int, rounds: int) -> None:
     """Put the same pieces together in turns."""
-    theirs = object_store.STORES[on]().new_bucket()
+    with new_bucket(on) as bucket:
+        _compare_assembly(bucket, size, rounds)
+
+
+def _compare_assembly(theirs: object_store.Bucket, size: int, rounds: int) -> None:
     bucket = Bucket(parse_address(theirs.url()))
     assembly, file_id = Assembly(bucket), str(uuid.uuid4())
     file = S3File(bucket, file_id, 1, size, 0)
@@ -151,7 +166,6 @@ def compare_assembly(on: str, size: int, rounds: int) -> None:
         plain.append(timed(lambda keys=keys, target=target: copy_plainly(theirs, keys, f"plain/{target}")))  # type: ignore[misc]
         theirs.client.delete_object(Bucket=theirs.name, Key=f"plain/{target}")
     assembly.close()
-    theirs.delete_all()
     mine, by_hand = (statistics.median(x[0] for x in side) for side in (ours, plain))
     cpu, own = (statistics.median(x[1] for x in side) for side in (ours, plain))
     print(f"putting together {size // MIB} MiB: {mine:.2f} s, {cpu:.2f} CPU s, this service")
@@ -167,6 +181,8 @@ def main() -> None:
     parser.add_argument("--on", choices=list(object_store.STORES), default="s3-seaweed")
     options = parser.parse_args()
     os.environ.update(object_store.environment())
+    # Ended in the middle it leaves no store behind, and none of its gigabytes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
         program = build_loadgen(Path(folder))
         for streams in options.streams:

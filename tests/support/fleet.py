@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
 def _bucket() -> str:
     """Start an object store; returns the URL of a bucket, the empty text where its packages are not installed."""
     try:
-        return object_store.seaweed().new_bucket().url()
+        return object_store.STORES["s3-seaweed"]().new_bucket().url()
     except pytest.skip.Exception as lacking:
         print(f"{lacking}: one folder in its place")
         return ""

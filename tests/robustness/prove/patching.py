@@ -3,14 +3,19 @@
 from __future__ import annotations
 import __future__
 
+import contextlib
 import inspect
 import sys
 import textwrap
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from upload_server.store.sql.dialect import Dialect, Sql
 from upload_server.store.sqlite.dialect import SQLITE
+
+# What was changed, whose it is, and what it was before.
+_changed: list[tuple[Any, str, object]] = []
 
 
 class MutantRotten(Exception):
@@ -39,9 +44,22 @@ def change(module: ModuleType, name: str, *edits: tuple[str, str]) -> None:
     _put(owner, last, scope[last])
 
 
+@contextlib.contextmanager
+def undone() -> Iterator[None]:
+    """Undo afterwards what is changed meanwhile, for mutants in the test's own process."""
+    before = len(_changed)
+    try:
+        yield
+    finally:
+        for owner, name, old in reversed(_changed[before:]):
+            _put(owner, name, old)
+        del _changed[before:]
+
+
 def _put(owner: Any, name: str, new: object) -> None:
     """Set it, also where it was imported by name."""
-    old = getattr(owner, name)
+    old = inspect.getattr_static(owner, name)
+    _changed.append((owner, name, old))
     setattr(owner, name, new)
     if isinstance(owner, ModuleType):
         for module in list(sys.modules.values()):

@@ -10,6 +10,7 @@ from robustness.prove.catches import CATCHES
 from robustness.prove.checkers import CHECKERS
 from robustness.prove.cluster_stage import CLUSTER_CATCHES
 from robustness.prove.mutants import meaning
+from robustness.prove.object_stage import OBJECT_CATCHES
 from robustness.prove.parts import PARTS
 from robustness.prove.profiles import PROFILES
 
@@ -29,6 +30,11 @@ def test_every_mutant_of_nodes_is_in_the_table() -> None:
         row = f"| `{name}` | {meaning(name)} | `{catch.scenario}`"
         assert row in DOCS
         assert f"| `{catch.checker}` |" in DOCS.split(row)[1].splitlines()[0]
+
+
+def test_every_mutant_of_object_stores_is_in_the_table() -> None:
+    rows = [f"| `{name}` | {meaning(name)} | `{scenario}` |" for name, scenario in OBJECT_CATCHES.items()]
+    assert [row for row in rows if row not in DOCS] == []
 
 
 def test_every_mutant_of_crashes_is_in_the_table() -> None:

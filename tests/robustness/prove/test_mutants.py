@@ -11,6 +11,7 @@ from robustness.prove.catches import CATCHES, NO_BUGS, SOUND, escapes, play
 from robustness.prove.checkers import check
 from robustness.prove.cluster_stage import CLUSTER_CATCHES
 from robustness.prove.mutants import MUTANTS
+from robustness.prove.object_stage import OBJECT_CATCHES
 from robustness.prove.stage import Patience
 
 pytestmark = pytest.mark.timeout(120)
@@ -27,4 +28,5 @@ async def test_without_a_bug_nobody_complains(tmp_path: Path, scenario: str, on:
 
 
 def test_every_bug_has_somebody_to_catch_it() -> None:
-    assert CATCHES.keys() | CRASH_CATCHES.keys() | CLUSTER_CATCHES.keys() == MUTANTS.keys() - NO_BUGS
+    caught = CATCHES.keys() | CRASH_CATCHES.keys() | CLUSTER_CATCHES.keys() | OBJECT_CATCHES.keys()
+    assert caught == MUTANTS.keys() - NO_BUGS

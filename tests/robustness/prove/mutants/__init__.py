@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from robustness.prove.mutants import batches, lying_bytes, many, nodes, restarts, state, watching
+from robustness.prove.mutants import batches, lying_bytes, many, nodes, objects, restarts, state, watching
 from robustness.prove.mutants.registry import MUTANTS
 
 
@@ -19,4 +19,16 @@ def meaning(name: str) -> str:
     return (inspect.getdoc(MUTANTS[name]) or "").splitlines()[0]
 
 
-__all__ = ["MUTANTS", "apply", "batches", "lying_bytes", "many", "meaning", "nodes", "restarts", "state", "watching"]
+__all__ = [
+    "MUTANTS",
+    "apply",
+    "batches",
+    "lying_bytes",
+    "many",
+    "meaning",
+    "nodes",
+    "objects",
+    "restarts",
+    "state",
+    "watching",
+]

@@ -14,8 +14,10 @@ from robustness.prove.catches import CATCHES, SOUND, escapes, play
 from robustness.prove.checkers import check
 from robustness.prove.cluster_stage import CLUSTER_CATCHES, CLUSTER_SOUND, escapes_cluster, play_cluster
 from robustness.prove.history import History
+from robustness.prove.object_stage import OBJECT_CATCHES, OBJECT_SCENARIOS, play_objects
 from robustness.prove.parts.figures import Figures, Share
 from robustness.prove.stage import Patience
+from support.object_store import STORES, installed
 from support.postgres import why_missing
 
 Try = Callable[[Path], Coroutine[None, None, list[str]]]
@@ -43,6 +45,13 @@ def _all() -> Iterator[tuple[tuple[str, str], str, Try]]:
         for scenario, on in CLUSTER_SOUND:
             kind = ("scenarios of many nodes without a bug", "nobody complains of many nodes")
             yield kind, f"{scenario} {on}".strip(), partial(_sound, play_cluster, scenario, on)
+    for on in STORES if installed() else ():
+        for bug, scenario in OBJECT_CATCHES.items():
+            kind = ("mutants of object stores", "caught on object stores")
+            yield kind, f"{bug} {on}", partial(_silent_on, scenario, on, bug)
+        for scenario in OBJECT_SCENARIOS:
+            kind = ("scenarios of object stores without a bug", "nobody complains of object stores")
+            yield kind, f"{scenario} {on}", partial(_complaints_on, scenario, on)
     for bug in CRASH_CATCHES:
         yield ("mutants under crashes", "caught under crashes"), bug, partial(_escapes, crash_escapes, bug)
     for scenario, on in SOUND:
@@ -61,6 +70,14 @@ async def _complaints(tried: Coroutine[None, None, list[str]]) -> list[str]:
 async def _escapes(tried: Callable[[str, Path], Awaitable[str]], bug: str, folder: Path) -> list[str]:
     complaint = await tried(bug, folder)
     return [complaint] if complaint else []
+
+
+async def _silent_on(scenario: str, on: str, bug: str, _: Path) -> list[str]:
+    return [] if await play_objects(scenario, on, bug) else [f"{scenario} says nothing of {bug}"]
+
+
+async def _complaints_on(scenario: str, on: str, _: Path) -> list[str]:
+    return await play_objects(scenario, on)
 
 
 async def _sound(playing: Callable[..., Awaitable[History]], scenario: str, on: str, folder: Path) -> list[str]:
