@@ -1,7 +1,10 @@
-"""How soon a sender at one node hears of a cancel at another, with the bell and with it cut off. Needs PostgreSQL.
+"""How soon senders and callers at one node are served beside what another does, or while it is stopped. On PostgreSQL.
 
-Two servers on one database of this machine; uploads that rest, and others at full speed through both nodes beside them.
-Options: ``--cancels N`` (300) each way, ``--busy N`` (2) uploads at full speed at each node.
+Two servers on one database of this machine; uploads that rest, and others at full speed through both nodes beside them:
+how soon a sender hears of a cancel at the other node, with the bell and with it cut off. And cancels at one node by
+turns: with the other at rest, with the other stopped again and again amid cancels of its own, and beside its batches
+of 10,000 files. Options: ``--cancels N`` (300) each way, ``--busy N`` (2) uploads at full speed at each node,
+``--turns N`` (3), ``--only stopped`` for the second part alone.
 """
 
 from __future__ import annotations
@@ -9,16 +12,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.sizes import MIB, quantile
 from conftest import open_channel
 from robustness.prove.servers import starter
-from support.cluster import Cluster
+from support.cluster import Cluster, Node
 from support.grpc_upload import CHUNK, UploadCall, stub_on
 from upload.v1 import upload_pb2 as pb
 
@@ -83,6 +87,99 @@ async def measure(servers: Sequence[ServerProcess], cancels: int, busy: int) -> 
         return [await one_cancel(stubs[index % 2], stubs[1 - index % 2]) for index in range(cancels)]
 
 
+async def announced_all(stub: Stub, files: int) -> list[str]:
+    """Announce files, many at once."""
+    ids: list[str] = []
+    for start in range(0, files, 64):
+        ids += await asyncio.gather(*(announced(stub) for _ in range(min(64, files - start))))
+    return ids
+
+
+async def timed_cancels(stub: Stub, ids: Sequence[str]) -> list[float]:
+    """Cancel files, four at a time; returns the milliseconds of each."""
+    waiting, times = iter(ids), list[float]()
+
+    async def caller() -> None:
+        for file_id in waiting:
+            began = time.perf_counter()
+            await stub.CancelFile(pb.CancelFileRequest(file_id=file_id))
+            times.append((time.perf_counter() - began) * 1000)
+
+    await asyncio.gather(*(caller() for _ in range(4)))
+    return times
+
+
+@contextlib.asynccontextmanager
+async def stopped_now_and_then(node: Node, stub: Stub) -> AsyncIterator[None]:
+    """Have a node cancel files of its own, and stop it for most of the time."""
+
+    async def cancel() -> None:
+        while True:
+            await stub.CancelFile(pb.CancelFileRequest(file_id=await announced(stub)))
+
+    async def stop() -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.05, 0.15))
+            node.freeze()
+            await asyncio.sleep(0.6)
+            node.thaw()
+
+    async with beside(cancel, *[cancel] * 15, stop):
+        try:
+            yield
+        finally:
+            node.thaw()
+
+
+@contextlib.asynccontextmanager
+async def long_batches(stub: Stub) -> AsyncIterator[None]:
+    """Have a node announce and cancel batches of 10,000 files, one after the other."""
+
+    async def work() -> None:
+        files = [pb.FileSpec(filename=f"{number}.bin", size_bytes=1) for number in range(10_000)]
+        while True:
+            made = await stub.InitiateBatch(pb.InitiateBatchRequest(files=files))
+            await stub.CancelBatch(pb.CancelBatchRequest(batch_id=made.batch.batch_id))
+
+    async with beside(work):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def beside(*work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run what does not end beside a block."""
+    tasks = [asyncio.ensure_future(one()) for one in work]
+    await asyncio.sleep(0.5)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+async def measure_beside(cluster: Cluster, cancels: int, turns: int) -> None:
+    """Print what cancels take at one node, whatever another does."""
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(open_channel(node.server)) for node in cluster.nodes]
+        other, stub = (stub_on(channel) for channel in channels)
+        ways: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[None]]] = {
+            "with the other at rest": contextlib.nullcontext,
+            "with the other stopped now and then": lambda: stopped_now_and_then(cluster.nodes[0], other),
+            "beside batches of 10,000 files": lambda: long_batches(other),
+        }
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(turns):
+            for way, around in ways.items():
+                ids = await announced_all(stub, cancels)
+                async with around():
+                    times[way] += await timed_cancels(stub, ids)
+        for way, found in times.items():
+            show(f"a cancel {way}", found)
+
+
 def show(name: str, values: list[float]) -> None:
     """Print quantiles."""
     cuts = "   ".join(f"{word} {quantile(values, q):7.2f} ms" for word, q in (("p50", 0.5), ("p99", 0.99)))
@@ -94,7 +191,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cancels", type=int, default=300)
     parser.add_argument("--busy", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", choices=("stopped", ""), default="")
     options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="nodes-") as folder,
+        Cluster(Path(folder) / "cluster", 2) as cluster,
+    ):
+        asyncio.run(measure_beside(cluster, options.cancels, options.turns))
+    if options.only:
+        return
     for way, circumstance in (("with the bell", ""), ("bell cut off", "bell_cut_off")):
 
         def start(folder: Path, words: Sequence[str], circumstance: str = circumstance) -> ServerProcess:

@@ -12,17 +12,19 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 
-from contract.store.kit import assert_history_holds, batch_of, command, everything, new_id, pending
+from contract.store.kit import assert_history_holds, batch_of, command, everything, new_id, now, pending
 from support import postgres
 from support.stores import shell
-from upload_server.domain.errors import FileNotCancellable, FileNotWritable, NotInState
-from upload_server.domain.states import FileSpec, FileStatus
+from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, FileNotWritable, NotInState
+from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.store.commands.cancelling import CancelFile
 from upload_server.store.commands.transaction import Transaction
 from upload_server.store.commands.writes import Wants, Write
 from upload_server.store.open import store_at
+from upload_server.store.postgresql import statements as own
 from upload_server.store.protocol import Store
-from upload_server.store.values import Result
+from upload_server.store.sql.dialect import Sql
+from upload_server.store.values import Changes, Result, Targets
 
 # Nobody waits for so long who is not held up; a session that rests is ended by the server after twice as long.
 HELD_UP_SECONDS = 1.0
@@ -55,7 +57,7 @@ class Stopped(Write[Result[object]]):
     def run(self, transaction: Transaction) -> Result[object]:
         [outcome] = CancelFile.run_all(transaction, [self._cancel])
         self.reached.set()
-        self.go_on.wait()
+        self.go_on.wait(20)
         assert isinstance(outcome, Result)
         return outcome
 
@@ -174,3 +176,96 @@ async def test_writes_of_one_group_that_want_the_same_see_each_other(nodes: Sequ
         assert numbers[cancel.audited.events[0].event_id] == claim.found == late.found
     assert (await store.get_batch(batch.batch_id, "")).status == "processing"
     await assert_history_holds(store)
+
+
+# Long calls -----------------------------------------------------------------------------------------------------------
+
+# More than one transaction takes the order lock for.
+MANY = 600
+
+
+class Halted:
+    """Halts a node's writer right before its next COMMIT that closes a block of numbers."""
+
+    def __init__(self, node: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._connection = node._writer._committer._connection  # type: ignore[attr-defined]
+        self._in_one = self._connection.in_one
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        # The server does not end its session meanwhile.
+        self._connection.execute("SET idle_in_transaction_session_timeout = 0")
+        monkeypatch.setattr(self._connection, "in_one", self._halt)
+
+    def _halt(self, message: Sequence[tuple[Sql, object]]) -> object:
+        if message[0][0] is own.CLOSE_BLOCK:
+            self.reached.set()
+            self.go_on.wait(20)
+        return self._in_one(message)
+
+
+async def test_a_long_call_holds_up_nobody_and_no_reader_passes_it(
+    nodes: Sequence[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = nodes
+    before, others = await pending(one), [await pending(one) for _ in range(4)]
+    _, ids = await batch_of(one, MANY)
+    seen = await everything(two)
+    await two.count(None, now())
+    halted = Halted(one, monkeypatch)
+    announcing = asyncio.ensure_future(batch_of(one, MANY))
+    await asyncio.to_thread(halted.reached.wait)
+
+    async with asyncio.timeout(HELD_UP_SECONDS):
+        cancelled = await two.cancel_file(before.file_id, command())
+        assert (await two.get_file(before.file_id, "")).change_no == cancelled.audited.events[0].event_id
+    # It has a number behind those of the batch, which are yet to come: so they are not passed.
+    reading = asyncio.ensure_future(everything(two, after=seen[-1].no))
+    counts = await nodes[0].count(None, now())
+    unsealed = await two.read_unsealed(10_000)
+    assert counts.no == two.last_change == seen[-1].no == unsealed.events[-1].event_id
+    assert counts.files[FileStatus.PENDING].files == MANY + 5
+    assert counts.files[FileStatus.CANCELLED].files == 0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(reading), 0.1)
+
+    halted.go_on.set()
+    batch, announced = await announcing
+    found = await reading
+    numbers = [change.no for change in found]
+    assert numbers == sorted(numbers)
+    assert [change.record.file_id for change in found[:MANY] if isinstance(change.record, File)] == list(announced)
+    assert (found[MANY].record, len(found)) == (batch, MANY + 2)
+    assert found[-1].no == cancelled.audited.events[0].event_id
+    await asyncio.gather(
+        *(node.cancel_file(file.file_id, command()) for node, file in zip((one, two) * 2, others, strict=True)),
+        one.cancel_batch(batch.batch_id, command("CancelBatch")),
+        *(two.cancel_file(one_of, command()) for one_of in ids[:50]),
+    )
+    await assert_history_holds(one)
+    await assert_history_holds(two)
+
+
+async def test_the_numbers_of_a_long_call_that_died_are_cleared_away(
+    nodes: Sequence[Store], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = nodes
+    halted = Halted(one, monkeypatch)
+    announcing = asyncio.ensure_future(batch_of(one, MANY))
+    await asyncio.to_thread(halted.reached.wait)
+    after = await pending(two)
+    # As long as its session lives they stay.
+    await two.beat()
+    assert await two.read_changes(Targets(file_ids=frozenset([after.file_id])), "", 0, 10) == Changes((), True, 0)
+
+    with shell(url) as hand:
+        pid = one._writer._committer._connection.backend_pid  # type: ignore[attr-defined]
+        hand.execute(f"SELECT pg_terminate_backend({pid})")
+        while list(hand.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}")):  # noqa: ASYNC110, S608
+            await asyncio.sleep(0.01)
+        await two.beat()
+        assert list(hand.execute("SELECT * FROM open_block")) == []
+    assert [change.record for change in await everything(two)] == [after]
+    halted.go_on.set()
+    with pytest.raises(DatabaseFailure):
+        await announcing
+    await batch_of(one, MANY)
+    await assert_history_holds(two)

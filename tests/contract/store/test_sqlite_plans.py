@@ -73,7 +73,7 @@ class Explaining(SqliteConnection):
         self.steps += plan(self, sql)
         # So that a read goes on to its next statement.
         if "last_change" in sql:
-            return [(1_000_000,)]
+            return [(1_000_000, 1_000_000)]
         return [(1, "ann")] if "SELECT b.id, b.owner" in sql else []
 
     def page(

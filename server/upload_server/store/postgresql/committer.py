@@ -13,7 +13,7 @@ from upload_server.store.commands.writes import Outcome, Write, in_waves
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql import statements
 from upload_server.store.postgresql.connection import PostgresqlConnection
-from upload_server.store.postgresql.transaction import PostgresqlTransaction
+from upload_server.store.postgresql.transaction import COMMIT, PostgresqlTransaction
 from upload_server.store.sql.committer import NothingDone, SqlCommitter, Unknown
 from upload_server.store.sql.connection import said
 from upload_server.store.sql.row_room import RowRoom
@@ -43,6 +43,8 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         # The server's process for the connection that was lost last.
         self._ended = 0
         self._connection = connection
+        # Takes blocks of numbers beside a long transaction, once there is one.
+        self._numbering: PostgresqlConnection | None = None
         self._count_open(connection)
 
     def _open(self) -> PostgresqlConnection:
@@ -55,7 +57,31 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         return connection
 
     def _transact(self, connection: PostgresqlConnection) -> PostgresqlTransaction:
-        return PostgresqlTransaction(connection, self._clock, self._room, self._node_id)
+        return PostgresqlTransaction(connection, self._clock, self._room, self._node_id, self._take_block)
+
+    def _take_block(self, count: int) -> int:
+        if self._numbering is None:
+            self._numbering = self._connect(0)
+        try:
+            taken = self._numbering.in_one(
+                [
+                    (statements.BEGIN, {}),
+                    (statements.TAKE_ORDER_LOCK, {}),
+                    (statements.TAKE_BLOCK, {"count": count}),
+                    (COMMIT, {}),
+                ]
+            )
+        except BaseException:
+            self._numbering.close()
+            self._numbering = None
+            raise
+        return int(taken[2][0][0])
+
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        if self._numbering is not None:
+            self._numbering.close()
 
     def run(self, group: Sequence[Write[Any]]) -> Committed:
         """Commit the group, in as many transactions as there are writes that want the same."""

@@ -34,6 +34,8 @@ class _Postgresql(Dialect):
     greatest = "greatest"
     # Not the time at which the transaction began, which may have waited for the order lock.
     now = "clock_timestamp()"
+    # Whoever reads on from a number must not pass those of a transaction that is under way.
+    last_change = "least(last_change, (SELECT min(first) - 1 FROM open_block))"
     row_place = "ctid"
 
     def named(self, text: str) -> str:

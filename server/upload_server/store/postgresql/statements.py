@@ -48,6 +48,21 @@ GIVE_NUMBERS = Sql("""
     UPDATE store_info SET last_change = last_change + :count, served_seconds = greatest(served_seconds, :served)
     WHERE id = 1
     RETURNING set_config('upload.moved_by', (last_change - :count - :unknown)::text, true)::bigint + :unknown + 1""")
+
+# A block of numbers for a long transaction, which holds its row from before it writes until its COMMIT. Readers end
+# before it.
+TAKE_BLOCK = Sql("""
+    WITH given AS (
+        UPDATE store_info SET last_change = last_change + :count WHERE id = 1 RETURNING last_change)
+    INSERT INTO open_block (first, last) SELECT last_change - :count + 1, last_change FROM given RETURNING first""")
+HOLD_BLOCK = Sql("""
+    SELECT set_config('upload.moved_by', (first - 1 - :unknown)::text, true) FROM open_block WHERE first = :first
+    FOR UPDATE""")
+CLOSE_BLOCK = Sql("DELETE FROM open_block WHERE first = :first")
+# Of blocks that nobody holds. One that was just taken may be among them: then another one is taken.
+CLEAR_BLOCKS = Sql("DELETE FROM open_block WHERE first IN (SELECT first FROM open_block FOR UPDATE SKIP LOCKED)")
+# Where readers are allowed to go since.
+LAST_CHANGE = Sql(lambda d: f"SELECT {d.last_change} FROM store_info WHERE id = 1")
 KEEP_SERVED = Sql("UPDATE store_info SET served_seconds = greatest(served_seconds, :served) WHERE id = 1")
 
 

@@ -8,11 +8,12 @@ was read and decided before it goes by numbers that are counted from `UNKNOWN`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg
 
+from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.statements import Statement
 from upload_server.store.commands.transaction import Inconsistent
 from upload_server.store.commands.writes import Outcome, Wants
@@ -21,9 +22,14 @@ from upload_server.store.postgresql.connection import PostgresqlConnection
 from upload_server.store.postgresql.dialect import UNKNOWN
 from upload_server.store.postgresql.numbers import moved
 from upload_server.store.sql.dialect import Sql
+from upload_server.store.sql.row_room import RowRoom
 from upload_server.store.sql.transaction import SQL, SqlTransaction
 
-_COMMIT: Final = Sql("COMMIT")
+COMMIT: Final = Sql("COMMIT")
+# So many changes take the order lock for some ten milliseconds.
+_UNDER_THE_LOCK: Final = 512
+# A block is cleared away, by a node that says that it lives, only between its taking and its holding.
+_TRIES: Final = 5
 
 
 class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
@@ -32,12 +38,26 @@ class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
     # The database's own number of this transaction.
     transaction_no: str
 
+    def __init__(
+        self,
+        connection: PostgresqlConnection,
+        clock: ServedClock | None = None,
+        room: RowRoom | None = None,
+        node_id: str = "",
+        take_block: Callable[[int], int] | None = None,
+    ) -> None:
+        """``take_block`` takes a block of so many numbers in a session of its own, and returns the first of them."""
+        super().__init__(connection, clock, room, node_id)
+        self._take_block = take_block
+
     def _begin(self) -> tuple[int, float]:
         # What is sent with the COMMIT.
         self._writes: list[tuple[Sql, dict[str, Any]]] = []
         self._keeps = False
         self._moved_by: int | None = None
         self._committed: int | None = None
+        # The first number of the block that is held.
+        self._block = 0
         [(self.began_at, served, self.transaction_no)] = self._connection.last_rows(
             statements.BEGIN, statements.READ_COUNTERS
         )
@@ -72,12 +92,29 @@ class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
         super().keep()
         self._keeps = True
 
+    def tidy(self) -> None:
+        """Clear away blocks of nodes that died."""
+        self._writes.append((statements.CLEAR_BLOCKS, {}))
+
+    def finish(self) -> None:
+        """Take a block of numbers for what would hold the order lock for long."""
+        if self._take_block is None or self.numbered <= _UNDER_THE_LOCK:
+            return
+        for _ in range(_TRIES):
+            first = self._take_block(self.numbered)
+            if self._connection.rows(statements.HOLD_BLOCK, {"first": first, "unknown": UNKNOWN}):
+                self._block = first
+                return
+        raise Inconsistent("blocks of numbers are cleared away as they are taken")
+
     def commit(self) -> None:
         """Send all that was written in one message: the server begins when it has read it to its end, so that nobody
         waits for this node once the lock is taken."""
         count = self.numbered
-        message = [*self._writes, (_COMMIT, {})]
-        if count:
+        message = [*self._writes, (statements.LAST_CHANGE, {}), (COMMIT, {})]
+        if self._block:
+            message = [(statements.CLOSE_BLOCK, {"first": self._block}), *message]
+        elif count:
             counted = {"count": count, "served": self.served, "unknown": UNKNOWN}
             message = [(statements.TAKE_ORDER_LOCK, {}), (statements.GIVE_NUMBERS, counted), *message]
         elif self._keeps:
@@ -87,13 +124,14 @@ class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
         except psycopg.errors.AssertFailure as error:
             raise Inconsistent(error.diag.message_primary) from error
         if count:
-            [(first,)] = answers[1]
-            self.numbers_begin(first)
+            self.numbers_begin(self._block or answers[1][0][0])
+            [(self._committed,)] = answers[-2]
 
     def numbers_begin(self, first: int) -> None:
         """Hear which number was the first that the server gave."""
         self._moved_by = first - UNKNOWN - 1
-        self._committed = first + self.numbered - 1
+        # Up to there all is committed, whatever else is.
+        self._committed = self.began_at
 
     def settled(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Return outcomes with the numbers that the server gave."""

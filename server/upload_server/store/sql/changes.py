@@ -16,7 +16,7 @@ from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Sql
-from upload_server.store.sql.queries import read_last_change
+from upload_server.store.sql.queries import read_ends, read_last_change
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, Row, batch_of, file_of
 from upload_server.store.sql.statements import OPEN_BATCH, OPEN_FILE
 from upload_server.store.values import Change, Changes, Targets
@@ -118,8 +118,8 @@ def read_changes(
     connection: Connection, targets: Targets, sees: str | None, after: int, limit: int, skip_final_upto: int
 ) -> Changes:
     """Read the rows whose last change is above ``after``, in the order of those changes, at most ``limit``."""
-    last_change = read_last_change(connection)
-    if after >= last_change:
+    last_change, given = read_ends(connection)
+    if after >= given:
         return Changes((), complete=True, last_change=last_change)
     query = _Query(targets, sees, after, limit + 1, skip_final_upto)
     if targets.all:
@@ -129,8 +129,11 @@ def read_changes(
         if targets.include_batch_files:
             found.append(_files_of_batches(connection, query))
     merged = list(_distinct(heapq.merge(*found, key=_number)))
-    page = tuple(merged[:limit])
-    return Changes(page, complete=len(merged) <= limit, last_change=last_change)
+    complete = len(merged) <= limit
+    if merged and merged[-1].no > last_change:
+        # Those come when no number before them is to be committed any more.
+        merged, complete = [change for change in merged if change.no <= last_change], False
+    return Changes(tuple(merged[:limit]), complete, last_change)
 
 
 def _number(change: Change) -> int:

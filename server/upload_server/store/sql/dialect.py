@@ -39,6 +39,8 @@ class Dialect(ABC):
     greatest: str
     # The time by the clock of the store, which all its nodes share.
     now: str
+    # The last change of which, and of all before it, everything is committed; in a query of `store_info`.
+    last_change = "last_change"
     # Where a row lies, for statements that find it themselves.
     row_place: str
 

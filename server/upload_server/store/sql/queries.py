@@ -27,7 +27,7 @@ _LIMIT = Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 
 _INFO = models.StoreInfo.alias("store_info")
-_LAST_CHANGE = Sql(lambda _: _INFO.select(_INFO.last_change))
+_LAST_CHANGE = Sql(lambda d: f"SELECT {d.last_change}, last_change FROM store_info")
 _STORE_ID = Sql(lambda _: _INFO.select(_INFO.store_id))
 _SERVED = Sql(lambda _: _INFO.select(_INFO.served_seconds))
 _FILE = Sql(lambda _: F.select(SQL(FILE_COLUMNS)).where(F.file_id == _FILE_ID))
@@ -35,8 +35,14 @@ _BATCH = Sql(lambda _: B.select(SQL(BATCH_COLUMNS)).where(B.batch_id == _BATCH_I
 
 
 def read_last_change(connection: Connection) -> int:
-    """Read the number of the last change in this snapshot."""
-    return int(connection.rows(_LAST_CHANGE)[0][0])
+    """Read the number of the last change in this snapshot, before which there is none that is yet to be committed."""
+    return read_ends(connection)[0]
+
+
+def read_ends(connection: Connection) -> tuple[int, int]:
+    """Read that number, and the last that was given: of those between some may be committed already."""
+    [(last_change, given)] = connection.rows(_LAST_CHANGE)
+    return last_change, given
 
 
 def read_served(connection: Connection) -> float:
@@ -207,8 +213,8 @@ def held_elsewhere(connection: Connection, file_ids: Sequence[str], node: str) -
 
 # This store did not give numbers above its last: sealed, they would keep the real ones out for ever.
 _UNSEALED = Sql(
-    lambda _: (
-        EVENTS.where(A.change_no > Parameter("head"), A.change_no <= _INFO.select(_INFO.last_change))
+    lambda d: (
+        EVENTS.where(A.change_no > Parameter("head"), A.change_no <= SQL(f"(SELECT {d.last_change} FROM store_info)"))
         .order_by(A.change_no)
         .limit(_LIMIT)
     )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -46,6 +48,9 @@ from upload_server.store.values import (
 T = TypeVar("T")
 # Who watches all is told of what got bytes since; the nodes' counts of the time served differ by less.
 _RECENT_SECONDS = 5.0
+# How long, and how often, changes are read again that are there but not yet in order.
+_PATIENCE_SECONDS = 2.0
+_AGAIN_SECONDS = 0.01
 # Stops of streams that one look takes.
 _STOPS_AT_ONCE = 1000
 
@@ -198,14 +203,23 @@ class SqlStore(WritingStore):
         self, targets: Targets, sees: str | None, after: int, limit: int, skip_final_upto: int = 0
     ) -> Changes:
         """Read the targets' rows that changed after ``after``."""
-        found = await self._read(
-            changes.read_changes,
-            targets=targets,
-            sees=sees,
-            after=after,
-            limit=limit,
-            skip_final_upto=skip_final_upto,
-        )
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            found = await self._read(
+                changes.read_changes,
+                targets=targets,
+                sees=sees,
+                after=after,
+                limit=limit,
+                skip_final_upto=skip_final_upto,
+            )
+            if found.complete or found.changes:
+                break
+            # What has changed waits for a long call at another node to end.
+            if time.monotonic() > patience:
+                found = replace(found, complete=True)
+                break
+            await asyncio.sleep(_AGAIN_SECONDS)
         # Changes that did not come through this process become known here.
         self._writer.last_change = max(self._writer.last_change, found.last_change)
         return found

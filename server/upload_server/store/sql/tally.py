@@ -6,10 +6,9 @@ to is exact; and no write pays for a counter.
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -28,6 +27,7 @@ from upload_server.domain.statistics import (
 )
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Parameter, Sql
+from upload_server.store.sql.lists import HIGHEST_ROW
 from upload_server.store.sql.queries import read_last_change
 from upload_server.store.sql.rows import A, B, F
 
@@ -131,31 +131,34 @@ def _of_tables(connection: Connection, upto: int, now: datetime) -> Tally:
         for owner in (name, None):
             counted.batches[owner, status] += count
     _add_moves(counted.moves, connection.rows(_MOVES_SINCE, {"since": since}))
-    return counted
+    # What the tables show of changes behind the last is counted when those before them are there too.
+    return replace(_go_on(connection, counted, HIGHEST_ROW, now, way=-1), no=upto)
 
 
-def _go_on(connection: Connection, before: Tally, upto: int, now: datetime) -> Tally:
+def _go_on(connection: Connection, before: Tally, upto: int, now: datetime, way: int = 1) -> Tally:
+    """Count what came since, or where the ``way`` is -1 count it back."""
     events = {"after": before.no, "upto": upto}
     # Copies: another reader may be looking at what was counted before.
     files, size_bytes, batches = Counter(before.files), Counter(before.size_bytes), Counter(before.batches)
     for name, old, new, count, size in connection.rows(_FILE_STEPS, events):
         for owner in (name, None):
-            files[owner, old] -= count
-            files[owner, new] += count
-            size_bytes[owner, old] -= size
-            size_bytes[owner, new] += size
+            files[owner, old] -= way * count
+            files[owner, new] += way * count
+            size_bytes[owner, old] -= way * size
+            size_bytes[owner, new] += way * size
     for name, old, new, count in connection.rows(_BATCH_STEPS, events):
         for owner in (name, None):
-            batches[owner, old] -= count
-            batches[owner, new] += count
+            batches[owner, old] -= way * count
+            batches[owner, new] += way * count
     oldest, moves = kept_from(before.oldest, now), dict(before.moves)
     if oldest != before.oldest:
         moves = {key: counts for key, counts in moves.items() if key[1] >= oldest}
-    _add_moves(moves, connection.rows(_MOVES_AFTER, events))
+    _add_moves(moves, connection.rows(_MOVES_AFTER, events), way)
     return Tally(upto, oldest, files, size_bytes, batches, moves)
 
 
-def _add_moves(moves: dict[tuple[str | None, int], tuple[int, ...]], found: Iterable[Any]) -> None:
+def _add_moves(moves: dict[tuple[str | None, int], tuple[int, ...]], found: Iterable[Any], way: int = 1) -> None:
     for name, slot, *counts in found:
         for owner in (name, None):
-            moves[owner, slot] = tuple(map(operator.add, moves.get((owner, slot), _NONE), counts))
+            known = moves.get((owner, slot), _NONE)
+            moves[owner, slot] = tuple(before + way * count for before, count in zip(known, counts, strict=True))

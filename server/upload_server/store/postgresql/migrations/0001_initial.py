@@ -129,6 +129,8 @@ TABLES = (
         fence bigint NOT NULL,
         PRIMARY KEY (node_id, file_row, fence)
     )""",
+    # Numbers that a long transaction has taken before it ends. Its session has the row locked as long as it lives.
+    "CREATE TABLE open_block (first bigint PRIMARY KEY, last bigint NOT NULL) WITH (fillfactor = 10)",
     f"""
     CREATE TABLE lease (
         name {TEXT} PRIMARY KEY,
