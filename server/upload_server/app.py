@@ -22,6 +22,7 @@ import structlog
 from transcoder import BodyBudget, build_app
 from upload_server import __version__
 from upload_server.access.callers import Callers
+from upload_server.access.certificates import Certificates, Proxies
 from upload_server.access.identity import Authenticator, Presented
 from upload_server.access.jwt import Jwt, keys_of, rules_of
 from upload_server.access.policy import check_complete
@@ -40,7 +41,7 @@ from upload_server.doors.http.guard import Guard
 from upload_server.doors.http.pages import default_pages
 from upload_server.doors.http.protocol import MAX_CONNECTIONS
 from upload_server.doors.http.server import HttpServer, bind
-from upload_server.doors.presented import of_grpc, of_scope, of_transcoded
+from upload_server.doors.presented import of_grpc, of_grpc_with_certificate, of_scope, of_transcoded
 from upload_server.doors.rpc.server import SERVICE, GrpcServer
 from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.tus import TusDoor
@@ -103,8 +104,11 @@ class Service:
         self._callers: Callers | None = None
         self._tokens = TokensFile(Path(config.tokens_file)) if config.tokens_file else None
         self._jwt = _open_jwt(config) if config.jwt_issuer else None
+        # Certificates last: a call with a bearer is the bearer's.
+        self._certificates = Certificates(config.cert_principal) if config.cert_principal else None
+        self._proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
         if config.with_auth:
-            self._callers = Callers(self._authenticators(), metrics)
+            self._callers = Callers(self._authenticators(), metrics, proxies=self._proxies)
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
@@ -166,7 +170,7 @@ class Service:
         self._file_message = with_content_uri(sink.uri) if config.publish_content_uri else file_to_proto
         self._bodies = BodyBudget(max(BODY_BYTES // config.workers, config.max_message_bytes))
         self._grpc = GrpcServer(
-            self._servicer(Source.GRPC, of_grpc),
+            self._servicer(Source.GRPC, of_grpc_with_certificate if config.tls_client_ca else of_grpc),
             bodies=self._bodies,
             max_message_bytes=config.max_message_bytes,
             message_seconds=config.call_timeout,
@@ -298,11 +302,12 @@ class Service:
             allowed_origins=self._config.allowed_origins,
             allowed_hosts=self._config.allowed_hosts,
             observer=self._metrics,
+            trusts=None if self._proxies is None else self._proxies.trust,
         )
 
     def _authenticators(self) -> Sequence[Authenticator]:
         """Whoever knows a kind of credential; the first one that does decides."""
-        return [known for known in (self._tokens, self._jwt) if known is not None]
+        return [known for known in (self._tokens, self._jwt, self._certificates) if known is not None]
 
     async def _look_after_callers(self, callers: Callers) -> None:
         """Read tokens anew when they change, and end the streams of callers who may not go on."""

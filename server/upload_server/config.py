@@ -157,6 +157,15 @@ class Config:
     jwt_leeway: float = _option(30, "how far the issuer's clock may be from ours", parse_seconds, 0)
     jwt_role_claim: str = _option("", "claim with a caller's groups, such as groups or realm_access.roles")
     jwt_roles: tuple[str, ...] = _option((), "comma-separated ROLE=GROUP, such as operator=admins", parse_list)
+    cert_principal: str = _option(
+        "",
+        "uri, email or dns: the one name of that kind in a caller's certificate is the caller; empty: nobody is",
+    )
+    trusted_proxies: tuple[str, ...] = _option(
+        (),
+        "comma-separated names of the certificates of proxies to believe, such as cert:dns:envoy.example",
+        parse_list,
+    )
     grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
     tls_cert: str = _option(
@@ -263,6 +272,7 @@ class Config:
             ("log_format", ("auto", "console", "json")),
             ("log_level", ("debug", "info", "warning", "error")),
             ("tls_client_auth", tuple(ClientAuth)),
+            ("cert_principal", ("", "uri", "email", "dns")),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be one of {', '.join(allowed)}")
@@ -306,16 +316,22 @@ class Config:
         if not self.auth and not self.on_loopback:
             raise ConfigError(
                 f"--host {self.host}: others than this machine reach that address; say --auth required and who may call"
-                " (--tokens-file, --jwt-issuer), or, for everybody who reaches it to upload and cancel, --auth none"
+                " (--tokens-file, --jwt-issuer, --cert-principal), or, for everybody who reaches it to upload and"
+                " cancel, --auth none"
             )
         if self.auth == "required" and not self.identity_sources:
-            raise ConfigError("--auth required: needs --tokens-file or --jwt-issuer, or nobody could call")
+            raise ConfigError(
+                "--auth required: needs --tokens-file, --jwt-issuer or --cert-principal, or nobody could call"
+            )
         if self.with_auth and not self.on_loopback and self.tls is None:
             raise ConfigError(
                 f"--host {self.host}: credentials would travel there in plain text; give --tls-cert and --tls-key"
             )
         if self.identity_sources and self.auth != "required":
             raise ConfigError(f"{self.identity_sources[0]}: needs --auth required, or it would be ignored")
+        if (self.cert_principal or self.trusted_proxies) and self.tls_client_auth == ClientAuth.NONE:
+            option = "--cert-principal" if self.cert_principal else "--trusted-proxies"
+            raise ConfigError(f"{option}: needs --tls-client-auth optional or required, or nobody is asked")
         self._check_jwt()
 
     def _check_jwt(self) -> None:
@@ -339,7 +355,11 @@ class Config:
     @property
     def identity_sources(self) -> Sequence[str]:
         """The options given that say who may call."""
-        given = {"--tokens-file": self.tokens_file, "--jwt-issuer": self.jwt_issuer}
+        given = {
+            "--tokens-file": self.tokens_file,
+            "--jwt-issuer": self.jwt_issuer,
+            "--cert-principal": self.cert_principal,
+        }
         return [option for option, value in given.items() if value]
 
     @property

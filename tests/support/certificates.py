@@ -6,9 +6,13 @@ import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 NAMES = ("localhost", "127.0.0.1")
 
@@ -51,6 +55,32 @@ class Authority:
         pair.cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         pair.key.touch(mode=0o600)
         pair.key.write_bytes(made.private_key_pem.bytes())
+        return pair
+
+    def name(self, name: str, uris: Sequence[str] = (), emails: Sequence[str] = (), dns: Sequence[str] = ()) -> Pair:
+        """Issue a caller's certificate with these names."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, uris), *map(x509.RFC822Name, emails)]
+        names += map(x509.DNSName, dns)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")]))
+            .issuer_name(x509.load_pem_x509_certificate(self._ca.cert_pem.bytes()).subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        )
+        if names:
+            made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        signer: Any = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        pair = Pair(self._folder, name)
+        pair.cert.write_bytes(made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        pair.key.touch(mode=0o600)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        pair.key.write_bytes(key.private_bytes(*form))
         return pair
 
     def context(self, client: Pair | None = None) -> ssl.SSLContext:

@@ -5,7 +5,7 @@ Must not know ASGI; the app feeds it and reads it back.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -30,6 +30,8 @@ class HttpRequest:
     """The path template of the rule that matched."""
     headers: Sequence[tuple[bytes, bytes]]
     client: tuple[str, int] | None
+    state: Mapping[str, Any]
+    """What the server knows of the connection: `state` of the ASGI scope."""
 
 
 class HttpContext(grpc.aio.ServicerContext[Any, Any]):

@@ -142,7 +142,8 @@ class ServedRequest:
         scope = self._scope
         client = scope.get("client")
         address = (str(client[0]), int(client[1] or 0)) if client else None
-        return HttpRequest(scope["method"], self._path, self._binding.template.text, self._headers.raw, address)
+        state = scope.get("state") or {}
+        return HttpRequest(scope["method"], self._path, self._binding.template.text, self._headers.raw, address, state)
 
     def _metadata(self, http: HttpRequest) -> tuple[Metadatum, ...]:
         host = http.client[0] if http.client else ""

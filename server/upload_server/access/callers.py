@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from upload_server.access.certificates import Proxies
 from upload_server.access.identity import Authenticator, Identity, Presented
 from upload_server.access.policy import caller_of
 from upload_server.domain.caller import Caller
@@ -39,9 +40,14 @@ class Callers:
     """Whoever calls, while callers have to say who they are."""
 
     def __init__(
-        self, authenticators: Sequence[Authenticator], observer: Observer, clock: Callable[[], float] = time.time
+        self,
+        authenticators: Sequence[Authenticator],
+        observer: Observer,
+        clock: Callable[[], float] = time.time,
+        proxies: Proxies | None = None,
     ) -> None:
-        """``clock`` gives POSIX time."""
+        """``clock`` gives POSIX time; ``proxies`` may say what they were shown."""
+        self._proxies = proxies
         self._authenticators = authenticators
         self._observer = observer
         self._clock = clock
@@ -51,6 +57,8 @@ class Callers:
         """Return who calls ``method``; raises ``NotIdentified`` or ``PermissionDenied``, which are logged here."""
         identity: Identity | None = None
         try:
+            if self._proxies is not None:
+                presented = self._proxies.seen(presented)
             identity = await self._identify(presented)
             return caller_of(identity, method, door, presented.peer)
         except (NotIdentified, PermissionDenied) as error:

@@ -63,8 +63,9 @@ class Ticket:
 class Presented:
     """What a door saw of a caller, raw: nothing of it is believed yet.
 
-    ``authorization`` and ``forwarded`` are every value of the headers ``Authorization`` and
-    ``X-Forwarded-Client-Cert``, in order. ``session`` is the value of our cookie, where a page of our own sent it.
+    ``authorization``, ``forwarded`` and ``forwarded_for`` are every value of the headers ``Authorization``,
+    ``X-Forwarded-Client-Cert`` and ``X-Forwarded-For``, in order. ``session`` is the value of our cookie, where a page
+    of our own sent it.
     """
 
     authorization: Sequence[str] = ()
@@ -73,6 +74,7 @@ class Presented:
     peer: str = ""
     session: str = ""
     ticket: Ticket | None = None
+    forwarded_for: Sequence[str] = ()
 
 
 class Authenticator(Protocol):

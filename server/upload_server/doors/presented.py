@@ -6,52 +6,68 @@ about itself, and no head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote
 
-from upload_server.access.identity import Presented
+from upload_server.access.certificates import peer_certificate_of_pem
+from upload_server.access.identity import PeerCertificate, Presented
 from upload_server.doors.http.asgi import Scope
+from upload_server.doors.http.tls import CERTIFICATE
 
 _AUTHORIZATION: Final = "authorization"
 _FORWARDED: Final = "x-forwarded-client-cert"
+_FORWARDED_FOR: Final = "x-forwarded-for"
+_READ: Final = frozenset({_AUTHORIZATION, _FORWARDED, _FORWARDED_FOR})
+_READ_OF_HTTP: Final = {name.encode(): name for name in _READ}
 
 
 def of_grpc(context: Any) -> Presented:
     """Return what a call over gRPC shows."""
     shown: dict[str, list[str]] = {}
     for key, value in context.invocation_metadata():
-        if key in (_AUTHORIZATION, _FORWARDED):
+        if key in _READ:
             shown.setdefault(key, []).append(value)
-    peer = address(context.peer())
-    return (
-        Presented(shown.get(_AUTHORIZATION, ()), None, shown.get(_FORWARDED, ()), peer)
-        if shown
-        else Presented(peer=peer)
+    return _presented(shown, address(context.peer()))
+
+
+def of_grpc_with_certificate(context: Any) -> Presented:
+    """Return what a call over gRPC shows where callers may show certificates: to ask for one takes some 25 µs."""
+    presented = of_grpc(context)
+    pem = context.auth_context().get("x509_pem_cert")
+    return replace(presented, certificate=peer_certificate_of_pem(pem[0])) if pem else presented
+
+
+def _presented(shown: Mapping[str, Sequence[str]], peer: str, certificate: PeerCertificate | None = None) -> Presented:
+    return Presented(
+        shown.get(_AUTHORIZATION, ()),
+        certificate,
+        shown.get(_FORWARDED, ()),
+        peer,
+        forwarded_for=shown.get(_FORWARDED_FOR, ()),
     )
 
 
 def of_transcoded(context: Any) -> Presented:
     """Return what a call shows that came as HTTP: the headers as they came, not the metadata that they became."""
     http = context.http
-    return _of_headers(http.headers, http.client)
+    return _of_headers(http.headers, http.client, http.state)
 
 
 def of_scope(scope: Scope) -> Presented:
     """Return what a request or a handshake shows."""
-    return _of_headers(scope["headers"], scope.get("client"))
+    return _of_headers(scope["headers"], scope.get("client"), scope.get("state") or {})
 
 
-def _of_headers(headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> Presented:
-    authorization: list[str] = []
-    forwarded: list[str] = []
+def _of_headers(
+    headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None, state: Mapping[str, Any]
+) -> Presented:
+    shown: dict[str, list[str]] = {}
     for key, value in headers:
-        name = key.lower()
-        if name == b"authorization":
-            authorization.append(value.decode("latin-1"))
-        elif name == b"x-forwarded-client-cert":
-            forwarded.append(value.decode("latin-1"))
-    return Presented(authorization, None, forwarded, client[0] if client else "")
+        if (name := _READ_OF_HTTP.get(key.lower())) is not None:
+            shown.setdefault(name, []).append(value.decode("latin-1"))
+    return _presented(shown, client[0] if client else "", state.get(CERTIFICATE))
 
 
 def address(peer: str) -> str:

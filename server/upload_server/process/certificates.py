@@ -1,4 +1,4 @@
-"""Decides what of a certificate the service reads by itself: names of issuer and subject, dates, serial number.
+"""Decides what of a certificate the service reads by itself: names, dates, serial number.
 
 Must not know what the certificate is for, and trusts nothing in it: signatures are OpenSSL's business.
 """
@@ -16,19 +16,30 @@ _BLOCK: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 _LONG: Final = 0x80
 _VERSION: Final = 0xA0
 _UTC_TIME: Final = 0x17
+_EXTENSIONS: Final = 0xA3
+_SUBJECT_ALT_NAME: Final = bytes.fromhex("551d11")
+_EMAIL: Final = 0x81
+_DNS: Final = 0x82
+_URI: Final = 0x86
 # RFC 5280, 4.1.2.5.1: years of two digits from here on are of the twentieth century.
 _CENTURY: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What stands in a certificate. Names are DER, made to be compared."""
+    """What stands in a certificate. ``issuer`` and ``subject`` are DER, made to be compared.
+
+    ``uris``, ``emails`` and ``names`` (of hosts) are its alternative names; the subject's common name is none.
+    """
 
     serial: int
     issuer: bytes
     subject: bytes
     not_before: datetime
     not_after: datetime
+    uris: tuple[str, ...]
+    emails: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def certificates_in(pem: str) -> Sequence[Certificate]:
@@ -44,9 +55,29 @@ def certificate_of(der: bytes) -> Certificate:
             fields = fields[1:]
         (_, serial), _, (_, issuer), (_, dates), (_, subject) = fields[:5]
         not_before, not_after = (_moment(kind, text) for kind, text in _parts(dates))
+        found = _alternative_names(fields)
     except (IndexError, UnicodeDecodeError) as error:
         raise ValueError("this is no certificate") from error
-    return Certificate(int.from_bytes(serial, signed=True), issuer, subject, not_before, not_after)
+    return Certificate(
+        int.from_bytes(serial, signed=True),
+        issuer,
+        subject,
+        not_before,
+        not_after,
+        *(tuple(name.decode("ascii") for kind, name in found if kind == tag) for tag in (_URI, _EMAIL, _DNS)),
+    )
+
+
+def _alternative_names(fields: Sequence[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
+    for tag, content in fields:
+        if tag != _EXTENSIONS:
+            continue
+        for _, extension in _parts(_parts(content)[0][1]):
+            # Its id, perhaps whether it is critical, and its value: a string that holds DER.
+            (_, name), *_, (_, value) = _parts(extension)
+            if name == _SUBJECT_ALT_NAME:
+                return _parts(_parts(value)[0][1])
+    return []
 
 
 def _parts(der: bytes) -> Sequence[tuple[int, bytes]]:

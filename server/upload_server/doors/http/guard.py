@@ -6,12 +6,13 @@ that the user happens to visit from cancelling uploads of a server on the user's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
 from google.rpc.code_pb2 import Code
 
+from upload_server.access.identity import PeerCertificate
 from upload_server.domain.observer import Observer
 from upload_server.doors.http.asgi import (
     FOREIGN,
@@ -27,6 +28,7 @@ from upload_server.doors.http.asgi import (
     status_body,
     status_of,
 )
+from upload_server.doors.http.tls import CERTIFICATE
 from upload_server.process.hosts import Origin, host_name, is_address, is_loopback_name
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -41,6 +43,8 @@ _EXPOSE_HEADERS: Final = (
     b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
     b"Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires"
 )
+# By whether it is a WebSocket, and whether it is secure.
+_SCHEMES: Final = (("http", "https"), ("ws", "wss"))
 # Seconds a browser may remember a preflight's answer.
 _MAX_AGE: Final = b"600"
 
@@ -66,7 +70,10 @@ class Guard:
         allowed_hosts: Sequence[str] = (),
         on_loopback: bool = True,
         observer: Observer | None = None,
+        trusts: Callable[[PeerCertificate | None], bool] | None = None,
     ) -> None:
+        """``trusts``: whether who shows a certificate may say how a browser has come to it."""
+        self._trusts = trusts
         self._app = app
         self._allowed = frozenset(allowed_origins)
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
@@ -76,6 +83,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it here."""
         hosts, origins = _hosts_and_origins(scope)
+        if self._trusts is not None and self._trusts(scope.get("state", {}).get(CERTIFICATE)):
+            hosts = _as_forwarded(scope, hosts)
         if not self._host_fits(hosts):
             await self._refuse(scope, receive, send, _HOST_REFUSED, "HOST_NOT_ALLOWED")
             return
@@ -155,6 +164,15 @@ def _hosts_and_origins(scope: Scope) -> tuple[list[bytes], list[bytes]]:
         elif key == b"origin":
             origins.append(value)
     return hosts, origins
+
+
+def _as_forwarded(scope: Scope, hosts: list[bytes]) -> list[bytes]:
+    """Take the scheme that a browser used from a proxy, and return the host that it named."""
+    schemes = headers_of(scope, b"x-forwarded-proto")
+    if schemes in ([b"http"], [b"https"]):
+        secure = schemes == [b"https"]
+        scope["scheme"] = _SCHEMES[scope["type"] == "websocket"][secure]
+    return headers_of(scope, b"x-forwarded-host") or hosts
 
 
 def _parse_single(origins: list[bytes]) -> Origin | None:

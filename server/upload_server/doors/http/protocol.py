@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from upload_server.doors.http.asgi import last_answer
 from upload_server.doors.http.pump import LEAST_BYTES, LEND, LentSocket, lend
+from upload_server.doors.http.tls import CERTIFICATE, shown_on
 from upload_server.doors.http.untaken import HIGH_WATER_BYTES, Untaken
 
 # Bytes of request line and headers; httptools itself has no limit.
@@ -107,6 +108,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Count the connection, and start to wait for its first head."""
         super().connection_made(transport)
         self.flow = self._flow = _HeldFlow(transport)
+        if self.scheme == "https" and (shown := shown_on(transport)) is not None:
+            # uvicorn puts it into the scope of each request of this connection, and of its WebSocket.
+            self.app_state[CERTIFICATE] = shown
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         if len(self.connections) > self._max_connections and not make_place(self.connections, self):
             transport.abort()

@@ -15,13 +15,25 @@ from typing import Final
 
 import structlog
 
+from upload_server.access.certificates import peer_certificate
+from upload_server.access.identity import PeerCertificate
+
 log = structlog.get_logger(__name__)
 
+# In the state of a connection's scopes: what the other end has shown.
+CERTIFICATE: Final = "certificate"
 HANDSHAKE_SECONDS: Final = 10.0
 # For the goodbye of TLS; a peer that does not say it is cut.
 _GOODBYE_SECONDS: Final = 5.0
 # Out of descriptors nothing can be accepted; until something is closed there is no use in trying at once again.
 _PAUSE_SECONDS: Final = 0.1
+
+
+def shown_on(transport: asyncio.Transport) -> PeerCertificate | None:
+    """Return the certificate that the other end has shown, verified; asked once a connection."""
+    secured = transport.get_extra_info("ssl_object")
+    der = None if secured is None else secured.getpeercert(binary_form=True)
+    return None if der is None else peer_certificate(der)
 
 
 class TlsListener:
