@@ -169,7 +169,8 @@ async def test_what_callers_say_of_certificates_is_thrown_away(world: World) -> 
             await stub.ListFiles(pb.ListFilesRequest(), metadata=(("x-forwarded-client-cert", forged),))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     refusal = world.server.wait_log(lambda line: line["event"] == "auth.refused")
-    assert refusal["peer"] == "127.0.0.1"
+    # Of a caller on loopback Envoy tells the address of the machine; the node itself sees Envoy on loopback.
+    assert refusal["peer"] not in {"127.0.0.1", ""}
 
 
 async def test_forged_tokens_end_at_envoy_and_at_the_node(world: World) -> None:
