@@ -36,6 +36,7 @@ from upload_server.doors.convert import file_to_proto, with_content_uri
 from upload_server.doors.errors import HTTP_STATUSES, challenge
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Application
+from upload_server.doors.http.content import ContentDoor
 from upload_server.doors.http.faults import fault_details
 from upload_server.doors.http.guard import Guard
 from upload_server.doors.http.pages import default_pages
@@ -119,6 +120,7 @@ class Service:
                 Gate.CHANGE: config.max_calls,
                 Gate.CANCEL: config.max_calls,
                 Gate.UPLOAD: config.max_uploads,
+                Gate.DOWNLOAD: config.max_downloads,
                 Gate.WATCH: config.max_watches,
                 Gate.WEBSOCKET: max_websockets,
             }
@@ -194,6 +196,7 @@ class Service:
             transcoder=self._transcoder(),
             websocket=self._websockets,
             tus=self._tus(),
+            content=ContentDoor(self._uploads, self._calls(Source.HTTP, of_scope)),
             ready=store.ping,
             metrics=metrics,
             calls=self._calls(Source.HTTP, of_scope),

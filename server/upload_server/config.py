@@ -233,6 +233,7 @@ class Config:
         1000, "unary calls at once; over it OVERLOADED. Cancels have as many of their own", _parse_int, 1
     )
     max_uploads: int = _option(4000, "open upload streams at once; over it OVERLOADED", _parse_int, 1)
+    max_downloads: int = _option(200, "downloads at once; over it OVERLOADED", _parse_int, 1)
     max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
     max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
     watch_history: int = _option(
@@ -369,7 +370,7 @@ class Config:
 
     def of_one_worker(self) -> Config:
         """Return the settings of each of the ``workers``: its share of what they may have open together."""
-        shared = ("max_calls", "max_uploads", "max_watches", "max_websockets")
+        shared = ("max_calls", "max_uploads", "max_downloads", "max_watches", "max_websockets")
         return replace(self, **{name: max(1, getattr(self, name) // self.workers) for name in shared})
 
     @property

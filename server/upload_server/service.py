@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from upload_server.domain.caller import Caller
-from upload_server.domain.errors import NotFound, NotInState, WriterReplaced
+from upload_server.domain.errors import FileNotCompleted, NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import (
     MAX_WATCH_TARGETS,
     MIN_PROGRESS_SECONDS,
@@ -35,7 +35,7 @@ from upload_server.domain.states import (
 )
 from upload_server.domain.statistics import Buckets, Counts, LateCancels
 from upload_server.domain.tokens import Cursor, ResumeToken, decode_page_token, encode_page_token
-from upload_server.ingest import Draft, Ingest
+from upload_server.ingest import Content, Draft, Ingest
 from upload_server.store.protocol import Store
 from upload_server.store.values import Command, DueCancel, Heard, Listing, Page, Result, Targets, Trail
 from upload_server.watch import Outlet, WatchEvent, WatchHub, WatchRequest
@@ -216,6 +216,13 @@ class Uploads:
         rules.identifier("file_id", file_id)
         rules.check()
         return await self._store.get_file(file_id, caller.sees)
+
+    async def get_content(self, file_id: str, caller: Caller) -> Content:
+        """Return the bytes of a completed file, to be read; raises ``FileNotCompleted``."""
+        file = await self.get_file(file_id, caller)
+        if file.status is not FileStatus.COMPLETED:
+            raise FileNotCompleted(file)
+        return self._ingest.content(file)
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""

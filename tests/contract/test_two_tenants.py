@@ -36,6 +36,7 @@ TABLE = {
     "PutFile": "++---",
     "UploadFile": "+0---",
     "GetFile": "+0++-",
+    "DownloadFile": "+0+--",
     "ListFiles": "+0++-",
     "GetBatch": "+0++-",
     "ListBatches": "+0++-",
@@ -49,6 +50,7 @@ TABLE = {
 DOORS = {
     "UploadFile": ["grpc", "websocket", "tus"],
     "WatchStatus": ["grpc", "lines", "events"],
+    "DownloadFile": ["grpc", "http", "tus"],
     "InitiateUpload": ["grpc", "http", "tus"],
     "GetFile": ["grpc", "http", "tus"],
     "CancelFile": ["grpc", "http", "tus"],
@@ -208,6 +210,26 @@ async def watch(world: World, door: str, who: str, file_id: str) -> Json:
     raise AssertionError("no message")
 
 
+async def download(world: World, door: str, who: str, _file_id: str) -> Json:
+    """The bytes of a completed file of the owner's."""
+    put = await world.door("grpc", "owner").call("PutFile", filename="a", size_bytes=1, data="eA==")
+    if door == "grpc":
+        request = pb.DownloadFileRequest(file_id=put["file_id"])
+        try:
+            found = [message async for message in world.stub.DownloadFile(request, metadata=world.tokens.metadata(who))]
+        except grpc.aio.AioRpcError as error:
+            raise refusal_of_rpc(error) from None
+        data = found[-1].data
+    else:
+        path = f"/api/v1/tus/{put['file_id']}" if door == "tus" else f"/api/v1/files/{put['file_id']}/content"
+        response = await world.http.get(path, headers=world.tokens.header(who))
+        if response.status_code != 200:
+            raise refusal_of_http(response)
+        data = response.content
+    assert data == b"x"
+    return {}
+
+
 async def by_tus(world: World, method: str, who: str, file_id: str) -> Json:
     headers = {**TUS, **world.tokens.header(who)}
     if method == "InitiateUpload":
@@ -233,6 +255,7 @@ ROWS = {
     "PutFile": Row(plain("PutFile", filename="a", size_bytes=1, data="eA==")),
     "UploadFile": Row(upload),
     "GetFile": Row(plain("GetFile", "file_id")),
+    "DownloadFile": Row(download),
     "ListFiles": Row(
         plain("ListFiles", page_size=1000, order_by="created_at desc"),
         has=lambda answer, file_id: file_id in {file["file_id"] for file in answer["files"]},
@@ -271,7 +294,7 @@ async def _check_cell(world: World, method: str, door: str, who: str, expected: 
     row, cell = ROWS[method], (method, door, who)
     thing = await (world.batch() if row.of == "batch" else world.file())
     asker = await world.stranger() if (method, who) == ("GetStatistics", "other") else who
-    if door == "tus" and method != "UploadFile":
+    if door == "tus" and method not in {"UploadFile", "DownloadFile"}:
         asked = by_tus(world, method, asker, thing)
     else:
         asked = row.ask(world, door, asker, thing)

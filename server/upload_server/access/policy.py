@@ -21,6 +21,7 @@ NEEDS: Final[Mapping[str, Permission | None]] = {
     "PutFile": Permission.WRITE,
     "UploadFile": Permission.WRITE,
     "GetFile": Permission.READ,
+    "DownloadFile": Permission.DOWNLOAD,
     "ListFiles": Permission.READ,
     "GetBatch": Permission.READ,
     "ListBatches": Permission.READ,
@@ -42,12 +43,14 @@ GRANTS: Final[Mapping[str, Mapping[Permission, bool]]] = {
     "user": {
         Permission.WRITE: _OWN,
         Permission.READ: _OWN,
+        Permission.DOWNLOAD: _OWN,
         Permission.CANCEL: _OWN,
         Permission.AUDIT: _OWN,
         Permission.COUNT: _OWN,
     },
     "operator": {
         Permission.READ: _ALL,
+        Permission.DOWNLOAD: _ALL,
         Permission.CANCEL: _ALL,
         Permission.AUDIT: _ALL,
         Permission.COUNT: _ALL,
@@ -60,7 +63,7 @@ GRANTS: Final[Mapping[str, Mapping[Permission, bool]]] = {
         Permission.METRICS: _ALL,
     },
     "monitor": {Permission.COUNT: _ALL, Permission.METRICS: _ALL},
-    "upload.read": {Permission.READ: _OWN, Permission.AUDIT: _OWN, Permission.COUNT: _OWN},
+    "upload.read": {Permission.READ: _OWN, Permission.DOWNLOAD: _OWN, Permission.AUDIT: _OWN, Permission.COUNT: _OWN},
     "upload.write": {Permission.WRITE: _OWN},
     "upload.cancel": {Permission.CANCEL: _OWN},
 }
@@ -75,6 +78,7 @@ ROLES: Final = ("user", "operator", "auditor", "monitor")
 SCOPE_OF: Final[Mapping[Permission, str]] = {
     Permission.WRITE: "upload.write",
     Permission.READ: "upload.read",
+    Permission.DOWNLOAD: "upload.read",
     Permission.CANCEL: "upload.cancel",
     Permission.AUDIT: "upload.audit",
     Permission.COUNT: "upload.read",

@@ -19,6 +19,8 @@ class Permission(StrEnum):
     WRITE = "write"
     # Get, list and watch.
     READ = "read"
+    # Have the bytes of a completed file.
+    DOWNLOAD = "download"
     CANCEL = "cancel"
     # Read the audit trail.
     AUDIT = "audit"

@@ -119,6 +119,15 @@ class FileNotWritable(NotInState):
         self.file = file
 
 
+class FileNotCompleted(NotInState):
+    """Its bytes were asked for, and are not all there, or are gone."""
+
+    reason = "FILE_NOT_COMPLETED"
+
+    def __init__(self, file: File) -> None:
+        super().__init__(f"The file is {file.status.value}; only a completed one has bytes to read", file)
+
+
 class Stopped(UploadError):
     """The stream has to end, whatever its sender does; carried by its Ending."""
 

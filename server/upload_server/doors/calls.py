@@ -37,7 +37,7 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
-from upload_server.doors.errors import challenge, code_of, to_status
+from upload_server.doors.errors import STATUS_CODES, challenge, code_of, to_status
 from upload_server.doors.presented import of_scope
 
 log = structlog.get_logger(__name__)
@@ -48,8 +48,6 @@ Response = TypeVar("Response", bound=Message)
 # Says, in a door's words, with which error a call ends.
 Tell = Callable[[UploadError], Awaitable[None]]
 
-# A gRPC code by its number.
-STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # Of the timers that most calls end before: seconds, and the part of the time limit that it is at most.
 _TICK_SECONDS = 1.0
 _TICKS_PER_LIMIT = 8
@@ -63,6 +61,7 @@ class Gate(Enum):
     CHANGE = "change calls"
     CANCEL = "cancel calls"
     UPLOAD = "upload calls"
+    DOWNLOAD = "download calls"
     WATCH = "watch calls"
     WEBSOCKET = "WebSockets"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -14,6 +15,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from transcoder.status import HTTP_STATUS
 from upload_server.domain import errors
 
 DOMAIN = "upload.v1"
@@ -42,6 +44,8 @@ _CODES: dict[type[errors.UploadError], Code] = {
 
 # Reasons whose HTTP status is not the one of their code.
 HTTP_STATUSES: Mapping[str, int] = {errors.StorageFull.reason: 507}
+# A gRPC code by its number.
+STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 # Details stay under 4 KiB, or the metadata limit of HTTP/2 clients replaces our answer by its own.
 _MAX_VIOLATIONS = 8
@@ -70,6 +74,11 @@ def challenge(error: errors.UploadError) -> str:
         case errors.PermissionDenied(scope=scope):
             return f'Bearer realm="upload", error="insufficient_scope", scope="{scope}"'
     return ""
+
+
+def http_status_of(error: errors.UploadError) -> int:
+    """Return the HTTP status that says ``error``."""
+    return HTTP_STATUSES.get(error.reason, HTTP_STATUS[STATUS_CODES[code_of(error)]])
 
 
 def _details(error: errors.UploadError, more: Mapping[str, str]) -> list[Message]:

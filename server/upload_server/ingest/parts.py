@@ -30,6 +30,8 @@ MIB = 1024 * KIB
 _READ_BYTES = 256 * KIB
 # Opening and syncing wait for the disk more than they work.
 _WAITERS = 8
+# Of downloads, however many there are: they mostly wait for whoever takes the bytes.
+_READERS = 4
 # Where a sync goes over the network, and waits there while the store is away.
 _PUTTERS = 64
 # Still a third of an ordinary thread's share: one that stands further back would hold up whoever waits for what it has.
@@ -78,16 +80,20 @@ class Limits:
 
 
 class Threads:
-    """The threads of one ingest. ``workers`` write and hash, no more than there are cores; ``waiters`` wait."""
+    """The threads of one ingest. ``workers`` write and hash, no more than there are cores; ``waiters`` wait.
+
+    ``readers`` read what others want to have, so that no upload waits behind a slow download.
+    """
 
     def __init__(self, workers: int | None = None, waiters: int = _WAITERS) -> None:
         cores = max(2, os.cpu_count() or 1)
         self.workers = ThreadPoolExecutor(workers or cores, "ingest", initializer=_stand_back)
         self.waiters = ThreadPoolExecutor(waiters, "ingest-disk", initializer=_stand_back)
+        self.readers = ThreadPoolExecutor(_READERS, "content", initializer=_stand_back)
 
     def shutdown(self, *, wait: bool) -> None:
         """Start nothing more; ``wait`` for what runs."""
-        for pool in (self.workers, self.waiters):
+        for pool in (self.workers, self.waiters, self.readers):
             pool.shutdown(wait=wait, cancel_futures=True)
 
 

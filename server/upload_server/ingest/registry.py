@@ -30,6 +30,7 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import AuditEvent, File, FileStatus, cancelled
+from upload_server.ingest.content import Content
 from upload_server.ingest.drafts import Draft, Drafts
 from upload_server.ingest.ending import Ending, Marks, storage_error
 from upload_server.ingest.parts import Buffers, Holds, Limits, Memory, Parts, Tasks, Threads
@@ -135,6 +136,10 @@ class Ingest:
         self._refusal: Stopped | None = None
 
     # For the doors -------------------------------------------------------------------------------------------------
+
+    def content(self, file: File) -> Content:
+        """Return the bytes of a completed file, to be read."""
+        return Content(self._parts.sink, self._parts.threads.readers, file)
 
     async def open(self, file_id: str, offset: int, caller: Caller, *, may_overlap: bool = False) -> Upload:
         """Claim a file and open it for writing at ``offset``; an older stream on it is replaced.

@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from upload_server.domain.runs import WHOLE, Run, parts_of
@@ -305,7 +305,9 @@ class DiskSink:
             with contextlib.suppress(OSError), _opened(shard) as folder:
                 yield from ((folder, file_id) for file_id in ids if _is_draft(file_id, folder))
 
-    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+    def read(
+        self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
+    ) -> Generator[bytes, None, None]:
         """Read the bytes from ``start`` to ``end`` in pieces, run by run; ``BytesMissing`` when there are fewer."""
         with _as_sink_errors:
             # Also of a file without bytes: it has to be there.
@@ -319,6 +321,11 @@ class DiskSink:
                             raise BytesMissing(f"{_name(file_id, fence)} ends {left} bytes too early")
                         left -= len(piece)
                         yield piece
+
+    def descriptor(self, file_id: str, fence: int) -> int:
+        """Open the file that a completed one is."""
+        with _as_sink_errors, _opened(self._shard(file_id)) as folder:
+            return open_own(_name(file_id, fence), os.O_RDONLY, dir_fd=folder)
 
     def finish(
         self, file_id: str, runs: Sequence[Run], size_bytes: int, stopped: Callable[[], bool] | None = None
@@ -445,9 +452,7 @@ class DiskSink:
 
     @contextlib.contextmanager
     def _reading(self, file_id: str, fence: int) -> Iterator[io.FileIO]:
-        with _opened(self._shard(file_id)) as folder:
-            descriptor = open_own(_name(file_id, fence), os.O_RDONLY, dir_fd=folder)
-        with io.FileIO(descriptor, "rb") as file:
+        with io.FileIO(self.descriptor(file_id, fence), "rb") as file:
             yield file
 
     def _shard(self, file_id: str) -> Path:

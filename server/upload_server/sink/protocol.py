@@ -10,7 +10,7 @@ count, and up to where, the file's row says, and nothing that lies here: whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 from upload_server.domain.runs import Run
@@ -151,10 +151,18 @@ class Sink(Protocol):
     def drafts(self, file_ids: Sequence[str]) -> Sequence[str]:
         """Return for which of these files a draft lies here; one that cannot be looked at counts as none."""
 
-    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+    def read(
+        self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
+    ) -> Generator[bytes, None, None]:
         """Read the file's bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer.
 
         Of a completed file ``runs`` is one run from 0, whose fence its row names.
+        """
+
+    def descriptor(self, file_id: str, fence: int) -> int | None:
+        """Open a completed file for reading, which stays readable when its name is deleted; the caller closes it.
+
+        None where its bytes are not in one file of this machine.
         """
 
     def finish(

@@ -242,6 +242,15 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
         except Refusal as refusal:
             await refusal.abort(context)
 
+    async def DownloadFile(
+        self, request: pb.DownloadFileRequest, context: Context
+    ) -> AsyncIterator[pb.DownloadFileResponse]:
+        try:
+            yield pb.DownloadFileResponse(file=self._file(request.file_id))
+            yield pb.DownloadFileResponse(data=bytes(self.data[request.file_id][request.offset :]))
+        except Refusal as refusal:
+            await refusal.abort(context)
+
     async def InitiateBatch(self, request: pb.InitiateBatchRequest, context: Context) -> Any:
         raise NotImplementedError
 

@@ -19,6 +19,7 @@ TABLE = {
     "PutFile": "own - - -",
     "UploadFile": "own - - -",
     "GetFile": "own all all -",
+    "DownloadFile": "own all - -",
     "ListFiles": "own all all -",
     "GetBatch": "own all all -",
     "ListBatches": "own all all -",

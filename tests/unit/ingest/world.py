@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -110,7 +110,9 @@ class GatedSink(DiskSink):
             raise self.put_error
         super().put(file_id, data)
 
-    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+    def read(
+        self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
+    ) -> Generator[bytes, None, None]:
         self.reading.pass_through()
         self.bytes_read += end - start
         return super().read(file_id, runs, end, chunk_bytes, start)

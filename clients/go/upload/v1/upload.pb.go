@@ -1751,6 +1751,157 @@ func (x *ListFilesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// The request of `DownloadFile`.
+type DownloadFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	FileId string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	// The first byte that is wanted: 0 to the file's `size_bytes`, where nothing is left to send.
+	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How many bytes are wanted, or as many as there are; 0: all from `offset` on.
+	Length        int64 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DownloadFileRequest) Reset() {
+	*x = DownloadFileRequest{}
+	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DownloadFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DownloadFileRequest) ProtoMessage() {}
+
+func (x *DownloadFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DownloadFileRequest.ProtoReflect.Descriptor instead.
+func (*DownloadFileRequest) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DownloadFileRequest) GetFileId() string {
+	if x != nil {
+		return x.FileId
+	}
+	return ""
+}
+
+func (x *DownloadFileRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *DownloadFileRequest) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+// A message of `DownloadFile`.
+type DownloadFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which of the two.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*DownloadFileResponse_File
+	//	*DownloadFileResponse_Data
+	Message       isDownloadFileResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DownloadFileResponse) Reset() {
+	*x = DownloadFileResponse{}
+	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DownloadFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DownloadFileResponse) ProtoMessage() {}
+
+func (x *DownloadFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DownloadFileResponse.ProtoReflect.Descriptor instead.
+func (*DownloadFileResponse) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DownloadFileResponse) GetMessage() isDownloadFileResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *DownloadFileResponse) GetFile() *File {
+	if x != nil {
+		if x, ok := x.Message.(*DownloadFileResponse_File); ok {
+			return x.File
+		}
+	}
+	return nil
+}
+
+func (x *DownloadFileResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*DownloadFileResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isDownloadFileResponse_Message interface {
+	isDownloadFileResponse_Message()
+}
+
+type DownloadFileResponse_File struct {
+	// First, once: the file. Its `sha256` is that of all its bytes.
+	File *File `protobuf:"bytes,1,opt,name=file,proto3,oneof"`
+}
+
+type DownloadFileResponse_Data struct {
+	// The next bytes, at most 256 KiB a message.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*DownloadFileResponse_File) isDownloadFileResponse_Message() {}
+
+func (*DownloadFileResponse_Data) isDownloadFileResponse_Message() {}
+
 // The request of `GetBatch`.
 type GetBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1762,7 +1913,7 @@ type GetBatchRequest struct {
 
 func (x *GetBatchRequest) Reset() {
 	*x = GetBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1925,7 @@ func (x *GetBatchRequest) String() string {
 func (*GetBatchRequest) ProtoMessage() {}
 
 func (x *GetBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1938,7 @@ func (x *GetBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchRequest.ProtoReflect.Descriptor instead.
 func (*GetBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{18}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetBatchRequest) GetBatchId() string {
@@ -1830,7 +1981,7 @@ type ListBatchesRequest struct {
 
 func (x *ListBatchesRequest) Reset() {
 	*x = ListBatchesRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1993,7 @@ func (x *ListBatchesRequest) String() string {
 func (*ListBatchesRequest) ProtoMessage() {}
 
 func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[19]
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2006,7 @@ func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBatchesRequest.ProtoReflect.Descriptor instead.
 func (*ListBatchesRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{19}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListBatchesRequest) GetStatus() BatchStatus {
@@ -1948,7 +2099,7 @@ type ListBatchesResponse struct {
 
 func (x *ListBatchesResponse) Reset() {
 	*x = ListBatchesResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2111,7 @@ func (x *ListBatchesResponse) String() string {
 func (*ListBatchesResponse) ProtoMessage() {}
 
 func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2124,7 @@ func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBatchesResponse.ProtoReflect.Descriptor instead.
 func (*ListBatchesResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListBatchesResponse) GetBatches() []*Batch {
@@ -1999,7 +2150,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2162,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2175,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
 }
 
 // The answer of `GetCaller`.
@@ -2048,7 +2199,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2211,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2224,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetCallerResponse) GetPrincipal() string {
@@ -2133,7 +2284,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2296,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2309,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Quota) GetName() string {
@@ -2195,7 +2346,7 @@ type GetStatisticsRequest struct {
 
 func (x *GetStatisticsRequest) Reset() {
 	*x = GetStatisticsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2358,7 @@ func (x *GetStatisticsRequest) String() string {
 func (*GetStatisticsRequest) ProtoMessage() {}
 
 func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2371,7 @@ func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetStatisticsRequest) GetWindow() *durationpb.Duration {
@@ -2260,7 +2411,7 @@ type GetStatisticsResponse struct {
 
 func (x *GetStatisticsResponse) Reset() {
 	*x = GetStatisticsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2423,7 @@ func (x *GetStatisticsResponse) String() string {
 func (*GetStatisticsResponse) ProtoMessage() {}
 
 func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2436,7 @@ func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsResponse.ProtoReflect.Descriptor instead.
 func (*GetStatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStatisticsResponse) GetFiles() []*FileCount {
@@ -2345,7 +2496,7 @@ type FileCount struct {
 
 func (x *FileCount) Reset() {
 	*x = FileCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2508,7 @@ func (x *FileCount) String() string {
 func (*FileCount) ProtoMessage() {}
 
 func (x *FileCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2521,7 @@ func (x *FileCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileCount.ProtoReflect.Descriptor instead.
 func (*FileCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FileCount) GetStatus() UploadStatus {
@@ -2407,7 +2558,7 @@ type BatchCount struct {
 
 func (x *BatchCount) Reset() {
 	*x = BatchCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2570,7 @@ func (x *BatchCount) String() string {
 func (*BatchCount) ProtoMessage() {}
 
 func (x *BatchCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2583,7 @@ func (x *BatchCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCount.ProtoReflect.Descriptor instead.
 func (*BatchCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BatchCount) GetStatus() BatchStatus {
@@ -2470,7 +2621,7 @@ type StatisticsBucket struct {
 
 func (x *StatisticsBucket) Reset() {
 	*x = StatisticsBucket{}
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2633,7 @@ func (x *StatisticsBucket) String() string {
 func (*StatisticsBucket) ProtoMessage() {}
 
 func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2646,7 @@ func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsBucket.ProtoReflect.Descriptor instead.
 func (*StatisticsBucket) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatisticsBucket) GetStartAt() *timestamppb.Timestamp {
@@ -2556,7 +2707,7 @@ type CancelFileRequest struct {
 
 func (x *CancelFileRequest) Reset() {
 	*x = CancelFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2719,7 @@ func (x *CancelFileRequest) String() string {
 func (*CancelFileRequest) ProtoMessage() {}
 
 func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2732,7 @@ func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileRequest.ProtoReflect.Descriptor instead.
 func (*CancelFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelFileRequest) GetFileId() string {
@@ -2622,7 +2773,7 @@ type CancelFileResponse struct {
 
 func (x *CancelFileResponse) Reset() {
 	*x = CancelFileResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2785,7 @@ func (x *CancelFileResponse) String() string {
 func (*CancelFileResponse) ProtoMessage() {}
 
 func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2798,7 @@ func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileResponse.ProtoReflect.Descriptor instead.
 func (*CancelFileResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelFileResponse) GetMessage() string {
@@ -2694,7 +2845,7 @@ type CancelBatchRequest struct {
 
 func (x *CancelBatchRequest) Reset() {
 	*x = CancelBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2857,7 @@ func (x *CancelBatchRequest) String() string {
 func (*CancelBatchRequest) ProtoMessage() {}
 
 func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2870,7 @@ func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchRequest.ProtoReflect.Descriptor instead.
 func (*CancelBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelBatchRequest) GetBatchId() string {
@@ -2762,7 +2913,7 @@ type CancelBatchResponse struct {
 
 func (x *CancelBatchResponse) Reset() {
 	*x = CancelBatchResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2925,7 @@ func (x *CancelBatchResponse) String() string {
 func (*CancelBatchResponse) ProtoMessage() {}
 
 func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +2938,7 @@ func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchResponse.ProtoReflect.Descriptor instead.
 func (*CancelBatchResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelBatchResponse) GetMessage() string {
@@ -2854,7 +3005,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3017,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +3030,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchStatusRequest) GetFileIds() []string {
@@ -2951,7 +3102,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3114,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3127,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Progress) GetFileId() string {
@@ -3004,7 +3155,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_upload_v1_upload_proto_msgTypes[35]
+	mi := &file_upload_v1_upload_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3167,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[35]
+	mi := &file_upload_v1_upload_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3180,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Bookmark) GetResynced() bool {
@@ -3059,7 +3210,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[36]
+	mi := &file_upload_v1_upload_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3222,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[36]
+	mi := &file_upload_v1_upload_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3235,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{36}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchStatusResponse) GetEvent() isWatchStatusResponse_Event {
@@ -3201,7 +3352,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[37]
+	mi := &file_upload_v1_upload_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3213,7 +3364,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[37]
+	mi := &file_upload_v1_upload_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3226,7 +3377,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{37}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListAuditEventsRequest) GetFileId() string {
@@ -3319,7 +3470,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[38]
+	mi := &file_upload_v1_upload_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3482,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[38]
+	mi := &file_upload_v1_upload_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3495,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{38}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -3502,7 +3653,15 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\fcancelled_by\x18\r \x01(\tR\vcancelledBy\"b\n" +
 	"\x11ListFilesResponse\x12%\n" +
 	"\x05files\x18\x01 \x03(\v2\x0f.upload.v1.FileR\x05files\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"^\n" +
+	"\x13DownloadFileRequest\x12\x17\n" +
+	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\"^\n" +
+	"\x14DownloadFileResponse\x12%\n" +
+	"\x04file\x18\x01 \x01(\v2\x0f.upload.v1.FileH\x00R\x04file\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\",\n" +
 	"\x0fGetBatchRequest\x12\x19\n" +
 	"\bbatch_id\x18\x01 \x01(\tR\abatchId\"\xf6\x03\n" +
 	"\x12ListBatchesRequest\x12.\n" +
@@ -3636,7 +3795,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x17BATCH_STATUS_PROCESSING\x10\x02\x12\x1a\n" +
 	"\x16BATCH_STATUS_COMPLETED\x10\x03\x12\x17\n" +
 	"\x13BATCH_STATUS_FAILED\x10\x04\x12\x1a\n" +
-	"\x16BATCH_STATUS_CANCELLED\x10\x052\xbc\v\n" +
+	"\x16BATCH_STATUS_CANCELLED\x10\x052\x8f\f\n" +
 	"\rUploadService\x12y\n" +
 	"\x0eInitiateUpload\x12 .upload.v1.InitiateUploadRequest\x1a!.upload.v1.InitiateUploadResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/api/v1/upload/initiate\x12u\n" +
 	"\rInitiateBatch\x12\x1f.upload.v1.InitiateBatchRequest\x1a .upload.v1.InitiateBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/batch/initiate\x12M\n" +
@@ -3644,7 +3803,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"UploadFile\x12\x1c.upload.v1.UploadFileRequest\x1a\x1d.upload.v1.UploadFileResponse(\x010\x01\x12T\n" +
 	"\aPutFile\x12\x19.upload.v1.PutFileRequest\x1a\x0f.upload.v1.File\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/upload/put\x12V\n" +
 	"\aGetFile\x12\x19.upload.v1.GetFileRequest\x1a\x0f.upload.v1.File\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/files/{file_id}\x12]\n" +
-	"\tListFiles\x12\x1b.upload.v1.ListFilesRequest\x1a\x1c.upload.v1.ListFilesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/files\x12Z\n" +
+	"\tListFiles\x12\x1b.upload.v1.ListFilesRequest\x1a\x1c.upload.v1.ListFilesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/files\x12Q\n" +
+	"\fDownloadFile\x12\x1e.upload.v1.DownloadFileRequest\x1a\x1f.upload.v1.DownloadFileResponse0\x01\x12Z\n" +
 	"\bGetBatch\x12\x1a.upload.v1.GetBatchRequest\x1a\x10.upload.v1.Batch\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/batch/{batch_id}\x12e\n" +
 	"\vListBatches\x12\x1d.upload.v1.ListBatchesRequest\x1a\x1e.upload.v1.ListBatchesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/batches\x12n\n" +
 	"\rGetStatistics\x12\x1f.upload.v1.GetStatisticsRequest\x1a .upload.v1.GetStatisticsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statistics\x12Z\n" +
@@ -3670,7 +3830,7 @@ func file_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_upload_v1_upload_proto_goTypes = []any{
 	(UploadStatus)(0),               // 0: upload.v1.UploadStatus
 	(BatchStatus)(0),                // 1: upload.v1.BatchStatus
@@ -3692,117 +3852,122 @@ var file_upload_v1_upload_proto_goTypes = []any{
 	(*GetFileRequest)(nil),          // 17: upload.v1.GetFileRequest
 	(*ListFilesRequest)(nil),        // 18: upload.v1.ListFilesRequest
 	(*ListFilesResponse)(nil),       // 19: upload.v1.ListFilesResponse
-	(*GetBatchRequest)(nil),         // 20: upload.v1.GetBatchRequest
-	(*ListBatchesRequest)(nil),      // 21: upload.v1.ListBatchesRequest
-	(*ListBatchesResponse)(nil),     // 22: upload.v1.ListBatchesResponse
-	(*GetCallerRequest)(nil),        // 23: upload.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),       // 24: upload.v1.GetCallerResponse
-	(*Quota)(nil),                   // 25: upload.v1.Quota
-	(*GetStatisticsRequest)(nil),    // 26: upload.v1.GetStatisticsRequest
-	(*GetStatisticsResponse)(nil),   // 27: upload.v1.GetStatisticsResponse
-	(*FileCount)(nil),               // 28: upload.v1.FileCount
-	(*BatchCount)(nil),              // 29: upload.v1.BatchCount
-	(*StatisticsBucket)(nil),        // 30: upload.v1.StatisticsBucket
-	(*CancelFileRequest)(nil),       // 31: upload.v1.CancelFileRequest
-	(*CancelFileResponse)(nil),      // 32: upload.v1.CancelFileResponse
-	(*CancelBatchRequest)(nil),      // 33: upload.v1.CancelBatchRequest
-	(*CancelBatchResponse)(nil),     // 34: upload.v1.CancelBatchResponse
-	(*WatchStatusRequest)(nil),      // 35: upload.v1.WatchStatusRequest
-	(*Progress)(nil),                // 36: upload.v1.Progress
-	(*Bookmark)(nil),                // 37: upload.v1.Bookmark
-	(*WatchStatusResponse)(nil),     // 38: upload.v1.WatchStatusResponse
-	(*ListAuditEventsRequest)(nil),  // 39: upload.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil), // 40: upload.v1.ListAuditEventsResponse
-	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
+	(*DownloadFileRequest)(nil),     // 20: upload.v1.DownloadFileRequest
+	(*DownloadFileResponse)(nil),    // 21: upload.v1.DownloadFileResponse
+	(*GetBatchRequest)(nil),         // 22: upload.v1.GetBatchRequest
+	(*ListBatchesRequest)(nil),      // 23: upload.v1.ListBatchesRequest
+	(*ListBatchesResponse)(nil),     // 24: upload.v1.ListBatchesResponse
+	(*GetCallerRequest)(nil),        // 25: upload.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),       // 26: upload.v1.GetCallerResponse
+	(*Quota)(nil),                   // 27: upload.v1.Quota
+	(*GetStatisticsRequest)(nil),    // 28: upload.v1.GetStatisticsRequest
+	(*GetStatisticsResponse)(nil),   // 29: upload.v1.GetStatisticsResponse
+	(*FileCount)(nil),               // 30: upload.v1.FileCount
+	(*BatchCount)(nil),              // 31: upload.v1.BatchCount
+	(*StatisticsBucket)(nil),        // 32: upload.v1.StatisticsBucket
+	(*CancelFileRequest)(nil),       // 33: upload.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),      // 34: upload.v1.CancelFileResponse
+	(*CancelBatchRequest)(nil),      // 35: upload.v1.CancelBatchRequest
+	(*CancelBatchResponse)(nil),     // 36: upload.v1.CancelBatchResponse
+	(*WatchStatusRequest)(nil),      // 37: upload.v1.WatchStatusRequest
+	(*Progress)(nil),                // 38: upload.v1.Progress
+	(*Bookmark)(nil),                // 39: upload.v1.Bookmark
+	(*WatchStatusResponse)(nil),     // 40: upload.v1.WatchStatusResponse
+	(*ListAuditEventsRequest)(nil),  // 41: upload.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil), // 42: upload.v1.ListAuditEventsResponse
+	(*timestamppb.Timestamp)(nil),   // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 44: google.protobuf.Duration
 }
 var file_upload_v1_upload_proto_depIdxs = []int32{
 	0,  // 0: upload.v1.File.status:type_name -> upload.v1.UploadStatus
-	41, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
-	41, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
-	41, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
-	41, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
+	43, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
+	43, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
+	43, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
+	43, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: upload.v1.Batch.status:type_name -> upload.v1.BatchStatus
-	41, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
-	41, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
-	41, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
-	41, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	43, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
+	43, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
+	43, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
+	43, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
 	2,  // 10: upload.v1.InitiateUploadResponse.file:type_name -> upload.v1.File
 	5,  // 11: upload.v1.InitiateBatchRequest.files:type_name -> upload.v1.FileSpec
 	3,  // 12: upload.v1.InitiateBatchResponse.batch:type_name -> upload.v1.Batch
 	11, // 13: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
 	12, // 14: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
 	0,  // 15: upload.v1.UploadStopped.status:type_name -> upload.v1.UploadStatus
-	41, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
+	43, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
 	14, // 17: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
 	2,  // 18: upload.v1.UploadFileResponse.completed:type_name -> upload.v1.File
 	15, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
 	0,  // 20: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
 	0,  // 21: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
-	41, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
-	41, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
-	41, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	43, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
+	43, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
+	43, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
 	2,  // 25: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
-	1,  // 26: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
-	1,  // 27: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
-	41, // 28: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
-	41, // 29: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
-	41, // 30: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
-	3,  // 31: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
-	41, // 32: upload.v1.GetCallerResponse.expires_at:type_name -> google.protobuf.Timestamp
-	25, // 33: upload.v1.GetCallerResponse.quotas:type_name -> upload.v1.Quota
-	42, // 34: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
-	42, // 35: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
-	28, // 36: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
-	29, // 37: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
-	41, // 38: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
-	30, // 39: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
-	0,  // 40: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
-	1,  // 41: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
-	41, // 42: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
-	41, // 43: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	41, // 44: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	42, // 45: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
-	2,  // 46: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
-	3,  // 47: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
-	36, // 48: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
-	37, // 49: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
-	41, // 50: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
-	41, // 51: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
-	4,  // 52: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
-	6,  // 53: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
-	9,  // 54: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
-	13, // 55: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
-	8,  // 56: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
-	17, // 57: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
-	18, // 58: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
-	20, // 59: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
-	21, // 60: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
-	26, // 61: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
-	23, // 62: upload.v1.UploadService.GetCaller:input_type -> upload.v1.GetCallerRequest
-	31, // 63: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
-	33, // 64: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
-	35, // 65: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
-	39, // 66: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
-	7,  // 67: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
-	10, // 68: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
-	16, // 69: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
-	2,  // 70: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
-	2,  // 71: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
-	19, // 72: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
-	3,  // 73: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
-	22, // 74: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
-	27, // 75: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
-	24, // 76: upload.v1.UploadService.GetCaller:output_type -> upload.v1.GetCallerResponse
-	32, // 77: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
-	34, // 78: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
-	38, // 79: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
-	40, // 80: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
-	67, // [67:81] is the sub-list for method output_type
-	53, // [53:67] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	2,  // 26: upload.v1.DownloadFileResponse.file:type_name -> upload.v1.File
+	1,  // 27: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
+	1,  // 28: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
+	43, // 29: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
+	43, // 30: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
+	43, // 31: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	3,  // 32: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
+	43, // 33: upload.v1.GetCallerResponse.expires_at:type_name -> google.protobuf.Timestamp
+	27, // 34: upload.v1.GetCallerResponse.quotas:type_name -> upload.v1.Quota
+	44, // 35: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
+	44, // 36: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	30, // 37: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
+	31, // 38: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
+	43, // 39: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
+	32, // 40: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
+	0,  // 41: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
+	1,  // 42: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
+	43, // 43: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
+	43, // 44: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	43, // 45: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	44, // 46: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
+	2,  // 47: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
+	3,  // 48: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
+	38, // 49: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
+	39, // 50: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
+	43, // 51: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
+	43, // 52: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
+	4,  // 53: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
+	6,  // 54: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
+	9,  // 55: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
+	13, // 56: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
+	8,  // 57: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
+	17, // 58: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
+	18, // 59: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
+	20, // 60: upload.v1.UploadService.DownloadFile:input_type -> upload.v1.DownloadFileRequest
+	22, // 61: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
+	23, // 62: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
+	28, // 63: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
+	25, // 64: upload.v1.UploadService.GetCaller:input_type -> upload.v1.GetCallerRequest
+	33, // 65: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
+	35, // 66: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
+	37, // 67: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
+	41, // 68: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
+	7,  // 69: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
+	10, // 70: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
+	16, // 71: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
+	2,  // 72: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
+	2,  // 73: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
+	19, // 74: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
+	21, // 75: upload.v1.UploadService.DownloadFile:output_type -> upload.v1.DownloadFileResponse
+	3,  // 76: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
+	24, // 77: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
+	29, // 78: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
+	26, // 79: upload.v1.UploadService.GetCaller:output_type -> upload.v1.GetCallerResponse
+	34, // 80: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
+	36, // 81: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
+	40, // 82: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
+	42, // 83: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
+	69, // [69:84] is the sub-list for method output_type
+	54, // [54:69] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_upload_v1_upload_proto_init() }
@@ -3820,7 +3985,11 @@ func file_upload_v1_upload_proto_init() {
 		(*UploadFileResponse_Completed)(nil),
 		(*UploadFileResponse_Stopped)(nil),
 	}
-	file_upload_v1_upload_proto_msgTypes[36].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[19].OneofWrappers = []any{
+		(*DownloadFileResponse_File)(nil),
+		(*DownloadFileResponse_Data)(nil),
+	}
+	file_upload_v1_upload_proto_msgTypes[38].OneofWrappers = []any{
 		(*WatchStatusResponse_File)(nil),
 		(*WatchStatusResponse_Batch)(nil),
 		(*WatchStatusResponse_Progress)(nil),
@@ -3832,7 +4001,7 @@ func file_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_upload_v1_upload_proto_rawDesc), len(file_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

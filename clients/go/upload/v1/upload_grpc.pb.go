@@ -30,6 +30,7 @@ const (
 	UploadService_PutFile_FullMethodName         = "/upload.v1.UploadService/PutFile"
 	UploadService_GetFile_FullMethodName         = "/upload.v1.UploadService/GetFile"
 	UploadService_ListFiles_FullMethodName       = "/upload.v1.UploadService/ListFiles"
+	UploadService_DownloadFile_FullMethodName    = "/upload.v1.UploadService/DownloadFile"
 	UploadService_GetBatch_FullMethodName        = "/upload.v1.UploadService/GetBatch"
 	UploadService_ListBatches_FullMethodName     = "/upload.v1.UploadService/ListBatches"
 	UploadService_GetStatistics_FullMethodName   = "/upload.v1.UploadService/GetStatistics"
@@ -103,6 +104,13 @@ type UploadServiceClient interface {
 	// none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
 	// files of which the filters took few.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
+	// Sends the bytes of a `completed` file: one `file`, then `data`.
+	//
+	// Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+	// the file's name (RFC 6266).
+	//
+	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+	DownloadFile(ctx context.Context, in *DownloadFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadFileResponse], error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
@@ -211,6 +219,25 @@ func (c *uploadServiceClient) ListFiles(ctx context.Context, in *ListFilesReques
 	return out, nil
 }
 
+func (c *uploadServiceClient) DownloadFile(ctx context.Context, in *DownloadFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadFileResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &UploadService_ServiceDesc.Streams[1], UploadService_DownloadFile_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DownloadFileRequest, DownloadFileResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UploadService_DownloadFileClient = grpc.ServerStreamingClient[DownloadFileResponse]
+
 func (c *uploadServiceClient) GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*Batch, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Batch)
@@ -273,7 +300,7 @@ func (c *uploadServiceClient) CancelBatch(ctx context.Context, in *CancelBatchRe
 
 func (c *uploadServiceClient) WatchStatus(ctx context.Context, in *WatchStatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatusResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &UploadService_ServiceDesc.Streams[1], UploadService_WatchStatus_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &UploadService_ServiceDesc.Streams[2], UploadService_WatchStatus_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -363,6 +390,13 @@ type UploadServiceServer interface {
 	// none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
 	// files of which the filters took few.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
+	// Sends the bytes of a `completed` file: one `file`, then `data`.
+	//
+	// Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+	// the file's name (RFC 6266).
+	//
+	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+	DownloadFile(*DownloadFileRequest, grpc.ServerStreamingServer[DownloadFileResponse]) error
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
@@ -425,6 +459,9 @@ func (UnimplementedUploadServiceServer) GetFile(context.Context, *GetFileRequest
 }
 func (UnimplementedUploadServiceServer) ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListFiles not implemented")
+}
+func (UnimplementedUploadServiceServer) DownloadFile(*DownloadFileRequest, grpc.ServerStreamingServer[DownloadFileResponse]) error {
+	return status.Error(codes.Unimplemented, "method DownloadFile not implemented")
 }
 func (UnimplementedUploadServiceServer) GetBatch(context.Context, *GetBatchRequest) (*Batch, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBatch not implemented")
@@ -567,6 +604,17 @@ func _UploadService_ListFiles_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _UploadService_DownloadFile_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DownloadFileRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(UploadServiceServer).DownloadFile(m, &grpc.GenericServerStream[DownloadFileRequest, DownloadFileResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UploadService_DownloadFileServer = grpc.ServerStreamingServer[DownloadFileResponse]
 
 func _UploadService_GetBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetBatchRequest)
@@ -767,6 +815,11 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _UploadService_UploadFile_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "DownloadFile",
+			Handler:       _UploadService_DownloadFile_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "WatchStatus",

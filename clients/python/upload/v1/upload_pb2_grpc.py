@@ -80,6 +80,11 @@ class UploadServiceStub:
                 request_serializer=upload_dot_v1_dot_upload__pb2.ListFilesRequest.SerializeToString,
                 response_deserializer=upload_dot_v1_dot_upload__pb2.ListFilesResponse.FromString,
                 _registered_method=True)
+        self.DownloadFile = channel.unary_stream(
+                '/upload.v1.UploadService/DownloadFile',
+                request_serializer=upload_dot_v1_dot_upload__pb2.DownloadFileRequest.SerializeToString,
+                response_deserializer=upload_dot_v1_dot_upload__pb2.DownloadFileResponse.FromString,
+                _registered_method=True)
         self.GetBatch = channel.unary_unary(
                 '/upload.v1.UploadService/GetBatch',
                 request_serializer=upload_dot_v1_dot_upload__pb2.GetBatchRequest.SerializeToString,
@@ -213,6 +218,18 @@ class UploadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadFile(self, request, context):
+        """Sends the bytes of a `completed` file: one `file`, then `data`.
+
+        Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+        the file's name (RFC 6266).
+
+        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBatch(self, request, context):
         """Returns one batch.
 
@@ -320,6 +337,11 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     servicer.ListFiles,
                     request_deserializer=upload_dot_v1_dot_upload__pb2.ListFilesRequest.FromString,
                     response_serializer=upload_dot_v1_dot_upload__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'DownloadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadFile,
+                    request_deserializer=upload_dot_v1_dot_upload__pb2.DownloadFileRequest.FromString,
+                    response_serializer=upload_dot_v1_dot_upload__pb2.DownloadFileResponse.SerializeToString,
             ),
             'GetBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBatch,
@@ -540,6 +562,33 @@ class UploadService:
             '/upload.v1.UploadService/ListFiles',
             upload_dot_v1_dot_upload__pb2.ListFilesRequest.SerializeToString,
             upload_dot_v1_dot_upload__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/upload.v1.UploadService/DownloadFile',
+            upload_dot_v1_dot_upload__pb2.DownloadFileRequest.SerializeToString,
+            upload_dot_v1_dot_upload__pb2.DownloadFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

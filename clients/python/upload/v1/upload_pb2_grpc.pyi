@@ -101,6 +101,14 @@ class UploadServiceStub:
     none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
     files of which the filters took few.
     """
+    DownloadFile: _grpc.UnaryStreamMultiCallable[_upload_pb2.DownloadFileRequest, _upload_pb2.DownloadFileResponse]
+    """Sends the bytes of a `completed` file: one `file`, then `data`.
+
+    Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+    the file's name (RFC 6266).
+
+    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+    """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]
     """Returns one batch.
 
@@ -211,6 +219,14 @@ class UploadServiceAsyncStub(UploadServiceStub):
     Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
     none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
     files of which the filters took few.
+    """
+    DownloadFile: _aio.UnaryStreamMultiCallable[_upload_pb2.DownloadFileRequest, _upload_pb2.DownloadFileResponse]  # type: ignore[assignment]
+    """Sends the bytes of a `completed` file: one `file`, then `data`.
+
+    Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+    the file's name (RFC 6266).
+
+    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
     """
     GetBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]  # type: ignore[assignment]
     """Returns one batch.
@@ -355,6 +371,20 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         Filters go together: a file is listed when it passes all of them. A page may hold fewer files than `page_size`, even
         none, and still have a `next_page_token`: the server ends a page after 256 KiB, and after it has looked at 10,000
         files of which the filters took few.
+        """
+
+    @_abc_1.abstractmethod
+    def DownloadFile(
+        self,
+        request: _upload_pb2.DownloadFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_upload_pb2.DownloadFileResponse], _abc.AsyncIterator[_upload_pb2.DownloadFileResponse]]:
+        """Sends the bytes of a `completed` file: one `file`, then `data`.
+
+        Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+        the file's name (RFC 6266).
+
+        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
         """
 
     @_abc_1.abstractmethod

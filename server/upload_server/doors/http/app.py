@@ -16,16 +16,16 @@ from urllib.parse import unquote
 import structlog
 from google.rpc.code_pb2 import Code
 
-from transcoder.status import HTTP_STATUS
 from upload_server.domain.errors import DatabaseFailure, ShuttingDown, UploadError
-from upload_server.doors.calls import STATUS_CODES, Calls, unforeseen
-from upload_server.doors.errors import challenge, to_status
+from upload_server.doors.calls import Calls, unforeseen
+from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import (
     Application,
     Message,
     Receive,
     Scope,
     Send,
+    refuse,
     refuse_handshake,
     respond,
     status_body,
@@ -38,6 +38,8 @@ TUS_PATH: Final = "/api/v1/tus"
 # Decoded, as what a path of a WebSocket begins with in any spelling.
 _WEBSOCKET_PATH: Final = WEBSOCKET_PREFIX.decode()
 _BELOW_TUS: Final = f"{TUS_PATH}/"
+_FILES: Final = "/api/v1/files/"
+_CONTENT: Final = "/content"
 # Seconds a readiness check may take; a store that answers later is not ready.
 READY_SECONDS: Final = 2.0
 _READ_ONLY: Final = frozenset({"GET", "HEAD"})
@@ -45,6 +47,8 @@ _READ_ONLY: Final = frozenset({"GET", "HEAD"})
 
 # Answers a GET or HEAD of one path.
 Answer = Callable[[Scope, Send], Awaitable[None]]
+# Answers a GET or HEAD of the bytes of the file with this id.
+ContentAnswer = Callable[[str, Receive, Scope, Send], Awaitable[None]]
 # Serves one WebSocket of the file with this id, to its end.
 SocketDoor = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 
@@ -73,6 +77,7 @@ class WebApp:
         calls: Calls,
         pages: Mapping[str, Page],
         tus: Application | None = None,
+        content: ContentAnswer | None = None,
     ) -> None:
         """``ready`` raises an UploadError while the service cannot take work; ``pages`` by path.
 
@@ -81,6 +86,7 @@ class WebApp:
         self._transcoder = transcoder
         self._websocket = websocket
         self._tus = tus
+        self._content = content
         self._ready = ready
         self._metrics = metrics
         self._calls = calls
@@ -133,6 +139,8 @@ class WebApp:
         answer = self._own.get(path)
         if answer is not None:
             await _read_only(answer, scope, send)
+        elif self._content is not None and (file_id := _content_of(scope)):
+            await _read_only(functools.partial(self._content, file_id, receive), scope, send)
         elif self._tus is not None and (path == TUS_PATH or path.startswith(_BELOW_TUS)):
             await self._tus(scope, receive, send)
         elif path.startswith(_WEBSOCKET_PATH) and _socket_file_id(scope) is not None:
@@ -163,9 +171,7 @@ class WebApp:
         try:
             await self._calls.identify("Metrics", scope)
         except UploadError as error:
-            status = to_status(error)
-            asked = (b"www-authenticate", challenge(error).encode())
-            await respond(send, HTTP_STATUS[STATUS_CODES[status.code]], status_body(status), extra=[asked])
+            await refuse(send, error)
             return
         async with self._rendering:
             body = await asyncio.to_thread(self._metrics.render)
@@ -190,6 +196,17 @@ def _socket_file_id(scope: Scope) -> str | None:
     if not segment or b"/" in segment:
         return None
     return unquote(segment.decode("latin-1"), errors="replace")
+
+
+def _content_of(scope: Scope) -> str:
+    """Return the id of the file whose bytes are asked for, by its own path or by that of its upload; else empty."""
+    path: str = scope["path"]
+    file_id = ""
+    if path.startswith(_FILES) and path.endswith(_CONTENT):
+        file_id = path[len(_FILES) : -len(_CONTENT)]
+    elif path.startswith(_BELOW_TUS) and scope["method"] == "GET":
+        file_id = path[len(_BELOW_TUS) :]
+    return "" if "/" in file_id else file_id
 
 
 async def _read_only(answer: Answer, scope: Scope, send: Send) -> None:

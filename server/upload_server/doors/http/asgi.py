@@ -5,7 +5,10 @@ Must not know what is asked.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -15,7 +18,8 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from upload_server.doors.errors import DOMAIN, pack
+from upload_server.domain.errors import UploadError
+from upload_server.doors.errors import DOMAIN, challenge, http_status_of, pack, to_status
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -64,6 +68,31 @@ async def respond(
     """Send one whole answer of an HTTP request."""
     await send({"type": "http.response.start", "status": status, "headers": whole(body, content_type, extra)})
     await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(send: Send, error: UploadError) -> None:
+    """Answer an HTTP request with an error that every door knows."""
+    await respond(send, http_status_of(error), status_body(to_status(error)), extra=headers_for(error))
+
+
+def headers_for(error: UploadError) -> Headers:
+    """Return the headers that say of an error when to ask again, or which credential it takes."""
+    headers: Headers = []
+    if error.retry_after_seconds is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_seconds)))
+    if asked := challenge(error):
+        headers.append((b"www-authenticate", asked.encode()))
+    return headers
+
+
+async def is_gone(receive: Receive) -> bool:
+    """Whether the client has left, as far as it shows by now; every byte of its request must have been read."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return True
+    return False
 
 
 async def refuse_handshake(send: Send, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from upload_server.doors.http.asgi import last_answer
+from upload_server.doors.http.pour import POUR, InThread, Pouring
 from upload_server.doors.http.pump import LEAST_BYTES, LEND, LentSocket, lend
 from upload_server.doors.http.tls import CERTIFICATE, shown_on
 from upload_server.doors.http.untaken import HIGH_WATER_BYTES, Untaken
@@ -102,6 +103,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unparsed = bytearray()
         # While a thread reads the body.
         self._lent: LentSocket | None = None
+        # While threads send an answer's bytes.
+        self._pouring: Pouring | None = None
         self._refusal = _MALFORMED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -128,9 +131,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unparsed.clear()
         if self._lent is not None:
             self._lent.revoke()
+        if self._pouring is not None:
+            self._pouring.stop()
         if self.cycle is not None:
             # Else the request, the connection and its body would keep one another in memory until a collection.
             self.cycle.scope.pop(LEND, None)  # type: ignore[typeddict-item]  # ours
+            self.cycle.scope.pop(POUR, None)  # type: ignore[typeddict-item]  # ours
         self._untaken.release(self.transport)
         super().connection_lost(exc)
 
@@ -232,6 +238,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Under TLS what lies in the socket is no body.
         if self._body_left >= LEAST_BYTES and self.scheme == "http" and not self.parser.should_upgrade():
             self.scope[LEND] = partial(self._lend, self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
+        if self.scope["method"] == "GET" and self.scope["scheme"] == "http":
+            self.scope[POUR] = partial(self._pour, self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
 
     def _judged(self) -> bytes | None:
         """Return the refusal of a head, or None; notes the length of the body."""
@@ -300,6 +308,31 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.on_message_complete()
+
+    async def _pour(
+        self, cycle: RequestResponseCycle, in_thread: InThread, descriptor: int, start: int, count: int
+    ) -> bool:
+        """Send bytes of a file as the body of an answer whose head was sent; False when the peer is gone."""
+        # The head goes before: what the transport still holds has to be out.
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(high=0)
+            await self._flow.drain()
+        if self.transport.is_closing():
+            return False
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self._pouring = Pouring(self.transport.get_extra_info("socket"))
+        sent = 0
+        try:
+            sent = await self._pouring.send(in_thread, descriptor, start, count)
+        finally:
+            self._pouring.close()
+            self._pouring = None
+            cycle.expected_content_length -= sent
+            if sent < count:
+                # Else uvicorn would take the answer for one that the application has forgotten to end.
+                cycle.disconnected = True
+                self.transport.abort()
+        return sent == count
 
     def on_message_complete(self) -> None:
         """Note that the rest of an answered request has come."""

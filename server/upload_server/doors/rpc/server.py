@@ -22,13 +22,14 @@ from upload_server.doors.bounds import REQUEST, request_limits
 from upload_server.doors.calls import Calls, abort
 from upload_server.doors.rpc.incoming import Arrivals, Incoming
 from upload_server.doors.rpc.servicer import UploadServicer
+from upload_server.doors.rpc.streams import download_handler, watch_handler
 from upload_server.doors.rpc.upload_stream import decode_upload_request
-from upload_server.doors.rpc.watches import watch_handler
 from upload_server.doors.rpc.wire import Decoder
 from upload_server.process.ports import listen
 from upload_server.process.tls import ClientAuth, Tls, TlsPair
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UploadService"]
+_STREAMS = {"WatchStatus": watch_handler, "DownloadFile": download_handler}
 _CANCELS = frozenset({"CancelFile", "CancelBatch"})
 _MAX_METADATA_BYTES = 8192
 
@@ -219,14 +220,15 @@ class GrpcServer:
             await self._health.set(name, status)
 
     def _handler(self, method: Any, servicer: UploadServicer) -> grpc.RpcMethodHandler[Any, Any]:
-        serve = getattr(servicer, method.name)
         request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
         if method.client_streaming:
+            serve = getattr(servicer, method.name)
             return grpc.stream_stream_rpc_method_handler(serve, decode_upload_request, response.SerializeToString)
         arrivals = self._cancels if method.name in _CANCELS else self._arrivals
         decoder = Decoder(request, self._limits.get(method.name, REQUEST))
         incoming = partial(Incoming, decode=decoder.decode, arrivals=arrivals)
         if method.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(watch_handler(servicer, incoming), None, None)
-        handler = _unary_handler(serve, incoming)
+            handler_of = _STREAMS[method.name]
+            return grpc.stream_stream_rpc_method_handler(handler_of(servicer, incoming), None, None)
+        handler = _unary_handler(getattr(servicer, method.name), incoming)
         return grpc.stream_unary_rpc_method_handler(handler, None, response.SerializeToString)

@@ -153,6 +153,18 @@ class UploadServicer:
             async for response in stream.responses():
                 yield response
 
+    async def download(
+        self, request: pb.DownloadFileRequest, caller: Caller
+    ) -> AsyncGenerator[pb.DownloadFileResponse, None]:
+        """Give the messages of a download."""
+        with self.calls.limit():
+            content = await self._uploads.get_content(request.file_id, caller)
+        part = content.part(request.offset, request.length)
+        yield pb.DownloadFileResponse(file=self._file_message(content.file))
+        async with aclosing(content.pieces(part.start, part.stop)) as pieces:
+            async for piece in pieces:
+                yield pb.DownloadFileResponse(data=piece)
+
     async def WatchStatus(
         self, request: pb.WatchStatusRequest, context: Context
     ) -> AsyncIterator[pb.WatchStatusResponse]:

@@ -6,15 +6,12 @@ the offset and go on, any other 4xx has them stop, and 5xx has them try again.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Final
 
-import grpc
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 
-from transcoder.status import HTTP_STATUS
 from upload_server.domain.errors import (
     FileNotWritable,
     NotInState,
@@ -26,8 +23,8 @@ from upload_server.domain.errors import (
     state_metadata,
 )
 from upload_server.domain.states import File, FileStatus
-from upload_server.doors.errors import HTTP_STATUSES, challenge, to_status
-from upload_server.doors.http.asgi import JSON, Headers, status_body, status_of, whole
+from upload_server.doors.errors import http_status_of, to_status
+from upload_server.doors.http.asgi import JSON, Headers, headers_for, status_body, status_of, whole
 from upload_server.doors.tus.protocol import VERSION
 
 NO_CONTENT: Final = 204
@@ -39,7 +36,6 @@ LOCKED: Final = 423
 _LAST_WORDS: Final = frozenset({400, 403, 410, 413})
 _TOO_MANY: Final = 429
 _SERVER_ERRORS: Final = 500
-_GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +116,20 @@ def cancelled_file(error: UploadError) -> File | None:
 
 def refused(error: UploadError, *, of_head: bool = False, fight: bool = False) -> Answer:
     """An error that every door knows. ``fight``: its sender is not replaced for the first time."""
-    extra: Headers = []
-    if error.retry_after_seconds is not None:
-        extra.append((b"retry-after", b"%d" % math.ceil(error.retry_after_seconds)))
-    if asked := challenge(error):
-        extra.append((b"www-authenticate", asked.encode()))
     cancelled = cancelled_file(error)
     status = to_status(error) if cancelled is None else to_status(error, cancel_reason=cancelled.cancel_reason)
-    http_status = 403 if fight else _http_status(error, status)
+    http_status = 403 if fight else _http_status(error)
     if of_head and (isinstance(error, Stopped) or http_status >= _SERVER_ERRORS or http_status == _TOO_MANY):
         # At anything else than 423 clients that ask for an offset begin the upload anew, on their own.
         http_status = LOCKED
-    return _error(http_status, status, extra)
+    return _error(http_status, status, headers_for(error))
 
 
 def _error(http_status: int, status: Status, extra: Headers) -> Answer:
     return Answer(http_status, extra, status_body(status), Code.Name(status.code))
 
 
-def _http_status(error: UploadError, status: Status) -> int:
+def _http_status(error: UploadError) -> int:
     match error:
         case UploadCancelled():
             return 410
@@ -146,7 +137,7 @@ def _http_status(error: UploadError, status: Status) -> int:
             return 409
         case NotInState(found=File() as found):
             return _final_status(error, found)
-    return HTTP_STATUSES.get(error.reason, HTTP_STATUS[_GRPC_CODES[status.code]])
+    return http_status_of(error)
 
 
 def _final_status(error: NotInState, found: File) -> int:

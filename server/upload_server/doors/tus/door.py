@@ -32,14 +32,14 @@ from upload_server.domain.errors import (
 from upload_server.domain.fields import MAX_ID_CHARACTERS, MAX_PUT_BYTES, Rules
 from upload_server.domain.states import File, FileSpec, FileStatus, Source
 from upload_server.doors.calls import Admission, Call, Calls, Gate
-from upload_server.doors.http.asgi import Headers, Receive, Scope, Send
+from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, is_gone
 from upload_server.doors.http.pump import LEND, Lend
 from upload_server.doors.mailbox import End, Mailbox
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
 from upload_server.doors.tus.senders import Senders
-from upload_server.doors.tus.transfer import Complete, SenderGone, is_gone, reader, transfer
+from upload_server.doors.tus.transfer import Complete, SenderGone, reader, transfer
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 from upload_server.store.values import Trail

@@ -6,7 +6,6 @@ Must not know headers or answers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Never
 
@@ -33,16 +32,6 @@ class Complete(End):
 
 class SenderGone(Exception):
     """The connection broke before the body was complete."""
-
-
-async def is_gone(receive: Receive) -> bool:
-    """Whether the client has left, as far as it shows by now; every byte of its request must have been read."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0):
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            return True
-    return False
 
 
 def reader(receive: Receive) -> Callable[[], Awaitable[bytes | End]]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 import boto3
@@ -154,6 +155,32 @@ class Bucket:
         if len(data) != end - start:
             raise BytesMissing(f"{key} has no bytes {start} to {end}")
         return data
+
+    def stream(self, key: str, start: int, end: int, chunk_bytes: int) -> Iterator[bytes]:
+        """Give the bytes from ``start`` to ``end`` of an object, one request for all; another goes on where one breaks.
+
+        Raises what ``read`` does.
+        """
+        at = start
+        while at < end:
+            begun, coming = at, self._get_from(key, at, end, chunk_bytes)
+            try:
+                while (piece := self._once("GET", key, partial(next, coming, None))) is not None:
+                    at += len(piece)
+                    yield bytes(piece)
+            except Unavailable:
+                if at == begun:
+                    raise
+            else:
+                if at < end:
+                    raise BytesMissing(f"{key} has no bytes {at} to {end}")
+
+    def _get_from(self, key: str, start: int, end: int, chunk_bytes: int) -> Iterator[Any]:
+        def get() -> Iterator[Any]:
+            answer = obstore.get(self._objects, key, options={"range": (start, end)})
+            return iter(answer.stream(chunk_bytes))
+
+        return self._patiently("GET", key, get)
 
     def read_all(self, key: str) -> bytes:
         """Return a small object's bytes; ``BytesMissing`` when it is not there."""

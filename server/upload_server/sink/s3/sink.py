@@ -7,7 +7,7 @@ fence that its row names. A store's answer to a deletion or an abort is no evide
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -22,7 +22,6 @@ from upload_server.sink.s3.names import (
     DRAFT,
     IDENTITY,
     OPEN,
-    PIECE_BYTES,
     Piece,
     Stretch,
     draft_key,
@@ -108,13 +107,14 @@ class S3Sink:
 
     # Reading -------------------------------------------------------------------------------------------------------
 
-    def read(self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+    def read(
+        self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
+    ) -> Generator[bytes, None, None]:
         """Read from the whole file where there is one, else from its pieces."""
         _check(file_id)
         position = start
         for key, begins, upto in self._readable(file_id, runs, end, start):
-            while position < upto:
-                block = self._bucket.read(key, position - begins, min(upto, position + PIECE_BYTES) - begins)
+            for block in self._bucket.stream(key, position - begins, upto - begins, chunk_bytes):
                 position += len(block)
                 yield from (block[first : first + chunk_bytes] for first in range(0, len(block), chunk_bytes))
         if position < end:
@@ -140,6 +140,9 @@ class S3Sink:
         return [piece for each in found if (piece := piece_of(each.key)) is not None]
 
     # The end -------------------------------------------------------------------------------------------------------
+
+    def descriptor(self, file_id: str, fence: int) -> None:
+        """Return none: the bytes are elsewhere."""
 
     def finish(
         self, file_id: str, runs: Sequence[Run], size_bytes: int, stopped: Callable[[], bool] | None = None

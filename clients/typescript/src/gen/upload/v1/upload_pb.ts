@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file upload/v1/upload.proto.
  */
 export const file_upload_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi9QMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMSEwoLY29udGVudF91cmkYEiABKAkihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIv8BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlZGVudGlhbBgLIAEoCRIMCgRwZWVyGAwgASgJIlYKCEZpbGVTcGVjEhAKCGZpbGVuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSFAoMY29udGVudF90eXBlGAMgASgJEg4KBnNoYTI1NhgEIAEoCSJ3ChVJbml0aWF0ZVVwbG9hZFJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAkiNwoWSW5pdGlhdGVVcGxvYWRSZXNwb25zZRIdCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGUifgoOUHV0RmlsZVJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEgwKBGRhdGEYBSABKAwSEgoKcmVxdWVzdF9pZBgGIAEoCSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJIqADChBMaXN0RmlsZXNSZXF1ZXN0EicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoIc3RhdHVzZXMYBiADKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhUKDXdpdGhvdXRfYmF0Y2gYByABKAgSDQoFb3duZXIYCCABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAkgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYDSABKAkiTAoRTGlzdEZpbGVzUmVzcG9uc2USHgoFZmlsZXMYASADKAsyDy51cGxvYWQudjEuRmlsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIwoPR2V0QmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIvcCChJMaXN0QmF0Y2hlc1JlcXVlc3QSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEhAKCG9yZGVyX2J5GAQgASgJEigKCHN0YXR1c2VzGAUgAygOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg0KBW93bmVyGAYgASgJEhcKD2ZpbGVuYW1lX3ByZWZpeBgHIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNdXBkYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAsgASgJIlEKE0xpc3RCYXRjaGVzUmVzcG9uc2USIQoHYmF0Y2hlcxgBIAMoCzIQLnVwbG9hZC52MS5CYXRjaBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiEgoQR2V0Q2FsbGVyUmVxdWVzdCKoAQoRR2V0Q2FsbGVyUmVzcG9uc2USEQoJcHJpbmNpcGFsGAEgASgJEg0KBXJvbGVzGAIgAygJEgsKA21heRgDIAMoCRISCgpjcmVkZW50aWFsGAQgASgJEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiAKBnF1b3RhcxgGIAMoCzIQLnVwbG9hZC52MS5RdW90YSIyCgVRdW90YRIMCgRuYW1lGAEgASgJEg0KBWxpbWl0GAIgASgDEgwKBHVzZWQYAyABKAMiagoUR2V0U3RhdGlzdGljc1JlcXVlc3QSKQoGd2luZG93GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBHN0ZXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i9QEKFUdldFN0YXRpc3RpY3NSZXNwb25zZRIjCgVmaWxlcxgBIAMoCzIULnVwbG9hZC52MS5GaWxlQ291bnQSJgoHYmF0Y2hlcxgCIAMoCzIVLnVwbG9hZC52MS5CYXRjaENvdW50EhgKEGNhbmNlbHNfdG9vX2xhdGUYAyABKAMSMQoNY291bnRlZF9zaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoHYnVja2V0cxgFIAMoCzIbLnVwbG9hZC52MS5TdGF0aXN0aWNzQnVja2V0EhQKDHJlc3VtZV90b2tlbhgGIAEoCSJXCglGaWxlQ291bnQSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxINCgVmaWxlcxgCIAEoAxISCgpzaXplX2J5dGVzGAMgASgDIkUKCkJhdGNoQ291bnQSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg8KB2JhdGNoZXMYAiABKAMinwEKEFN0YXRpc3RpY3NCdWNrZXQSLAoIc3RhcnRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWJlZ3VuGAIgASgDEhEKCWNvbXBsZXRlZBgDIAEoAxIOCgZmYWlsZWQYBCABKAMSEQoJY2FuY2VsbGVkGAUgASgDEhgKEGNhbmNlbHNfdG9vX2xhdGUYBiABKAMiSAoRQ2FuY2VsRmlsZVJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJ6ChJDYW5jZWxGaWxlUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIPCgdmaWxlX2lkGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEjAKDGNhbmNlbGxlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSgoSQ2FuY2VsQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIqcBChNDYW5jZWxCYXRjaFJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSHQoVY2FuY2VsbGVkX2ZpbGVzX2NvdW50GAMgASgFEhwKFHRvdGFsX2ZpbGVzX2luX2JhdGNoGAQgASgFEjAKDGNhbmNlbGxlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi0wEKEldhdGNoU3RhdHVzUmVxdWVzdBIQCghmaWxlX2lkcxgBIAMoCRIRCgliYXRjaF9pZHMYAiADKAkSGwoTaW5jbHVkZV9iYXRjaF9maWxlcxgDIAEoCBILCgNhbGwYBCABKAgSFAoMcmVzdW1lX3Rva2VuGAUgASgJEhMKC3VudGlsX2ZpbmFsGAYgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBW93bmVyGAggASgJIjMKCFByb2dyZXNzEg8KB2ZpbGVfaWQYASABKAkSFgoOYnl0ZXNfcmVjZWl2ZWQYAiABKAMiHAoIQm9va21hcmsSEAoIcmVzeW5jZWQYASABKAgiygEKE1dhdGNoU3RhdHVzUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASIQoFYmF0Y2gYAiABKAsyEC51cGxvYWQudjEuQmF0Y2hIABInCghwcm9ncmVzcxgDIAEoCzITLnVwbG9hZC52MS5Qcm9ncmVzc0gAEicKCGJvb2ttYXJrGAQgASgLMhMudXBsb2FkLnYxLkJvb2ttYXJrSAASFAoMcmVzdW1lX3Rva2VuGAUgASgJQgcKBWV2ZW50Ip4CChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSDQoFYWN0b3IYBiABKAkSDgoGc291cmNlGAcgASgJEhEKCXRvX3N0YXR1cxgIIAEoCRIyCg5vY2N1cnJlZF9hZnRlchgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPb2NjdXJyZWRfYmVmb3JlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVvd25lchgLIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS51cGxvYWQudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkquQEKDFVwbG9hZFN0YXR1cxIdChlVUExPQURfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVVBMT0FEX1NUQVRVU19QRU5ESU5HEAESGwoXVVBMT0FEX1NUQVRVU19VUExPQURJTkcQAhIbChdVUExPQURfU1RBVFVTX0NPTVBMRVRFRBADEhgKFFVQTE9BRF9TVEFUVVNfRkFJTEVEEAQSGwoXVVBMT0FEX1NUQVRVU19DQU5DRUxMRUQQBSqzAQoLQmF0Y2hTdGF0dXMSHAoYQkFUQ0hfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUQkFUQ0hfU1RBVFVTX1BFTkRJTkcQARIbChdCQVRDSF9TVEFUVVNfUFJPQ0VTU0lORxACEhoKFkJBVENIX1NUQVRVU19DT01QTEVURUQQAxIXChNCQVRDSF9TVEFUVVNfRkFJTEVEEAQSGgoWQkFUQ0hfU1RBVFVTX0NBTkNFTExFRBAFMrwLCg1VcGxvYWRTZXJ2aWNlEnkKDkluaXRpYXRlVXBsb2FkEiAudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVxdWVzdBohLnVwbG9hZC52MS5Jbml0aWF0ZVVwbG9hZFJlc3BvbnNlIiKC0+STAhw6ASoiFy9hcGkvdjEvdXBsb2FkL2luaXRpYXRlEnUKDUluaXRpYXRlQmF0Y2gSHy51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlcXVlc3QaIC51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlc3BvbnNlIiGC0+STAhs6ASoiFi9hcGkvdjEvYmF0Y2gvaW5pdGlhdGUSTQoKVXBsb2FkRmlsZRIcLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVzcG9uc2UoATABElQKB1B1dEZpbGUSGS51cGxvYWQudjEuUHV0RmlsZVJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIdgtPkkwIXOgEqIhIvYXBpL3YxL3VwbG9hZC9wdXQSVgoHR2V0RmlsZRIZLnVwbG9hZC52MS5HZXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh+C0+STAhkSFy9hcGkvdjEvZmlsZXMve2ZpbGVfaWR9El0KCUxpc3RGaWxlcxIbLnVwbG9hZC52MS5MaXN0RmlsZXNSZXF1ZXN0GhwudXBsb2FkLnYxLkxpc3RGaWxlc1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvZmlsZXMSWgoIR2V0QmF0Y2gSGi51cGxvYWQudjEuR2V0QmF0Y2hSZXF1ZXN0GhAudXBsb2FkLnYxLkJhdGNoIiCC0+STAhoSGC9hcGkvdjEvYmF0Y2gve2JhdGNoX2lkfRJlCgtMaXN0QmF0Y2hlcxIdLnVwbG9hZC52MS5MaXN0QmF0Y2hlc1JlcXVlc3QaHi51cGxvYWQudjEuTGlzdEJhdGNoZXNSZXNwb25zZSIXgtPkkwIREg8vYXBpL3YxL2JhdGNoZXMSbgoNR2V0U3RhdGlzdGljcxIfLnVwbG9hZC52MS5HZXRTdGF0aXN0aWNzUmVxdWVzdBogLnVwbG9hZC52MS5HZXRTdGF0aXN0aWNzUmVzcG9uc2UiGoLT5JMCFBISL2FwaS92MS9zdGF0aXN0aWNzEloKCUdldENhbGxlchIbLnVwbG9hZC52MS5HZXRDYWxsZXJSZXF1ZXN0GhwudXBsb2FkLnYxLkdldENhbGxlclJlc3BvbnNlIhKC0+STAgwSCi9hcGkvdjEvbWUSdQoKQ2FuY2VsRmlsZRIcLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5DYW5jZWxGaWxlUmVzcG9uc2UiKoLT5JMCJDoBKiIfL2FwaS92MS91cGxvYWQvY2FuY2VsL3tmaWxlX2lkfRJ4CgtDYW5jZWxCYXRjaBIdLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlcXVlc3QaHi51cGxvYWQudjEuQ2FuY2VsQmF0Y2hSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL2JhdGNoL2NhbmNlbC97YmF0Y2hfaWR9EmUKC1dhdGNoU3RhdHVzEh0udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVxdWVzdBoeLnVwbG9hZC52MS5XYXRjaFN0YXR1c1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvd2F0Y2gwARJ2Cg9MaXN0QXVkaXRFdmVudHMSIS51cGxvYWQudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBoiLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZSIcgtPkkwIWEhQvYXBpL3YxL2F1ZGl0L2V2ZW50c0JUCgl1cGxvYWQudjFCC1VwbG9hZFByb3RvUAFaOGV4YW1wbGUuY29tL3VwbG9hZC1zZXJ2aWNlL2NsaWVudHMvZ28vdXBsb2FkL3YxO3VwbG9hZHYxYgZwcm90bzM", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi9QMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMSEwoLY29udGVudF91cmkYEiABKAkihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIv8BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlZGVudGlhbBgLIAEoCRIMCgRwZWVyGAwgASgJIlYKCEZpbGVTcGVjEhAKCGZpbGVuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSFAoMY29udGVudF90eXBlGAMgASgJEg4KBnNoYTI1NhgEIAEoCSJ3ChVJbml0aWF0ZVVwbG9hZFJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAkiNwoWSW5pdGlhdGVVcGxvYWRSZXNwb25zZRIdCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGUifgoOUHV0RmlsZVJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEgwKBGRhdGEYBSABKAwSEgoKcmVxdWVzdF9pZBgGIAEoCSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJIqADChBMaXN0RmlsZXNSZXF1ZXN0EicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoIc3RhdHVzZXMYBiADKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhUKDXdpdGhvdXRfYmF0Y2gYByABKAgSDQoFb3duZXIYCCABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAkgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYDSABKAkiTAoRTGlzdEZpbGVzUmVzcG9uc2USHgoFZmlsZXMYASADKAsyDy51cGxvYWQudjEuRmlsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoTRG93bmxvYWRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAxIOCgZsZW5ndGgYAyABKAMiUgoURG93bmxvYWRGaWxlUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASDgoEZGF0YRgCIAEoDEgAQgkKB21lc3NhZ2UiIwoPR2V0QmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIvcCChJMaXN0QmF0Y2hlc1JlcXVlc3QSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEhAKCG9yZGVyX2J5GAQgASgJEigKCHN0YXR1c2VzGAUgAygOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg0KBW93bmVyGAYgASgJEhcKD2ZpbGVuYW1lX3ByZWZpeBgHIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNdXBkYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAsgASgJIlEKE0xpc3RCYXRjaGVzUmVzcG9uc2USIQoHYmF0Y2hlcxgBIAMoCzIQLnVwbG9hZC52MS5CYXRjaBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiEgoQR2V0Q2FsbGVyUmVxdWVzdCKoAQoRR2V0Q2FsbGVyUmVzcG9uc2USEQoJcHJpbmNpcGFsGAEgASgJEg0KBXJvbGVzGAIgAygJEgsKA21heRgDIAMoCRISCgpjcmVkZW50aWFsGAQgASgJEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiAKBnF1b3RhcxgGIAMoCzIQLnVwbG9hZC52MS5RdW90YSIyCgVRdW90YRIMCgRuYW1lGAEgASgJEg0KBWxpbWl0GAIgASgDEgwKBHVzZWQYAyABKAMiagoUR2V0U3RhdGlzdGljc1JlcXVlc3QSKQoGd2luZG93GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBHN0ZXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i9QEKFUdldFN0YXRpc3RpY3NSZXNwb25zZRIjCgVmaWxlcxgBIAMoCzIULnVwbG9hZC52MS5GaWxlQ291bnQSJgoHYmF0Y2hlcxgCIAMoCzIVLnVwbG9hZC52MS5CYXRjaENvdW50EhgKEGNhbmNlbHNfdG9vX2xhdGUYAyABKAMSMQoNY291bnRlZF9zaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoHYnVja2V0cxgFIAMoCzIbLnVwbG9hZC52MS5TdGF0aXN0aWNzQnVja2V0EhQKDHJlc3VtZV90b2tlbhgGIAEoCSJXCglGaWxlQ291bnQSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxINCgVmaWxlcxgCIAEoAxISCgpzaXplX2J5dGVzGAMgASgDIkUKCkJhdGNoQ291bnQSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg8KB2JhdGNoZXMYAiABKAMinwEKEFN0YXRpc3RpY3NCdWNrZXQSLAoIc3RhcnRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWJlZ3VuGAIgASgDEhEKCWNvbXBsZXRlZBgDIAEoAxIOCgZmYWlsZWQYBCABKAMSEQoJY2FuY2VsbGVkGAUgASgDEhgKEGNhbmNlbHNfdG9vX2xhdGUYBiABKAMiSAoRQ2FuY2VsRmlsZVJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJ6ChJDYW5jZWxGaWxlUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIPCgdmaWxlX2lkGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEjAKDGNhbmNlbGxlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSgoSQ2FuY2VsQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIqcBChNDYW5jZWxCYXRjaFJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSHQoVY2FuY2VsbGVkX2ZpbGVzX2NvdW50GAMgASgFEhwKFHRvdGFsX2ZpbGVzX2luX2JhdGNoGAQgASgFEjAKDGNhbmNlbGxlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi0wEKEldhdGNoU3RhdHVzUmVxdWVzdBIQCghmaWxlX2lkcxgBIAMoCRIRCgliYXRjaF9pZHMYAiADKAkSGwoTaW5jbHVkZV9iYXRjaF9maWxlcxgDIAEoCBILCgNhbGwYBCABKAgSFAoMcmVzdW1lX3Rva2VuGAUgASgJEhMKC3VudGlsX2ZpbmFsGAYgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBW93bmVyGAggASgJIjMKCFByb2dyZXNzEg8KB2ZpbGVfaWQYASABKAkSFgoOYnl0ZXNfcmVjZWl2ZWQYAiABKAMiHAoIQm9va21hcmsSEAoIcmVzeW5jZWQYASABKAgiygEKE1dhdGNoU3RhdHVzUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASIQoFYmF0Y2gYAiABKAsyEC51cGxvYWQudjEuQmF0Y2hIABInCghwcm9ncmVzcxgDIAEoCzITLnVwbG9hZC52MS5Qcm9ncmVzc0gAEicKCGJvb2ttYXJrGAQgASgLMhMudXBsb2FkLnYxLkJvb2ttYXJrSAASFAoMcmVzdW1lX3Rva2VuGAUgASgJQgcKBWV2ZW50Ip4CChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSDQoFYWN0b3IYBiABKAkSDgoGc291cmNlGAcgASgJEhEKCXRvX3N0YXR1cxgIIAEoCRIyCg5vY2N1cnJlZF9hZnRlchgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPb2NjdXJyZWRfYmVmb3JlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVvd25lchgLIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS51cGxvYWQudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkquQEKDFVwbG9hZFN0YXR1cxIdChlVUExPQURfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVVBMT0FEX1NUQVRVU19QRU5ESU5HEAESGwoXVVBMT0FEX1NUQVRVU19VUExPQURJTkcQAhIbChdVUExPQURfU1RBVFVTX0NPTVBMRVRFRBADEhgKFFVQTE9BRF9TVEFUVVNfRkFJTEVEEAQSGwoXVVBMT0FEX1NUQVRVU19DQU5DRUxMRUQQBSqzAQoLQmF0Y2hTdGF0dXMSHAoYQkFUQ0hfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUQkFUQ0hfU1RBVFVTX1BFTkRJTkcQARIbChdCQVRDSF9TVEFUVVNfUFJPQ0VTU0lORxACEhoKFkJBVENIX1NUQVRVU19DT01QTEVURUQQAxIXChNCQVRDSF9TVEFUVVNfRkFJTEVEEAQSGgoWQkFUQ0hfU1RBVFVTX0NBTkNFTExFRBAFMo8MCg1VcGxvYWRTZXJ2aWNlEnkKDkluaXRpYXRlVXBsb2FkEiAudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVxdWVzdBohLnVwbG9hZC52MS5Jbml0aWF0ZVVwbG9hZFJlc3BvbnNlIiKC0+STAhw6ASoiFy9hcGkvdjEvdXBsb2FkL2luaXRpYXRlEnUKDUluaXRpYXRlQmF0Y2gSHy51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlcXVlc3QaIC51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlc3BvbnNlIiGC0+STAhs6ASoiFi9hcGkvdjEvYmF0Y2gvaW5pdGlhdGUSTQoKVXBsb2FkRmlsZRIcLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVzcG9uc2UoATABElQKB1B1dEZpbGUSGS51cGxvYWQudjEuUHV0RmlsZVJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIdgtPkkwIXOgEqIhIvYXBpL3YxL3VwbG9hZC9wdXQSVgoHR2V0RmlsZRIZLnVwbG9hZC52MS5HZXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh+C0+STAhkSFy9hcGkvdjEvZmlsZXMve2ZpbGVfaWR9El0KCUxpc3RGaWxlcxIbLnVwbG9hZC52MS5MaXN0RmlsZXNSZXF1ZXN0GhwudXBsb2FkLnYxLkxpc3RGaWxlc1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvZmlsZXMSUQoMRG93bmxvYWRGaWxlEh4udXBsb2FkLnYxLkRvd25sb2FkRmlsZVJlcXVlc3QaHy51cGxvYWQudjEuRG93bmxvYWRGaWxlUmVzcG9uc2UwARJaCghHZXRCYXRjaBIaLnVwbG9hZC52MS5HZXRCYXRjaFJlcXVlc3QaEC51cGxvYWQudjEuQmF0Y2giIILT5JMCGhIYL2FwaS92MS9iYXRjaC97YmF0Y2hfaWR9EmUKC0xpc3RCYXRjaGVzEh0udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVxdWVzdBoeLnVwbG9hZC52MS5MaXN0QmF0Y2hlc1Jlc3BvbnNlIheC0+STAhESDy9hcGkvdjEvYmF0Y2hlcxJuCg1HZXRTdGF0aXN0aWNzEh8udXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXF1ZXN0GiAudXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXNwb25zZSIagtPkkwIUEhIvYXBpL3YxL3N0YXRpc3RpY3MSWgoJR2V0Q2FsbGVyEhsudXBsb2FkLnYxLkdldENhbGxlclJlcXVlc3QaHC51cGxvYWQudjEuR2V0Q2FsbGVyUmVzcG9uc2UiEoLT5JMCDBIKL2FwaS92MS9tZRJ1CgpDYW5jZWxGaWxlEhwudXBsb2FkLnYxLkNhbmNlbEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLkNhbmNlbEZpbGVSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL3VwbG9hZC9jYW5jZWwve2ZpbGVfaWR9EngKC0NhbmNlbEJhdGNoEh0udXBsb2FkLnYxLkNhbmNlbEJhdGNoUmVxdWVzdBoeLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlc3BvbnNlIiqC0+STAiQ6ASoiHy9hcGkvdjEvYmF0Y2gvY2FuY2VsL3tiYXRjaF9pZH0SZQoLV2F0Y2hTdGF0dXMSHS51cGxvYWQudjEuV2F0Y2hTdGF0dXNSZXF1ZXN0Gh4udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS93YXRjaDABEnYKD0xpc3RBdWRpdEV2ZW50cxIhLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIudXBsb2FkLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIhyC0+STAhYSFC9hcGkvdjEvYXVkaXQvZXZlbnRzQlQKCXVwbG9hZC52MUILVXBsb2FkUHJvdG9QAVo4ZXhhbXBsZS5jb20vdXBsb2FkLXNlcnZpY2UvY2xpZW50cy9nby91cGxvYWQvdjE7dXBsb2FkdjFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One upload. Times are UTC, cut to microseconds.
@@ -952,6 +952,78 @@ export const ListFilesResponseSchema: GenMessage<ListFilesResponse> = /*@__PURE_
   messageDesc(file_upload_v1_upload, 17);
 
 /**
+ * The request of `DownloadFile`.
+ *
+ * @generated from message upload.v1.DownloadFileRequest
+ */
+export type DownloadFileRequest = Message<"upload.v1.DownloadFileRequest"> & {
+  /**
+   * The file.
+   *
+   * @generated from field: string file_id = 1;
+   */
+  fileId: string;
+
+  /**
+   * The first byte that is wanted: 0 to the file's `size_bytes`, where nothing is left to send.
+   *
+   * @generated from field: int64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * How many bytes are wanted, or as many as there are; 0: all from `offset` on.
+   *
+   * @generated from field: int64 length = 3;
+   */
+  length: bigint;
+};
+
+/**
+ * Describes the message upload.v1.DownloadFileRequest.
+ * Use `create(DownloadFileRequestSchema)` to create a new message.
+ */
+export const DownloadFileRequestSchema: GenMessage<DownloadFileRequest> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 18);
+
+/**
+ * A message of `DownloadFile`.
+ *
+ * @generated from message upload.v1.DownloadFileResponse
+ */
+export type DownloadFileResponse = Message<"upload.v1.DownloadFileResponse"> & {
+  /**
+   * Which of the two.
+   *
+   * @generated from oneof upload.v1.DownloadFileResponse.message
+   */
+  message: {
+    /**
+     * First, once: the file. Its `sha256` is that of all its bytes.
+     *
+     * @generated from field: upload.v1.File file = 1;
+     */
+    value: File;
+    case: "file";
+  } | {
+    /**
+     * The next bytes, at most 256 KiB a message.
+     *
+     * @generated from field: bytes data = 2;
+     */
+    value: Uint8Array;
+    case: "data";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message upload.v1.DownloadFileResponse.
+ * Use `create(DownloadFileResponseSchema)` to create a new message.
+ */
+export const DownloadFileResponseSchema: GenMessage<DownloadFileResponse> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 19);
+
+/**
  * The request of `GetBatch`.
  *
  * @generated from message upload.v1.GetBatchRequest
@@ -970,7 +1042,7 @@ export type GetBatchRequest = Message<"upload.v1.GetBatchRequest"> & {
  * Use `create(GetBatchRequestSchema)` to create a new message.
  */
 export const GetBatchRequestSchema: GenMessage<GetBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 18);
+  messageDesc(file_upload_v1_upload, 20);
 
 /**
  * The request of `ListBatches`.
@@ -1063,7 +1135,7 @@ export type ListBatchesRequest = Message<"upload.v1.ListBatchesRequest"> & {
  * Use `create(ListBatchesRequestSchema)` to create a new message.
  */
 export const ListBatchesRequestSchema: GenMessage<ListBatchesRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 19);
+  messageDesc(file_upload_v1_upload, 21);
 
 /**
  * The answer of `ListBatches`.
@@ -1091,7 +1163,7 @@ export type ListBatchesResponse = Message<"upload.v1.ListBatchesResponse"> & {
  * Use `create(ListBatchesResponseSchema)` to create a new message.
  */
 export const ListBatchesResponseSchema: GenMessage<ListBatchesResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 20);
+  messageDesc(file_upload_v1_upload, 22);
 
 /**
  * The request of `GetCaller`.
@@ -1106,7 +1178,7 @@ export type GetCallerRequest = Message<"upload.v1.GetCallerRequest"> & {
  * Use `create(GetCallerRequestSchema)` to create a new message.
  */
 export const GetCallerRequestSchema: GenMessage<GetCallerRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 21);
+  messageDesc(file_upload_v1_upload, 23);
 
 /**
  * The answer of `GetCaller`.
@@ -1162,7 +1234,7 @@ export type GetCallerResponse = Message<"upload.v1.GetCallerResponse"> & {
  * Use `create(GetCallerResponseSchema)` to create a new message.
  */
 export const GetCallerResponseSchema: GenMessage<GetCallerResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 22);
+  messageDesc(file_upload_v1_upload, 24);
 
 /**
  * One bound of a caller, and what it uses of it.
@@ -1197,7 +1269,7 @@ export type Quota = Message<"upload.v1.Quota"> & {
  * Use `create(QuotaSchema)` to create a new message.
  */
 export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 23);
+  messageDesc(file_upload_v1_upload, 25);
 
 /**
  * The request of `GetStatistics`.
@@ -1225,7 +1297,7 @@ export type GetStatisticsRequest = Message<"upload.v1.GetStatisticsRequest"> & {
  * Use `create(GetStatisticsRequestSchema)` to create a new message.
  */
 export const GetStatisticsRequestSchema: GenMessage<GetStatisticsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 24);
+  messageDesc(file_upload_v1_upload, 26);
 
 /**
  * The answer of `GetStatistics`.
@@ -1283,7 +1355,7 @@ export type GetStatisticsResponse = Message<"upload.v1.GetStatisticsResponse"> &
  * Use `create(GetStatisticsResponseSchema)` to create a new message.
  */
 export const GetStatisticsResponseSchema: GenMessage<GetStatisticsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 25);
+  messageDesc(file_upload_v1_upload, 27);
 
 /**
  * How many files are in a state.
@@ -1318,7 +1390,7 @@ export type FileCount = Message<"upload.v1.FileCount"> & {
  * Use `create(FileCountSchema)` to create a new message.
  */
 export const FileCountSchema: GenMessage<FileCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 26);
+  messageDesc(file_upload_v1_upload, 28);
 
 /**
  * How many batches are in a state.
@@ -1346,7 +1418,7 @@ export type BatchCount = Message<"upload.v1.BatchCount"> & {
  * Use `create(BatchCountSchema)` to create a new message.
  */
 export const BatchCountSchema: GenMessage<BatchCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 27);
+  messageDesc(file_upload_v1_upload, 29);
 
 /**
  * What happened to files in a step of time.
@@ -1402,7 +1474,7 @@ export type StatisticsBucket = Message<"upload.v1.StatisticsBucket"> & {
  * Use `create(StatisticsBucketSchema)` to create a new message.
  */
 export const StatisticsBucketSchema: GenMessage<StatisticsBucket> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 28);
+  messageDesc(file_upload_v1_upload, 30);
 
 /**
  * The request of `CancelFile`.
@@ -1438,7 +1510,7 @@ export type CancelFileRequest = Message<"upload.v1.CancelFileRequest"> & {
  * Use `create(CancelFileRequestSchema)` to create a new message.
  */
 export const CancelFileRequestSchema: GenMessage<CancelFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 29);
+  messageDesc(file_upload_v1_upload, 31);
 
 /**
  * The answer of `CancelFile`.
@@ -1480,7 +1552,7 @@ export type CancelFileResponse = Message<"upload.v1.CancelFileResponse"> & {
  * Use `create(CancelFileResponseSchema)` to create a new message.
  */
 export const CancelFileResponseSchema: GenMessage<CancelFileResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 30);
+  messageDesc(file_upload_v1_upload, 32);
 
 /**
  * The request of `CancelBatch`.
@@ -1516,7 +1588,7 @@ export type CancelBatchRequest = Message<"upload.v1.CancelBatchRequest"> & {
  * Use `create(CancelBatchRequestSchema)` to create a new message.
  */
 export const CancelBatchRequestSchema: GenMessage<CancelBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 31);
+  messageDesc(file_upload_v1_upload, 33);
 
 /**
  * The answer of `CancelBatch`.
@@ -1565,7 +1637,7 @@ export type CancelBatchResponse = Message<"upload.v1.CancelBatchResponse"> & {
  * Use `create(CancelBatchResponseSchema)` to create a new message.
  */
 export const CancelBatchResponseSchema: GenMessage<CancelBatchResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 32);
+  messageDesc(file_upload_v1_upload, 34);
 
 /**
  * The request of `WatchStatus`: at most 1,000 targets, or `all`.
@@ -1639,7 +1711,7 @@ export type WatchStatusRequest = Message<"upload.v1.WatchStatusRequest"> & {
  * Use `create(WatchStatusRequestSchema)` to create a new message.
  */
 export const WatchStatusRequestSchema: GenMessage<WatchStatusRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 33);
+  messageDesc(file_upload_v1_upload, 35);
 
 /**
  * The newest progress of one file. Not a change: it carries the stream's current token and is not replayed.
@@ -1667,7 +1739,7 @@ export type Progress = Message<"upload.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 34);
+  messageDesc(file_upload_v1_upload, 36);
 
 /**
  * Says that the server has sent everything up to this token.
@@ -1688,7 +1760,7 @@ export type Bookmark = Message<"upload.v1.Bookmark"> & {
  * Use `create(BookmarkSchema)` to create a new message.
  */
 export const BookmarkSchema: GenMessage<Bookmark> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 35);
+  messageDesc(file_upload_v1_upload, 37);
 
 /**
  * A message of a watch.
@@ -1748,7 +1820,7 @@ export type WatchStatusResponse = Message<"upload.v1.WatchStatusResponse"> & {
  * Use `create(WatchStatusResponseSchema)` to create a new message.
  */
 export const WatchStatusResponseSchema: GenMessage<WatchStatusResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 36);
+  messageDesc(file_upload_v1_upload, 38);
 
 /**
  * The request of `ListAuditEvents`.
@@ -1840,7 +1912,7 @@ export type ListAuditEventsRequest = Message<"upload.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 37);
+  messageDesc(file_upload_v1_upload, 39);
 
 /**
  * The answer of `ListAuditEvents`.
@@ -1868,7 +1940,7 @@ export type ListAuditEventsResponse = Message<"upload.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 38);
+  messageDesc(file_upload_v1_upload, 40);
 
 /**
  * The state of a file. `COMPLETED`, `FAILED` and `CANCELLED` are final.
@@ -2091,6 +2163,21 @@ export const UploadService: GenService<{
     methodKind: "unary";
     input: typeof ListFilesRequestSchema;
     output: typeof ListFilesResponseSchema;
+  },
+  /**
+   * Sends the bytes of a `completed` file: one `file`, then `data`.
+   *
+   * Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
+   * the file's name (RFC 6266).
+   *
+   * Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+   *
+   * @generated from rpc upload.v1.UploadService.DownloadFile
+   */
+  downloadFile: {
+    methodKind: "server_streaming";
+    input: typeof DownloadFileRequestSchema;
+    output: typeof DownloadFileResponseSchema;
   },
   /**
    * Returns one batch.

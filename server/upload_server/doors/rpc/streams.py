@@ -1,7 +1,7 @@
-"""Decides how a watch is written to gRPC: bytes that all watchers of a change share, one write at a time.
+"""Decides how streams are written to gRPC: bytes that all watchers of a change share, one write at a time.
 
-Must not know what is watched. A write costs grpcio some 25 µs, and a task that waits for it as much again: while a
-stream rests, its changes are written without waking its task.
+Must not know what is watched or read. A write costs grpcio some 25 µs, and a task that waits for it as much again:
+while a watch rests, its changes are written without waking its task.
 """
 
 from __future__ import annotations
@@ -9,25 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from transcoder.timers import Limit, Timers
+from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import Overloaded, UploadError
 from upload_server.doors.calls import Call, Gate
 from upload_server.doors.rpc.incoming import Incoming
 from upload_server.doors.rpc.servicer import UploadServicer
-from upload_server.watch import WatchEvent
 
-# A watcher that takes nothing for this long has left without saying so; its stream can be resumed.
+# What is written: events of a watch, pieces of a file.
+E = TypeVar("E")
+
+# A caller that takes nothing for this long has left without saying so; its stream can be resumed.
 _WRITE_SECONDS: Final = 60.0
 
 
-class GrpcOutlet:
+class GrpcOutlet(Generic[E]):
     """The writes of one call. Each is begun by hand and ended by grpcio's callback: no task waits for it."""
 
     __slots__ = ("_context", "_failure", "_in_time", "_serialise", "_waiter", "_write")
 
-    def __init__(self, context: Any, timers: Timers, serialise: Callable[[WatchEvent], bytes]) -> None:
+    def __init__(self, context: Any, timers: Timers, serialise: Callable[[E], bytes]) -> None:
         self._context = context
         self._serialise = serialise
         self._in_time = Limit(timers, _WRITE_SECONDS)
@@ -41,7 +44,7 @@ class GrpcOutlet:
         """Whether the last write has been taken, and none has failed."""
         return self._write is None and self._failure is None
 
-    def send(self, event: WatchEvent) -> None:
+    def send(self, event: E) -> None:
         """Begin to write; a failure is raised by ``taken``. Only while the call's handler runs."""
         write: Coroutine[Any, Any, None] = self._context.write(self._serialise(event))
         try:
@@ -62,7 +65,7 @@ class GrpcOutlet:
                     await self._waiter
             except TimeoutError:
                 # A stream with a write in it cannot go on; the token makes that harmless.
-                self._failure = Overloaded(f"The watcher took nothing for {_WRITE_SECONDS:g} s", 1.0)
+                self._failure = Overloaded(f"The caller took nothing for {_WRITE_SECONDS:g} s", 1.0)
         if self._failure is not None:
             raise self._failure
 
@@ -100,6 +103,26 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
                 except UploadError:
                     await outlet.taken()  # in order, also what went out while the stream rested
                     raise
+            await outlet.taken()
+
+    return handler
+
+
+def download_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming]) -> Callable[..., Any]:
+    """Return the handler of DownloadFile: a thread fetches the next piece while one is written."""
+    timers = Timers(tick=1.0)
+
+    async def handler(_messages: object, context: Any) -> None:
+        unread = incoming(context)
+        async with Call(servicer.calls, "DownloadFile", unread.tell, context) as call:
+            caller = await call.admit(Gate.DOWNLOAD)
+            request = await unread.read()
+            unread.leave()
+            outlet = GrpcOutlet(context, timers, pb.DownloadFileResponse.SerializeToString)
+            async with aclosing(servicer.download(request, caller)) as messages:
+                async for message in messages:
+                    await outlet.taken()
+                    outlet.send(message)
             await outlet.taken()
 
     return handler

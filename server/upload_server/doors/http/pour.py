@@ -1,0 +1,104 @@
+"""Decides how a file gets past the event loop into an answer: threads have the kernel send it (``sendfile``).
+
+Must not know whose bytes they are. A thread sends while the peer takes; it waits for a fast one, milliseconds, and the
+event loop for a slow one. So no thread is held by a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+# In the scope of a request whose answer may come out of a file: how its door has that sent.
+POUR: Final = "upload_server.pour"
+# Does something in a thread.
+InThread = Callable[..., Awaitable[int]]
+# Sends a part of a file, given its descriptor, the first byte and how many, as the rest of an answer whose head is out;
+# returns False, and the connection is broken, when the peer is gone. Raises OSError when they cannot be read.
+Pour = Callable[[InThread, int, int, int], Awaitable[bool]]
+
+# Bytes that one thread sends before it looks to others.
+_TURN_BYTES: Final = 8 * 1024 * 1024
+# Milliseconds that a thread waits for a peer.
+_WAIT_MS: Final = 5
+# Given to the kernel ahead of what the peer takes; a watch has much less.
+_UNSENT_BYTES: Final = 1024 * 1024
+
+
+class Pouring:
+    """One part of a file on its way to one peer. ``with`` it on the event loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        # Its own descriptor: the transport may close the connection while a thread sends, and the next one gets the
+        # same number.
+        self._sock = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        self._stopped = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._unsent = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+
+    async def send(self, in_thread: InThread, descriptor: int, start: int, count: int) -> int:
+        """Send bytes of a file; returns how many went out, fewer only when the peer is gone.
+
+        Raises OSError when they cannot be read.
+        """
+        left = count
+        while left and not self._stopped:
+            sent = await in_thread(self._send_some, descriptor, start, min(left, _TURN_BYTES))
+            start, left = start + sent, left - sent
+            if not sent:
+                await self._wait_writable()
+        return count - left
+
+    def _send_some(self, descriptor: int, start: int, count: int) -> int:
+        """Send while the peer takes, in a thread; returns how many bytes."""
+        sent = 0
+        waiting = select.poll()
+        waiting.register(self._sock, select.POLLOUT)
+        while sent < count and not self._stopped:
+            try:
+                moved = os.sendfile(self._sock.fileno(), descriptor, start + sent, count - sent)
+            except BlockingIOError:
+                if not waiting.poll(_WAIT_MS):
+                    break
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    raise
+                # The peer is gone, which the transport will see too.
+                self._stopped = True
+            else:
+                if not moved:
+                    raise OSError(errno.EIO, f"the file ends {count - sent} bytes too early")
+                sent += moved
+        return sent
+
+    async def _wait_writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        loop.add_writer(self._sock.fileno(), self._wake)
+        try:
+            if not self._stopped:
+                await waiter
+        finally:
+            loop.remove_writer(self._sock.fileno())
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def stop(self) -> None:
+        """Send no more: the connection is lost."""
+        self._stopped = True
+        self._wake()
+
+    def close(self) -> None:
+        """Give the socket back; no thread is in it any more."""
+        if not self._stopped:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._unsent)
+        self._sock.close()

@@ -1,0 +1,84 @@
+"""Decides how the bytes of a completed file are read back: in pieces, one ahead of whoever takes them.
+
+Must not know who asks for them, nor how they travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from upload_server.domain.errors import FieldViolation, InvalidField, ShuttingDown, StorageFailure
+from upload_server.domain.runs import whole
+from upload_server.domain.states import File
+from upload_server.sink.protocol import Sink, SinkError
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+# A reader holds two: a thread fetches one while the one before is sent.
+PIECE_BYTES: Final = 256 * 1024
+
+
+class Content:
+    """The bytes of ``file``, which is completed: they never change. They may be let go, and then reading fails."""
+
+    def __init__(self, sink: Sink, readers: Executor, file: File) -> None:
+        self.file = file
+        self._sink = sink
+        self._readers = readers
+
+    def in_thread(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Have a thread do what blocks on the bytes: none of those that uploads are written by."""
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
+        except RuntimeError:
+            # The grace of a drain is over, and the threads are gone.
+            raise ShuttingDown from None
+
+    def part(self, offset: int, length: int) -> range:
+        """Return the bytes from ``offset`` on, ``length`` of them or as many as there are; 0 means all.
+
+        Raises ``InvalidField``.
+        """
+        size = self.file.size_bytes
+        if not 0 <= offset <= size:
+            raise InvalidField([FieldViolation("offset", f"must be from 0 to the file's size, {size} bytes", size)])
+        if length < 0:
+            raise InvalidField([FieldViolation("length", "must be 0 or more")])
+        return range(offset, min(size, offset + length) if length else size)
+
+    async def descriptor(self) -> int | None:
+        """Open the bytes for the kernel to send; None where they lie in no file of this machine.
+
+        The caller closes it. Raises ``StorageFailure``.
+        """
+        try:
+            return await self.in_thread(self._sink.descriptor, self.file.file_id, self.file.run_fence)
+        except SinkError as error:
+            raise self.failure(error) from error
+
+    async def pieces(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Give the bytes from ``start`` to ``end``; raises ``StorageFailure``, also in their midst."""
+        runs = whole(self.file.run_fence)
+        reading = self._sink.read(self.file.file_id, runs, end, PIECE_BYTES, start)
+        fetching = self.in_thread(next, reading, None)
+        try:
+            while (piece := await asyncio.shield(fetching)) is not None:
+                fetching = self.in_thread(next, reading, None)
+                yield piece
+        except SinkError as error:
+            raise self.failure(error) from error
+        finally:
+            # A generator in which a thread still is cannot be closed.
+            await asyncio.wait([fetching])
+            await self.in_thread(reading.close)
+
+    def failure(self, error: Exception) -> StorageFailure:
+        """Log why the bytes cannot be read; returns what the caller hears instead."""
+        log.error("storage failed under a download", file_id=self.file.file_id, error=repr(error))
+        return StorageFailure()
