@@ -26,6 +26,7 @@ from upload_server.access.certificates import Certificates, Proxies
 from upload_server.access.identity import Authenticator, Presented
 from upload_server.access.jwt import Jwt, keys_of, rules_of
 from upload_server.access.policy import check_complete
+from upload_server.access.quotas import Quota, Quotas, Use
 from upload_server.access.tokens_file import TokensFile
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart, CredentialMissing, CutOff, UploadError
@@ -113,6 +114,7 @@ class Service:
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
+        self._quotas = Quotas(_quota_of(config), self._use_of) if config.with_auth else None
         self._admission = Admission(
             {
                 Gate.READ: config.max_calls,
@@ -123,7 +125,8 @@ class Service:
                 Gate.DOWNLOAD: config.max_downloads,
                 Gate.WATCH: config.max_watches,
                 Gate.WEBSOCKET: max_websockets,
-            }
+            },
+            self._quotas,
         )
         self._tls = None if config.tls is None else Tls(config.tls, metrics)
         self._hub = WatchHub(
@@ -168,6 +171,7 @@ class Service:
             new_id=new_id,
             max_file_bytes=config.max_file_bytes,
             observer=metrics,
+            announce=None if self._quotas is None else self._quotas.announce,
         )
         self._file_message = with_content_uri(sink.uri) if config.publish_content_uri else file_to_proto
         self._bodies = BodyBudget(max(BODY_BYTES // config.workers, config.max_message_bytes))
@@ -328,7 +332,15 @@ class Service:
             self._calls(door, see),
             idle_timeout=self._config.idle_timeout,
             file_message=self._file_message,
+            quotas=self._quotas,
         )
+
+    async def _use_of(self, principal: str) -> Use:
+        """Return what a principal has in the store."""
+        files = (await self._store.count(principal, utc_now())).files
+        opened = [files[status] for status in FileStatus if not status.final]
+        size_bytes = sum(total.size_bytes for total in opened) + files[FileStatus.COMPLETED].size_bytes
+        return Use(sum(total.files for total in opened), size_bytes)
 
     def _calls(self, door: Source, see: Callable[[Any], Presented]) -> Calls:
         timeout = self._config.call_timeout
@@ -359,6 +371,18 @@ class Service:
             http_statuses=HTTP_STATUSES,
             www_authenticate=challenge(CredentialMissing()),
         )
+
+
+def _quota_of(config: Config) -> Quota:
+    """Return what each principal may have."""
+    return Quota(
+        open_files=config.quota_open_files,
+        size_bytes=config.quota_bytes,
+        uploads=config.quota_uploads,
+        watches=config.quota_watches,
+        websockets=config.quota_websockets,
+        calls=config.quota_calls,
+    )
 
 
 def _open_jwt(config: Config) -> Jwt:

@@ -236,6 +236,25 @@ class Config:
     max_downloads: int = _option(200, "downloads at once; over it OVERLOADED", _parse_int, 1)
     max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
     max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
+    quota_open_files: int = _option(
+        100_000, "with --auth required: files of a principal that are not final; 0: any", _parse_int, 0
+    )
+    quota_bytes: int = _option(
+        0,
+        "bytes of a principal: announced of open files, kept of completed ones; 0: any",
+        parse_bytes,
+        0,
+        _MAX_FILE_BYTES,
+    )
+    quota_uploads: int = _option(200, "open upload streams of a principal at once; 0: any", _parse_int, 0)
+    quota_watches: int = _option(50, "open watches of a principal at once; 0: any", _parse_int, 0)
+    quota_websockets: int = _option(50, "open WebSockets of a principal at once; 0: any", _parse_int, 0)
+    quota_calls: int = _option(
+        0,
+        "calls of a principal a second, two seconds' worth at once; ten times as many cancels beside; 0: any",
+        _parse_int,
+        0,
+    )
     watch_history: int = _option(
         10_000,
         "changes kept for all slow watchers before they read the database; of named ids at most 100 each",

@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import FileNotCompleted, NotFound, NotInState, WriterReplaced
@@ -91,6 +91,13 @@ class ListDigest:
         return self._hash.digest()
 
 
+class Announce(Protocol):
+    """What is asked of a principal's quotas before it announces files; raises ``QuotaExceeded``."""
+
+    async def __call__(self, principal: str, files: int, size_bytes: int, *, whole: bool = False) -> None:
+        """Count files and bytes; ``whole``: the files come with all their bytes."""
+
+
 class Uploads:
     """The use cases of upload.v1, for every door."""
 
@@ -104,7 +111,10 @@ class Uploads:
         new_id: Callable[[], str],
         max_file_bytes: int,
         observer: Observer,
+        announce: Announce | None = None,
     ) -> None:
+        """``announce`` is asked before files are announced, where callers have quotas."""
+        self._announce = announce
         self._store = store
         self._ingest = ingest
         self._hub = hub
@@ -122,6 +132,8 @@ class Uploads:
         rules.spec(spec, self._max_file_bytes)
         rules.request_id(request_id)
         rules.check()
+        if self._announce is not None:
+            await self._announce(caller.principal, 1, spec.size_bytes)
         command = self._command(caller, "InitiateUpload", request_id, _spec_fields(spec))
         return (await self._store.initiate_upload(_normal(spec), self._new_id(), command)).answer
 
@@ -149,6 +161,8 @@ class Uploads:
             if request_id:
                 digest.add([_spec_fields(spec) for spec in specs[-len(some) :]])
         rules.check()
+        if self._announce is not None:
+            await self._announce(caller.principal, len(specs), sum(spec.size_bytes for spec in specs))
         print_of = digest.fingerprint() if request_id else b""
         command = Command(caller, "InitiateBatch", self._clock(), "", request_id, print_of)
         return (await self._store.initiate_batch(specs, self._new_id(), file_ids, command)).answer
@@ -160,6 +174,8 @@ class Uploads:
         rules.data("data", data, spec.size_bytes)
         rules.request_id(request_id)
         rules.check()
+        if self._announce is not None:
+            await self._announce(caller.principal, 1, spec.size_bytes, whole=True)
         spec, file_id = _normal(spec), self._new_id()
 
         async def write(draft: Draft) -> Result[File]:

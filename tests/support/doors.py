@@ -59,6 +59,8 @@ class Refusal(Exception):
     violations: dict[str, str] = field(default_factory=dict)
     # What is not as it would have to be: by its id, the kind of it and how it is.
     preconditions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # What a quota refuses, by whose it is.
+    quotas: dict[str, str] = field(default_factory=dict)
     # Seconds to wait before a retry; 0 when the answer does not say.
     retry_seconds: float = 0
 
@@ -76,10 +78,10 @@ def refusal(status: status_pb2.Status) -> Refusal:
     """Take a Status apart; it must say its reason, in our domain, and stay small."""
     assert status.ByteSize() < 4096
     error, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-    failed = error_details_pb2.PreconditionFailure()
+    failed, quota = error_details_pb2.PreconditionFailure(), error_details_pb2.QuotaFailure()
     for detail in status.details:
         # Unpack takes only what it is made for.
-        assert detail.Unpack(error) or detail.Unpack(bad) or detail.Unpack(retry) or detail.Unpack(failed)
+        assert any(detail.Unpack(kind) for kind in (error, bad, retry, failed, quota))
     assert error.domain == "upload.v1"
     return Refusal(
         code=Code.Name(status.code),
@@ -88,6 +90,7 @@ def refusal(status: status_pb2.Status) -> Refusal:
         metadata=dict(error.metadata),
         violations={v.field: v.description for v in bad.field_violations},
         preconditions={v.subject: (v.type, v.description) for v in failed.violations},
+        quotas={v.subject: v.description for v in quota.violations},
         retry_seconds=retry.retry_delay.ToTimedelta().total_seconds(),
     )
 

@@ -185,7 +185,7 @@ ANSWERS: dict[str, Json] = {
     "GetBatch": _answer(batch_to_proto(_CANCELLED_BATCH)),
     "ListBatches": {"batches": [_answer(batch_to_proto(_CANCELLED_BATCH))], "next_page_token": ""},
     "GetStatistics": _answer(statistics_to_proto(_STATISTICS)),
-    "GetCaller": _answer(caller_to_proto(_CALLER)),
+    "GetCaller": _answer(caller_to_proto(_CALLER, {"open-files": (100_000, 3)})),
     "CancelFile": {
         "message": "Upload cancelled successfully",
         "file_id": FILE_ID,

@@ -296,6 +296,19 @@ class Overloaded(Unavailable):
     advice = "try again in a moment"
 
 
+class RateExceeded(Overloaded):
+    """You call more often than you may."""
+
+    reason = "RATE_EXCEEDED"
+
+
+class QuotaExceeded(UploadServiceError):
+    """You have as much of something as you may have; ``metadata`` says of what, and how much."""
+
+    reason = "QUOTA_EXCEEDED"
+    advice = "cancel what is no longer wanted, or ask whoever runs the server for more"
+
+
 class ServerFailure(UploadServiceError):
     """The server failed by itself."""
 

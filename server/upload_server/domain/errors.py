@@ -281,6 +281,27 @@ class Overloaded(UploadError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class RateExceeded(Overloaded):
+    """A principal calls more often than it may: ``rate`` a second of calls, or of cancels, which have their own."""
+
+    reason = "RATE_EXCEEDED"
+
+    def __init__(self, limit: str, rate: float, retry_after_seconds: float) -> None:
+        super().__init__(f"You may make {rate:g} {limit} a second", max(0.001, retry_after_seconds))
+        self.metadata = {"limit": limit, "rate": f"{rate:g}"}
+
+
+class QuotaExceeded(UploadError):
+    """A principal has as much of something as it may have; only what it gives back makes room."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, principal: str, limit: str, most: int, used: int) -> None:
+        self.principal = principal
+        metadata = {"limit": limit, "quota": str(most), "used": str(used)}
+        super().__init__(f"Your quota of {limit} is {most}, and you have {used}", metadata)
+
+
 class StorageFull(UploadError):
     """The room left is kept for cancels, expiry and completions; what can wait, an announcement or bytes, is refused.
 

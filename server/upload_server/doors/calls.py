@@ -11,6 +11,7 @@ import functools
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum
 from types import TracebackType
@@ -23,6 +24,7 @@ from google.protobuf.message import Message
 from transcoder.timers import Limit, Timers
 from upload_server.access.callers import Callers
 from upload_server.access.identity import Presented
+from upload_server.access.quotas import Quotas
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
     DatabaseFailure,
@@ -31,6 +33,7 @@ from upload_server.domain.errors import (
     OutcomeUnknown,
     Overloaded,
     PermissionDenied,
+    QuotaExceeded,
     ShuttingDown,
     Stopped,
     UploadError,
@@ -79,6 +82,8 @@ class Gate(Enum):
         return _MOST_UNTAKEN_BYTES.get(self, sys.maxsize)
 
 
+# What quotas call the gates that are held for long.
+_AT_ONCE: Mapping[Gate, str] = {Gate.UPLOAD: "uploads", Gate.WATCH: "watches", Gate.WEBSOCKET: "websockets"}
 _MIB = 1024 * 1024
 _MOST_UNTAKEN_BYTES: Mapping[Gate, int] = {
     Gate.LIST: 64 * _MIB,
@@ -102,9 +107,13 @@ class Admission:
     So a drain is one wait: when nothing is admitted any more, nothing is left to end.
     """
 
-    def __init__(self, limits: Mapping[Gate, int]) -> None:
+    def __init__(self, limits: Mapping[Gate, int], quotas: Quotas | None = None) -> None:
+        """``quotas`` are those of principals, where callers have names."""
         self._limits = limits
+        self._quotas = quotas
         self._running = dict.fromkeys(Gate, 0)
+        # Of callers with a name, by that too.
+        self._of_principal: Counter[tuple[Gate, str]] = Counter()
         # Memory of answers that were given and are not taken yet, in bytes.
         self._untaken = 0
         self._large_lists = asyncio.Semaphore(_LARGE_LISTS)
@@ -120,17 +129,40 @@ class Admission:
         if self._closed:
             raise ShuttingDown
 
-    def enter(self, gate: Gate) -> None:
-        """Count a call in; raises ``ShuttingDown`` or ``Overloaded``."""
+    def enter(self, gate: Gate, principal: str = "") -> None:
+        """Count a call in; raises ``ShuttingDown``, ``Overloaded`` or ``QuotaExceeded``."""
         self.check_open()
-        if self._running[gate] >= self._limits[gate]:
+        free = self._limits[gate] - self._running[gate]
+        if free <= 0:
             raise Overloaded(f"Too many {gate.value} at once", gate.retry_seconds)
         self._check_untaken(gate)
+        if principal:
+            self._enter_as(principal, gate, free)
         self._running[gate] += 1
 
-    def leave(self, gate: Gate) -> None:
+    def _enter_as(self, principal: str, gate: Gate, free: int) -> None:
+        """Count a call in for its principal, which has no more of a gate than it leaves free to others: half, alone."""
+        own = self._of_principal[gate, principal]
+        if own >= max(1, free):
+            raise Overloaded(f"You have too many {gate.value} at once", gate.retry_seconds)
+        if self._quotas is not None and gate in _AT_ONCE:
+            self._quotas.enter(principal, _AT_ONCE[gate])
+        self._of_principal[gate, principal] = own + 1
+
+    def check_rate(self, gate: Gate, principal: str) -> None:
+        """Count a call that begins at a gate; raises ``RateExceeded``."""
+        if self._quotas is not None:
+            self._quotas.call(principal, cancels=gate is Gate.CANCEL)
+
+    def leave(self, gate: Gate, principal: str = "") -> None:
         """Count a call out."""
         self._running[gate] -= 1
+        if principal:
+            self._of_principal[gate, principal] -= 1
+            if not self._of_principal[gate, principal]:
+                del self._of_principal[gate, principal]
+            if self._quotas is not None and gate in _AT_ONCE:
+                self._quotas.leave(principal, _AT_ONCE[gate])
         if self._closed:
             self._left.set()
 
@@ -278,15 +310,17 @@ class Call:
         return self._caller
 
     async def admit(self, gate: Gate) -> Caller:
-        """Let the call in, or on from the gate it was at; raises as ``identify``, or ``Overloaded``.
+        """Let the call in, or on from the gate it was at; raises as ``identify``, ``Overloaded`` or ``QuotaExceeded``.
 
-        In this order: whether anybody is let in, who it is, what that one may, whether there is room.
+        In this order: whether anybody is let in, who it is, what that one may, how often, whether there is room.
         """
         caller = self._caller or await self.identify()
         if gate is not self._gate:
-            self._calls.admission.enter(gate)
+            if self._gate is None and caller.principal:
+                self._calls.admission.check_rate(gate, caller.principal)
+            self._calls.admission.enter(gate, caller.principal)
             if self._gate is not None:
-                self._calls.admission.leave(self._gate)
+                self._calls.admission.leave(self._gate, caller.principal)
             self._gate = gate
         return caller
 
@@ -296,7 +330,7 @@ class Call:
         if isinstance(error, InternalError | NotIdentified | PermissionDenied):
             return  # it has its line, the first with its incident
         # At DEBUG what comes in masses and says nothing of the call: a stream that had to stop, a server that is full.
-        write = log.debug if isinstance(error, Stopped | Overloaded) else log.info
+        write = log.debug if isinstance(error, Stopped | Overloaded | QuotaExceeded) else log.info
         write("call.refused", method=self._method, door=self._calls.door, error=error.reason, **error.metadata)
 
     async def __aenter__(self) -> Self:
@@ -322,7 +356,7 @@ class Call:
             left, error = True, failed
         finally:
             if self._gate is not None:
-                calls.admission.leave(self._gate)
+                calls.admission.leave(self._gate, self._caller.principal if self._caller is not None else "")
         if left:
             log.debug("call.left", method=self._method, door=calls.door)
             # grpcio would log its own error as one of the server's.

@@ -270,13 +270,14 @@ def file_spec(message: pb.FileSpec | pb.InitiateUploadRequest | pb.PutFileReques
     return FileSpec(message.filename, message.size_bytes, message.content_type, message.sha256)
 
 
-def caller_to_proto(caller: Caller) -> pb.GetCallerResponse:
-    """Return who calls."""
+def caller_to_proto(caller: Caller, quotas: Mapping[str, tuple[int, int]]) -> pb.GetCallerResponse:
+    """Return who calls, with its bounds and what it has of each."""
     answer = pb.GetCallerResponse(
         principal=caller.principal,
         roles=sorted(caller.roles),
         may=sorted(caller.may),
         credential=caller.credential,
+        quotas=[pb.Quota(name=name, limit=limit, used=used) for name, (limit, used) in sorted(quotas.items())],
     )
     if caller.expires_at is not None:
         answer.expires_at.FromMicroseconds(round(caller.expires_at * 1_000_000))

@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from transcoder.status import HTTP_STATUS
@@ -35,6 +35,7 @@ _CODES: dict[type[errors.UploadError], Code] = {
     errors.RequestIdReused: Code.INVALID_ARGUMENT,
     errors.BodyTooLarge: Code.RESOURCE_EXHAUSTED,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
+    errors.QuotaExceeded: Code.RESOURCE_EXHAUSTED,
     errors.StorageFull: Code.RESOURCE_EXHAUSTED,
     errors.NotIdentified: Code.UNAUTHENTICATED,
     errors.PermissionDenied: Code.PERMISSION_DENIED,
@@ -94,6 +95,9 @@ def _details(error: errors.UploadError, more: Mapping[str, str]) -> list[Message
                     ]
                 )
             )
+        case errors.QuotaExceeded(principal=principal):
+            broken = QuotaFailure.Violation(subject=_clip(f"principal:{principal}"), description=_clip(str(error)))
+            details.append(QuotaFailure(violations=[broken]))
         case errors.NotInState(found=found):
             violation = PreconditionFailure.Violation(
                 type="STATUS",

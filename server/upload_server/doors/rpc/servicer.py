@@ -14,6 +14,7 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.message import Message
 
 from upload.v1 import upload_pb2 as pb
+from upload_server.access.quotas import Quotas
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import UploadError
 from upload_server.domain.slices import in_slices
@@ -46,7 +47,9 @@ class UploadServicer:
         *,
         idle_timeout: float,
         file_message: FileMessage = convert.file_to_proto,
+        quotas: Quotas | None = None,
     ) -> None:
+        self._quotas = quotas
         self.calls = calls
         self._file_message = file_message
         self._uploads = uploads
@@ -110,7 +113,8 @@ class UploadServicer:
     @unary(Gate.READ)
     async def GetCaller(self, _request: pb.GetCallerRequest, caller: Caller) -> pb.GetCallerResponse:
         """Say who calls."""
-        return convert.caller_to_proto(caller)
+        quotas = await self._quotas.used(caller.principal) if self._quotas is not None and caller.principal else {}
+        return convert.caller_to_proto(caller, quotas)
 
     @unary(Gate.CANCEL)
     async def CancelFile(self, request: pb.CancelFileRequest, caller: Caller) -> pb.CancelFileResponse:

@@ -23,6 +23,7 @@ from upload_server.domain.errors import (
     NotIdentified,
     Overloaded,
     PermissionDenied,
+    QuotaExceeded,
     ShuttingDown,
     SizeExceeded,
     UploadCancelled,
@@ -116,7 +117,7 @@ class Exchange:
         is kept, so that nobody hangs up on the rest. Such a request counts as an open upload all the while.
         """
         if answer.stops and self.request.carries_bytes and self.call is not None:
-            with contextlib.suppress(ShuttingDown, Overloaded, NotIdentified, PermissionDenied):
+            with contextlib.suppress(ShuttingDown, Overloaded, QuotaExceeded, NotIdentified, PermissionDenied):
                 await self.call.admit(Gate.UPLOAD)
                 return self.request.body_bytes or body_bytes
         return 0

@@ -22,6 +22,7 @@ from upload_server.domain.errors import (
     NotIdentified,
     Overloaded,
     PermissionDenied,
+    QuotaExceeded,
     ShuttingDown,
     UnexpectedMessage,
     UploadError,
@@ -47,6 +48,7 @@ BUSY: Final = 1013
 REFUSED: Final = 4400
 NOT_IDENTIFIED: Final = 4401
 NOT_ALLOWED: Final = 4403
+OVER_QUOTA: Final = 4429
 UNKNOWN_FILE: Final = 4404
 CANCELLED: Final = 4409
 
@@ -206,6 +208,8 @@ def _close_code(error: UploadError) -> int:
             return RESTARTING
         case TooManyFrames():
             return TOO_MANY
+        case QuotaExceeded():
+            return OVER_QUOTA
         case Overloaded():
             return BUSY
         case _:

@@ -1,0 +1,99 @@
+"""A principal over its quotas is refused, through every door, can make room by its cancels, and hinders nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import grpc
+import httpx
+import pytest
+
+from support.doors import refusal_of_json, refusal_of_rpc
+from support.process import ServerProcess
+from support.tokens import Tokens, tokens_in
+from upload.v1 import upload_pb2 as pb
+
+if TYPE_CHECKING:
+    from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
+OPEN = 5
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    return tokens_in(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[ServerProcess]:
+    quotas = ("--quota-open-files", f"{OPEN}", "--quota-watches", "1", "--quota-calls", "50")
+    with ServerProcess(tmp_path_factory.mktemp("server"), (*tokens.options, *quotas)) as process:
+        yield process
+
+
+async def test_over_its_quota_a_principal_is_refused_and_its_cancels_make_room(
+    stub: Stub, server: ServerProcess, tokens: Tokens
+) -> None:
+    mine = tokens.metadata("owner")
+    request = pb.InitiateUploadRequest(filename="a.bin", size_bytes=10)
+    ids = [(await stub.InitiateUpload(request, metadata=mine)).file.file_id for _ in range(OPEN)]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.InitiateUpload(request, metadata=mine)
+    refusal = refusal_of_rpc(caught.value)
+    assert (caught.value.code(), refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
+    assert refusal.quotas == {"principal:ada": refusal.message}
+    assert refusal.retry_seconds == 0
+    assert refusal.metadata == {"limit": "open-files", "quota": f"{OPEN}", "used": f"{OPEN}"}
+    two = pb.InitiateBatchRequest(files=[pb.FileSpec(filename="a", size_bytes=1)] * 2)
+    with pytest.raises(grpc.aio.AioRpcError, match="Your quota of open-files"):
+        await stub.InitiateBatch(two, metadata=mine)
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        response = await http.post("/api/v1/upload/initiate", json={"filename": "a"}, headers=tokens.header("owner"))
+        assert (response.status_code, refusal_of_json(response.json()).reason) == (429, "QUOTA_EXCEEDED")
+        assert "retry-after" not in response.headers
+        me = (await http.get("/api/v1/me", headers=tokens.header("owner"))).json()
+    assert {"name": "open-files", "limit": f"{OPEN}", "used": f"{OPEN}"} in me["quotas"]
+    await stub.InitiateUpload(request, metadata=tokens.metadata("other"))
+
+    await stub.CancelFile(pb.CancelFileRequest(file_id=ids[0]), metadata=mine)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await stub.InitiateUpload(request, metadata=mine)
+                break
+            except grpc.aio.AioRpcError as error:
+                assert refusal_of_rpc(error).reason == "QUOTA_EXCEEDED"  # noqa: PT017 - it may still be refused
+
+
+async def test_another_watch_than_allowed_is_refused_and_that_of_another_is_not(stub: Stub, tokens: Tokens) -> None:
+    watches = [
+        stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=tokens.metadata(who)) for who in ("owner", "other")
+    ]
+    for watch in watches:
+        async with asyncio.timeout(20):
+            async for message in watch:
+                if message.HasField("bookmark"):
+                    break
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=tokens.metadata("owner"))))
+    assert refusal_of_rpc(caught.value).metadata["limit"] == "watches"
+    for watch in watches:
+        watch.cancel()
+
+
+async def test_who_calls_too_often_hears_when_to_come_back_and_cancels_all_the_same(stub: Stub, tokens: Tokens) -> None:
+    refused: list[grpc.aio.AioRpcError] = []
+    for _ in range(400):
+        try:
+            await stub.GetStatistics(pb.GetStatisticsRequest(), metadata=tokens.metadata("owner"))
+        except grpc.aio.AioRpcError as error:
+            refused.append(error)
+            break
+    refusal = refusal_of_rpc(refused[0])
+    assert (refusal.reason, 0 < refusal.retry_seconds <= 0.1) == ("RATE_EXCEEDED", True)
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await stub.CancelFile(pb.CancelFileRequest(file_id="nothing"), metadata=tokens.metadata("owner"))
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    await stub.GetStatistics(pb.GetStatisticsRequest(), metadata=tokens.metadata("other"))
