@@ -1,12 +1,14 @@
-"""Uploads into an object store against obstore's own PUTs, and putting together against boto3's own copies. Needs Go.
+"""Uploads into an object store against obstore's own PUTs, putting together, and resuming elsewhere. Needs Go.
 
 On SeaweedFS, or with ``--on s3-versity`` on versitygw. Options: ``--mib N`` bytes together (1024), ``--rounds N``
-repetitions (3; medians are compared), ``--streams N …`` how many at once (1 16).
+repetitions (3; medians are compared), ``--streams N …`` how many at once (1 16), ``--only uploads``, ``assembly`` or
+``resume``.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import signal
@@ -27,6 +29,7 @@ from obstore.store import S3Store
 from benchmarks.grpc_cancel import build_loadgen
 from benchmarks.grpc_upload import send
 from support import object_store
+from support.grpc_upload import CHUNK, UploadCall, stub_on
 from support.process import ServerProcess
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
@@ -172,6 +175,53 @@ def _compare_assembly(theirs: object_store.Bucket, size: int, rounds: int) -> No
     print(f"            {by_hand:.2f} s, {own:.2f} CPU s, boto3's own copies; {mine / by_hand:.2f}x as long")
 
 
+async def _send_prefix(target: str, size: int) -> str:
+    """Send a file up to its last MiB; returns its id once that is durable."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = stub_on(channel)
+        file_id = (await stub.InitiateUpload(pb.InitiateUploadRequest(filename="a", size_bytes=size))).file.file_id
+        async with UploadCall(stub, file_id) as call:
+            piece = os.urandom(CHUNK)
+            for _ in range((size - MIB) // CHUNK):
+                await call.send(piece)
+            while (await call.hear_until("progress")).progress.bytes_received < size - MIB:
+                pass
+    return file_id
+
+
+async def _resume(target: str, file_id: str, size: int) -> tuple[float, float, float]:
+    """Send the rest; returns seconds until the stream is open, its first bytes are durable, the file is completed."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = stub_on(channel)
+        # The connection is there.
+        await stub.GetFile(pb.GetFileRequest(file_id=file_id))
+        begun = time.perf_counter()
+        async with UploadCall(stub, file_id, size - MIB) as call:
+            await call.send(bytes(CHUNK))
+            await call.hear_until("progress")
+            opened = time.perf_counter() - begun
+            while (await call.hear_until("progress")).progress.bytes_received < size - MIB + CHUNK:
+                pass
+            durable = time.perf_counter() - begun
+            await call.send_all(bytes(MIB - CHUNK))
+            await call.commit()
+            while not (await anext(aiter(call.call))).HasField("completed"):
+                pass
+        return opened, durable, time.perf_counter() - begun
+
+
+def measure_resume(on: str, size: int) -> None:
+    """Resume an upload at a server that has sent nothing of it."""
+    with new_bucket(on) as bucket, tempfile.TemporaryDirectory() as folder:
+        options = ["--storage-url", bucket.url()]
+        with ServerProcess(Path(folder), options, object_store.environment()) as server:
+            file_id = asyncio.run(_send_prefix(server.target, size))
+        with ServerProcess(Path(folder), options, object_store.environment()) as server:
+            opened, durable, whole = asyncio.run(_resume(server.target, file_id, size))
+    print(f"resumed elsewhere behind {size // MIB - 1} MiB: {1000 * opened:.0f} ms until the stream is open,")
+    print(f"            {durable:.1f} s until its first bytes are durable, {whole:.1f} s until completed", flush=True)
+
+
 def main() -> None:
     """Measure in turns, and compare medians."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -179,12 +229,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--on", choices=list(object_store.STORES), default="s3-seaweed")
+    parser.add_argument("--only", choices=("uploads", "assembly", "resume"))
     options = parser.parse_args()
     os.environ.update(object_store.environment())
     # Ended in the middle it leaves no store behind, and none of its gigabytes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
         program = build_loadgen(Path(folder))
-        for streams in options.streams:
+        for streams in options.streams if options.only in (None, "uploads") else ():
             compare_uploads(options.on, options.mib * MIB, options.rounds, streams, program)
-    compare_assembly(options.on, options.mib * MIB, options.rounds)
+    if options.only in (None, "assembly"):
+        compare_assembly(options.on, options.mib * MIB, options.rounds)
+    if options.only in (None, "resume"):
+        measure_resume(options.on, options.mib * MIB)
