@@ -71,9 +71,9 @@ class AioTransport:
         finally:
             call.cancel()
 
-    async def watch(self, request: pb.WatchStatusRequest) -> AsyncGenerator[pb.WatchStatusResponse, None]:
-        """Open a watch."""
-        call = self._stub(Lane.WATCH).WatchStatus(request, metadata=await self._metadata())
+    async def stream(self, method: Method[Request, Response], request: Request) -> AsyncGenerator[Response, None]:
+        """Open a stream of the server's."""
+        call = getattr(self._stub(method.lane), method.name)(request, metadata=await self._metadata())
         try:
             async for response in call:
                 yield response

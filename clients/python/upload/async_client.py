@@ -16,7 +16,7 @@ from typing import Self, Unpack
 import grpc
 from google.protobuf import duration_pb2
 
-from upload import cancelling, errors, watching
+from upload import cancelling, downloading, errors, watching
 from upload.aio import AioTransport
 from upload.cancelling import CancelledBatch, CancelledFile, ask, new_request_id
 from upload.channel import DEFAULT_TARGET, Option
@@ -255,6 +255,23 @@ class AsyncClient:
         """
         request = pb.GetFileRequest(file_id=file_id)
         return await ask(self._transport, GET_FILE, request, self._timeout, tries=_READ_TRIES)
+
+    async def download(self, file_id: str, *, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a completed file, or those from ``offset`` on, ``length`` of them.
+
+        The client resumes a broken connection by itself for a while, and compares the SHA-256 of a whole file at its
+        end. Raises ``FileNotCompleted``, ``ChecksumMismatch``.
+
+        Example::
+
+            with open("film.mkv", "wb") as target:
+                async for data in client.download(file_id):
+                    target.write(data)
+        """
+        request = pb.DownloadFileRequest(file_id=file_id, offset=offset, length=length)
+        async with aclosing(downloading.download(self._transport, request, Backoff(self._resume_tries))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def get_batch(self, batch_id: str) -> pb.Batch:
         """Return a batch as it is now; raises ``BatchNotFound``.

@@ -163,6 +163,16 @@ class Client:
         """
         return drive(self._client.get(file_id))
 
+    def download(self, file_id: str, *, offset: int = 0, length: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a completed file, or a part of them; see ``AsyncClient.download``.
+
+        Example::
+
+            with open("film.mkv", "wb") as target:
+                target.writelines(client.download(file_id))
+        """
+        return drive_all(self._client.download(file_id, offset=offset, length=length))
+
     def get_batch(self, batch_id: str) -> pb.Batch:
         """Return a batch as it is now; raises ``BatchNotFound``.
 

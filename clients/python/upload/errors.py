@@ -2,7 +2,7 @@
 
 UploadServiceError
 ├── NotFound: FileNotFound, BatchNotFound
-├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable
+├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable, FileNotCompleted
 ├── UploadCancelled, WriterReplaced, UploadIdle, UploadFailed, ChecksumMismatch
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded
 ├── UnexpectedMessage, InvalidField, RequestIdReused
@@ -144,6 +144,13 @@ class FileNotWritable(NotInState):
 
     reason = "FILE_NOT_WRITABLE"
     advice = "start a new upload"
+
+
+class FileNotCompleted(NotInState):
+    """The file of a download has no bytes to read: it is not completed."""
+
+    reason = "FILE_NOT_COMPLETED"
+    advice = "only completed files can be downloaded"
 
 
 class UploadCancelled(_Stated):

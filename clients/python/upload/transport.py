@@ -39,7 +39,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Request, Response]):
-    """A unary method of the service and the connection it goes over."""
+    """A method of the service that takes one request, and the connection it goes over."""
 
     name: str
     lane: Lane = Lane.MAIN
@@ -55,6 +55,8 @@ LIST_AUDIT_EVENTS: Method[pb.ListAuditEventsRequest, pb.ListAuditEventsResponse]
 INITIATE_UPLOAD: Method[pb.InitiateUploadRequest, pb.InitiateUploadResponse] = Method("InitiateUpload")
 PUT_FILE: Method[pb.PutFileRequest, pb.File] = Method("PutFile")
 INITIATE_BATCH: Method[pb.InitiateBatchRequest, pb.InitiateBatchResponse] = Method("InitiateBatch")
+WATCH_STATUS: Method[pb.WatchStatusRequest, pb.WatchStatusResponse] = Method("WatchStatus", Lane.WATCH)
+DOWNLOAD_FILE: Method[pb.DownloadFileRequest, pb.DownloadFileResponse] = Method("DownloadFile")
 CANCEL_FILE: Method[pb.CancelFileRequest, pb.CancelFileResponse] = Method("CancelFile", Lane.CANCEL)
 CANCEL_BATCH: Method[pb.CancelBatchRequest, pb.CancelBatchResponse] = Method("CancelBatch", Lane.CANCEL)
 
@@ -85,8 +87,8 @@ class Transport(Protocol):
     def upload(self, requests: AsyncIterator[pb.UploadFileRequest]) -> AsyncGenerator[pb.UploadFileResponse, None]:
         """Open an upload stream; closing the generator ends it. ``requests`` must not raise."""
 
-    def watch(self, request: pb.WatchStatusRequest) -> AsyncGenerator[pb.WatchStatusResponse, None]:
-        """Open a watch; closing the generator ends it."""
+    def stream(self, method: Method[Request, Response], request: Request) -> AsyncGenerator[Response, None]:
+        """Open a stream of the server's; closing the generator ends it."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run work that blocks on a disk or burns CPU."""

@@ -15,7 +15,7 @@ from grpc import StatusCode
 
 from upload import errors
 from upload.retry import Backoff, watch_resumable
-from upload.transport import Transport
+from upload.transport import WATCH_STATUS, Transport
 from upload.v1 import upload_pb2 as pb
 
 # Targets whose last revision is remembered; beyond it the oldest are forgotten. Only a resynced stream repeats
@@ -92,7 +92,7 @@ async def watch(
     while True:
         error: errors.UploadServiceError
         try:
-            async with aclosing(transport.watch(request)) as events:
+            async with aclosing(transport.stream(WATCH_STATUS, request)) as events:
                 async for event in events:
                     connected, failing_since = True, None
                     backoff.reset()

@@ -68,6 +68,24 @@ async def test_a_cut_connection_costs_nothing(real: Calls, proxy: FaultProxy) ->
     assert proxy.accepted >= 2
 
 
+async def test_a_download_goes_on_over_a_cut_connection(real: Calls, proxy: FaultProxy) -> None:
+    content = os.urandom(24 * MIB)
+    file = await real("upload", content, filename="a")
+    # Each connection breaks after so many bytes: several are needed.
+    proxy.down.cut_after = 10 * MIB
+    assert b"".join(await real("download", file.file_id)) == content
+    assert proxy.accepted >= 3
+    proxy.heal()
+    assert b"".join(await real("download", file.file_id, offset=5, length=MIB)) == content[5 : MIB + 5]
+    assert await real("download", file.file_id, offset=len(content)) == []
+
+
+async def test_what_is_not_completed_cannot_be_downloaded(real: Calls) -> None:
+    file = await real("initiate", "a.bin", 5)
+    with pytest.raises(errors.FileNotCompleted, match="pending"):
+        await real("download", file.file_id)
+
+
 async def test_a_killed_server_is_waited_for(kind: str, start_server: StartServer) -> None:
     first = start_server()
     content = os.urandom(24 * MIB)

@@ -150,6 +150,38 @@ async def test_a_file_is_sent_and_shown(server: ServerProcess, small: Path) -> N
     ]
 
 
+async def test_a_file_is_stored_under_its_name_once_it_is_whole(
+    server: ServerProcess, client: AsyncClient, tmp_path: Path
+) -> None:
+    content = os.urandom(3_000_000)
+    file = await client.upload(content, filename="dir/film.mkv")
+    folder = tmp_path / "there"
+    folder.mkdir()
+
+    stored = await uploadctl(server, "--json", "download", file.file_id, "--to", str(folder))
+    assert stored.code == 0
+    assert (stored.lines[0]["path"], stored.lines[0]["sha256"]) == (str(folder / "film.mkv"), file.sha256)
+    assert (folder / "film.mkv").read_bytes() == content
+
+    # What is there stays, unless one says so.
+    (folder / "film.mkv").write_bytes(b"mine")
+    refused = await uploadctl(server, "download", file.file_id, "--to", str(folder / "film.mkv"))
+    assert (refused.code, "--force" in refused.err) == (6, True)
+    assert (folder / "film.mkv").read_bytes() == b"mine"
+    assert (await uploadctl(server, "download", file.file_id, "--to", f"{folder}/", "--force")).code == 0
+    assert (folder / "film.mkv").read_bytes() == content
+
+    pending = await client.initiate("a.bin", 5)
+    late = await uploadctl(server, "download", pending.file_id, "--to", str(folder))
+    assert (late.code, "pending" in late.err) == (4, True)
+    # Nothing is left of what did not succeed.
+    assert [path.name for path in folder.iterdir()] == ["film.mkv"]
+
+    command = [UPLOADCTL, "download", file.file_id, "--to", "-"]
+    piped = await asyncio.to_thread(subprocess.run, command, capture_output=True, env=environment(server), check=True)
+    assert piped.stdout == content
+
+
 async def test_a_folder_is_a_batch_of_relative_names(server: ServerProcess, folder: Path) -> None:
     sent = await uploadctl(server, "upload", str(folder), "--json")
     assert sent.code == 0

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from upload.async_client import AsyncClient
-from upload.cli import commands, uploading, watching
+from upload.cli import commands, downloading, uploading, watching
 from upload.cli.arguments import Arguments, parse
 from upload.cli.exits import Exit, exit_of
 from upload.cli.output import Output
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": commands.cancel,
     "cancel-batch": commands.cancel_batch,
     "get": commands.get,
+    "download": downloading.download,
     "list": commands.list_files,
     "audit": commands.audit,
     "watch": watching.watch,

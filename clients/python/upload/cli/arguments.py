@@ -45,6 +45,9 @@ class Arguments(argparse.Namespace):
     reason: str
     request_id: str
     is_batch: bool
+    # download
+    to: str
+    force: bool
     # watch, list, audit
     newest: bool
     ids: list[str]
@@ -251,6 +254,11 @@ def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_reads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "download", "store the bytes of a completed file, its SHA-256 compared")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--to", default="", metavar="PATH", help="file or folder; - for stdout (default: its own name)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+
     parser = _command(commands, "get", "show one file or batch")
     parser.add_argument("id", metavar="ID")
     parser.add_argument("--batch", dest="is_batch", action="store_true", help="the id is a batch's")

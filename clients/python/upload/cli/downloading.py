@@ -1,0 +1,68 @@
+"""Decides where ``uploadctl download`` stores bytes: under their name only once all are there, and the right ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from upload.async_client import AsyncClient
+from upload.cli.arguments import Arguments
+from upload.cli.exits import Exit
+from upload.cli.output import Output, as_json, size_text, visible
+from upload.v1 import upload_pb2 as pb
+
+
+async def download(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
+    """Store the bytes of a file, or write them to stdout."""
+    if arguments.to == "-":
+        await _write(client, arguments.id, sys.stdout.buffer)
+        return Exit.OK
+    file = await client.get(arguments.id)
+    target = _target(arguments.to, file)
+    if target.exists() and not arguments.force:
+        raise FileExistsError(f"{target} is there already; --force replaces it, --to PATH names another")
+    with _beside(target, force=arguments.force) as part:
+        await _write(client, arguments.id, part)
+    text = f"Downloaded {visible(file.filename)} ({size_text(file.size_bytes)}) to {visible(str(target))}."
+    output.result({**as_json(file), "path": str(target)}, text)
+    return Exit.OK
+
+
+async def _write(client: AsyncClient, file_id: str, target: IO[bytes]) -> None:
+    async for piece in client.download(file_id):
+        target.write(piece)
+    target.flush()
+
+
+def _target(to: str, file: pb.File) -> Path:
+    """Return the path to store at; of the file's name the last segment counts."""
+    name = file.filename.rpartition("/")[2]
+    if not to:
+        return Path(name)
+    return Path(to) / name if to.endswith(os.sep) or Path(to).is_dir() else Path(to)
+
+
+@contextlib.contextmanager
+def _beside(target: Path, *, force: bool) -> Iterator[IO[bytes]]:
+    """Open a file that takes the name of ``target`` in one step, after the block; else nothing is left of it."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        # As any new file: readable by whom the umask lets.
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o666 & ~mask)
+        if force:
+            part.replace(target)
+        else:
+            # Fails where somebody has made one meanwhile.
+            target.hardlink_to(part)
+    finally:
+        part.unlink(missing_ok=True)
