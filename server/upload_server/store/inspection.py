@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from upload_server.domain.chain import Seal
+from upload_server.domain.errors import CannotStart
 from upload_server.domain.runs import Run, left_over, runs_of, whole
 from upload_server.domain.states import AuditEvent, FileStatus
 
@@ -46,6 +47,8 @@ class FileFacts:
     batch_status: str
     # Whether bytes are owed deletion: 0 or 1.
     owed: int
+    # Whether its batch has another owner: 0 or 1.
+    strange: int
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -250,6 +253,18 @@ class Filling(Protocol):
         """Close it; what was not committed never was."""
 
 
+class CannotAdopt(CannotStart):
+    """What was named cannot be given an owner; the message says why."""
+
+
+class Adopted(NamedTuple):
+    """How many rows have got an owner."""
+
+    files: int
+    batches: int
+    answers: int
+
+
 class Mending(Protocol):
     """Changes to a stopped store that lose nothing. Blocking; each method is one transaction and may raise
     ``Damaged``."""
@@ -265,6 +280,12 @@ class Mending(Protocol):
 
     def forget_debts(self, rows: Sequence[int]) -> None:
         """Forget deletions owed; deletes no bytes."""
+
+    def adopt(self, owner: str, *, batch_id: str = "", file_id: str = "") -> Adopted:
+        """Give ``owner`` a batch or a file that has none, or, with neither, all that have none; answers go along.
+
+        Raises ``CannotAdopt``, and then has changed nothing.
+        """
 
     def close(self) -> None:
         """Close it."""

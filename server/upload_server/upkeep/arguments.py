@@ -1,5 +1,5 @@
 """Decides the words of the operator's commands: `check`, `audit verify`, `audit export`, `copy`,
-`nodes`, `token`.
+`nodes`, `token`, `adopt`.
 
 Must not know what the commands do; imports little, so that `--help` answers at once.
 """
@@ -46,6 +46,7 @@ def add_operations(commands: Commands) -> None:
     _add_export(audits)
     _add_copy(commands)
     _add_token(commands)
+    _add_adopt(commands)
     text = "list the nodes that serve from the store, and what they hold"
     nodes = commands.add_parser("nodes", help=text, description=f"{text.capitalize()}.")
     add_options(nodes, _WHERE)
@@ -88,6 +89,17 @@ def _add_copy(commands: Commands) -> None:
     command.add_argument(
         "--to-storage", metavar="URL", help="where to copy the bytes; without it they stay where they are"
     )
+
+
+def _add_adopt(commands: Commands) -> None:
+    text = "give files and batches that have no owner one, while no service runs"
+    adopt = commands.add_parser("adopt", help=text, description=f"{text.capitalize()}.")
+    add_options(adopt, _WHERE)
+    adopt.add_argument("--owner", required=True, metavar="NAME", help="principal: whose they shall be")
+    which = adopt.add_mutually_exclusive_group(required=True)
+    which.add_argument("--batch", metavar="ID", help="a batch, with its files")
+    which.add_argument("--file", metavar="ID", help="a file that is in no batch")
+    which.add_argument("--all", action="store_true", help="all that have no owner")
 
 
 def _add_token(commands: Commands) -> None:

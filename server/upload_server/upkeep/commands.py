@@ -1,5 +1,5 @@
 """Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`, `copy`,
-`nodes`, `token`.
+`nodes`, `token`, `adopt`.
 
 Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
 wrong, 2 it could not be looked at.
@@ -20,13 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upload_server.access.identity import fits_a_principal
 from upload_server.access.tokens_file import TokensFileUnusable, append, make
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart
 from upload_server.process.files import refuse_strangers_link
 from upload_server.sink.open import open_sink
 from upload_server.sink.protocol import SinkError
-from upload_server.store.inspection import Damaged, NodeFacts
+from upload_server.store.inspection import CannotAdopt, Damaged, NodeFacts
 from upload_server.store.lock import lock_directory
 from upload_server.store.open import StoreAt, store_at
 from upload_server.upkeep.audit.export import lines
@@ -55,6 +56,8 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
             return _copy(options)
         if command == "nodes":
             return _nodes(config, options)
+        if command == "adopt":
+            return _adopt(config, options)
         if command == "token":
             return _create_token(config, options)
         if options["audit_command"] == "verify":
@@ -226,6 +229,23 @@ def _create_token(config: Config, options: Mapping[str, Any]) -> int:
         sys.stderr.write(f"upload-server: {where}{error}\n")
         return EXIT_UNUSABLE
     sys.stdout.write(f"{token}\n")
+    sys.stdout.flush()
+    return EXIT_FINE
+
+
+def _adopt(config: Config, options: Mapping[str, Any]) -> int:
+    owner = options["owner"]
+    if not fits_a_principal(owner):
+        raise CannotAdopt(f"--owner: {owner!r} is no name of a principal")
+    store = _store(config)
+    with contextlib.ExitStack() as held:
+        for lock in (lock_directory(config.data_dir), store.lock()):
+            held.callback(lock.release)
+        mending = held.enter_context(contextlib.closing(store.mend()))
+        adopted = mending.adopt(owner, batch_id=options["batch"] or "", file_id=options["file"] or "")
+    sys.stdout.write(
+        f"{owner} owns {adopted.files} files, {adopted.batches} batches and {adopted.answers} stored answers more\n"
+    )
     sys.stdout.flush()
     return EXIT_FINE
 

@@ -182,6 +182,11 @@ DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
         ["audit.move", "file.audit", "store.counter"],
         ["audit.move", "file.audit"],
     ),
+    "a file with another owner than its batch": (
+        sql("UPDATE file SET owner = 'eve' WHERE id = (SELECT max(id) FROM file WHERE batch_row IS NOT NULL)"),
+        ["file.row"],
+        ["file.row"],
+    ),
     "events of a file that is gone": (
         sql("DELETE FROM file WHERE file_id = :pending"),
         ["answer.nothing", "audit.chain", "audit.no_row"],

@@ -49,7 +49,8 @@ _FILES = f"""
            {_time("f.updated_at")}, {_time("f.completed_at")}, {_time("f.cancelled_at")}, f.cancelled_by,
            f.cancel_reason, f.failure_reason, f.revision, f.change_no, f.fence, f.run_fence,
            (SELECT string_agg(r.fence || ':' || r.upto, ',') FROM run AS r WHERE r.file_row = f.id),
-           coalesce(b.status, ''), (o.id IS NOT NULL)::integer
+           coalesce(b.status, ''), (o.id IS NOT NULL)::integer,
+           (f.owner <> coalesce(b.owner, f.owner))::integer
     FROM file AS f LEFT JOIN batch AS b ON b.id = f.batch_row LEFT JOIN owed_deletion AS o ON o.file_row = f.id"""
 # In the order of the fields of BatchFacts; the files of each batch are counted by its index.
 _BATCHES = f"""

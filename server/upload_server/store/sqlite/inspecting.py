@@ -51,6 +51,7 @@ _FILES = (
         *(F.sha256, F.updated_at, F.completed_at, F.cancelled_at, F.cancelled_by, F.cancel_reason, F.failure_reason),
         *(F.revision, F.change_no, F.fence, F.run_fence, _RUNS_BEFORE, fn.coalesce(B.status, EMPTY)),
         _DEBT.id.is_null(False),
+        F.owner != fn.coalesce(B.owner, F.owner),
     )
     .join(B, JOIN.LEFT_OUTER, on=B.id == F.batch_row)
     .join_from(F, _DEBT, JOIN.LEFT_OUTER, on=_DEBT.file_row == F.id)

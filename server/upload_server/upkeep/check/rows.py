@@ -107,6 +107,8 @@ def _by_itself(file: FileFacts) -> Iterator[str]:
         yield f"has {file.bytes_received} bytes recorded of {file.size_bytes}"
     elif file.status == "completed" and file.bytes_received != file.size_bytes:
         yield f"is completed with {file.bytes_received} of {file.size_bytes} bytes"
+    if file.strange:
+        yield f"has another owner than its batch {file.batch_id}"
     if file.status in _OPEN_FILE and file.batch_status in _FINAL_BATCH:
         yield f"is {file.status} in batch {file.batch_id}, which is {file.batch_status}"
 
