@@ -63,7 +63,7 @@ async def test_a_new_file_is_pending_at_revision_one(door: Door) -> None:
 async def test_where_nobody_has_to_say_who_calls_everybody_may_all(door: Door) -> None:
     me = await door.call("GetCaller")
     assert (me["principal"], me["roles"], me["credential"], me["quotas"]) == ("", [], "", [])
-    assert me["may"] == ["audit", "cancel", "count", "metrics", "read", "write"]
+    assert me["may"] == ["audit", "cancel", "count", "download", "metrics", "read", "write"]
 
 
 async def test_cancel_answers_four_fields_and_the_file_says_who_when_and_why(door: Door) -> None:

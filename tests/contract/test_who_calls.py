@@ -170,7 +170,7 @@ async def test_a_caller_hears_who_it_is(http: httpx.AsyncClient, stub: Stub, tok
     await known(http, tokens, "brief")
     me = (await http.get("/api/v1/me", headers=tokens.header("brief"))).json()
     assert (me["principal"], me["roles"]) == ("kim", ["monitor", "user"])
-    assert me["may"] == ["audit", "cancel", "count", "metrics", "read", "write"]
+    assert me["may"] == ["audit", "cancel", "count", "download", "metrics", "read", "write"]
     assert me["credential"] == f"token:{tokens.secrets['brief'].split('_')[1]}"
     left = datetime.fromisoformat(me["expires_at"]) - datetime.now(UTC)
     assert 3500 < left.total_seconds() <= 3600
@@ -244,3 +244,65 @@ async def known(http: httpx.AsyncClient, tokens: Tokens, who: str) -> tuple[tupl
         while (await http.get("/api/v1/files", headers=tokens.header(who))).status_code == 401:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return tokens.metadata(who)
+
+
+OWN = {"sec-fetch-site": "same-origin"}
+
+
+async def test_a_page_signs_in_by_its_token_and_out_again(http: httpx.AsyncClient, tokens: Tokens) -> None:
+    response = await http.post("/auth/session", headers={**OWN, **tokens.header("owner")})
+    assert response.status_code == 204
+    name, _, rest = response.headers["set-cookie"].partition("=")
+    attributes = rest.partition("; ")[2]
+    assert (name, attributes) == ("upload_session", "Path=/; HttpOnly; SameSite=Strict; Max-Age=28800")
+    cookie = {"cookie": f"a=b; {name}={rest.partition(';')[0]}"}
+    http.cookies.clear()
+    me = await http.get("/api/v1/me", headers={**OWN, **cookie})
+    assert me.json()["principal"] == "ada"
+    # Not for a page of another origin, nor where no browser says whose page it is.
+    for strange in (
+        {},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ):
+        response = await http.get("/api/v1/me", headers={**cookie, **strange})
+        assert (response.status_code, refusal_of_json(response.json()).reason) == (401, "CREDENTIAL_MISSING"), strange
+    # Two cookies are as two headers.
+    twice = {"cookie": f"{cookie['cookie']}; upload_session={tokens.secrets['other']}"}
+    response = await http.get("/api/v1/me", headers={**OWN, **twice})
+    assert refusal_of_json(response.json()).reason == "CREDENTIAL_INVALID"
+    response = await http.delete("/auth/session", headers={**OWN, **cookie})
+    gone = response.headers.get_list("set-cookie")
+    assert response.status_code == 204
+    assert all("Max-Age=0" in one for one in gone)
+    assert {one.partition("=")[0] for one in gone} == {"upload_session", "__Host-upload_session"}
+
+
+async def test_a_socket_of_a_page_that_has_signed_in_needs_no_header(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens
+) -> None:
+    url = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/{await announced(http, tokens, size_bytes=2)}"
+    cookie = {"cookie": f"upload_session={tokens.secrets['owner']}"}
+    async with websockets.connect(url, additional_headers=cookie, origin=server.url) as socket:  # type: ignore[arg-type]
+        await socket.send(b"ab")
+        while (said := json.loads(await socket.recv()))["type"] == "progress":
+            pass
+        assert said["file"]["owner"] == "ada"
+
+
+async def test_nobody_else_signs_a_page_in(http: httpx.AsyncClient, tokens: Tokens) -> None:
+    for headers, status in (
+        (tokens.header("owner"), 403),
+        ({**tokens.header("owner"), "sec-fetch-site": "cross-site"}, 403),
+        ({**tokens.header("owner"), "origin": "https://evil.example"}, 403),
+        ({**OWN}, 401),
+        ({**OWN, "authorization": "Bearer upl_aaaaaaaa_" + "b" * 43}, 401),
+        # A cookie signs nobody in anew, however often it is shown.
+        ({**OWN, "cookie": f"upload_session={tokens.secrets['owner']}"}, 401),
+    ):
+        response = await http.post("/auth/session", headers=headers)
+        assert (response.status_code, "set-cookie" in response.headers) == (status, False), headers
+    assert (await http.get("/auth/session", headers=OWN)).status_code == 405

@@ -14,6 +14,7 @@ import { Filters, List } from "./list.js";
 import { Model } from "./model.js";
 import type { BatchRow, FileRow, Filter } from "./model.js";
 import { isTold, notice } from "./notices.js";
+import { signedIn } from "./sign-in.js";
 import { Statistics } from "./statistics.js";
 import { backgroundSleep } from "./ticker.js";
 
@@ -60,6 +61,7 @@ class Console {
   async start(): Promise<void> {
     // A page that comes back from the browser's cache has lost its connections and its place.
     addEventListener("pageshow", (event) => event.persisted && location.reload());
+    await signedIn(this.client.api);
     const resumeToken = await this.counted();
     // The watch before the lists: what changes while they are read is heard, and told again.
     const watch = this.client.sharedWatch({

@@ -51,29 +51,18 @@ class PeerCertificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """A one-time ticket for one socket, as it was shown: its secret, the file, and the origin of the page."""
-
-    secret: str
-    file_id: str
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
 class Presented:
     """What a door saw of a caller, raw: nothing of it is believed yet.
 
     ``authorization``, ``forwarded`` and ``forwarded_for`` are every value of the headers ``Authorization``,
-    ``X-Forwarded-Client-Cert`` and ``X-Forwarded-For``, in order. ``session`` is the value of our cookie, where a page
-    of our own sent it.
+    ``X-Forwarded-Client-Cert`` and ``X-Forwarded-For``, in order; what a page has signed in with counts as
+    ``Authorization``.
     """
 
     authorization: Sequence[str] = ()
     certificate: PeerCertificate | None = None
     forwarded: Sequence[str] = ()
     peer: str = ""
-    session: str = ""
-    ticket: Ticket | None = None
     forwarded_for: Sequence[str] = ()
 
 

@@ -20,7 +20,10 @@ _AUTHORIZATION: Final = "authorization"
 _FORWARDED: Final = "x-forwarded-client-cert"
 _FORWARDED_FOR: Final = "x-forwarded-for"
 _READ: Final = frozenset({_AUTHORIZATION, _FORWARDED, _FORWARDED_FOR})
-_READ_OF_HTTP: Final = {name.encode(): name for name in _READ}
+_COOKIE: Final = "cookie"
+_READ_OF_HTTP: Final = {name.encode(): name for name in (*_READ, _COOKIE)}
+# Of a page that has signed in: over TLS, and in plain text on this machine.
+COOKIES: Final = ("__Host-upload_session", "upload_session")
 
 
 def of_grpc(context: Any) -> Presented:
@@ -61,13 +64,38 @@ def of_scope(scope: Scope) -> Presented:
 
 
 def _of_headers(
-    headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None, state: Mapping[str, Any]
+    headers: Sequence[tuple[bytes, bytes]], client: tuple[str, int] | None, state: Mapping[str, Any]
 ) -> Presented:
     shown: dict[str, list[str]] = {}
     for key, value in headers:
         if (name := _READ_OF_HTTP.get(key.lower())) is not None:
             shown.setdefault(name, []).append(value.decode("latin-1"))
+    cookies = shown.pop(_COOKIE, [])
+    if cookies and _AUTHORIZATION not in shown and (tokens := _signed_in(cookies)) and is_own_page(headers):
+        shown[_AUTHORIZATION] = [f"Bearer {token}" for token in tokens]
     return _presented(shown, client[0] if client else "", state.get(CERTIFICATE))
+
+
+def _signed_in(cookies: Iterable[str]) -> list[str]:
+    """Return the tokens of our cookies: of several none is believed, as of several headers."""
+    pairs = [cookie.strip().partition("=") for line in cookies for cookie in line.split(";")]
+    return [token for name, _, token in pairs if name in COOKIES and token]
+
+
+def is_own_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a page that this server has served makes the request, as its browser says, which no page can change.
+
+    A request that says neither is none: browsers that say nothing are too old to be trusted with a cookie.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for key, value in headers:
+        found.setdefault(key.lower(), []).append(value)
+    if sites := found.get(b"sec-fetch-site"):
+        return sites == [b"same-origin"]
+    origins, hosts = found.get(b"origin", []), found.get(b"host", [])
+    if len(origins) != 1 or len(hosts) != 1:
+        return False
+    return origins[0].lower() in (b"http://" + hosts[0].lower(), b"https://" + hosts[0].lower())
 
 
 def address(peer: str) -> str:

@@ -2185,7 +2185,7 @@ type GetCallerResponse struct {
 	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
 	// `user`, `operator`, `auditor`, `monitor`, or scopes of a JWT; in alphabetical order.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
-	// What the caller may: `audit`, `cancel`, `count`, `metrics`, `read`, `write`; in alphabetical order.
+	// What the caller may: `audit`, `cancel`, `count`, `download`, `metrics`, `read`, `write`; in alphabetical order.
 	May []string `protobuf:"bytes,3,rep,name=may,proto3" json:"may,omitempty"`
 	// The id of what the caller has proved its name by, such as `token:ab12cd34`; never a secret.
 	Credential string `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`

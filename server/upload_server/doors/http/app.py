@@ -32,6 +32,8 @@ from upload_server.doors.http.asgi import (
     status_of,
 )
 from upload_server.doors.http.pages import Page, serve_page
+from upload_server.doors.http.session import PATH as SESSION_PATH
+from upload_server.doors.http.session import SessionDoor
 
 WEBSOCKET_PREFIX: Final = b"/api/v1/upload/ws/"
 TUS_PATH: Final = "/api/v1/tus"
@@ -92,6 +94,7 @@ class WebApp:
         self._calls = calls
         self._own: dict[str, Answer] = {path: functools.partial(serve_page, page) for path, page in pages.items()}
         self._own |= {"/healthz": _answer_alive, "/readyz": self._answer_ready, "/metrics": self._answer_metrics}
+        self._session = SessionDoor(calls)
         self._draining = False
         # One exposition at a time: it runs in a thread and its cost grows with the number of series.
         self._rendering = asyncio.Lock()
@@ -139,6 +142,8 @@ class WebApp:
         answer = self._own.get(path)
         if answer is not None:
             await _read_only(answer, scope, send)
+        elif path == SESSION_PATH:
+            await self._session(scope, receive, send)
         elif self._content is not None and (file_id := _content_of(scope)):
             await _read_only(functools.partial(self._content, file_id, receive), scope, send)
         elif self._tus is not None and (path == TUS_PATH or path.startswith(_BELOW_TUS)):

@@ -1201,7 +1201,7 @@ export type GetCallerResponse = Message<"upload.v1.GetCallerResponse"> & {
   roles: string[];
 
   /**
-   * What the caller may: `audit`, `cancel`, `count`, `metrics`, `read`, `write`; in alphabetical order.
+   * What the caller may: `audit`, `cancel`, `count`, `download`, `metrics`, `read`, `write`; in alphabetical order.
    *
    * @generated from field: repeated string may = 3;
    */

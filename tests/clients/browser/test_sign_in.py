@@ -1,0 +1,52 @@
+"""The page at / where the service asks who calls: sign in by a token, upload as oneself, sign out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import Browser, expect
+
+from clients.browser.conftest import LOOP, StartServer, eventually
+from support.tokens import tokens_in
+
+pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
+expect.set_options(timeout=20_000)
+
+
+async def test_a_person_signs_in_uploads_as_themselves_and_signs_out(
+    browser: Browser, start_server: StartServer, tmp_path: Path
+) -> None:
+    tokens = tokens_in(tmp_path)
+    server = start_server(*tokens.options)
+    small = tmp_path / "mine.txt"
+    small.write_text("mine")
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(server.url)
+    form, field = page.locator("#sign-in"), page.get_by_label("Token")
+    await expect(form).to_be_visible()
+    await expect(page.locator("#drop")).to_be_hidden()
+    await field.fill("upl_aaaaaaaa_" + "b" * 43)
+    await field.press("Enter")
+    await expect(page.locator("#sign-in-error")).to_contain_text("not valid")
+    await field.fill(tokens.secrets["owner"])
+    await field.press("Enter")
+    await expect(page.locator("#who-name")).to_have_text("ada")
+    await page.locator("#live[data-state=live]").wait_for()
+    # Neither a script nor what the page keeps has the token.
+    kept = "document.cookie + JSON.stringify({...localStorage, ...sessionStorage}) + document.documentElement.outerHTML"
+    assert tokens.secrets["owner"] not in await page.evaluate(kept)
+    await page.set_input_files("#files", str(small))
+    async with httpx.AsyncClient(base_url=server.url, headers=tokens.header("owner")) as client:
+
+        async def is_completed() -> bool:
+            files = (await client.get("/api/v1/files")).json()["files"]
+            return [(file["owner"], file["status"]) for file in files] == [("ada", "UPLOAD_STATUS_COMPLETED")]
+
+        await eventually(is_completed)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(form).to_be_visible()
+    assert await context.cookies() == []
+    await context.close()
