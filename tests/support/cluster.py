@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from support import postgres
+from support import object_store, postgres
 from support.ports import free_port
 from support.process import ServerProcess
 from support.proxy import Direction, FaultProxy, fault_proxy
@@ -37,8 +37,8 @@ class Lines:
         self._thread.start()
         self._stack = contextlib.AsyncExitStack()
 
-    def open(self, backend: Path) -> FaultProxy:
-        """Open a way to a socket."""
+    def open(self, backend: Path | int) -> FaultProxy:
+        """Open a way to a socket, or to a port of loopback."""
         return self.run(self._stack.enter_async_context(fault_proxy(backend)))
 
     def cut(self, proxy: FaultProxy, directions: Sequence[Direction]) -> None:
@@ -60,6 +60,27 @@ class Lines:
     def heal(self, proxy: FaultProxy) -> None:
         """Let everything pass again."""
         self._loop.call_soon_threadsafe(proxy.heal)
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Have something done on the loop, soon."""
+        self._loop.call_soon_threadsafe(work)
+
+    async def busy(self) -> int:
+        """Open a port where whoever asks anything by HTTP is told to slow down."""
+        body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(head.encode() + body)
+                await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        self._stack.push_async_callback(server.wait_closed)
+        self._stack.callback(server.close)
+        return int(server.sockets[0].getsockname()[1])
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on the loop, and wait for it."""
@@ -147,8 +168,12 @@ class Cluster:
         *,
         cuttable: bool = False,
         start: Start = ServerProcess,
+        bucket: object_store.Bucket | None = None,
     ) -> None:
-        """Begin with no server running. ``cuttable``: each has a way of its own to the database, through a proxy."""
+        """Begin with no server running. ``cuttable``: each has a way of its own to the database, through a proxy.
+
+        With a ``bucket`` the bytes lie in an object store, to which one way leads for all.
+        """
         self.postgres = postgres.server()
         self.url = self.postgres.new_store()
         user, _, rest = self.url.removeprefix("postgresql://").partition("@/")
@@ -157,6 +182,10 @@ class Cluster:
         self.storage.mkdir(mode=0o700, parents=True)
         self.options, self.start_server = options, start
         self.lines = Lines()
+        self.bucket = bucket
+        if bucket is not None:
+            self.store_line = self.lines.open(bucket.store.port)
+            self.options = (*options, "--storage-url", bucket.url(endpoint=self.store_line.url))
         self.nodes = [
             Node(self, number, self.lines.open(self.postgres.socket) if cuttable else None) for number in range(count)
         ]
@@ -170,6 +199,24 @@ class Cluster:
         """Stop the database at once, as a crash would, and start it again."""
         self.postgres.end(how)
         self.postgres.start()
+
+    def lose_store(self) -> None:
+        """Have the object store be away: connections to it are reset, those to come too."""
+        self.store_line.away = True
+        self.lines.call(self.store_line.reset_all)
+
+    def have_store_refuse(self) -> None:
+        """Have somebody else answer for the object store, that it is too busy."""
+        self.store_line.backend = self.lines.run(self.lines.busy())
+        self.lines.call(self.store_line.reset_all)
+
+    def heal_store(self) -> None:
+        """Have the object store, and the way to it, as they were."""
+        assert self.bucket is not None
+        self.store_line.backend = self.bucket.store.port
+        self.store_line.away = False
+        self.lines.heal(self.store_line)
+        self.lines.call(self.store_line.reset_all)
 
     def fail_over(self) -> None:
         """Have a standby take the database over, and start all servers anew: none goes on with another history."""

@@ -68,6 +68,8 @@ NO_BUGS = {
     "volatile_disk",
     "late_bytes_told",
     "leaping_clock",
+    "clock_ahead",
+    "clock_behind",
     "bell_cut_off",
     "bell_unheard",
     "lost_answers_of_commits",

@@ -23,6 +23,7 @@ from robustness.prove.history import FAILS_OVER, History, parse
 from robustness.prove.servers import cluster_starter
 from robustness.prove.tables import Seen, read_shared
 from support.cluster import Cluster, Node
+from support.object_store import Bucket, ObjectStore, environment
 from support.process import LogLine, ServerProcess
 
 SERVER = ("--websocket-grace", "0.3", "--drain-grace", "0")
@@ -32,6 +33,9 @@ CALM = Options("", seconds=6, callers=4, senders=6, watchers=5, sizes=_SIZES, pa
 _RECOVERY_SECONDS = 30.0
 # A caller at a server that is known to be struck gives up after so long.
 _SHORT_PATIENCE = 2.0
+_LOOKS_SECONDS = 100.0
+# Whose clock is wrong, and how.
+_CLOCKS = {"node1": "clock_ahead", "node2": "clock_behind"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,32 @@ DEEDS: Mapping[str, Deed] = {
     "hears nothing": Deed(lambda _, node, __: node.cut_off(up=False), seconds=8.0),
     "long cut": Deed(lambda _, node, __: node.cut_off(), seconds=15.0),
 }
+
+
+def _half_answers(cluster: Cluster, _: Node, choose: random.Random) -> None:
+    cluster.store_line.down.cut_after = choose.randrange(400)
+
+
+OBJECT_DEEDS: Mapping[str, Deed] = {
+    "store is killed": Deed(
+        lambda cluster, _, __: _store(cluster).kill(), lambda cluster, _: _store(cluster).start(), 1.0, all=True
+    ),
+    "store pauses": Deed(
+        lambda cluster, _, __: _store(cluster).pause(), lambda cluster, _: _store(cluster).go_on(), 3.0, all=True
+    ),
+    "store is away": Deed(
+        lambda cluster, _, __: cluster.lose_store(), lambda cluster, _: cluster.heal_store(), 3.0, all=True
+    ),
+    "store is busy": Deed(
+        lambda cluster, _, __: cluster.have_store_refuse(), lambda cluster, _: cluster.heal_store(), 2.0, all=True
+    ),
+    "store answers by half": Deed(_half_answers, lambda cluster, _: cluster.heal_store(), 2.0, all=True),
+}
+
+
+def _store(cluster: Cluster) -> ObjectStore:
+    assert cluster.bucket is not None
+    return cluster.bucket.store
 
 
 class ClusterWorld(World):
@@ -131,7 +161,7 @@ class ClusterWorld(World):
         choose = random.Random(f"{self.options.seed} nemesis")
         for name in self._deeds:
             await asyncio.sleep(0.5 + choose.random())
-            deed, node = DEEDS[name], choose.choice(self.cluster.nodes)
+            deed, node = {**DEEDS, **OBJECT_DEEDS}[name], choose.choice(self.cluster.nodes)
             async with self._striking(name, deed, node):
                 await asyncio.to_thread(deed.begin, self.cluster, node, choose)
                 await asyncio.sleep(deed.seconds)
@@ -172,7 +202,7 @@ class ClusterWorld(World):
     # What is left --------------------------------------------------------------------------------------------------
 
     def _look(self) -> Seen:
-        tables, stood_still = read_shared(self.cluster.url, self.cluster.storage)
+        tables, stood_still = read_shared(self.cluster.url, self.cluster.bucket or self.cluster.storage)
         tables["alarms"] += [text for node in self.cluster.nodes for text in errors_of(node)]
         return tables, stood_still
 
@@ -188,8 +218,10 @@ def errors_of(node: Node) -> list[str]:
 
 
 def _explained(line: LogLine) -> bool:
-    """Whether it says no more than that the database was away."""
-    return line.get("event") == "node.cut_off" or "DatabaseFailure" in str(line.get("exception", ""))
+    """Whether it says no more than that the database, or the object store, was away."""
+    if line.get("event") == "node.cut_off" or "DatabaseFailure" in str(line.get("exception", "")):
+        return True
+    return line.get("reason") == "unavailable" or "Unavailable(" in str(line.get("exception", ""))
 
 
 async def _ready(server: ServerProcess) -> bool:
@@ -201,16 +233,30 @@ async def _ready(server: ServerProcess) -> bool:
 
 
 async def record(
-    folder: Path, deeds: Sequence[str], options: Options, server: Sequence[str] = (), mutants: str = ""
+    folder: Path,
+    deeds: Sequence[str],
+    options: Options,
+    server: Sequence[str] = (),
+    mutants: str = "",
+    bucket: Bucket | None = None,
 ) -> tuple[History, ClusterWorld]:
-    """Record the history of a cluster of three; its lines are left in ``folder``."""
-    start = cluster_starter(mutants)
-    cluster = await asyncio.to_thread(
-        functools.partial(Cluster, folder / "cluster", options=(*SERVER, *server), cuttable=True, start=start)
-    )
+    """Record the history of a cluster of three; its lines are left in ``folder``.
+
+    The clocks of two of its servers are ten seconds apart.
+    """
+
+    def start(data_dir: Path, words: Sequence[str]) -> ServerProcess:
+        starter = cluster_starter("+".join(filter(None, (mutants, _CLOCKS.get(data_dir.name)))))
+        return starter(data_dir, words, environment() if bucket else None)
+
+    making = functools.partial(Cluster, folder / "cluster", options=(*SERVER, *server), cuttable=True, start=start)
+    cluster = await asyncio.to_thread(functools.partial(making, bucket=bucket))
     try:
         await asyncio.to_thread(cluster.start)
         world = ClusterWorld(cluster, deeds, options)
+        if bucket is not None:
+            # Every deletion is repeated after half a minute, or tried again.
+            world.rest_seconds = max(world.rest_seconds, _LOOKS_SECONDS)
         try:
             await world.run()
         finally:

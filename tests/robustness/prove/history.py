@@ -128,11 +128,15 @@ class History:
     # The same moment by the history's clock and by the wall clock, in nanoseconds and microseconds.
     clock: tuple[int, int] = (0, 0)
 
-    def struck(self, start: int, end: int, at: str | None = None, margin: int = 5_000_000_000) -> bool:
-        """Whether something had struck between these times, or ``margin`` before: the server ``at``, or any."""
+    def struck(self, start: int, end: int, at: str | None = None, margin: int = 5_000_000_000, what: str = "") -> bool:
+        """Whether something had struck between these times, or ``margin`` before: the server ``at``, or any.
+
+        ``what``: how its name begins.
+        """
         return any(
             fault.start <= end and start <= fault.end + margin and (at is None or fault.at in {"", at})
             for fault in self.faults
+            if fault.what.startswith(what)
         )
 
     def named(self, *names: str) -> list[Op]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from support.cluster import Start
 from support.process import ServerProcess
 
 
@@ -15,7 +14,7 @@ def starter(data_dir: Path, options: tuple[str, ...] = (), mutants: str = "") ->
     return lambda: start(data_dir, options)
 
 
-def cluster_starter(mutants: str = "") -> Start:
+def cluster_starter(mutants: str = "") -> type[ServerProcess]:
     """Return what starts any server of several, each with these mutants."""
     if not mutants:
         return ServerProcess

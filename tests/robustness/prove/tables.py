@@ -15,6 +15,8 @@ from typing import Any
 from robustness.prove.clients import content_of
 from robustness.prove.history import Recorder
 from robustness.prove.views import BatchView, EventView, FileView, of_json
+from support.object_store import Bucket
+from upload_server.sink.s3.names import fence_of, id_in, piece_of
 from upload_server.store.open import store_at
 from upload_server.upkeep.audit.verify import verify
 
@@ -50,7 +52,7 @@ def read_tables(data_dir: Path) -> Seen:
         database.row_factory = sqlite3.Row
         version = _version(database)
         tables = _rows(database)
-        tables["disk"] = dict(_disk(data_dir / "bytes", tables["files"], _runs(database)))
+        tables["disk"] = dict(_disk(_in_folder(data_dir / "bytes"), tables["files"], _runs(database)))
         return tables, _version(database) == version
 
 
@@ -59,14 +61,15 @@ def _version(database: sqlite3.Connection) -> int:
     return int(database.execute("PRAGMA data_version").fetchone()[0])
 
 
-def read_shared(url: str, storage: Path) -> Seen:
-    """The same of a store on PostgreSQL and a folder: no commit has come between two looks at the rows."""
+def read_shared(url: str, storage: Path | Bucket) -> Seen:
+    """The same of a store on PostgreSQL and a folder, or a bucket: no commit has come between two looks at the rows."""
     import psycopg  # noqa: PLC0415 - an extra
     from psycopg.rows import dict_row  # noqa: PLC0415
 
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as database:
         tables, runs = _rows(database, "BEGIN ISOLATION LEVEL REPEATABLE READ"), _runs(database)
-        disk = dict(_disk(storage, tables["files"], runs))
+        lies = _in_folder(storage) if isinstance(storage, Path) else _in_bucket(storage)
+        disk = dict(_disk(lies, tables["files"], runs))
         again = _rows(database, "BEGIN ISOLATION LEVEL REPEATABLE READ"), _runs(database)
     with closing(store_at(url).inspect()) as inspection:
         broken = verify(inspection).broken
@@ -109,17 +112,43 @@ def _runs(database: Any) -> dict[str, _Runs]:
     return found
 
 
-def _disk(
-    folder: Path, files: Iterable[dict[str, Any]], runs: dict[str, _Runs]
-) -> Iterable[tuple[str, tuple[int, str, bool]]]:
-    """What lies there of each file as its row says, and under its own name whatever its row does not name."""
-    rows = {row["file_id"]: row for row in files}
-    named: dict[str, dict[int, bytes]] = {}
+# What lies there of each file, by fence: every byte where it lies in the whole file.
+_Lying = dict[str, dict[int, bytes]]
+
+
+def _in_folder(folder: Path) -> _Lying:
+    named: _Lying = {}
     for path in folder.glob("*/*"):
         file_id, _, fence = path.name.partition(".")
         # What is missing was deleted since the folder was read.
         with contextlib.suppress(FileNotFoundError):
             named.setdefault(file_id, {})[int(fence or 0)] = path.read_bytes()
+    return named
+
+
+def _in_bucket(bucket: Bucket) -> _Lying:
+    """Whole files where there are such, else what lies in pieces."""
+    named: dict[str, dict[int, bytes]] = {}
+    whole: _Lying = {}
+    for key in bucket.objects():
+        name = key.removeprefix(bucket.key(""))
+        with contextlib.suppress(Exception):  # gone since it was listed
+            if (piece := piece_of(name)) is not None:
+                before = named.setdefault(piece.file_id, {}).get(piece.fence, b"")
+                data = before.ljust(piece.start, b"\0")
+                named[piece.file_id][piece.fence] = data[: piece.start] + bucket.read(key) + data[piece.end :]
+            elif (fence := fence_of(name)) is not None:
+                whole.setdefault(id_in(name), {})[fence] = bucket.read(key)
+    for file_id, found in whole.items():
+        named.setdefault(file_id, {}).update(found)
+    return named
+
+
+def _disk(
+    named: _Lying, files: Iterable[dict[str, Any]], runs: dict[str, _Runs]
+) -> Iterable[tuple[str, tuple[int, str, bool]]]:
+    """What lies there of each file as its row says, and under its own name whatever its row does not name."""
+    rows = {row["file_id"]: row for row in files}
     for file_id, found in named.items():
         row = rows.get(file_id, {"bytes_received": 0, "size_bytes": 0, "status": ""})
         newest, ended = runs.get(file_id, (0, []))

@@ -12,6 +12,7 @@ from robustness.prove.history import History
 _REVISIONS = {"pending": {1}, "uploading": {2}, "completed": {3}, "failed": {2, 3}, "cancelled": {2, 3}}
 
 _OUR_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATABASE_FAILURE", "STORAGE_FAILURE", "STORAGE_FULL"})
+_STORE_NS = 20_000_000_000
 # Grace 0 and two seconds, on the busiest machine.
 _STOP_SECONDS = 15.0
 
@@ -47,5 +48,7 @@ def _faults(history: History) -> Iterable[Violation]:
         reason = op.answer.get("reason")
         # With a database that is away, or holds its locks for a server that was stopped, this is what to say.
         honest = reason == "DATABASE_FAILURE" and history.struck(op.start, op.end)
+        # Bytes are waited for as long as a store may be away.
+        honest |= reason == "STORAGE_FAILURE" and history.struck(op.start, op.end, margin=_STORE_NS, what="store ")
         if reason in _OUR_FAULTS and not honest:
             yield Violation("reads", f"failed by our own fault: {op}")

@@ -7,7 +7,6 @@ does. ``probe`` watches were resumed from tokens heard earlier, when all was qui
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from robustness.prove.checkers.finality import FINAL, seen_files
@@ -157,10 +156,11 @@ def bookmarkable(history: History) -> Iterable[Violation]:
 
 
 def _went_on(watch: Watch, failovers: Sequence[Fault]) -> Iterator[Violation]:
-    for before, stream in itertools.pairwise(watch.streams):
-        last = max((heard.t for heard in before.heard), default=0)
-        if stream.heard and any(last < each.start and each.end < stream.started for each in failovers):
+    last = 0
+    for stream in watch.streams:
+        if last and stream.heard and any(last < each.start and each.end < stream.started for each in failovers):
             yield Violation("watch.bookmarkable", f"{watch.who} went on after a failover with a token of before")
+        last = max((heard.t for heard in stream.heard), default=last)
 
 
 def true(history: History) -> Iterable[Violation]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
 from robustness.prove.mutants import restarts
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change, change_text
+from upload_server import app
 from upload_server.store.sql import queries, statements
 from upload_server.upkeep import node, sealer
 
@@ -170,6 +172,23 @@ def lost_answers_of_commits() -> None:
         self._look_up(transaction)
 
     committer.PostgresqlCommitter._commit = lost  # type: ignore[method-assign]
+
+
+def _set_clock(seconds: float) -> None:
+    real = app.utc_now
+    vars(app)["utc_now"] = lambda: real() + timedelta(seconds=seconds)
+
+
+@mutant
+def clock_ahead() -> None:
+    """No bug: this server's clock is five seconds ahead."""
+    _set_clock(5)
+
+
+@mutant
+def clock_behind() -> None:
+    """No bug: this server's clock is five seconds behind."""
+    _set_clock(-5)
 
 
 @mutant

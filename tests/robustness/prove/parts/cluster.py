@@ -1,4 +1,4 @@
-"""Histories of three servers on one database and one folder, which the machine does its worst to in turn."""
+"""Histories of three servers on one database, and a folder or an object store, which the machine does its worst to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from robustness.prove.checkers import check
 from robustness.prove.checkers.nodes import delays
-from robustness.prove.cluster_world import CALM, DEEDS, record
+from robustness.prove.cluster_world import CALM, DEEDS, OBJECT_DEEDS, record
 from robustness.prove.parts.figures import Figures, Share
 from robustness.prove.parts.histories import count
+from support.object_store import STORES, installed
 from support.postgres import why_missing
 
 # So many strikes in one history.
@@ -28,14 +29,18 @@ def run(share: Share, figures: Figures) -> None:
         return
     left: list[str] = []
     heard: list[float] = []
-    for seed in share.turns():
+    for turn, seed in enumerate(share.turns()):
         if len(left) < _DEEDS:
             more = list(DEEDS)
             random.Random(seed).shuffle(more)
             left += more
         deeds, left = left[:_DEEDS], left[_DEEDS:]
+        # Each second history is on an object store, which is struck beside the servers.
+        bucket = STORES["s3-seaweed"]().new_bucket() if installed() and turn % 2 else None
+        deeds += list(OBJECT_DEEDS) if bucket else []
+        random.Random(seed).shuffle(deeds)
         folder = Path(tempfile.mkdtemp(prefix="prove-"))
-        history, world = asyncio.run(record(folder, deeds, replace(CALM, seed=seed)))
+        history, world = asyncio.run(record(folder, deeds, replace(CALM, seed=seed), bucket=bucket))
         found = [str(each) for each in check(history)]
         count(figures, history)
         figures.counts["strikes"] += len(deeds)
