@@ -240,12 +240,7 @@ async def all_at_once(stage: ClusterStage) -> None:
         stage.go(number)
         await stage.watch(Request(everything=True))
 
-    async def announce(number: int) -> None:
-        # Each takes its numbers long before its commit.
-        for _ in range(6):
-            await stage.at(number).initiate_batch([1] * 1500)
-
-    await asyncio.gather(calls_at_both(stage), announce(0), announce(1))
+    await calls_at_both(stage)
     await stage.wait_all_watchers()
 
 
@@ -306,9 +301,6 @@ CLUSTER_CATCHES = {
     "expiry_by_own_streams": Catch("silent_senders", "nodes.living"),
     "order_lock_absent": Catch("calls_at_both", "reads"),
     "numbers_of_a_sequence": Catch("all_at_once", "watch.bookmarkable"),
-    "readers_pass_blocks": Catch("all_at_once", "watch.bookmarkable"),
-    "sealer_passes_blocks": Catch("all_at_once", "audit"),
-    "blocks_not_held": Catch("all_at_once", "watch.bookmarkable"),
     "rows_not_locked": Catch("one_batch_at_both", "batches"),
     "fate_not_asked": Catch("calls_at_both", "linear", on="lost_answers_of_commits"),
     "tokens_of_a_node": Catch("watch_elsewhere", "watch.bookmarkable"),

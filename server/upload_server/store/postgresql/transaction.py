@@ -16,7 +16,7 @@ import psycopg
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.statements import Statement
 from upload_server.store.commands.transaction import Inconsistent
-from upload_server.store.commands.writes import Outcome, Wants
+from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.postgresql import statements
 from upload_server.store.postgresql.connection import PostgresqlConnection
 from upload_server.store.postgresql.dialect import UNKNOWN
@@ -63,9 +63,10 @@ class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
         )
         return UNKNOWN, served
 
-    def take(self, wants: Sequence[Wants]) -> None:
+    def take(self, writes: Sequence[Write[Any]]) -> None:
         """Lock what writes want: keys, batches, files, each in an order that all keep to, so that nobody waits in a
         circle."""
+        wants = [write.wants for write in writes]
         keys = sorted({_lock_of(key) for want in wants for key in want.keys})
         if keys:
             self._connection.rows(statements.LOCK_KEYS, {"keys": keys})

@@ -105,7 +105,7 @@ class SqlCommitter(ABC, Generic[C, T]):
     def _transaction(self, group: Sequence[Write[Any]]) -> Committed:
         connection, transaction = self._begin()
         try:
-            transaction.take([write.wants for write in group])
+            transaction.take(group)
             outcomes = run_group(transaction, group)
             transaction.finish()
         except BaseException as error:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.statements import BatchRow, Query, Statement
-from upload_server.store.commands.writes import Outcome, Wants
+from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.sql import statements
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Sql
@@ -51,7 +51,7 @@ class SqlTransaction(ABC, Generic[C]):
     def _begin(self) -> tuple[int, float]:
         """Begin, and return the last change number and the seconds served."""
 
-    def take(self, wants: Sequence[Wants]) -> None:
+    def take(self, writes: Sequence[Write[Any]]) -> None:
         """Have what writes want to itself, where a transaction is not alone anyway."""
 
     def finish(self) -> None:

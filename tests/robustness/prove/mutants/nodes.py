@@ -131,29 +131,6 @@ def rows_not_locked() -> None:
     _on_postgresql(own, "LOCK_ROWS", ("ORDER BY b.id FOR NO KEY UPDATE", ""), ("ORDER BY f.id FOR NO KEY UPDATE", ""))
 
 
-_END_OF_READERS = "least(last_change, (SELECT min(first) - 1 FROM open_block))"
-
-
-@mutant
-def readers_pass_blocks() -> None:
-    """Watchers read on past numbers that a batch call under way has taken."""
-    _on_postgresql(queries, "_LAST_CHANGE", (_END_OF_READERS, "last_change"))
-
-
-@mutant
-def sealer_passes_blocks() -> None:
-    """Events are sealed before those of a batch call under way that come before them."""
-    _on_postgresql(queries, "_UNSEALED", (_END_OF_READERS, "last_change"))
-
-
-@mutant
-def blocks_not_held() -> None:
-    """The numbers of a batch call under way look like those of one that died, and are cleared away."""
-    from upload_server.store.postgresql import statements as own  # noqa: PLC0415 - an extra
-
-    _on_postgresql(own, "HOLD_BLOCK", ("FOR UPDATE", ""))
-
-
 @mutant
 def lost_answers_of_commits() -> None:
     """No bug: of every third commit the answer is lost with its session."""
