@@ -12,7 +12,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -44,11 +44,15 @@ class KeysUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key, and the algorithm that its publisher has bound it to, empty for any of its kind."""
+    """A public key, and the algorithm that its publisher has bound it to, empty for any of its kind.
+
+    ``made``: what the library has made of it, by algorithm, which takes longer than to verify a signature.
+    """
 
     kind: str
     algorithm: str
     jwk: Mapping[str, Any]
+    made: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 def read_keys(data: bytes) -> Mapping[str, Key]:

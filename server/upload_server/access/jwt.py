@@ -200,9 +200,10 @@ class Jwt:
     async def _verified(self, digest: bytes, text: str) -> _Known:
         verifying = self._verifying.get(digest)
         if verifying is None:
-            token = read(text, digest, self._rules, self._clock())
+            # Before it is read: a flood costs the loop a digest each.
             if len(self._verifying) >= _WAITING:
                 raise Overloaded("Too many new tokens wait to be verified; try again soon", _RETRY_SECONDS)
+            token = read(text, digest, self._rules, self._clock())
             verifying = self._verifying[digest] = asyncio.create_task(self._verify(digest, token))
             verifying.add_done_callback(lambda task: self._done(digest, task))
         return await asyncio.shield(verifying)
@@ -241,7 +242,8 @@ def _is_signed_by(key: Key, token: _Token) -> bool:
     import jwt  # noqa: PLC0415 - as above
 
     try:
-        made = jwt.PyJWK(dict(key.jwk), token.algorithm)
+        if (made := key.made.get(token.algorithm)) is None:
+            made = key.made[token.algorithm] = jwt.PyJWK(dict(key.jwk), token.algorithm)
         return bool(made.Algorithm.verify(token.signed, made.key, token.signature))
     except jwt.PyJWTError:
         return False

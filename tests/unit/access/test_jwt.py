@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from support.issuer import AUDIENCE, Issuer, SigningKey
+from upload_server.access import jwt as module
 from upload_server.access.identity import Identity, PeerCertificate, Presented
 from upload_server.access.jwks import Keys, of_issuer
 from upload_server.access.jwt import Jwt, Rules, rules_of
@@ -282,14 +282,14 @@ async def test_a_known_token_is_verified_once_until_it_expires(
     world: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified = 0
-    real = jwt.PyJWK
+    real = module._is_signed_by
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any) -> bool:
         nonlocal verified
         verified += 1
         return real(*arguments)
 
-    monkeypatch.setattr(jwt, "PyJWK", counted)
+    monkeypatch.setattr(module, "_is_signed_by", counted)
     token = issuer.token()
     await asyncio.gather(*(world.who(token) for _ in range(100)))
     assert verified == 1
@@ -320,13 +320,13 @@ async def test_unknown_tokens_wait_and_known_ones_do_not(
     known = issuer.token()
     await world.who(known)
     go = threading.Event()
-    real = jwt.PyJWK
+    real = module._is_signed_by
 
-    def held(*arguments: Any) -> Any:
+    def held(*arguments: Any) -> bool:
         go.wait()
         return real(*arguments)
 
-    monkeypatch.setattr(jwt, "PyJWK", held)
+    monkeypatch.setattr(module, "_is_signed_by", held)
     waiting = [asyncio.create_task(world.who(issuer.token(jti=f"new {number}"))) for number in range(64)]
     try:
         await asyncio.sleep(0)
@@ -339,7 +339,7 @@ async def test_unknown_tokens_wait_and_known_ones_do_not(
 
 
 async def test_the_cache_keeps_the_newest(world: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upload_server.access.jwt._CACHED", 2)
+    monkeypatch.setattr(module, "_CACHED", 2)
     tokens = [issuer.token(jti=f"{number}") for number in range(3)]
     for token in (tokens[0], tokens[1], tokens[0], tokens[2]):
         await world.who(token)
