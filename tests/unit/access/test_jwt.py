@@ -157,7 +157,15 @@ async def test_claims_are_judged(changed: dict[str, Any], counts: bool, world: W
         assert await world.who(issuer.token(**changed))
     else:
         with pytest.raises(CredentialInvalid):
-            await world.who(issuer.token(**changed))
+            await world.who(issuer.token(**changed), CERTIFICATE)
+
+
+async def test_a_claim_that_is_said_twice_is_refused(world: World, issuer: Issuer) -> None:
+    key = issuer.keys[0]
+    claims = json.dumps(issuer.claims())
+    assert await world.who(key.sign_text(claims.encode()))
+    with pytest.raises(CredentialInvalid):
+        await world.who(key.sign_text(claims.replace("{", '{"sub": "root", ', 1).encode()))
 
 
 async def test_an_issuer_with_a_slash_more_is_another_one(world: World, issuer: Issuer) -> None:
