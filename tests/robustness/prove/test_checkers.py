@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from robustness.prove.checkers import CHECKERS, check
-from robustness.prove.history import History, Line, parse
+from robustness.prove.history import FAILS_OVER, History, Line, parse
 from robustness.prove.views import BatchView, EventView, FileView
 
 F, B = "f", "b"
@@ -152,6 +152,16 @@ class Story:
 
     def struck(self, server: str) -> Story:
         self._add("fault", what="freeze", at=server, since=self.lines[-1]["t"])
+        return self
+
+    def failed_over(self) -> Story:
+        self._add("fault", what=FAILS_OVER, at="", since=self.lines[-1]["t"] + 1)
+        return self
+
+    def watched_anew(self) -> Story:
+        """The watcher is told of a new history."""
+        self._add("watch", token=-1, request=_REQUEST, after="w")
+        self.lines[-1]["who"] = "w+1"
         return self
 
     def clock(self) -> Story:
@@ -307,6 +317,12 @@ GOOD: dict[str, Story] = {
         disk={F: [3, "x", True]},
     ),
     "watched": WATCHED().heard(2).left(),
+    "watched over a failover": WATCHED()
+    .failed_over()
+    .watched_anew()
+    .heard(2, file(), "w+1")
+    .heard(2, {"resynced": True}, "w+1", kind="bookmark")
+    .left(),
     "merged": story().watch().heard(2, file()).heard(2).left(),
     "probed": WATCHED().heard(2).watch(1, "probe").heard(2, file(), "probe").heard(2, None, "probe").left(),
 }
@@ -396,6 +412,7 @@ BAD: list[tuple[str, Story]] = [
     ("watch.resumable", WATCHED().watch(2, "probe").heard(3, file(), "probe").left()),
     ("watch.bookmarkable", story().watch().heard(1, pending()).heard(2).heard(2, file()).left()),
     ("watch.bookmarkable", WATCHED().left()),
+    ("watch.bookmarkable", WATCHED().failed_over().watch(1).heard(2, file()).heard(2).left()),
     ("watch.bookmarkable", WATCHED().heard(2, {"resynced": True}, kind="bookmark").left()),
     ("watch.true", story().watch().heard(2, file()).left([pending()], [born()])),
     ("watch.true", story().watch().heard(2, file()).got(**pending())),
