@@ -69,9 +69,9 @@ async def _greedy(port: int, metadata: tuple[tuple[str, str], ...], goes: Event,
 
 
 def cancels(
-    stub: upload_pb2_grpc.UploadServiceStub, metadata: tuple[tuple[str, str], ...], seconds: float
+    stub: upload_pb2_grpc.UploadServiceStub, metadata: tuple[tuple[str, str], ...], seconds: float, pause: float = 0
 ) -> list[float]:
-    """Announce and cancel file after file; returns how long each cancel took."""
+    """Announce and cancel file after file, with a pause between; returns how long each cancel took."""
     took, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
         request = pb.InitiateUploadRequest(filename="a", size_bytes=10)
@@ -79,6 +79,7 @@ def cancels(
         began = time.perf_counter()
         stub.CancelFile(pb.CancelFileRequest(file_id=file.file_id), metadata=metadata)
         took.append(time.perf_counter() - began)
+        time.sleep(pause)
     return took
 
 
@@ -103,12 +104,14 @@ def main() -> int:
             took: dict[bool, list[float]] = {False: [], True: []}
             with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
                 stub = upload_pb2_grpc.UploadServiceStub(channel)
-                cancels(stub, tokens.metadata("owner"), 1.0)
+                # Well below its own quota.
+                pause = 2 / given.quota_calls if given.quota_calls else 0
+                cancels(stub, tokens.metadata("owner"), 1.0, pause)
                 for _ in range(given.rounds):
                     for beside in (False, True):
                         (goes.set if beside else goes.clear)()
                         time.sleep(0.5)
-                        took[beside] += cancels(stub, tokens.metadata("owner"), given.seconds)
+                        took[beside] += cancels(stub, tokens.metadata("owner"), given.seconds, pause)
             goes.clear()
             ends.set()
             counts = made.get(timeout=30)
