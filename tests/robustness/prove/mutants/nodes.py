@@ -107,7 +107,7 @@ def _numbered_without_the_lock(numbers: str) -> None:
     _on_postgresql(own, "GIVE_NUMBERS", ("last_change = last_change + %(count)s", f"last_change = {last}"))
     message = "[(statements.TAKE_ORDER_LOCK, {}), (statements.GIVE_NUMBERS, counted), *message]"
     first, late = "(statements.TAKE_ORDER_LOCK, counted)", "(statements.GIVE_NUMBERS, dict(counted))"
-    instead = f"[{first}, *self._writes, {late}, (_COMMIT, {{}})]"
+    instead = f"[{first}, *self._writes, {late}, (statements.LAST_CHANGE, {{}}), (COMMIT, {{}})]"
     change(transaction, "PostgresqlTransaction.commit", (message, instead), ("answers[1]", "answers[0]"))
 
 
