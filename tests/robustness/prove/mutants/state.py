@@ -193,7 +193,7 @@ def leaping_clock() -> None:
 @mutant
 def lost_socket_ignores_fence() -> None:
     """A socket that was lost cancels its file although another stream has taken it over."""
-    change_text(statements, "WRITE_FILE", (", cancel_due_at = NULL", ""))
+    change_text(statements, "WRITE_FILE", ("cancel_due_at = NULL, ", ""))
     change(cancels, "CloseCancels._cancel", ("caller, fence)", "caller, None)"))
 
 
