@@ -294,8 +294,8 @@ class Service:
     async def _refresh_gauges(self) -> None:
         while True:
             try:
-                # While callers are not authenticated everything belongs to nobody.
-                counts = await self._store.count("", utc_now())
+                # None: everybody's.
+                counts = await self._store.count(None, utc_now())
                 self._metrics.set_files({status.value: total.files for status, total in counts.files.items()})
                 self._metrics.set_unsealed_events(await self._store.count_unsealed_events(_MAX_UNSEALED))
             except UploadError as error:
@@ -464,7 +464,7 @@ async def _know_sink(store: Store, sink: Sink) -> None:
         await asyncio.to_thread(sink.check_usable)
         owner = await asyncio.to_thread(sink.identity)
         if not owner:
-            counts = await store.count("", utc_now())
+            counts = await store.count(None, utc_now())
             if counts.files[FileStatus.COMPLETED].files and not await asyncio.to_thread(any, sink.stored()):
                 raise CannotStart(
                     "--storage-url: nothing lies there, but the database has files: name the place where their bytes"

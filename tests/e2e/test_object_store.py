@@ -23,6 +23,7 @@ from support import object_store
 from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from support.process import ServerProcess, StartServer
 from support.proxy import FaultProxy, fault_proxy
+from support.tokens import tokens_in
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
@@ -308,13 +309,17 @@ async def test_a_place_is_one_databases_own(kind: str, start_server: StartServer
         bucket = object_store.STORES[kind]().new_bucket()
         here, elsewhere = bucket.url("one"), bucket.url("other")
 
+    # Whoever its files belong to.
+    tokens = tokens_in(tmp_path)
+
     def start(data: str, url: str) -> ServerProcess:
-        options = ("--storage-url", url)
+        options = ("--storage-url", url, *tokens.options)
         return start_server(*options, data_dir=tmp_path / data, environment=object_store.environment())
 
     server = start("a", here)
     async with stub_of(server) as stub:
-        await stub.PutFile(pb.PutFileRequest(filename="a", size_bytes=5, data=b"bytes"))
+        put = pb.PutFileRequest(filename="a", size_bytes=5, data=b"bytes")
+        assert (await stub.PutFile(put, metadata=tokens.metadata("owner"))).owner
     server.terminate()
     assert "belongs to another database" in problem(lambda: start("b", here))
     assert "nothing lies there, but the database has files" in problem(lambda: start("a", elsewhere))

@@ -74,7 +74,8 @@ class Certificates:
         certificate = presented.certificate
         if certificate is None or presented.authorization:
             return None
-        names = _names(certificate, self._kind)
+        # A proxy names a kind also where the certificate has none of it, by an empty name.
+        names = [name for name in _names(certificate, self._kind) if name]
         if len(names) != 1:
             raise CredentialInvalid(
                 f"the certificate has {len(names)} names of the kind {self._kind}", _id(certificate)
@@ -82,7 +83,7 @@ class Certificates:
         principal = f"cert:{self._kind}:{names[0]}"
         if not fits_a_principal(principal):
             raise CredentialInvalid("the certificate's name cannot be a principal", _id(certificate))
-        if certificate.not_after <= self._clock():
+        if certificate.not_after is not None and certificate.not_after <= self._clock():
             raise CredentialExpired(_id(certificate))
         return Identity(principal, _ROLES, _id(certificate), certificate.not_after)
 
@@ -132,7 +133,7 @@ def _forwarded(values: Sequence[str]) -> PeerCertificate | None:
     digests = [digest.lower() for digest in found.get("hash", [])]
     if len(digests) != 1 or not _HASH.fullmatch(digests[0]):
         raise CredentialInvalid("the proxy has not said which certificate it saw")
-    return PeerCertificate(tuple(found.get("uri", ())), (), tuple(found.get("dns", ())), digests[0], "", float("inf"))
+    return PeerCertificate(tuple(found.get("uri", ())), (), tuple(found.get("dns", ())), digests[0], "", None)
 
 
 def _elements(text: str) -> Iterator[Sequence[tuple[str, str]]]:

@@ -39,7 +39,7 @@ class PeerCertificate:
     """What the other end of a connection has shown, verified by TLS against the CA that the operator named.
 
     ``sha256`` is the digest of the whole certificate in lower-case hex, ``serial`` its number in hex, ``not_after`` a
-    POSIX time.
+    POSIX time, None where only a proxy has seen it.
     """
 
     uris: tuple[str, ...]
@@ -47,7 +47,7 @@ class PeerCertificate:
     names: tuple[str, ...]
     sha256: str
     serial: str
-    not_after: float
+    not_after: float | None
 
 
 @dataclass(frozen=True, slots=True)

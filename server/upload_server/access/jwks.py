@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import structlog
 
@@ -76,9 +76,10 @@ def read_keys(data: bytes) -> Mapping[str, Key]:
 
 
 def _is_for_signatures(jwk: Json) -> bool:
-    if not isinstance(jwk.get("kid"), str) or jwk.get("kty") not in {"RSA", "EC", "OKP"}:
+    if not isinstance(jwk.get("kid"), str) or jwk.get("kty") not in ("RSA", "EC", "OKP"):
         return False
-    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return False
     if not isinstance(jwk.get("alg", ""), str):
         return False
@@ -101,11 +102,19 @@ def _json(data: bytes) -> Json:
 def check_url(url: str) -> str:
     """Return ``url``; raises ValueError unless it is https, or http to this machine."""
     parts = urlsplit(url)
-    if not parts.hostname or parts.username is not None or parts.fragment:
+    if not parts.hostname or parts.username is not None or parts.fragment or not _has_port(parts):
         raise ValueError(f"{url!r} is not a URL such as https://id.example/")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
         raise ValueError(f"{url!r} must begin with https://")
     return url
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port is a number, or is not named."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:
@@ -235,7 +244,7 @@ class Keys:
     async def _refresh(self) -> None:
         try:
             keys = read_keys(await asyncio.to_thread(self._source))
-        except KeysUnusable as error:
+        except Exception as error:  # noqa: BLE001 - whatever an issuer says, the keys of before go on, and the server
             left = max(0.0, KEEP_SECONDS - (self._clock() - self._good_at))
             log.error("jwks.failed", problem=str(error), keys=len(self._keys), kept_seconds=round(left))  # noqa: TRY400
             return

@@ -254,7 +254,8 @@ def _is_signed_by(key: Key, token: _Token) -> bool:
         if (made := key.made.get(token.algorithm)) is None:
             made = key.made[token.algorithm] = jwt.PyJWK(dict(key.jwk), token.algorithm)
         return bool(made.Algorithm.verify(token.signed, made.key, token.signature))
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        # The latter are the library's words for keys that are none: a point off its curve, a secret one.
         return False
 
 

@@ -15,6 +15,7 @@ from upload_server.access.certificates import peer_certificate_of_pem
 from upload_server.access.identity import PeerCertificate, Presented
 from upload_server.doors.http.asgi import Scope
 from upload_server.doors.http.tls import CERTIFICATE
+from upload_server.process.hosts import host_name, is_loopback_name
 
 _AUTHORIZATION: Final = "authorization"
 _FORWARDED: Final = "x-forwarded-client-cert"
@@ -71,15 +72,28 @@ def _of_headers(
         if (name := _READ_OF_HTTP.get(key.lower())) is not None:
             shown.setdefault(name, []).append(value.decode("latin-1"))
     cookies = shown.pop(_COOKIE, [])
-    if cookies and _AUTHORIZATION not in shown and (tokens := _signed_in(cookies)) and is_own_page(headers):
+    if cookies and _AUTHORIZATION not in shown and (tokens := _signed_in(cookies, headers)) and is_own_page(headers):
         shown[_AUTHORIZATION] = [f"Bearer {token}" for token in tokens]
     return _presented(shown, client[0] if client else "", state.get(CERTIFICATE))
 
 
-def _signed_in(cookies: Iterable[str]) -> list[str]:
-    """Return the tokens of our cookies: of several none is believed, as of several headers."""
+def _signed_in(cookies: Iterable[str], headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
+    """Return the tokens of our cookies: of several none is believed, as of several headers.
+
+    The name that is not safe counts on this machine alone: elsewhere a neighbour's domain could have set it.
+    """
+    names = COOKIES if is_for_this_machine(headers) else COOKIES[:1]
     pairs = [cookie.strip().partition("=") for line in cookies for cookie in line.split(";")]
-    return [token for name, _, token in pairs if name in COOKIES and token]
+    return [token for name, _, token in pairs if name in names and token]
+
+
+def is_for_this_machine(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the one ``Host`` header is a loopback name."""
+    hosts = [value for key, value in headers if key.lower() == b"host"]
+    try:
+        return len(hosts) == 1 and is_loopback_name(host_name(hosts[0].decode("ascii")))
+    except ValueError:
+        return False
 
 
 def is_own_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:

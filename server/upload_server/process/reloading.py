@@ -28,7 +28,8 @@ def _stamp(path: Path) -> tuple[int, int]:
         found = os.stat(path)  # noqa: PTH116 - a link to other contents counts
     except OSError:
         return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)
+    # Of its contents, and of who may read it: a key that others could read is refused until that is mended.
+    return (found.st_ctime_ns, found.st_ino)
 
 
 class Reloader:

@@ -46,6 +46,8 @@ def test_a_common_name_is_no_name(tmp_path: Path) -> None:
         ("dns", SHOWN, None),
         ("uri", replace(SHOWN, uris=()), None),
         ("uri", replace(SHOWN, uris=("a", "b")), None),
+        # What Envoy says of a certificate that has none.
+        ("uri", replace(SHOWN, uris=("",)), None),
         ("uri", replace(SHOWN, uris=("x\u202ey",)), None),
         ("uri", replace(SHOWN, uris=("x" * 300,)), None),
     ],
@@ -61,6 +63,13 @@ async def test_the_only_name_of_the_kind_is_the_caller(
     found = await Certificates(kind).identify(presented)
     assert found is not None
     assert (found.principal, found.credential, set(found.roles)) == (principal, "cert:1f", {"user"})
+    assert found.expires_at == SHOWN.not_after
+
+
+async def test_of_a_certificate_that_only_a_proxy_has_seen_no_end_is_known() -> None:
+    found = await Certificates("uri").identify(Presented(certificate=replace(SHOWN, not_after=None)))
+    assert found is not None
+    assert found.expires_at is None
 
 
 async def test_a_bearer_names_the_caller_also_when_nobody_knows_it() -> None:

@@ -77,6 +77,8 @@ def test_keys_at_a_place_that_others_can_change_on_the_way_are_not_fetched(issue
         ("file:///etc/passwd", False),
         ("https://a:b@id.example/", False),
         ("https://", False),
+        ("https://id.example:x/", False),
+        ("https://id.example:0/", False),
     ],
 )
 def test_keys_come_over_tls_or_from_this_machine(url: str, taken: bool) -> None:
@@ -112,6 +114,9 @@ def key(**changed: Any) -> dict[str, Any]:
         key(kid=None),
         key(kid=7),
         key(key_ops=["sign"]),
+        key(key_ops=None),
+        key(key_ops=5),
+        key(kty=[]),
         {"kty": "oct", "kid": "k", "k": "AAAA"},
         SigningKey("k", "RS256", rsa.generate_private_key(65537, 1024)).jwk,  # noqa: S505 - that is the point
         "k",

@@ -93,9 +93,9 @@ class _Answer:
         asked = {name: b", ".join(headers_of(scope, name)) for name in (b"if-match", b"if-none-match", b"if-range")}
         self.headers: Headers = [(b"etag", etag), *_HEADERS]
         self.part = range(0)
-        if asked[b"if-match"] and not _names(asked[b"if-match"], etag):
+        if asked[b"if-match"] and not _names(asked[b"if-match"], etag, weak=False):
             self.status = 412
-        elif asked[b"if-none-match"] and _names(asked[b"if-none-match"], etag):
+        elif asked[b"if-none-match"] and _names(asked[b"if-none-match"], etag, weak=True):
             self.status = 304
         else:
             wanted = _range_of(scope, file.size_bytes) if asked[b"if-range"] in (b"", etag) else None
@@ -104,9 +104,10 @@ class _Answer:
             self.headers += _of_content(file, self.part, partial=wanted is not None)
 
 
-def _names(tags: bytes, etag: bytes) -> bool:
-    """Whether a list of entity tags has this one, or any will do."""
-    return tags.strip() == b"*" or etag in (tag.strip().removeprefix(b"W/") for tag in tags.split(b","))
+def _names(tags: bytes, etag: bytes, *, weak: bool) -> bool:
+    """Whether a list of entity tags has this one, or any will do; ``weak``: also as a weak one."""
+    listed = [tag.strip() for tag in tags.split(b",")]
+    return listed == [b"*"] or etag in listed or (weak and b"W/" + etag in listed)
 
 
 def _range_of(scope: Scope, size: int) -> range | None:
@@ -114,7 +115,7 @@ def _range_of(scope: Scope, size: int) -> range | None:
 
     As RFC 9110, 14.2 allows, what is malformed, of other units or of several parts is answered with all.
     """
-    given = headers_of(scope, b"range")
+    given = headers_of(scope, b"range") if scope["method"] == "GET" else []
     match = _RANGE.fullmatch(given[0].strip()) if len(given) == 1 else None
     if match is None:
         return None

@@ -1,7 +1,7 @@
 """Decides which requests may come in at all, by their Origin and Host headers; runs before anything else.
 
-Must not know paths or what is behind them. There is no authentication yet, so these checks are what keeps a web page
-that the user happens to visit from cancelling uploads of a server on the user's own machine.
+Must not know paths or what is behind them. Whoever calls is identified later; these checks keep a web page that the
+user happens to visit from acting with what the browser, or the machine, lends it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ _ALLOW_HEADERS: Final = (
     b"Accept, Authorization, Content-Type, Last-Event-ID, Grpc-Timeout, "
     b"Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Concat, Upload-Defer-Length, "
     b"Upload-Checksum, X-HTTP-Method-Override, X-Request-ID, X-Requested-With, X-CSRF-Token, Cache-Control, "
-    b"Traceparent, Tracestate, Baggage, Sentry-Trace"
+    b"Traceparent, Tracestate, Baggage, Sentry-Trace, "
+    b"Range, If-Match, If-None-Match, If-Range"
 )
 _EXPOSE_HEADERS: Final = (
     b"Allow, Location, Retry-After, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
-    b"Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires"
+    b"Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires, "
+    b"WWW-Authenticate, ETag, Content-Range, Content-Disposition"
 )
 # By whether it is a WebSocket, and whether it is secure.
 _SCHEMES: Final = (("http", "https"), ("ws", "wss"))

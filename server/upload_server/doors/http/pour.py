@@ -49,7 +49,14 @@ class Pouring:
         """
         left = count
         while left and not self._stopped:
-            sent = await in_thread(self._send_some, descriptor, start, min(left, _TURN_BYTES))
+            sending = asyncio.ensure_future(in_thread(self._send_some, descriptor, start, min(left, _TURN_BYTES)))
+            try:
+                sent = await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                # Both descriptors are closed behind this, and others may get their numbers.
+                self._stopped = True
+                await asyncio.wait([sending])
+                raise
             start, left = start + sent, left - sent
             if not sent:
                 await self._wait_writable()

@@ -15,10 +15,8 @@ from google.rpc.code_pb2 import Code
 from upload_server.access.identity import Presented, bearer
 from upload_server.domain.errors import CredentialMissing, UploadError
 from upload_server.doors.calls import Calls
-from upload_server.doors.errors import challenge, to_status
-from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, respond, status_body, status_of
-from upload_server.doors.presented import COOKIES, is_own_page
-from upload_server.process.hosts import host_name, is_loopback_name
+from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, refuse, respond, status_body, status_of
+from upload_server.doors.presented import COOKIES, is_for_this_machine, is_own_page
 
 _log = structlog.get_logger(__name__)
 
@@ -57,8 +55,7 @@ class SessionDoor:
                 raise CredentialMissing
             caller = await self._calls.identify("GetCaller", scope)
         except UploadError as error:
-            asked = (b"www-authenticate", challenge(error).encode())
-            await respond(send, 401, status_body(to_status(error)), extra=[asked])
+            await refuse(send, error)
             return
         left = _MOST_SECONDS if caller.expires_at is None else int(caller.expires_at - time.time())
         _log.info("auth.signed_in", principal=caller.principal, credential=caller.credential, peer=caller.peer)
@@ -68,12 +65,7 @@ class SessionDoor:
 def _name(scope: Scope) -> str:
     """The name of the cookie: over plain text, on this machine only, it cannot have the prefix of a safe one."""
     secure, plain = COOKIES
-    hosts = _values(scope, b"host")
-    try:
-        on_loopback = len(hosts) == 1 and is_loopback_name(host_name(hosts[0].decode("ascii")))
-    except ValueError:
-        on_loopback = False
-    return plain if on_loopback and scope["scheme"] == "http" else secure
+    return plain if scope["scheme"] == "http" and is_for_this_machine(scope["headers"]) else secure
 
 
 def _cookie(name: str, token: str, seconds: int) -> tuple[bytes, bytes]:
