@@ -117,6 +117,9 @@ class Syncer:
         except Exception as error:  # noqa: BLE001 - the stream hears of it by its ending
             self._ending.fail(error)
         finally:
+            if before is not None and not before.done():
+                # Whoever waits for this one waits for all before it, also where its own sync has failed.
+                await asyncio.wait({before})
             self._under_way -= 1
             if not self._under_way:
                 self.running = None

@@ -27,6 +27,7 @@ from upload_server.store.lock import AlreadyInUse
 from upload_server.store.open import store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, connect
+from upload_server.store.postgresql.statements import READ_FATE
 from upload_server.store.protocol import Store
 from upload_server.store.values import Result
 
@@ -80,6 +81,19 @@ async def test_one_write_that_breaks_its_group_breaks_no_other(store: Store) -> 
     assert [type(result) for result in results if isinstance(result, BaseException)] == [DatabaseFailure]
     counts = await counted(store)
     assert (counts[FileStatus.CANCELLED], counts[FileStatus.PENDING]) == (5, 3)
+    await assert_history_holds(store)
+
+
+async def test_writes_go_on_after_many_and_one_that_was_rolled_back(store: Store) -> None:
+    files = [await pending(store) for _ in range(12)]
+    # More often than it takes the driver to prepare what it sends: then it drops all that is prepared at a ROLLBACK.
+    for file in files:
+        await store.cancel_file(file.file_id, command())
+    with pytest.raises(DatabaseFailure):
+        await store.initiate_upload(FileSpec("a", 1), files[0].file_id, command("InitiateUpload"))
+
+    for _ in range(2):
+        await store.cancel_file((await pending(store)).file_id, command())
     await assert_history_holds(store)
 
 
@@ -262,6 +276,21 @@ async def test_the_fate_of_a_commit_is_looked_up(store: Store, monkeypatch: pyte
         assert await store.get_file(file.file_id) == file
         await store.cancel_file(file.file_id, command())
     await assert_history_holds(store)
+
+
+@pytest.mark.parametrize(("end", "fate"), [("", "in progress"), ("COMMIT", "committed"), ("ROLLBACK", "aborted")])
+def test_a_fate_is_that_of_the_transaction_as_it_stands(url: str, end: str, fate: str) -> None:
+    address = Address(url)
+    with closing(connect(address, OPTIONS, writes=True)) as one, closing(connect(address, OPTIONS, writes=True)) as two:
+        one.execute("BEGIN")
+        [(number,)] = one.rows("SELECT pg_current_xact_id()::text")
+        if end:
+            one.execute(end)
+        [(found, _)] = two.rows(READ_FATE, {"transaction": number, "began_at": 0})
+        assert found == fate
+        # One that was never given, as after a crash.
+        [(found, _)] = two.rows(READ_FATE, {"transaction": str(int(number) + 1000), "began_at": 0})
+        assert found == "aborted"
 
 
 @pytest.mark.parametrize("sent", [False, True])

@@ -125,6 +125,26 @@ async def test_while_records_hang_no_more_than_one_sync_runs_ahead(tmp_path: Pat
         assert upload.durable == (128 + 512) * KIB
 
 
+async def test_a_sync_that_fails_beside_a_record_ends_after_it(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "node", Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)) as world:
+        upload = await world.open(await world.initiate(MIB))
+        world.store.hold_record = asyncio.Event()
+        await write_synced(world, upload, 1)
+        world.sink.sync_error = SinkError("gone")
+        await write_synced(world, upload, 2)
+        running = upload._syncer.running  # noqa: SLF001 - what its stream waits for
+        assert running is not None
+        while not upload.ending.dead:
+            await upload.ending.change()
+        # Whoever waits for the end of all syncs would else turn round and round until the record is there.
+        assert not running.done()
+        world.store.hold_record.set()
+        await upload.close()
+        assert running.done()
+        with pytest.raises(StorageFailure):
+            upload.ending.check()
+
+
 async def test_bytes_that_a_sync_has_stored_beside_a_refused_record_are_deleted(tmp_path: Path) -> None:
     async with open_world(tmp_path / "node", Limits(sync_bytes=64 * KIB, sync_seconds=NEVER)) as world:
         upload = await world.open(await world.initiate(MIB))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import socket
@@ -89,6 +90,17 @@ class _Session(psycopg.Connection):
     # Seconds in which a statement ends or is ended; None: no bound.
     patience: float | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Names of the statements that we have prepared by SQL, each for the kinds of its values.
+        self.prepared: dict[tuple[Sql, tuple[str, ...]], str] = {}
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        """Drop prepared statements: all of them (None), as the driver does after a ROLLBACK, are those of ours too."""
+        if name is None:
+            self.prepared.clear()
+        return super()._deallocate(name)
+
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Wait for the server's answer; when it does not come in time, close the connection."""
         try:
@@ -140,8 +152,7 @@ class PostgresqlConnection(Connection):
         # The server's process for this connection.
         self.backend_pid = self._raw.info.backend_pid
         self._walks = 0
-        # Names of statements that the session has ready, each for the kinds of its values.
-        self._prepared: dict[tuple[Sql, tuple[str, ...]], str] = {}
+        self._names = itertools.count()
 
     @contextlib.contextmanager
     def patiently(self) -> Iterator[None]:
@@ -202,11 +213,11 @@ class PostgresqlConnection(Connection):
         names, marked = _marked(sql.text(self.dialect))
         wanted = [values[name] for name in names]
         kinds = tuple(_KINDS[type(value)] for value in wanted)
-        name = self._prepared.get((sql, kinds))
+        name = self._raw.prepared.get((sql, kinds))
         if name is None:
-            name = f"upload_{len(self._prepared)}"
+            name = f"upload_{next(self._names)}"
             self._raw.execute(f"PREPARE {name} ({', '.join(kinds)}) AS {marked}".encode())
-            self._prepared[sql, kinds] = name
+            self._raw.prepared[sql, kinds] = name
         return f"EXECUTE {name} ({cursor.mogrify(', '.join(['%s'] * len(wanted)), wanted)})"
 
     def wait_notified(self, seconds: float) -> bool:

@@ -84,7 +84,7 @@ FOLLOW = Sql("UPDATE store_info SET last_change = last_change WHERE id = 1")
 # Of a transaction whose session has ended: what became of it, and the first change number of what it has written. A
 # crash may lose a transaction's number that was given, and give it again.
 READ_FATE = Sql("""
-    SELECT CASE WHEN t.no >= pg_snapshot_xmax(pg_current_snapshot()) THEN 'aborted' ELSE pg_xact_status(t.no) END,
+    SELECT CASE WHEN t.no >= pg_current_xact_id() THEN 'aborted' ELSE pg_xact_status(t.no) END,
            (SELECT min(a.change_no) FROM audit_event AS a WHERE a.change_no > :began_at AND a.xmin = t.no::xid)
     FROM (SELECT :transaction::xid8) AS t (no)""")
 

@@ -1,4 +1,4 @@
-"""The schema as the eleven steps of SQLite make it: the same tables and columns, but for counted commits."""
+"""The schema as the steps of SQLite make it: the same tables and columns, but for counted commits and open blocks."""
 
 from __future__ import annotations
 
