@@ -132,7 +132,7 @@ async def test_a_sync_that_fails_beside_a_record_ends_after_it(tmp_path: Path) -
         await write_synced(world, upload, 1)
         world.sink.sync_error = SinkError("gone")
         await write_synced(world, upload, 2)
-        running = upload._syncer.running  # noqa: SLF001 - what its stream waits for
+        running = upload._syncer.running
         assert running is not None
         while not upload.ending.dead:
             await upload.ending.change()

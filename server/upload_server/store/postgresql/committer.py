@@ -72,16 +72,19 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
                 ]
             )
         except BaseException:
-            self._numbering.close()
-            self._numbering = None
+            self._stop_numbering()
             raise
         return int(taken[2][0][0])
 
     def close(self) -> None:
         """Close the connections."""
         super().close()
+        self._stop_numbering()
+
+    def _stop_numbering(self) -> None:
         if self._numbering is not None:
             self._numbering.close()
+            self._numbering = None
 
     def run(self, group: Sequence[Write[Any]]) -> Committed:
         """Commit the group, in as many transactions as there are writes that want the same."""
@@ -101,6 +104,8 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         if self._connection is not None:
             self._ended = self._connection.backend_pid
         super()._disconnect()
+        # It may be one to a server that is the primary no more.
+        self._stop_numbering()
 
     def _look_up(self, transaction: PostgresqlTransaction) -> None:
         deadline = time.monotonic() + self._doubt_seconds
