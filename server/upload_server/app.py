@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from upload_server.access.identity import Authenticator, Presented
 from upload_server.access.jwt import Jwt, keys_of, rules_of
 from upload_server.access.policy import check_complete
 from upload_server.access.quotas import Quota, Quotas, Use
-from upload_server.access.tokens_file import TokensFile
-from upload_server.config import Config
+from upload_server.access.tokens_file import QuotasFile, TokensFile
+from upload_server.config import Config, named_quotas
 from upload_server.domain.errors import CannotStart, CredentialMissing, CutOff, UploadError
 from upload_server.domain.states import FileStatus, Source
 from upload_server.doors.bounds import BODY_BYTES, REQUEST, request_limits
@@ -104,7 +104,7 @@ class Service:
         # An idle connection makes way for a new one, a socket does not: half of them stay for callers.
         # None: nobody has to say who calls.
         self._callers: Callers | None = None
-        self._tokens = TokensFile(Path(config.tokens_file)) if config.tokens_file else None
+        self._tokens = _open_tokens(config) if config.tokens_file else None
         self._jwt = _open_jwt(config) if config.jwt_issuer else None
         # Certificates last: a call with a bearer is the bearer's.
         self._certificates = Certificates(config.cert_principal) if config.cert_principal else None
@@ -114,7 +114,7 @@ class Service:
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
-        self._quotas = Quotas(_quota_of(config), self._use_of) if config.with_auth else None
+        self._quotas = self._quotas_of(config) if config.with_auth else None
         self._admission = Admission(
             {
                 Gate.READ: config.max_calls,
@@ -193,6 +193,7 @@ class Service:
             grace_seconds=config.websocket_grace,
             max_grace_seconds=config.max_websocket_grace,
             idle_seconds=config.idle_timeout,
+            least_bytes=config.least_bytes,
             observer=metrics,
             file_message=self._file_message,
         )
@@ -330,10 +331,16 @@ class Service:
             self._uploads,
             self._ingest,
             self._calls(door, see),
-            idle_timeout=self._config.idle_timeout,
+            idle_seconds=self._config.idle_timeout,
+            least_bytes=self._config.least_bytes,
             file_message=self._file_message,
             quotas=self._quotas,
         )
+
+    def _quotas_of(self, config: Config) -> Quotas:
+        if self._tokens is None:
+            return Quotas(_quota_of(config), self._use_of)
+        return Quotas(_quota_of(config), self._use_of, own=self._tokens.quota_of)
 
     async def _use_of(self, principal: str) -> Use:
         """Return what a principal has in the store."""
@@ -354,6 +361,7 @@ class Service:
             self._calls(Source.TUS, of_scope),
             clock=utc_now,
             idle_seconds=config.idle_timeout,
+            least_bytes=config.least_bytes,
             upload_ttl=config.upload_ttl,
             max_file_bytes=config.max_file_bytes,
         )
@@ -383,6 +391,14 @@ def _quota_of(config: Config) -> Quota:
         websockets=config.quota_websockets,
         calls=config.quota_calls,
     )
+
+
+def _open_tokens(config: Config) -> TokensFile:
+    def quotas(text: str) -> Mapping[str, Quota]:
+        return {name: _quota_of(own) for name, own in named_quotas(text, config).items()}
+
+    path = Path(config.tokens_file)
+    return TokensFile(path, quotas_file=QuotasFile(Path(config.quotas_file), quotas) if config.quotas_file else None)
 
 
 def _open_jwt(config: Config) -> Jwt:

@@ -32,9 +32,11 @@ _MAX_SECONDS = 36_500 * _DAY
 _MAX_COUNT = 2**31 - 1
 _MAX_MESSAGE_BYTES = 1024 * MIB
 _MAX_FILE_BYTES = 2**60
+# Of callers who have names: who sends slower holds a stream and its descriptors for next to nothing.
+_MIN_RATE = 1024
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A setting breaks its rule; the message names the setting."""
 
 
@@ -135,6 +137,13 @@ def _optional_bool(text: str) -> bool | None:
     return None if text == "auto" else parse_bool(text)
 
 
+def _optional_bytes(text: str) -> int | None:
+    size = None if text == "auto" else parse_bytes(text)
+    if size is not None and not 0 <= size <= _MAX_MESSAGE_BYTES:
+        raise ConfigError("must be from 0 to 1GiB, or auto")
+    return size
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting of a server process. Sizes are bytes, times are seconds."""
@@ -143,6 +152,9 @@ class Config:
     auth: str = _option("", "whether callers must say who they are: none or required; unset is none, on loopback only")
     tokens_file: str = _option(
         "", "with --auth required: file of hashed tokens, which upload-server token create writes"
+    )
+    quotas_file: str = _option(
+        "", "file of named quotas, NAME open-files=… bytes=… …, of which a line of --tokens-file may name one"
     )
     jwt_issuer: str = _option(
         "",
@@ -210,6 +222,11 @@ class Config:
     )
     request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
     idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)
+    min_rate: int | None = _option(
+        None,
+        "bytes a second that an upload must bring, over --idle-timeout; auto: 1KiB with --auth required, else 0 (any)",
+        _optional_bytes,
+    )
     websocket_grace: float = _option(
         300, "a WebSocket lost without a close frame cancels its upload after this long", parse_seconds, 0
     )
@@ -349,6 +366,8 @@ class Config:
             )
         if self.identity_sources and self.auth != "required":
             raise ConfigError(f"{self.identity_sources[0]}: needs --auth required, or it would be ignored")
+        if self.quotas_file and not self.tokens_file:
+            raise ConfigError("--quotas-file: needs --tokens-file, whose lines name quotas")
         if (self.cert_principal or self.trusted_proxies) and self.tls_client_auth == ClientAuth.NONE:
             option = "--cert-principal" if self.cert_principal else "--trusted-proxies"
             raise ConfigError(f"{option}: needs --tls-client-auth optional or required, or nobody is asked")
@@ -386,6 +405,12 @@ class Config:
     def with_auth(self) -> bool:
         """Whether callers must say who they are."""
         return self.auth == "required"
+
+    @property
+    def least_bytes(self) -> int:
+        """What an upload must bring within ``idle_timeout``; 0: a byte."""
+        rate = self.min_rate if self.min_rate is not None else _MIN_RATE if self.with_auth else 0
+        return int(rate * self.idle_timeout)
 
     def of_one_worker(self) -> Config:
         """Return the settings of each of the ``workers``: its share of what they may have open together."""
@@ -476,6 +501,35 @@ def load(options: Mapping[str, str], environment: Mapping[str, str]) -> Config:
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
     return Config(**values)
+
+
+def named_quotas(text: str, config: Config) -> Mapping[str, Config]:
+    """Read a file of quotas: by name, the settings with its own ``--quota-…``; raises ConfigError naming the line.
+
+    A line is ``NAME open-files=… bytes=… uploads=… watches=… websockets=… calls=…``; what it leaves out is as for
+    everybody. A line that begins with ``#`` says nothing.
+    """
+    found: dict[str, Config] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name, *words = line.split() or ["#"]
+        if name.startswith("#"):
+            continue
+        try:
+            if name in found:
+                raise ConfigError(f"the name {name} is there twice")
+            found[name] = replace(config, **_parse_quota(name, words))
+        except ConfigError as error:
+            raise ConfigError(f"line {number}: {error}") from None
+    return found
+
+
+def _parse_quota(name: str, words: Sequence[str]) -> Mapping[str, Any]:
+    known = {option_name(item): item for item in fields(Config) if item.name.startswith("quota_")}
+    given = {f"quota-{key}": value for key, _, value in (word.partition("=") for word in words)}
+    if "=" in name or len(given) != len(words) or not given.keys() <= known.keys() or not all(given.values()):
+        may = " ".join(f"{option.removeprefix('quota-')}=…" for option in known)
+        raise ConfigError(f"must be a name, and behind it, each at most once: {may}")
+    return {known[option].name: known[option].metadata["parse"](value) for option, value in given.items()}
 
 
 def mistyped(environment: Mapping[str, str]) -> list[tuple[str, str]]:

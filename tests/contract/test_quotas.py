@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -27,9 +28,20 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[ServerProcess]:
+def quotas_file(tokens: Tokens) -> Path:
+    path = tokens.path.with_name("quotas")
+    path.touch(0o600)
+    path.write_text("large watches=2 calls=0\n")
+    tokens.add("payer", "carol", "user", quota="large")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens, quotas_file: Path) -> Iterator[ServerProcess]:
     quotas = ("--quota-open-files", f"{OPEN}", "--quota-watches", "1", "--quota-calls", "50")
-    with ServerProcess(tmp_path_factory.mktemp("server"), (*tokens.options, *quotas)) as process:
+    with ServerProcess(
+        tmp_path_factory.mktemp("server"), (*tokens.options, *quotas, "--quotas-file", str(quotas_file))
+    ) as process:
         yield process
 
 
@@ -79,6 +91,33 @@ async def test_another_watch_than_allowed_is_refused_and_that_of_another_is_not(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await anext(aiter(stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=tokens.metadata("owner"))))
     assert refusal_of_rpc(caught.value).metadata["limit"] == "watches"
+    for watch in watches:
+        watch.cancel()
+
+
+async def test_whose_token_names_quotas_has_those_as_they_are_now(
+    stub: Stub, tokens: Tokens, quotas_file: Path
+) -> None:
+    mine = tokens.metadata("payer")
+
+    async def bounds() -> dict[str, int]:
+        return {
+            quota.name: quota.limit for quota in (await stub.GetCaller(pb.GetCallerRequest(), metadata=mine)).quotas
+        }
+
+    assert (await bounds()).items() >= {"watches": 2, "open-files": OPEN}.items()
+    watches = [stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=mine) for _ in range(2)]
+    for watch in watches:
+        await anext(aiter(watch))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=mine)))
+    assert refusal_of_rpc(caught.value).metadata == {"limit": "watches", "quota": "2", "used": "2"}
+    quotas_file.write_text("large watches=3 calls=0\n")  # noqa: ASYNC240 - a small file, which nobody waits for
+    async with asyncio.timeout(20):
+        while (await bounds())["watches"] != 3:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.05)
+    watches.append(stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=mine))
+    await anext(aiter(watches[-1]))
     for watch in watches:
         watch.cancel()
 

@@ -25,9 +25,9 @@ class Tokens:
     path: Path
     secrets: dict[str, str] = field(default_factory=dict)
 
-    def add(self, who: str, principal: str, roles: str, seconds: float | None = None) -> str:
+    def add(self, who: str, principal: str, roles: str, seconds: float | None = None, quota: str = "") -> str:
         """Append a token's line; returns the token."""
-        token, line = make(principal, roles, seconds, datetime.now(UTC))
+        token, line = make(principal, roles, seconds, datetime.now(UTC), quota)
         append(self.path, line)
         self.secrets[who] = token
         return token

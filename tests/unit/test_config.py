@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from upload_server.config import ConfigError, documented, load, mistyped, parse_bytes, parse_seconds
+from upload_server.config import ConfigError, documented, load, mistyped, named_quotas, parse_bytes, parse_seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +47,7 @@ def test_what_bounds_nothing_is_refused(text: str) -> None:
         ("max_file_bytes", "8388608TiB", "must be from 1 to 1048576TiB"),
         ("max_message_bytes", "4GiB", "must be from 1MiB to 1GiB"),
         ("grpc_port", "http", "'http' is not a whole number"),
+        ("min_rate", "-1", "must be from 0 to 1GiB, or auto"),
         ("grpc_port", "65536", "must be from 0 to 65535"),
         ("max_calls", "9" * 400, "is not a whole number"),
         ("allowed_hosts", "files.example.com, http://x", "'http://x' is not a Host name without scheme and port"),
@@ -63,6 +64,53 @@ def test_what_bounds_nothing_is_refused(text: str) -> None:
 def test_a_refusal_says_the_rule_as_one_would_type_it(option: str, text: str, rule: str) -> None:
     with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')}: .*{re.escape(rule)}"):
         load({option: text}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "least_bytes"),
+    [
+        ({}, 0),
+        ({"auth": "none"}, 0),
+        ({"auth": "required"}, 60 * 1024),
+        ({"auth": "required", "min_rate": "0"}, 0),
+        ({"min_rate": "2KiB", "idle_timeout": "500ms"}, 1024),
+    ],
+)
+def test_who_has_a_name_must_send_at_some_rate_unless_another_is_given(given: dict[str, str], least_bytes: int) -> None:
+    assert load(given, {}).least_bytes == least_bytes
+
+
+def test_named_quotas_differ_from_those_of_everybody_in_what_they_say() -> None:
+    config = load({"quota_calls": "100", "quota_uploads": "7"}, {})
+    named = named_quotas("# those who pay\n\nlarge bytes=2TiB calls=0\nsmall uploads=1 open-files=10\n", config)
+    assert {name: (own.quota_bytes, own.quota_calls, own.quota_uploads) for name, own in named.items()} == {
+        "large": (2 << 40, 0, 7),
+        "small": (0, 100, 1),
+    }
+    assert named["small"].quota_open_files == 10
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a bytes=10GB", "line 2: '10GB' is not a size"),
+        ("a bytes=-1", "line 2: --quota-bytes: must be from 0"),
+        ("a files=1", "line 2: must be a name, and behind it, each at most once: open-files="),
+        ("a calls=1 calls=2", "line 2: must be a name"),
+        ("a calls", "line 2: must be a name"),
+        ("calls=1", "line 2: must be a name"),
+        ("b calls=2", "line 2: the name b is there twice"),
+    ],
+)
+def test_a_line_of_quotas_that_cannot_be_read_is_named(line: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(says)}"):
+        named_quotas(f"b calls=1\n{line}\n", load({}, {}))
+
+
+def test_quotas_have_names_for_tokens_alone() -> None:
+    given = {"auth": "required", "jwt_issuer": "https://x", "jwt_audience": "y", "quotas_file": "/q"}
+    with pytest.raises(ConfigError, match="--quotas-file: needs --tokens-file"):
+        load(given, {}).check_auth()
 
 
 def test_host_names_are_taken_as_a_host_header_has_them() -> None:

@@ -24,14 +24,13 @@ class Identity:
 
     ``roles`` are words of ``policy.GRANTS``; others grant nothing. ``credential`` is the id of what it was proved by,
     never a secret: ``token:ab12cd34``, ``jwt:<jti>``, ``cert:<serial>``, ``session:<id>``. ``expires_at`` is a POSIX
-    time, None for never. ``quota`` is the name of the quotas that hold; empty: those of everybody.
+    time, None for never.
     """
 
     principal: str
     roles: frozenset[str]
     credential: str
     expires_at: float | None = None
-    quota: str = ""
 
 
 @dataclass(frozen=True, slots=True)

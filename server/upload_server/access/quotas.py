@@ -67,23 +67,34 @@ class Quotas:
     """The quota of every principal, and what each has of it on this node; on one event loop."""
 
     def __init__(
-        self, quota: Quota, count: Callable[[str], Awaitable[Use]], clock: Callable[[], float] = time.monotonic
+        self,
+        quota: Quota,
+        count: Callable[[str], Awaitable[Use]],
+        clock: Callable[[], float] = time.monotonic,
+        own: Callable[[str], Quota | None] = lambda _: None,
     ) -> None:
-        """``count`` tells what a principal has in the store; ``clock`` gives seconds."""
-        self.quota = quota
+        """``quota`` is that of principals for whom ``own`` has none; ``count`` tells what a principal has in the store.
+
+        ``clock`` gives seconds.
+        """
+        self._quota = quota
+        self._own = own
         self._count = count
         self._clock = clock
         self._at_once: Counter[tuple[str, str]] = Counter()
         self._buckets: OrderedDict[tuple[str, bool], _Bucket] = OrderedDict()
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    @property
-    def _most_at_once(self) -> Mapping[str, int]:
-        return {"uploads": self.quota.uploads, "watches": self.quota.watches, "websockets": self.quota.websockets}
+    def _of(self, principal: str) -> Quota:
+        return self._own(principal) or self._quota
+
+    def _most_at_once(self, principal: str) -> Mapping[str, int]:
+        quota = self._of(principal)
+        return {"uploads": quota.uploads, "watches": quota.watches, "websockets": quota.websockets}
 
     def call(self, principal: str, *, cancels: bool) -> None:
         """Count a call; raises ``RateExceeded``."""
-        rate = self.quota.calls * (_CANCELS if cancels else 1)
+        rate = self._of(principal).calls * (_CANCELS if cancels else 1)
         if not rate:
             return
         now, most = self._clock(), max(1.0, rate * _BURST_SECONDS)
@@ -98,7 +109,7 @@ class Quotas:
 
     def enter(self, principal: str, kind: str) -> None:
         """Count a stream or socket in, ``uploads``, ``watches`` or ``websockets``; raises ``QuotaExceeded``."""
-        most, used = self._most_at_once[kind], self._at_once[principal, kind]
+        most, used = self._most_at_once(principal)[kind], self._at_once[principal, kind]
         if most and used >= most:
             raise QuotaExceeded(principal, kind, most, used)
         self._at_once[principal, kind] += 1
@@ -116,13 +127,14 @@ class Quotas:
         over the quota is it counted anew. Nodes that announce for one principal at once may go over by what each takes
         in a few seconds.
         """
-        if not (self.quota.open_files or self.quota.size_bytes):
+        quota = self._of(principal)
+        if not (quota.open_files or quota.size_bytes):
             return
         opened = 0 if whole else files
         known = await self._read(principal, _STALE_SECONDS)
-        if self._lacking(known, opened, size_bytes) is not None:
+        if _lacking(quota, known, opened, size_bytes) is not None:
             known = await self._read(principal, _FRESH_SECONDS)
-            lacking = self._lacking(known, opened, size_bytes)
+            lacking = _lacking(quota, known, opened, size_bytes)
             if lacking is not None:
                 raise QuotaExceeded(principal, *lacking)
         known.files += opened
@@ -130,21 +142,13 @@ class Quotas:
 
     async def used(self, principal: str) -> Mapping[str, tuple[int, int]]:
         """Return each bound of a principal, by its name, with what it has of it."""
-        found = {kind: (most, self._at_once[principal, kind]) for kind, most in self._most_at_once.items()}
-        if self.quota.open_files or self.quota.size_bytes:
-            use = (await self._read(principal, _FRESH_SECONDS)).use
-            found["open-files"] = self.quota.open_files, use.open_files
-            found["bytes"] = self.quota.size_bytes, use.size_bytes
+        quota, at_once = self._of(principal), self._most_at_once(principal)
+        found = {kind: (most, self._at_once[principal, kind]) for kind, most in at_once.items()}
+        if quota.open_files or quota.size_bytes:
+            known = await self._read(principal, _FRESH_SECONDS)
+            found["open-files"] = quota.open_files, known.use.open_files + known.files
+            found["bytes"] = quota.size_bytes, known.use.size_bytes + known.size_bytes
         return {name: bound for name, bound in found.items() if bound[0]}
-
-    def _lacking(self, known: _Known, opened: int, size_bytes: int) -> tuple[str, int, int] | None:
-        """Return the bound that an announcement would break, with what is used of it."""
-        files, used = known.use.open_files + known.files, known.use.size_bytes + known.size_bytes
-        if opened and self.quota.open_files and files + opened > self.quota.open_files:
-            return "open-files", self.quota.open_files, files
-        if self.quota.size_bytes and used + size_bytes > self.quota.size_bytes:
-            return "bytes", self.quota.size_bytes, used
-        return None
 
     async def _read(self, principal: str, seconds: float) -> _Known:
         """Return what is known of a principal, counted no longer ago than that."""
@@ -160,3 +164,13 @@ class Quotas:
         if len(self._known) > _MOST_REMEMBERED:
             self._known.popitem(last=False)
         return known
+
+
+def _lacking(quota: Quota, known: _Known, opened: int, size_bytes: int) -> tuple[str, int, int] | None:
+    """Return the bound that an announcement would break, with what is used of it."""
+    files, used = known.use.open_files + known.files, known.use.size_bytes + known.size_bytes
+    if opened and quota.open_files and files + opened > quota.open_files:
+        return "open-files", quota.open_files, files
+    if quota.size_bytes and used + size_bytes > quota.size_bytes:
+        return "bytes", quota.size_bytes, used
+    return None

@@ -1,6 +1,8 @@
-"""Decides whom the static tokens name: a file of hashed lines that an operator writes, read anew when it changes.
+"""Decides whom the static tokens name, and which quotas those have: two files that an operator writes, read anew when
+one changes.
 
-Must not know doors. A token is ``upl_<id of 8>_<43 of base64url>``; its secret has 256 bits, so one SHA-256 hides it.
+Must not know doors, nor what a quota bounds. A token is ``upl_<id of 8>_<43 of base64url>``; its secret has 256 bits,
+so one SHA-256 hides it.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from upload_server.access.identity import Identity, Presented, bearer, fits_a_principal
 from upload_server.access.policy import GRANTS, SCOPES
+from upload_server.access.quotas import Quota
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid
 from upload_server.process.files import open_own
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _PREFIX: Final = "upl_"
 _TOKEN: Final = re.compile(r"upl_([a-z0-9]{8})_[A-Za-z0-9_-]{43}")
@@ -47,19 +52,29 @@ class TokensFileUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One line of the file."""
+    """One line of the file; ``quota`` is the name of the quotas of its principal, empty where it names none."""
 
     sha256: bytes
     identity: Identity
+    quota: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotasFile:
+    """The file of named quotas; ``parse`` reads its text, and raises ValueError naming the line."""
+
+    path: Path
+    parse: Callable[[str], Mapping[str, Quota]]
 
 
 def parse(text: str) -> Mapping[str, Token]:
     """Return the tokens by their ids; raises ``TokensFileUnusable`` naming the line.
 
     A line is ``id sha256:HEX principal roles [expires=DATE] [quota=NAME]``, roles separated by commas; a line that
-    begins with ``#`` says nothing.
+    begins with ``#`` says nothing. Lines of one principal that name quotas name the same.
     """
     tokens: dict[str, Token] = {}
+    quotas: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -70,6 +85,9 @@ def parse(text: str) -> Mapping[str, Token]:
             raise TokensFileUnusable(f"line {number}: {error}") from None
         if token_id in tokens:
             raise TokensFileUnusable(f"line {number}: the id {token_id} is there twice")
+        principal = token.identity.principal
+        if token.quota and quotas.setdefault(principal, token.quota) != token.quota:
+            raise TokensFileUnusable(f"line {number}: another line gives {principal} quota={quotas[principal]}")
         tokens[token_id] = token
     return tokens
 
@@ -86,9 +104,8 @@ def _parse_line(words: Sequence[str]) -> tuple[str, Token]:
     if len(options) != len(more) or not options.keys() <= {"expires", "quota"} or not all(options.values()):
         raise ValueError("behind the roles only expires=DATE and quota=NAME may stand, each once")
     expires_at = parse_expiry(options["expires"]).timestamp() if "expires" in options else None
-    quota = options.get("quota", "")
-    identity = Identity(principal, parse_roles(roles), f"token:{token_id}", expires_at, quota)
-    return token_id, Token(bytes.fromhex(found[1]), identity)
+    identity = Identity(principal, parse_roles(roles), f"token:{token_id}", expires_at)
+    return token_id, Token(bytes.fromhex(found[1]), identity, options.get("quota", ""))
 
 
 def check_principal(name: str) -> None:
@@ -141,9 +158,9 @@ def append(path: Path, line: str) -> None:
     with os.fdopen(descriptor, "r+b") as file:
         _check_private(descriptor)
         before = file.read(_MAX_BYTES)
-        parse(before.decode())
-        between = b"\n" if before and not before.endswith(b"\n") else b""
-        file.write(between + f"{line}\n".encode())
+        more = (b"\n" if before and not before.endswith(b"\n") else b"") + f"{line}\n".encode()
+        parse((before + more).decode())
+        file.write(more)
         file.flush()
         os.fsync(descriptor)
 
@@ -156,25 +173,26 @@ def _check_private(descriptor: int) -> None:
         raise TokensFileUnusable("others than its owner may read or write it; take that away: chmod 600")
 
 
-# What tells one state of the file from another.
-_Mark = tuple[int, int, int]
+# What tells one state of the files from another.
+_Mark = Sequence[tuple[int, int, int]]
 
 
 class TokensFile:
-    """The authenticator of static tokens."""
+    """The authenticator of static tokens, and the quotas that they name."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        """Read the file; raises ``CannotStart``."""
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, quotas_file: QuotasFile | None = None
+    ) -> None:
+        """Read the files; raises ``CannotStart``."""
         self._path = path
         self._clock = clock
-        self._tokens: Mapping[str, Token] = {}
-        self._mark: _Mark | None = None
-        # Why the file as it is now was not taken; it is said once.
+        self._quotas_file = quotas_file
+        # Why the files as they are now were not taken; it is said once.
         self._doubt = ""
-        try:
-            self._mark, self._tokens = self._read()
-        except (TokensFileUnusable, OSError) as error:
-            raise CannotStart(f"--tokens-file: {path}: {_words(error)}") from error
+        self._tokens: Mapping[str, Token]
+        # By principal.
+        self._quotas: Mapping[str, Quota]
+        self._mark, self._tokens, self._quotas = self._read()
 
     async def identify(self, presented: Presented) -> Identity | None:
         """Return whom a static token names."""
@@ -196,19 +214,23 @@ class TokensFile:
         kind, _, token_id = credential.partition(":")
         return kind == "token" and token_id not in self._tokens
 
+    def quota_of(self, principal: str) -> Quota | None:
+        """Return the quotas that a token of ``principal`` names; None: none does."""
+        return self._quotas.get(principal)
+
     async def refresh(self) -> None:
-        """Read the file anew if it has changed; one that cannot be taken is logged, and the tokens stay as they were.
+        """Read the files anew if one has changed; what cannot be taken is logged, and all stays as it was.
 
         So a line that is half written turns nobody out.
         """
         try:
             if await asyncio.to_thread(self._look) == self._mark:
                 return
-            self._mark, tokens = await asyncio.to_thread(self._read)
-        except (TokensFileUnusable, OSError) as error:
-            if self._doubt != (doubt := _words(error)):
+            self._mark, tokens, self._quotas = await asyncio.to_thread(self._read)
+        except (CannotStart, OSError) as error:
+            if self._doubt != (doubt := str(error)):
                 self._doubt = doubt
-                log.error("tokens.reload_failed", file=str(self._path), why=doubt)  # noqa: TRY400 - the words say it
+                log.error("tokens.reload_failed", why=doubt)  # noqa: TRY400 - the words say it
             return
         self._doubt = ""
         gone = sorted(self._tokens.keys() - tokens.keys())
@@ -216,25 +238,46 @@ class TokensFile:
         self._tokens = tokens
 
     def _look(self) -> _Mark:
-        return _mark_of(self._path.stat())
+        paths = [self._path] if self._quotas_file is None else [self._path, self._quotas_file.path]
+        return [_mark_of(path.stat()) for path in paths]
 
-    def _read(self) -> tuple[_Mark, Mapping[str, Token]]:
-        descriptor = open_own(self._path, os.O_RDONLY)
+    def _read(self) -> tuple[_Mark, Mapping[str, Token], Mapping[str, Quota]]:
+        """Return what tells this state of the files, the tokens by id, the quotas by principal; raises ``CannotStart``.
+
+        Both files in one go: a token never has quotas that are not there.
+        """
+        mark, tokens = _taken("--tokens-file", self._path, parse)
+        marks, quotas = [mark], dict[str, Quota]()
+        if self._quotas_file is not None:
+            mark, found = _taken("--quotas-file", self._quotas_file.path, self._quotas_file.parse)
+            marks.append(mark)
+            quotas.update(found)
+        for token_id, token in tokens.items():
+            if token.quota and token.quota not in quotas:
+                raise CannotStart(
+                    f"--tokens-file: {self._path}: token {token_id} has quota={token.quota}, which --quotas-file does"
+                    " not name"
+                )
+        return marks, tokens, {one.identity.principal: quotas[one.quota] for one in tokens.values() if one.quota}
+
+
+def _taken(option: str, path: Path, parse_text: Callable[[str], T]) -> tuple[tuple[int, int, int], T]:
+    """Read a file of ours; raises ``CannotStart`` naming the option, the file and what is wrong with it."""
+    try:
+        descriptor = open_own(path, os.O_RDONLY)
         with os.fdopen(descriptor, "rb") as file:
             _check_private(descriptor)
             mark = _mark_of(os.fstat(descriptor))
             text = file.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
             raise TokensFileUnusable(f"it is longer than {_MAX_BYTES} bytes")
-        try:
-            return mark, parse(text.decode())
-        except UnicodeDecodeError:
-            raise TokensFileUnusable("it is not UTF-8") from None
+        return mark, parse_text(text.decode())
+    except UnicodeDecodeError:
+        raise CannotStart(f"{option}: {path}: it is not UTF-8") from None
+    except (TokensFileUnusable, ValueError, OSError) as error:
+        words = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        raise CannotStart(f"{option}: {path}: {words}") from error
 
 
-def _mark_of(found: os.stat_result) -> _Mark:
+def _mark_of(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_mtime_ns, found.st_ino, found.st_size
-
-
-def _words(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

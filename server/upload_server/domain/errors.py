@@ -152,13 +152,14 @@ class WriterReplaced(Stopped):
 
 
 class UploadIdle(Stopped):
-    """No byte came for too long; the file stays resumable."""
+    """No byte came for too long, or fewer than ``least_bytes``; the file stays resumable."""
 
     reason = "UPLOAD_IDLE"
     retry_after_seconds = 1.0
 
-    def __init__(self, file_id: str, seconds: float) -> None:
-        super().__init__(f"No byte came for {seconds:g} s; the upload can be resumed", {"file_id": file_id})
+    def __init__(self, file_id: str, seconds: float, least_bytes: int = 0) -> None:
+        came = f"Fewer than {least_bytes} bytes came in" if least_bytes > 1 else "No byte came for"
+        super().__init__(f"{came} {seconds:g} s; the upload can be resumed", {"file_id": file_id})
 
 
 class ShuttingDown(Stopped):

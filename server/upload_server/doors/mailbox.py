@@ -40,18 +40,25 @@ class Mailbox(Generic[M]):
     """
 
     def __init__(
-        self, read: Callable[[], Awaitable[Bytes | M | End]], memory: Memory, *, idle_seconds: float, gated: bool = True
+        self,
+        read: Callable[[], Awaitable[Bytes | M | End]],
+        memory: Memory,
+        *,
+        idle_seconds: float,
+        least_bytes: int = 0,
+        gated: bool = True,
     ) -> None:
         """``read`` gives the next message; after an ``End`` it is not called again, and an error is one.
 
         What waits here counts in ``memory``. While that is short, a ``gated`` mailbox reads nothing; another reads one
         message, because below it a socket is held back that knows how long the message is. A sender is idle after
-        ``idle_seconds`` without a byte.
+        ``idle_seconds`` without a byte, or with fewer than ``least_bytes``.
         """
         self._read = read
         self._memory = memory
         self._gated = gated
         self._idle_seconds = idle_seconds
+        self._least_bytes = least_bytes
         self._waiting: deque[Bytes | M] = deque()
         self._bell = asyncio.Event()
         self._room = asyncio.Event()
@@ -65,8 +72,9 @@ class Mailbox(Generic[M]):
         self._failure: Exception | None = None
         self._gate: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        # The loop's time from which the sender is idle.
+        # The loop's time from which the sender is idle, unless it brings enough; and what it has brought since then.
         self._idle_since = self._loop.time()
+        self._brought = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,8 +113,20 @@ class Mailbox(Generic[M]):
         self.start_idling()
 
     def start_idling(self) -> None:
-        """Count from now for how long the sender has sent no byte."""
+        """Count from now for how long the sender has sent no byte, or too few."""
         self._idle_since = self._loop.time()
+        self._brought = 0
+
+    def bring(self, size: int, began: float) -> None:
+        """Count bytes that the sender has brought, and that the service has taken since the loop's time ``began``.
+
+        Enough of them, and it is not idle; until then the time that the disk has taken is not the sender's.
+        """
+        self._brought += size
+        if self._brought >= self._least_bytes:
+            self.start_idling()
+        else:
+            self._idle_since += self._loop.time() - began
 
     def take(self) -> Bytes | M | None:
         """Take the next message, if one waits; raises what came of bytes that were written without the door."""
@@ -205,7 +225,7 @@ class Mailbox(Generic[M]):
     async def wait_for_sender(self, file_id: str, write: Write | None = None) -> None:
         """Wait likewise; raises ``UploadIdle``."""
         if not await self.wait_within(self._idle_seconds, write):
-            raise UploadIdle(file_id, self._idle_seconds)
+            raise UploadIdle(file_id, self._idle_seconds, self._least_bytes)
 
     async def discard(self, seconds: float) -> None:
         """Read on and forget it until the sender ends, at most for ``seconds``: a sender busy writing hears nothing."""
@@ -249,7 +269,7 @@ class Mailbox(Generic[M]):
             self._end = message
             return False
         if self._unwanted is not None:
-            self.start_idling()
+            self.bring(_size(message), self._loop.time())
             self._unwanted -= _size(message)
             if self._unwanted <= 0:
                 self._bell.set()
@@ -274,11 +294,13 @@ class Mailbox(Generic[M]):
 
     async def _wait_for_memory(self) -> None:
         """Wait until there is room for another message, or nobody wants it."""
+        began = self._loop.time()
         self._gate = asyncio.create_task(self._memory.uncrowded())
         try:
             await asyncio.wait({self._gate})
         finally:
             self._gate.cancel()
+        self._idle_since += self._loop.time() - began
 
 
 def data_too_long() -> UploadError:
@@ -323,15 +345,19 @@ async def take_bytes(
 
 
 def _writer(upload: Upload, mailbox: Mailbox[M], write: Write) -> Write:
+    loop = asyncio.get_running_loop()
+
     async def write_on(data: Bytes) -> None:
         if len(data) > MAX_DATA_BYTES:
             raise data_too_long()
         if data:
+            began, before = loop.time(), upload.received
             await write(data)
-            # Only now: while the disk makes the sender wait, it is not idle.
-            mailbox.start_idling()
+            # More than these bytes, where others did not come through here.
+            mailbox.bring(upload.received - before, began)
             if upload.received >= upload.file.size_bytes:
                 # From now on the door counts how long the sender is silent.
+                mailbox.start_idling()
                 mailbox.ring()
 
     return write_on

@@ -13,11 +13,11 @@ from upload_server.domain.errors import QuotaExceeded, RateExceeded
 class World:
     """A clock, and what each principal has in the store; ``counted`` says how often that was asked."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, own: dict[str, Quota] | None = None) -> None:
         self.now = 1000.0
         self.uses: dict[str, Use] = {}
         self.counted = 0
-        self.quotas = Quotas(quota, self._count, lambda: self.now)
+        self.quotas = Quotas(quota, self._count, lambda: self.now, (own or {}).get)
 
     async def _count(self, principal: str) -> Use:
         self.counted += 1
@@ -103,3 +103,24 @@ def test_a_rate_fills_again_and_cancels_have_their_own() -> None:
     world.quotas.call("ann", cancels=False)
     with pytest.raises(RateExceeded):
         world.quotas.call("ann", cancels=False)
+
+
+async def test_who_has_quotas_of_its_own_is_bound_by_those_alone() -> None:
+    own = {"ann": Quota(open_files=3, watches=2, calls=100)}
+    world = World(Quota(open_files=1, size_bytes=10, watches=1, calls=10), own)
+    await world.quotas.announce("ann", 3, 1000)
+    with pytest.raises(QuotaExceeded, match="Your quota of open-files is 3"):
+        await world.quotas.announce("ann", 1, 1)
+    with pytest.raises(QuotaExceeded, match="Your quota of open-files is 1"):
+        await world.quotas.announce("bob", 2, 1)
+    for _ in range(2):
+        world.quotas.enter("ann", "watches")
+    for _ in range(200):
+        world.quotas.call("ann", cancels=False)
+    with pytest.raises(RateExceeded, match="100 calls a second"):
+        world.quotas.call("ann", cancels=False)
+    assert await world.quotas.used("ann") == {"watches": (2, 2), "open-files": (3, 3)}
+    # They change while it calls.
+    own.clear()
+    with pytest.raises(QuotaExceeded, match="Your quota of watches is 1, and you have 2"):
+        world.quotas.enter("ann", "watches")

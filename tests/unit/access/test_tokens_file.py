@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from upload_server.access.identity import Presented
-from upload_server.access.tokens_file import TokensFile, TokensFileUnusable, append, make, parse
+from upload_server.access.quotas import Quota
+from upload_server.access.tokens_file import QuotasFile, TokensFile, TokensFileUnusable, append, make, parse
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -148,6 +149,10 @@ def test_a_link_in_its_place_and_no_file_are_refused(path: Path, tmp_path: Path)
         (f"abcd2345 {HASH} ada user expires=2026-01-01T00:00:00", "no zone"),
         (f"abcd2345 {HASH} ada user expires=2026-01-01 expires=2027-01-01", "each once"),
         (f"abcd2345 {HASH} ada user colour=red", "each once"),
+        (
+            f"a2345678 {HASH} ada user quota=a\nb2345678 {HASH} ada user quota=b",
+            "line 2: another line gives ada quota=a",
+        ),
         (f"abcd2345 {HASH} ada user\nabcd2345 {HASH} bob user", "line 2: the id abcd2345 is there twice"),
     ],
 )
@@ -159,5 +164,81 @@ def test_a_line_that_cannot_be_read_is_named(line: str, says: str) -> None:
 def test_comments_and_options_are_read() -> None:
     tokens = parse(f"# who\n\nabcd2345 {HASH} ada user,upload.audit expires=2026-12-31 quota=large\n")
     identity = tokens["abcd2345"].identity
+    assert tokens["abcd2345"].quota == "large"
     assert identity.expires_at == datetime(2026, 12, 31, tzinfo=UTC).timestamp()
-    assert (identity.quota, identity.roles) == ("large", frozenset({"user", "upload.audit"}))
+    assert identity.roles == frozenset({"user", "upload.audit"})
+
+
+def parsed_quotas(text: str) -> dict[str, Quota]:
+    """Of lines of a name and a number of calls."""
+    return {name: Quota(calls=float(calls)) for name, calls in (line.split() for line in text.splitlines())}
+
+
+@pytest.fixture
+def quotas_file(tmp_path: Path) -> QuotasFile:
+    path = tmp_path / "quotas"
+    path.touch(0o600)
+    path.write_text("large 100\n")
+    return QuotasFile(path, parsed_quotas)
+
+
+def named(path: Path, principal: str, quota: str) -> None:
+    append(path, make(principal, "user", None, NOW, quota)[1])
+
+
+async def test_a_principal_has_the_quotas_that_its_tokens_name_as_they_are_now(
+    path: Path, quotas_file: QuotasFile
+) -> None:
+    named(path, "ada", "large")
+    added(path, "ada")
+    added(path, "bob")
+    tokens = TokensFile(path, Clock(), quotas_file)
+    assert (tokens.quota_of("ada"), tokens.quota_of("bob")) == (Quota(calls=100), None)
+    quotas_file.path.write_text("large 200000\n")
+    await tokens.refresh()
+    assert tokens.quota_of("ada") == Quota(calls=200000)
+    named(path, "bob", "small")
+    await tokens.refresh()
+    assert tokens.quota_of("bob") is None
+    # The tokens file is tried again once the quotas are there.
+    quotas_file.path.write_text("large 200000\nsmall 1\n")
+    await tokens.refresh()
+    assert tokens.quota_of("bob") == Quota(calls=1)
+
+
+async def test_quotas_that_cannot_be_taken_later_change_nothing(path: Path, quotas_file: QuotasFile) -> None:
+    named(path, "ada", "large")
+    tokens = TokensFile(path, Clock(), quotas_file)
+    quotas = quotas_file.path
+    for spoil in (
+        lambda: quotas.write_text("large many\n"),
+        lambda: quotas.write_text("small 1\n"),
+        lambda: quotas.chmod(0o666),
+        quotas.unlink,
+    ):
+        spoil()
+        await tokens.refresh()
+        assert tokens.quota_of("ada") == Quota(calls=100)
+
+
+def test_a_start_is_refused_with_quotas_that_are_not_there_or_cannot_be_read(
+    path: Path, quotas_file: QuotasFile
+) -> None:
+    named(path, "ada", "small")
+    for given in (None, quotas_file):
+        with pytest.raises(CannotStart, match=r"--tokens-file: .* has quota=small, which --quotas-file does not name"):
+            TokensFile(path, Clock(), given)
+    quotas_file.path.write_text("small many\n")
+    with pytest.raises(CannotStart, match=r"--quotas-file: .*quotas: .*'many'"):
+        TokensFile(path, Clock(), quotas_file)
+    quotas_file.path.chmod(0o666)
+    with pytest.raises(CannotStart, match=r"--quotas-file: .*quotas: .*chmod 600"):
+        TokensFile(path, Clock(), quotas_file)
+
+
+def test_a_line_that_contradicts_another_is_not_appended(path: Path) -> None:
+    named(path, "ada", "large")
+    before = path.read_text()
+    with pytest.raises(TokensFileUnusable, match="line 2: another line gives ada quota=large"):
+        named(path, "ada", "small")
+    assert path.read_text() == before

@@ -46,8 +46,10 @@ async def rest() -> None:
         await asyncio.sleep(0)
 
 
-def box(sender: Sender, memory: Memory, *, gated: bool = True, idle_seconds: float = 60) -> Mailbox[str]:
-    return Mailbox(sender.read, memory, idle_seconds=idle_seconds, gated=gated)
+def box(
+    sender: Sender, memory: Memory, *, gated: bool = True, idle_seconds: float = 60, least_bytes: int = 0
+) -> Mailbox[str]:
+    return Mailbox(sender.read, memory, idle_seconds=idle_seconds, least_bytes=least_bytes, gated=gated)
 
 
 async def test_nothing_is_read_before_the_door_asks() -> None:
@@ -156,6 +158,39 @@ async def test_a_silent_sender_is_idle_and_messages_without_a_byte_are_silence(w
     await upload.close()
 
 
+@pytest.mark.parametrize(("least_bytes", "idle"), [(0, False), (3, False), (1000, True)])
+async def test_a_sender_that_brings_too_little_is_idle_however_often_it_sends(
+    world: World, least_bytes: int, idle: bool
+) -> None:
+    """A byte every 20 ms, for twice as long as a sender may be idle."""
+    upload = await world.open(await world.initiate(1000))
+    sender, loop = Sender(), asyncio.get_running_loop()
+    for number in range(30):
+        loop.call_later(0.02 * number, sender.send, b"x")
+    loop.call_later(0.61, sender.send, "said")
+    async with box(sender, world.ingest.memory, idle_seconds=0.3, least_bytes=least_bytes) as mailbox:
+        mailbox.follow(upload)
+        if idle:
+            with pytest.raises(UploadIdle, match=r"Fewer than 1000 bytes came in 0\.3 s"):
+                await take_bytes(upload, mailbox)
+            assert 0 < upload.received < 30
+        else:
+            assert await take_bytes(upload, mailbox) == "said"
+    await upload.close()
+
+
+async def test_after_the_last_byte_a_commit_may_take_as_long_as_a_byte(world: World) -> None:
+    """Of a file that is smaller than what an upload must bring."""
+    upload = await world.open(await world.initiate(4))
+    sender, loop = Sender(), asyncio.get_running_loop()
+    loop.call_later(0.2, sender.send, b"abcd")
+    loop.call_later(0.45, sender.send, "commit")
+    async with box(sender, world.ingest.memory, idle_seconds=0.35, least_bytes=1000) as mailbox:
+        mailbox.follow(upload)
+        assert await take_bytes(upload, mailbox) == "commit"
+    await upload.close()
+
+
 async def test_a_silent_sender_hears_of_a_cancel(world: World) -> None:
     file_id = await world.initiate(4)
     upload = await world.open(file_id)
@@ -170,7 +205,8 @@ async def test_a_silent_sender_hears_of_a_cancel(world: World) -> None:
     await upload.close()
 
 
-async def test_the_disk_s_delay_is_not_the_sender_s(world: World) -> None:
+@pytest.mark.parametrize(("least_bytes", "waits"), [(0, False), (0, True), (1000, True)])
+async def test_the_disk_s_delay_is_not_the_sender_s(world: World, least_bytes: int, waits: bool) -> None:
     """A sender whom a busy disk has kept waiting for longer than it may be idle is not idle."""
     upload = await world.open(await world.initiate(4))
     sender = Sender(b"ab")
@@ -180,8 +216,12 @@ async def test_the_disk_s_delay_is_not_the_sender_s(world: World) -> None:
         await upload.write(data)
         asyncio.get_running_loop().call_later(0.02, sender.send, "commit")
 
-    async with box(sender, world.ingest.memory, idle_seconds=0.15) as mailbox:
+    async with box(sender, world.ingest.memory, idle_seconds=0.15, least_bytes=least_bytes) as mailbox:
         mailbox.follow(upload)
+        if waits:
+            # The door writes itself what waits for it.
+            assert mailbox.silent
+            await rest()
         assert await take_bytes(upload, mailbox, write=slowly) == "commit"
     await upload.close()
 

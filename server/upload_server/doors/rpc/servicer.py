@@ -45,7 +45,8 @@ class UploadServicer:
         ingest: Ingest,
         calls: Calls,
         *,
-        idle_timeout: float,
+        idle_seconds: float,
+        least_bytes: int = 0,
         file_message: FileMessage = convert.file_to_proto,
         quotas: Quotas | None = None,
     ) -> None:
@@ -54,7 +55,8 @@ class UploadServicer:
         self._file_message = file_message
         self._uploads = uploads
         self._ingest = ingest
-        self._idle_timeout = idle_timeout
+        self._idle_seconds = idle_seconds
+        self._least_bytes = least_bytes
 
     @unary(Gate.CHANGE)
     async def InitiateUpload(self, request: pb.InitiateUploadRequest, caller: Caller) -> pb.InitiateUploadResponse:
@@ -145,7 +147,7 @@ class UploadServicer:
     ) -> AsyncIterator[pb.UploadFileResponse]:
         """Take the bytes of one file."""
         mailbox: Mailbox[pb.UploadFileRequest] = Mailbox(
-            reader(context), self._ingest.memory, idle_seconds=self._idle_timeout
+            reader(context), self._ingest.memory, idle_seconds=self._idle_seconds, least_bytes=self._least_bytes
         )
         async with Call(self.calls, "UploadFile", partial(abort, context), context) as call, mailbox:
             try:

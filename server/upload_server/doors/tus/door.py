@@ -163,6 +163,7 @@ class TusDoor:
         *,
         clock: Callable[[], datetime],
         idle_seconds: float,
+        least_bytes: int = 0,
         upload_ttl: float,
         max_file_bytes: int,
     ) -> None:
@@ -172,6 +173,7 @@ class TusDoor:
         self._calls = calls
         self._clock = clock
         self._idle = idle_seconds
+        self._least_bytes = least_bytes
         self._ttl = timedelta(seconds=upload_ttl)
         self._max_file_bytes = max_file_bytes
         self._senders = Senders()
@@ -183,7 +185,9 @@ class TusDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request.of(scope)
-        mailbox: Mailbox[Never] = Mailbox(reader(receive), self._ingest.memory, idle_seconds=self._idle)
+        mailbox: Mailbox[Never] = Mailbox(
+            reader(receive), self._ingest.memory, idle_seconds=self._idle, least_bytes=self._least_bytes
+        )
         async with mailbox as body:
             exchange = Exchange(request, scope, receive, send, body, self._senders, self._calls.admission)
             if request.method == "OPTIONS":

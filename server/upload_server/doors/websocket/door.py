@@ -44,6 +44,7 @@ class WebSocketDoor:
         grace_seconds: float,
         max_grace_seconds: float,
         idle_seconds: float,
+        least_bytes: int = 0,
         observer: Observer,
         commit_seconds: float = 0.25,
         file_message: FileMessage = file_to_proto,
@@ -58,6 +59,7 @@ class WebSocketDoor:
         self._calls = calls
         self._observer = observer
         self._idle_seconds = idle_seconds
+        self._least_bytes = least_bytes
         self._commit_seconds = commit_seconds
         self._file_message = file_message
         self._grace_seconds = grace_seconds
@@ -97,7 +99,13 @@ class WebSocketDoor:
         rules.identifier("file_id", file_id)
         rules.check()
         reader = Reader(receive)
-        mailbox: Mailbox[str] = Mailbox(reader.read, self._ingest.memory, idle_seconds=self._idle_seconds, gated=False)
+        mailbox: Mailbox[str] = Mailbox(
+            reader.read,
+            self._ingest.memory,
+            idle_seconds=self._idle_seconds,
+            least_bytes=self._least_bytes,
+            gated=False,
+        )
         async with mailbox:
             await first_message(
                 file_id,
