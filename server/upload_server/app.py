@@ -27,6 +27,7 @@ from upload_server.access.identity import Authenticator, Presented
 from upload_server.access.jwt import Jwt, keys_of, rules_of
 from upload_server.access.policy import check_complete
 from upload_server.access.quotas import Quota, Quotas, Use
+from upload_server.access.tickets import Tickets
 from upload_server.access.tokens_file import QuotasFile, TokensFile
 from upload_server.config import Config, named_quotas
 from upload_server.domain.errors import CannotStart, CredentialMissing, CutOff, UploadError
@@ -43,7 +44,8 @@ from upload_server.doors.http.guard import Guard
 from upload_server.doors.http.pages import default_pages
 from upload_server.doors.http.protocol import MAX_CONNECTIONS
 from upload_server.doors.http.server import HttpServer, bind
-from upload_server.doors.presented import of_grpc, of_grpc_with_certificate, of_scope, of_transcoded
+from upload_server.doors.http.tickets import TicketDoor
+from upload_server.doors.presented import of_grpc, of_grpc_with_certificate, of_scope, of_socket, of_transcoded
 from upload_server.doors.rpc.server import SERVICE, GrpcServer
 from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.tus import TusDoor
@@ -109,8 +111,10 @@ class Service:
         # Certificates last: a call with a bearer is the bearer's.
         self._certificates = Certificates(config.cert_principal) if config.cert_principal else None
         self._proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
+        self._tickets = Tickets(store, self._authenticators())
         if config.with_auth:
-            self._callers = Callers(self._authenticators(), metrics, proxies=self._proxies)
+            known = [self._tickets, *self._authenticators()]
+            self._callers = Callers(known, metrics, proxies=self._proxies)
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
@@ -188,7 +192,7 @@ class Service:
         self._websockets = WebSocketDoor(
             self._uploads,
             self._ingest,
-            self._calls(Source.WEBSOCKET, of_scope),
+            self._calls(Source.WEBSOCKET, of_socket),
             clock=utc_now,
             grace_seconds=config.websocket_grace,
             max_grace_seconds=config.max_websocket_grace,
@@ -202,6 +206,7 @@ class Service:
             websocket=self._websockets,
             tus=self._tus(),
             content=ContentDoor(self._uploads, self._calls(Source.HTTP, of_scope)),
+            tickets=self._ticket_door() if config.with_auth else None,
             ready=store.ping,
             metrics=metrics,
             calls=self._calls(Source.HTTP, of_scope),
@@ -365,6 +370,9 @@ class Service:
             upload_ttl=config.upload_ttl,
             max_file_bytes=config.max_file_bytes,
         )
+
+    def _ticket_door(self) -> Application:
+        return TicketDoor(self._uploads, self._calls(Source.HTTP, of_scope), self._tickets)
 
     def _transcoder(self) -> Application:
         return build_app(

@@ -107,6 +107,12 @@ async def test_a_wrong_verb_says_which_are_right(http: httpx.AsyncClient, method
     refusal_of_http(response)
 
 
+async def test_tickets_are_an_unknown_path_where_nobody_says_who_calls(http: httpx.AsyncClient) -> None:
+    answers = [await http.post(path, json={"file_id": "a"}) for path in ("/api/v1/tickets", "/api/v1/tackets")]
+    assert answers[0].status_code == 404
+    assert answers[0].text.replace("tickets", "tackets") == answers[1].text
+
+
 @pytest.mark.parametrize(
     "path", ["/api/v1/nothing", "/api/v1/files/", "/api/v1/files/a/b", "/api/v2/files", "/api/v1//files"]
 )

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 INITIATE = "/api/v1/upload/initiate"
 FILE = {"filename": "a.bin", "size_bytes": 10}
+# A page of another origin, which may call.
+PAGE = "https://app.example"
+TICKETS = "/api/v1/tickets"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("server"), tokens.options) as process:
+    options = (*tokens.options, "--allowed-origins", PAGE)
+    with ServerProcess(tmp_path_factory.mktemp("server"), options) as process:
         yield process
 
 
@@ -311,3 +315,131 @@ async def test_nobody_else_signs_a_page_in(http: httpx.AsyncClient, tokens: Toke
         response = await http.post("/auth/session", headers=headers)
         assert (response.status_code, "set-cookie" in response.headers) == (status, False), headers
     assert (await http.get("/auth/session", headers=OWN)).status_code == 405
+
+
+async def ticket_for(http: httpx.AsyncClient, tokens: Tokens, file_id: str, who: str = "owner") -> str:
+    """Have a page get a ticket."""
+    headers = {**tokens.header(who), "origin": PAGE}
+    response = await http.post(TICKETS, json={"file_id": file_id}, headers=headers)
+    assert response.status_code == 200, response.text
+    assert response.headers["access-control-allow-origin"] == PAGE
+    left = datetime.fromisoformat(response.json()["expires_at"]) - datetime.now(UTC)
+    assert 0 < left.total_seconds() <= 30
+    ticket: str = response.json()["ticket"]
+    return ticket
+
+
+def opened_with(
+    server: ServerProcess, file_id: str, *tickets: str, origin: str | None = PAGE, **options: Any
+) -> websockets.connect:
+    """Open a socket as a page does that can send no header."""
+    url = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/{file_id}"
+    offered: Any = ["upload.v1", *(f"upload.ticket.{ticket}" for ticket in tickets)]
+    return websockets.connect(url, subprotocols=offered, origin=origin, **options)  # type: ignore[arg-type]
+
+
+async def refused(opening: websockets.connect) -> str:
+    """Return why a socket is closed as one that nobody known has opened."""
+    async with opening as socket:
+        reason = refusal_of_json(json.loads(await socket.recv())["error"]).reason
+        with pytest.raises(websockets.ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == 4401
+    return reason
+
+
+async def test_a_page_of_another_origin_uploads_by_a_ticket_once(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens
+) -> None:
+    file_id = await announced(http, tokens, size_bytes=2)
+    preflight = {
+        "origin": PAGE,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    assert (await http.options(TICKETS, headers=preflight)).status_code == 204
+    ticket = await ticket_for(http, tokens, file_id)
+    async with opened_with(server, file_id, ticket) as socket:
+        assert socket.subprotocol == "upload.v1"
+        assert socket.response is not None
+        assert ticket not in str(socket.response.headers)
+        await socket.send(b"ab")
+        while (said := json.loads(await socket.recv()))["type"] == "progress":
+            pass
+        assert (said["type"], said["file"]["owner"]) == ("success", "ada")
+    assert await refused(opened_with(server, file_id, ticket)) == "CREDENTIAL_INVALID"
+    page = await http.get("/api/v1/audit/events", params={"file_id": file_id}, headers=tokens.header("owner"))
+    # Each event is of the token that the ticket was made of.
+    token = f"token:{tokens.secrets['owner'].split('_')[1]}"
+    assert {(event["actor"], event["credential"]) for event in page.json()["events"]} == {("user:ada", token)}
+    assert ticket not in str(server.log)
+
+
+async def test_a_ticket_is_for_its_file_and_its_page(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens
+) -> None:
+    file_id, another = await announced(http, tokens), await announced(http, tokens)
+    ticket = await ticket_for(http, tokens, file_id)
+    second = await ticket_for(http, tokens, file_id)
+    for opening in (
+        opened_with(server, another, ticket),
+        opened_with(server, f"{file_id}%00", ticket),
+        opened_with(server, file_id, ticket, origin=server.url),
+        opened_with(server, file_id, ticket, origin=None),
+        opened_with(server, file_id, ticket, second),
+        opened_with(server, file_id, ""),
+        opened_with(server, file_id, ticket[:-1]),
+        opened_with(server, file_id, "x" * 43),
+        # A ticket that is shown counts, whatever else is.
+        opened_with(server, file_id, "x" * 43, additional_headers=tokens.header("owner")),
+    ):
+        assert await refused(opening) == "CREDENTIAL_INVALID"
+    # None of that has used it up.
+    async with opened_with(server, file_id, ticket) as socket:
+        assert json.loads(await socket.recv()) == {"type": "progress", "bytes_received": 0}
+
+
+async def test_a_refused_ticket_is_logged_and_is_not_in_the_log(server: ServerProcess) -> None:
+    wrong, line = "w" * 43, None
+    async with asyncio.timeout(10):
+        # The tests before have had their ten lines of this second.
+        while line is None:
+            assert await refused(opened_with(server, "x", wrong)) == "CREDENTIAL_INVALID"
+            await asyncio.sleep(0.1)
+            line = next((line for line in server.log if "ticket" in str(line.get("why"))), None)
+    assert (line["event"], line["door"], line["method"]) == ("auth.refused", "websocket", "UploadFile")
+    assert wrong not in str(server.log)
+
+
+async def test_no_ticket_for_what_a_caller_does_not_see_or_may_not_do(http: httpx.AsyncClient, tokens: Tokens) -> None:
+    file_id, gone = await announced(http, tokens), "00000000-0000-4000-8000-000000000000"
+    answers = [
+        await http.post(TICKETS, json={"file_id": asked}, headers=tokens.header("other")) for asked in (file_id, gone)
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].content.replace(file_id.encode(), gone.encode()) == answers[1].content
+    for headers, status in ((tokens.header("operator"), 403), ({}, 401)):
+        assert (await http.post(TICKETS, json={"file_id": file_id}, headers=headers)).status_code == status
+    for body in (b"", b"[]", b"{}", b'{"file_id": 1}', b'{"file_id": ""}', b'{"file_id": "a", "x": 1}', b"[" * 4096):
+        assert (await http.post(TICKETS, content=body, headers=tokens.header("owner"))).status_code == 400, body
+    response = await http.post(TICKETS, content=b" " * 5000, headers=tokens.header("owner"))
+    assert (response.status_code, refusal_of_json(response.json()).metadata["limit"]) == (400, "4096")
+    assert (await http.get(TICKETS, headers=tokens.header("owner"))).status_code == 405
+
+
+async def test_a_token_taken_away_ends_what_its_tickets_have_opened(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens
+) -> None:
+    tokens.add("fleeting", "ada", "user")
+    await known(http, tokens, "fleeting")
+    file_id, another = await announced(http, tokens, size_bytes=2000), await announced(http, tokens)
+    unused = await ticket_for(http, tokens, another, "fleeting")
+    async with opened_with(server, file_id, await ticket_for(http, tokens, file_id, "fleeting")) as socket:
+        await socket.send(b"x" * 1000)
+        await socket.recv()
+        tokens.revoke("fleeting")
+        async with asyncio.timeout(5):
+            while (said := json.loads(await socket.recv()))["type"] == "progress":
+                pass
+        assert refusal_of_json(said["error"]).reason == "CREDENTIAL_INVALID"
+    assert await refused(opened_with(server, another, unused)) == "CREDENTIAL_INVALID"

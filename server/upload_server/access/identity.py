@@ -55,7 +55,8 @@ class Presented:
 
     ``authorization``, ``forwarded`` and ``forwarded_for`` are every value of the headers ``Authorization``,
     ``X-Forwarded-Client-Cert`` and ``X-Forwarded-For``, in order; what a page has signed in with counts as
-    ``Authorization``.
+    ``Authorization``. ``tickets`` are those that a WebSocket's handshake offers, with the file that it asks for and the
+    page's ``Origin``.
     """
 
     authorization: Sequence[str] = ()
@@ -63,6 +64,9 @@ class Presented:
     forwarded: Sequence[str] = ()
     peer: str = ""
     forwarded_for: Sequence[str] = ()
+    tickets: Sequence[str] = ()
+    file_id: str = ""
+    origin: str = ""
 
 
 class Authenticator(Protocol):

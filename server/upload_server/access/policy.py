@@ -32,6 +32,7 @@ NEEDS: Final[Mapping[str, Permission | None]] = {
     "GetStatistics": Permission.COUNT,
     "GetCaller": None,
     # No RPCs, but asked of the same table.
+    "CreateTicket": Permission.WRITE,
     "Metrics": Permission.METRICS,
     "Reflection": None,
 }

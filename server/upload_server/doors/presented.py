@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from upload_server.access.certificates import peer_certificate_of_pem
 from upload_server.access.identity import PeerCertificate, Presented
-from upload_server.doors.http.asgi import Scope
+from upload_server.doors.http.asgi import Scope, headers_of
 from upload_server.doors.http.tls import CERTIFICATE
 from upload_server.process.hosts import host_name, is_loopback_name
 
@@ -25,6 +25,8 @@ _COOKIE: Final = "cookie"
 _READ_OF_HTTP: Final = {name.encode(): name for name in (*_READ, _COOKIE)}
 # Of a page that has signed in: over TLS, and in plain text on this machine.
 COOKIES: Final = ("__Host-upload_session", "upload_session")
+# Of a page that can send no header: what a ticket follows among the subprotocols that a handshake offers.
+_TICKET: Final = "upload.ticket."
 
 
 def of_grpc(context: Any) -> Presented:
@@ -62,6 +64,18 @@ def of_transcoded(context: Any) -> Presented:
 def of_scope(scope: Scope) -> Presented:
     """Return what a request or a handshake shows."""
     return _of_headers(scope["headers"], scope.get("client"), scope.get("state") or {})
+
+
+def of_socket(asked: tuple[str, Scope]) -> Presented:
+    """Return what the handshake of a socket shows, which asks for the file with this id."""
+    file_id, scope = asked
+    tickets = [name.removeprefix(_TICKET) for name in scope["subprotocols"] if name.startswith(_TICKET)]
+    return replace(of_scope(scope), tickets=tickets, file_id=file_id, origin=origin_of(scope))
+
+
+def origin_of(scope: Scope) -> str:
+    """Return the origin of the page that asks, as its browser says; empty where no page does."""
+    return b", ".join(headers_of(scope, b"origin")).decode("latin-1")
 
 
 def _of_headers(

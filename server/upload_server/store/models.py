@@ -394,9 +394,19 @@ class Lease(Row):
     until = DateTimeField()
 
 
+class Ticket(Row):
+    """What opens one WebSocket of a page, once: every node takes it."""
+
+    # Of the ticket, its file and its page's origin, in hex: whoever reads the row cannot use it.
+    sha256 = TextField(primary_key=True)
+    # JSON: whom it names, as `access/tickets.py` writes it.
+    identity = TextField()
+    expires_at = DateTimeField()
+
+
 MODELS: tuple[type[Row], ...] = (
     *(File, Batch, AuditEvent, AuditSeal, StoredAnswer, Run, OwedDeletion, StoreInfo),
-    *(Node, StreamStop, Lease),
+    *(Node, StreamStop, Lease, Ticket),
 )
-# What a stopped store has: of its nodes none lives.
-LASTING = MODELS[:-3]
+# What a stopped store has: of its nodes none lives, nor any ticket.
+LASTING = MODELS[:-4]

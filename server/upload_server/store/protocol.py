@@ -229,7 +229,22 @@ class Store(Protocol):
         """Forget deletions that were carried out."""
 
     async def forget_answers(self, before: Moment, limit: int) -> int:
-        """Delete stored answers older than ``before``, at most ``limit``; returns how many."""
+        """Delete stored answers older than ``before``, at most ``limit``; returns how many.
+
+        The tickets whose time is over go along.
+        """
+
+    async def keep_ticket(self, sha256: str, identity: str, seconds: float) -> None:
+        """Keep a ticket by its SHA-256, in hex, for so many seconds: it opens one socket as ``identity``.
+
+        No change: nobody is notified. Raises ``StorageFull``.
+        """
+
+    async def take_ticket(self, sha256: str) -> str | None:
+        """Take a ticket, which is none any more from then on; returns the identity that was kept with it.
+
+        None, and nothing changed, where there is none, or its time is over.
+        """
 
     async def keep_served(self) -> None:
         """Have ``served`` kept as it is now: a transaction for a time in which there is no other."""

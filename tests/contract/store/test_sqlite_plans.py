@@ -46,7 +46,9 @@ def plan(connection: SqliteConnection, sql: str) -> list[str]:
 def walks(steps: list[str]) -> set[str]:
     """Steps that look at more than what was asked for: tables from end to end, or every file that is open."""
     # Nodes are few, and stops are gone as soon as they are heard.
-    of_lists = re.compile(r"SCAN (\w+ VIRTUAL TABLE|node|lease|stream_stop|\(subquery-\d+\)|store_info|CONSTANT ROW)")
+    of_lists = re.compile(
+        r"SCAN (\w+ VIRTUAL TABLE|node|lease|stream_stop|ticket|\(subquery-\d+\)|store_info|CONSTANT ROW)"
+    )
     scans = {step for step in steps if step.startswith("SCAN") and not of_lists.match(step)}
     # A part of a list's index: every row of an owner, or of a state.
     part = re.compile(r"_owner_\w+ \(owner=\?( AND status=\?)?\)")

@@ -29,6 +29,7 @@ TABLE = {
     "ListAuditEvents": "own all all -",
     "GetStatistics": "own all all all",
     "GetCaller": "own own own own",
+    "CreateTicket": "own - - -",
     "Metrics": "- all all all",
     "Reflection": "own own own own",
 }

@@ -34,6 +34,7 @@ from upload_server.doors.http.asgi import (
 from upload_server.doors.http.pages import Page, serve_page
 from upload_server.doors.http.session import PATH as SESSION_PATH
 from upload_server.doors.http.session import SessionDoor
+from upload_server.doors.http.tickets import PATH as TICKETS_PATH
 
 WEBSOCKET_PREFIX: Final = b"/api/v1/upload/ws/"
 TUS_PATH: Final = "/api/v1/tus"
@@ -80,6 +81,7 @@ class WebApp:
         pages: Mapping[str, Page],
         tus: Application | None = None,
         content: ContentAnswer | None = None,
+        tickets: Application | None = None,
     ) -> None:
         """``ready`` raises an UploadError while the service cannot take work; ``pages`` by path.
 
@@ -89,6 +91,7 @@ class WebApp:
         self._websocket = websocket
         self._tus = tus
         self._content = content
+        self._tickets = tickets
         self._ready = ready
         self._metrics = metrics
         self._calls = calls
@@ -144,6 +147,8 @@ class WebApp:
             await _read_only(answer, scope, send)
         elif path == SESSION_PATH:
             await self._session(scope, receive, send)
+        elif self._tickets is not None and path == TICKETS_PATH:
+            await self._tickets(scope, receive, send)
         elif self._content is not None and (file_id := _content_of(scope)):
             await _read_only(functools.partial(self._content, file_id, receive), scope, send)
         elif self._tus is not None and (path == TUS_PATH or path.startswith(_BELOW_TUS)):

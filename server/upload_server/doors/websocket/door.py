@@ -85,7 +85,7 @@ class WebSocketDoor:
         await page.outlet.accept(chosen_subprotocol(scope.get("subprotocols", [])))
         self._observer.websocket_opened()
         try:
-            async with Call(self._calls, "UploadFile", page.tell, scope) as call:
+            async with Call(self._calls, "UploadFile", page.tell, (file_id, scope)) as call:
                 await self._serve(file_id, scope, receive, page, call)
         finally:
             self._observer.websocket_closed()

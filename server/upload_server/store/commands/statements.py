@@ -109,6 +109,10 @@ READ_ANSWERS = Query("READ_ANSWERS", AnswerRow)
 KEEP_ANSWERS = Statement("KEEP_ANSWERS")
 FORGET_ANSWERS = Statement("FORGET_ANSWERS")
 
+KEEP_TICKET = Statement("KEEP_TICKET")
+TAKE_TICKET: Query[Columns] = Query("TAKE_TICKET", tuple)
+FORGET_TICKETS = Statement("FORGET_TICKETS")
+
 READ_FILES = Query("READ_FILES", FileRow)
 READ_TO_CANCEL = Query("READ_TO_CANCEL", FileToCancel)
 READ_IDLE = Query("READ_IDLE", IdleFile)

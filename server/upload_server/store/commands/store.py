@@ -17,6 +17,7 @@ from upload_server.store.commands.initiating import InitiateBatch, InitiateUploa
 from upload_server.store.commands.nodes import Beat, Leave, Membership, SettleStops
 from upload_server.store.commands.putting import CompleteWhole, PutFile
 from upload_server.store.commands.served import ServedClock
+from upload_server.store.commands.tickets import KeepTicket, TakeTicket
 from upload_server.store.commands.upkeep import ForgetAnswers, KeepServed, SealEvents, SettleDeletions
 from upload_server.store.commands.uploading import (
     CancelLater,
@@ -232,8 +233,16 @@ class WritingStore:
         await self._writer.submit(SettleDeletions(rows))
 
     async def forget_answers(self, before: Moment, limit: int) -> int:
-        """Delete stored answers older than ``before``."""
+        """Delete stored answers older than ``before``, and the tickets whose time is over."""
         return await self._writer.submit(ForgetAnswers(before, limit))
+
+    async def keep_ticket(self, sha256: str, identity: str, seconds: float) -> None:
+        """Keep a ticket."""
+        await self._writer.submit(KeepTicket(sha256, identity, seconds))
+
+    async def take_ticket(self, sha256: str) -> str | None:
+        """Take a ticket."""
+        return await self._writer.submit(TakeTicket(sha256))
 
     async def keep_served(self) -> None:
         """Keep the seconds served."""

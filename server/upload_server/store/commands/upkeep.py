@@ -29,13 +29,14 @@ class SettleDeletions(Write[None]):
 
 @dataclass(frozen=True, slots=True)
 class ForgetAnswers(Write[int]):
-    """Delete stored answers older than ``before``, the oldest first."""
+    """Delete stored answers older than ``before``, the oldest first, and the tickets whose time is over."""
 
     before: Moment
     limit: int
 
     def run(self, transaction: Transaction) -> int:
-        """Delete at most ``limit`` of them; returns how many."""
+        """Delete at most ``limit`` answers; returns how many."""
+        transaction.write_counted(statements.FORGET_TICKETS)
         before = self.before
         values = {"before": before.at, "served": before.served, "limit": self.limit}
         return transaction.write_counted(statements.FORGET_ANSWERS, **values)

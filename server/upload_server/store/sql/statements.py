@@ -68,6 +68,18 @@ FORGET_ANSWERS = Sql(
     lambda d: f"DELETE FROM stored_answer WHERE {d.is_one(d.row_place, f'SELECT {d.row_place} {_OLDEST}')}"
 )
 
+# Tickets -------------------------------------------------------------------------------------------------------------
+
+KEEP_TICKET = Sql(
+    lambda d: (
+        f"""
+    INSERT INTO ticket ({columns_of(models.Ticket)})
+    VALUES (:sha256, :identity, {d.from_now(":seconds")})"""
+    )
+)
+TAKE_TICKET = Sql(lambda d: f"DELETE FROM ticket WHERE sha256 = :sha256 AND expires_at > {d.now} RETURNING identity")
+FORGET_TICKETS = Sql(lambda d: f"DELETE FROM ticket WHERE expires_at <= {d.now}")
+
 # Files ---------------------------------------------------------------------------------------------------------------
 
 READ_FILES = Sql(

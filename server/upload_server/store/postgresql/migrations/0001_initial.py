@@ -137,6 +137,12 @@ TABLES = (
         node_id {TEXT},
         until timestamptz NOT NULL
     ) WITH (fillfactor = 10)""",
+    f"""
+    CREATE TABLE ticket (
+        sha256 {TEXT} PRIMARY KEY,
+        identity {TEXT},
+        expires_at timestamptz NOT NULL
+    )""",
 )
 
 _OPEN_FILE = "status IN ('pending', 'uploading')"
