@@ -316,6 +316,7 @@ class Service:
             allowed_hosts=self._config.allowed_hosts,
             observer=self._metrics,
             trusts=None if self._proxies is None else self._proxies.trust,
+            refuse_cross_site=self._config.with_auth,
         )
 
     def _authenticators(self) -> Sequence[Authenticator]:

@@ -271,7 +271,6 @@ async def test_a_page_signs_in_by_its_token_and_out_again(http: httpx.AsyncClien
     # Not for a page of another origin, nor where no browser says whose page it is.
     for strange in (
         {},
-        {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"sec-fetch-site": "none"},
         {"origin": "https://evil.example"},
@@ -443,3 +442,43 @@ async def test_a_token_taken_away_ends_what_its_tickets_have_opened(
                 pass
         assert refusal_of_json(said["error"]).reason == "CREDENTIAL_INVALID"
     assert await refused(opened_with(server, another, unused)) == "CREDENTIAL_INVALID"
+
+
+CROSS = {"sec-fetch-site": "cross-site"}
+LINK = {**CROSS, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+async def test_a_page_of_another_site_may_not_even_read_the_api(http: httpx.AsyncClient, tokens: Tokens) -> None:
+    file_id = await announced(http, tokens)
+    path = f"/api/v1/files/{file_id}"
+    strange: list[tuple[str, str, dict[str, str]]] = [
+        ("GET", path, {**CROSS, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}),
+        ("GET", path, {**CROSS, "sec-fetch-mode": "cors", "origin": "https://evil.example"}),
+        ("GET", path, {**LINK, "sec-fetch-dest": "iframe"}),
+        ("HEAD", path, CROSS),
+        ("GET", f"{path}/content", CROSS),
+        ("GET", "/api/v1/watch?all=true", {**CROSS, "accept": "text/event-stream"}),
+        ("GET", "/%61pi/v1/me", CROSS),
+        ("HEAD", "/api/v1/tus/none", CROSS),
+        ("POST", f"/api/v1/upload/cancel/{file_id}", LINK),
+    ]
+    for method, where, headers in strange:
+        response = await http.request(method, where, headers={**headers, **tokens.header("owner")})
+        assert response.status_code == 403, (method, where, headers)
+        if method != "HEAD":
+            assert refusal_of_json(response.json()).reason == "ORIGIN_NOT_ALLOWED"
+    for known in (
+        {},
+        LINK,
+        {**LINK, "sec-fetch-dest": ""},
+        {"sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
+        {**CROSS, "sec-fetch-mode": "cors", "origin": PAGE},
+    ):
+        response = await http.get(path, headers={**known, **tokens.header("owner")})
+        assert response.status_code == 200, known
+    response = await http.post(f"/api/v1/upload/cancel/{file_id}", headers={**CROSS, "origin": PAGE})
+    assert response.status_code == 401
+    assert (await http.get("/", headers=CROSS)).status_code == 200
+    assert (await http.get("/healthz", headers=CROSS)).status_code == 200

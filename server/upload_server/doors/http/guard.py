@@ -1,7 +1,7 @@
-"""Decides which requests may come in at all, by their Origin and Host headers; runs before anything else.
+"""Decides which requests may come in at all, by their Origin, Host and Sec-Fetch headers; runs before anything else.
 
-Must not know paths or what is behind them. Whoever calls is identified later; these checks keep a web page that the
-user happens to visit from acting with what the browser, or the machine, lends it.
+Must not know what is behind a path. Whoever calls is identified later; these checks keep a web page that the user
+happens to visit from acting with what the browser, or the machine, lends it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ _EXPOSE_HEADERS: Final = (
     b"Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires, "
     b"WWW-Authenticate, ETag, Content-Range, Content-Disposition"
 )
+_API: Final = "/api/"
+# What a page can load into itself by a navigation: no person asks for that.
+_FRAMES: Final = (b"iframe", b"frame", b"fencedframe", b"object", b"embed")
 # By whether it is a WebSocket, and whether it is secure.
 _SCHEMES: Final = (("http", "https"), ("ws", "wss"))
 # Seconds a browser may remember a preflight's answer.
@@ -73,8 +76,13 @@ class Guard:
         on_loopback: bool = True,
         observer: Observer | None = None,
         trusts: Callable[[PeerCertificate | None], bool] | None = None,
+        refuse_cross_site: bool = False,
     ) -> None:
-        """``trusts``: whether who shows a certificate may say how a browser has come to it."""
+        """``trusts``: whether who shows a certificate may say how a browser has come to it.
+
+        ``refuse_cross_site``: pages of other sites may not even read the API, unless they are of an allowed origin.
+        """
+        self._refuse_cross_site = refuse_cross_site
         self._trusts = trusts
         self._app = app
         self._allowed = frozenset(allowed_origins)
@@ -90,10 +98,14 @@ class Guard:
         if not self._host_fits(hosts):
             await self._refuse(scope, receive, send, _HOST_REFUSED, "HOST_NOT_ALLOWED")
             return
+        allowed = bool(origins) and self._is_allowed(origins)
+        if self._refuse_cross_site and not allowed and _is_cross_site_call(scope):
+            await self._refuse(scope, receive, send, _ORIGIN_REFUSED, "ORIGIN_NOT_ALLOWED")
+            return
         if not origins:
             await self._app(scope, receive, _with_headers(send, [_VARY]) if self._allowed else send)
             return
-        if self._is_allowed(origins):
+        if allowed:
             await self._serve_allowed(scope, receive, send, origins[0])
         elif (same_origin := _is_same_origin(scope, hosts, origins)) or _is_safe(scope):
             scope[FOREIGN] = not same_origin
@@ -175,6 +187,17 @@ def _as_forwarded(scope: Scope, hosts: list[bytes]) -> list[bytes]:
         secure = schemes == [b"https"]
         scope["scheme"] = _SCHEMES[scope["type"] == "websocket"][secure]
     return headers_of(scope, b"x-forwarded-host") or hosts
+
+
+def _is_cross_site_call(scope: Scope) -> bool:
+    """Whether a page of another site calls the API, as its browser says, and no person follows a link to it.
+
+    Pictures and forms of such a page come without an Origin; programs say nothing of sites.
+    """
+    if not scope["path"].startswith(_API) or headers_of(scope, b"sec-fetch-site") != [b"cross-site"]:
+        return False
+    followed = headers_of(scope, b"sec-fetch-mode") == [b"navigate"] and _is_safe(scope)
+    return not followed or any(place in _FRAMES for place in headers_of(scope, b"sec-fetch-dest"))
 
 
 def _parse_single(origins: list[bytes]) -> Origin | None:
