@@ -1,7 +1,7 @@
 /** The page: joins the client, what is known, and what is shown. */
 
 import { isFinal, UploadClient, UploadError } from "../src/index.js";
-import type { BatchFile, BatchUpload, CancelOutcome, Upload, UploadedFile, WatchEvent, WatchState } from "../src/index.js";
+import type { BatchFile, BatchUpload, CancelOutcome, SharedWatch, Upload, UploadedFile, WatchEvent, WatchState } from "../src/index.js";
 import { backoff } from "../src/pause.js";
 import { quoted } from "../src/visible.js";
 import { renderChart } from "./chart.js";
@@ -14,7 +14,7 @@ import { Filters, List } from "./list.js";
 import { Model } from "./model.js";
 import type { BatchRow, FileRow, Filter } from "./model.js";
 import { isTold, notice } from "./notices.js";
-import { signedIn } from "./sign-in.js";
+import { SignIn } from "./sign-in.js";
 import { Statistics } from "./statistics.js";
 import { backgroundSleep } from "./ticker.js";
 
@@ -22,7 +22,8 @@ import { backgroundSleep } from "./ticker.js";
 const CHART_MS = 10_000;
 
 class Console {
-  private readonly client = new UploadClient({ sleep: backgroundSleep("/console/ticker.js") });
+  private readonly signIn = new SignIn(() => void this.listen());
+  private readonly client = new UploadClient({ fetch: this.signIn.fetch, sleep: backgroundSleep("/console/ticker.js") });
   private readonly details = new Details(this.client.api);
   private readonly model = new Model(this.client.api, () => this.details.shown);
   private readonly feed = new Feed();
@@ -32,6 +33,7 @@ class Console {
   private readonly draw = throttled(100, () => this.render());
   private readonly rows = new Map<Upload, FileRow>();
   private locals = 0;
+  private watch: SharedWatch | undefined;
   private reading: Promise<void> | undefined;
   /** Names of batches are asked for one after the other. */
   private naming: Promise<unknown> = Promise.resolve();
@@ -61,16 +63,22 @@ class Console {
   async start(): Promise<void> {
     // A page that comes back from the browser's cache has lost its connections and its place.
     addEventListener("pageshow", (event) => event.persisted && location.reload());
-    await signedIn(this.client.api);
-    const resumeToken = await this.counted();
+    await this.signIn.begin(this.client.api);
+    await this.listen();
+    addEventListener("online", () => this.watch?.wake());
+    setInterval(() => this.statistics.renew(), CHART_MS);
+  }
+
+  /** Watch and read; or go on where the watch was, which has ended when its person was not known any more. */
+  private async listen(): Promise<void> {
+    const resumeToken = this.watch?.resumeToken || (await this.counted());
+    this.watch?.stop();
     // The watch before the lists: what changes while they are read is heard, and told again.
-    const watch = this.client.sharedWatch({
+    this.watch = this.client.sharedWatch({
       resumeToken,
       onEvent: (event) => this.hear(event),
       onState: (state) => this.showLive(state),
     });
-    addEventListener("online", () => watch.wake());
-    setInterval(() => this.statistics.renew(), CHART_MS);
     await this.read();
   }
 
@@ -167,8 +175,10 @@ class Console {
   private showLive(state: WatchState): void {
     setAttribute(byId("live"), "data-state", state);
     const words = { live: "Live", waiting: "Reconnecting…", ended: "Not live: load the page again" };
-    say(byId("live-text"), words[state]);
+    if (!this.signIn.asking) say(byId("live-text"), words[state]);
     if (state === "live" && isTold("list")) void this.read();
+    // A watch does not say to its page who is not known any more; a call does.
+    if (state === "ended") this.statistics.renew();
   }
 
   private announce(row: FileRow): void {

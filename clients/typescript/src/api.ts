@@ -29,12 +29,19 @@ import {
 } from "./gen/upload/v1/upload_pb.js";
 import { backoff, plainSleep } from "./pause.js";
 import type { Sleep } from "./pause.js";
+import { fetchAs } from "./token.js";
+import type { TokenSource } from "./token.js";
 
 export interface ApiOptions {
   /** Where the service's HTTP port is; the page's own origin if left out. */
   baseUrl?: string | URL;
   /** Another `fetch`, for example one that adds a header. */
   fetch?: typeof fetch;
+  /**
+   * Gives the token that says who calls; sent over https, or to this machine only. Asked once, and again when the service
+   * refuses what it gave: the call is then repeated once.
+   */
+  token?: TokenSource | undefined;
   sleep?: Sleep;
 }
 
@@ -53,7 +60,10 @@ const SLOW_MS = 1_000;
 /** The service's unary calls. */
 export class Api {
   readonly baseUrl: string;
-  private readonly fetch: typeof fetch;
+  /** Says who calls, where there is a token. */
+  readonly fetch: typeof fetch;
+  /** Whether a token says who calls, so that what is refused for one may do better with the next. */
+  readonly hasToken: boolean;
   readonly sleep: Sleep;
   /** Are told of each call that has had no answer for a second. */
   readonly slowCalls = new Set<(call: Promise<unknown>) => void>();
@@ -61,7 +71,9 @@ export class Api {
   constructor(options: ApiOptions = {}) {
     const page = typeof location === "undefined" ? undefined : location.href;
     this.baseUrl = new URL(options.baseUrl ?? "/", page).href.replace(/\/$/, "");
-    this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
+    const plain = options.fetch ?? globalThis.fetch.bind(globalThis);
+    this.hasToken = options.token !== undefined;
+    this.fetch = options.token ? fetchAs(options.token, this.baseUrl, plain) : plain;
     this.sleep = options.sleep ?? plainSleep;
   }
 
@@ -135,6 +147,14 @@ export class Api {
     return this.post(path, body, CancelBatchResponseSchema, options);
   }
 
+  /** A ticket that opens one WebSocket of a file, soon and from this page's origin: a socket can send no token. */
+  async createTicket(fileId: string, options: CallOptions = {}): Promise<string> {
+    const headers = { "content-type": "application/json" };
+    const init = { method: "POST", headers, body: JSON.stringify({ file_id: fileId }) };
+    const answer = (await this.once("/api/v1/tickets", init, options)) as { ticket?: string } | null;
+    return answer?.ticket ?? "";
+  }
+
   private get<O extends DescMessage>(path: string, query: JsonObject, answer: O, options?: CallOptions) {
     const fields = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) {
@@ -168,8 +188,7 @@ export class Api {
         return fromJson(answer, await this.once(path, init, options), { ignoreUnknownFields: true });
       } catch (error) {
         if (attempt >= (options.retries ?? 0) || !mayPass(error) || options.signal?.aborted) throw error;
-        const asked = error instanceof ServiceError ? error.retryAfterMs : undefined;
-        await this.sleep(Math.min(asked ?? backoff(attempt), 30_000));
+        await this.sleep(Math.min(waitOf(error) ?? backoff(attempt), 30_000));
       }
     }
   }
@@ -185,6 +204,7 @@ export class Api {
       text = await response.text();
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason;
+      if (error instanceof UploadError) throw error;
       throw noAnswer(url, error);
     }
     const body = parsed(text);
@@ -194,10 +214,15 @@ export class Api {
   }
 }
 
-/** Whether a repetition may do better: nobody answered, or the service failed or was busy. */
+/** How many milliseconds the service asks to wait, if it does. */
+export function waitOf(error: unknown): number | undefined {
+  return error instanceof ServiceError ? error.retryAfterMs : undefined;
+}
+
+/** Whether a repetition may do better: nobody answered, no token was to be had, or the service failed or was busy. */
 export function mayPass(error: unknown): boolean {
   if (error instanceof ServiceError) return error.transient;
-  return error instanceof UploadError && error.reason === "NO_ANSWER";
+  return error instanceof UploadError && (error.reason === "NO_ANSWER" || error.reason === "NO_TOKEN");
 }
 
 function bodyOf<I extends DescMessage>(schema: I, request: MessageInitShape<I>): JsonObject {

@@ -3,7 +3,7 @@
  * asks until it knows. An answer is final. Must not know how sockets or requests work.
  */
 
-import { mayPass } from "./api.js";
+import { mayPass, waitOf } from "./api.js";
 import type { Api } from "./api.js";
 import { ServiceError, UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
@@ -126,13 +126,18 @@ export class Cancellation {
     const until = performance.now() + (this.options.giveUpMs ?? MOST_ASKING_MS);
     let last = first;
     for (let attempt = 0; performance.now() < until; attempt++) {
-      await this.api.sleep(Math.min(backoff(attempt, 100, 2_000), Math.max(0, until - performance.now())));
+      const wait = waitOf(last) ?? backoff(attempt, 100, 2_000);
+      await this.api.sleep(Math.min(wait, Math.max(0, until - performance.now())));
       try {
         const file = await this.api.getFile(this.fileId, { timeoutMs: HTTP_PATIENCE_MS, retries: 0 });
         if (isFinal(fileStatusWord(file.status))) return outcomeOf(file, closed);
       } catch (error) {
         if (!(error instanceof UploadError)) throw error;
-        if (!mayPass(error)) return { state: "refused", error: error as ServiceError };
+        if (!mayPass(error)) {
+          // Nobody is told of what their closed socket has cancelled, who is not signed in any more.
+          const answered = error instanceof ServiceError && !(closed && error.notSignedIn);
+          return answered ? { state: "refused", error } : { state: "unconfirmed", socketClosed: closed, error };
+        }
         last = error;
       }
       // A close takes a moment to be heard; the same cancel asked again is the surer way after that.

@@ -6,6 +6,7 @@ import { BatchCancellation, BatchUpload } from "./batch.js";
 import type { BatchFile, BatchOptions } from "./batch.js";
 import { Cancellation } from "./cancel.js";
 import type { CancelOptions } from "./cancel.js";
+import { FetchedEvents } from "./events.js";
 import type { UploadOptions } from "./options.js";
 import { SharedWatch } from "./shared.js";
 import type { SharedWatchOptions } from "./shared.js";
@@ -131,7 +132,7 @@ export class UploadClient {
 
   private beacon(path: string, reason: string): void {
     const init = { method: "POST", keepalive: true, headers: { "content-type": "application/json" } };
-    void fetch(this.api.baseUrl + path, { ...init, body: JSON.stringify({ reason }) }).catch(() => {});
+    void this.api.fetch(this.api.baseUrl + path, { ...init, body: JSON.stringify({ reason }) }).catch(() => {});
   }
 
   private wake(): void {
@@ -152,8 +153,11 @@ export class UploadClient {
     return {
       baseUrl: this.api.baseUrl,
       slowCalls: this.api.slowCalls,
-      EventSource: this.options.EventSource ?? EventSource,
-      fetch: this.options.fetch ?? globalThis.fetch.bind(globalThis),
+      open: this.api.hasToken
+        ? (url) => new FetchedEvents(url, this.api.fetch)
+        : (url) => new (this.options.EventSource ?? EventSource)(url),
+      fetch: this.api.fetch,
+      hasToken: this.api.hasToken,
       sleep: this.api.sleep,
     };
   }

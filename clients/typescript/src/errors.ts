@@ -23,6 +23,9 @@ export type ServiceReason =
   | "REQUEST_ID_REUSED"
   | "BODY_TOO_LARGE"
   | "OVERLOADED"
+  | "RATE_EXCEEDED"
+  | "QUOTA_EXCEEDED"
+  | "FILE_NOT_COMPLETED"
   | "UPLOAD_IDLE"
   | "SHUTTING_DOWN"
   | "DATABASE_FAILURE"
@@ -33,12 +36,17 @@ export type ServiceReason =
   | "ORIGIN_NOT_ALLOWED"
   | "HOST_NOT_ALLOWED"
   | "UNAUTHENTICATED"
+  | "CREDENTIAL_MISSING"
+  | "CREDENTIAL_INVALID"
+  | "CREDENTIAL_EXPIRED"
   | "PERMISSION_DENIED";
 
 /** Reasons found on this side, without an answer of the service. */
 export type LocalReason =
   | "NO_ANSWER"
   | "NOT_OUR_ANSWER"
+  | "NO_TOKEN"
+  | "TOKEN_EXPOSED"
   | "FILE_CHANGED"
   | "FILE_UNREADABLE"
   | "INVALID_NAME"
@@ -91,12 +99,22 @@ export class ServiceError extends UploadError {
 
   /** Whether the same request may do better later: the service failed or was busy, rather than said no. */
   get transient(): boolean {
+    if (FINAL.has(this.reason)) return false;
     return TRANSIENT.has(this.reason) || this.httpStatus >= 500 || this.httpStatus === 429;
+  }
+
+  /** Whether the service does not know who calls, or not any more. */
+  get notSignedIn(): boolean {
+    return this.reason.startsWith("CREDENTIAL_") || this.reason === "UNAUTHENTICATED";
   }
 }
 
+/** Only who calls, or the service's operator, can do something about these. */
+const FINAL: ReadonlySet<string> = new Set(["QUOTA_EXCEEDED", "STORAGE_FULL"]);
+
 const TRANSIENT: ReadonlySet<string> = new Set([
   "OVERLOADED",
+  "RATE_EXCEEDED",
   "UPLOAD_IDLE",
   "SHUTTING_DOWN",
   "DATABASE_FAILURE",
@@ -214,6 +232,12 @@ function sentence(
       return "That is too much for one request; choose fewer files at once.";
     case "OVERLOADED":
       return "The server is busy; wait a few seconds and try again.";
+    case "RATE_EXCEEDED":
+      return "That was too much at once; wait a moment and try again.";
+    case "QUOTA_EXCEEDED":
+      return quotaSentence(metadata);
+    case "FILE_NOT_COMPLETED":
+      return `The upload is ${state}, and only a completed file can be fetched; look again when it is.`;
     case "SHUTTING_DOWN":
       return "The server is restarting; try again in a moment.";
     case "UPLOAD_IDLE":
@@ -228,6 +252,10 @@ function sentence(
     case "ORIGIN_NOT_ALLOWED":
     case "HOST_NOT_ALLOWED":
       return "The server does not take requests of this page's address; open the page at the server's own address.";
+    case "CREDENTIAL_MISSING":
+      return "You are not signed in; sign in and repeat this.";
+    case "CREDENTIAL_INVALID":
+    case "CREDENTIAL_EXPIRED":
     case "UNAUTHENTICATED":
       return "You are not signed in any more; sign in again and repeat this.";
     case "PERMISSION_DENIED":
@@ -239,6 +267,11 @@ function sentence(
     default:
       return refused(said);
   }
+}
+
+function quotaSentence({ limit = "", quota = "", used = "" }: Readonly<Record<string, string>>): string {
+  const figures = limit && quota ? ` (${visible(limit.replace("-", " "))}: ${visible(used)} of ${visible(quota)})` : "";
+  return `You have as much as you may${figures}; finish or cancel something, or ask the server's operator for more.`;
 }
 
 function refused(said: string): string {

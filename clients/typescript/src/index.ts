@@ -19,6 +19,7 @@ export { SharedWatch } from "./shared.js";
 export type { SharedWatchOptions } from "./shared.js";
 export { batchStatusWord, fileStatusWord, isFinal } from "./statuses.js";
 export type { StatusWord } from "./statuses.js";
+export type { TokenSource } from "./token.js";
 export { Upload } from "./upload.js";
 export { Watch } from "./watch.js";
 export type { WatchEvent, WatchOptions, WatchState, WatchTargets } from "./watch.js";

@@ -1,6 +1,6 @@
 /** A lost connection: whether another try may do better, when, and where the server stands. Must not know sockets. */
 
-import { mayPass } from "./api.js";
+import { mayPass, waitOf } from "./api.js";
 import type { Api } from "./api.js";
 import type { ServiceError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
@@ -46,7 +46,8 @@ export class Recovery {
 
   /** Throws the error unless another socket may do better. */
   judge(error: ServiceError): void {
-    const asks = error.reason === "OFFSET_MISMATCH" || error.reason === "FILE_NOT_WRITABLE" || error.transient;
+    const asks = error.reason === "OFFSET_MISMATCH" || error.reason === "FILE_NOT_WRITABLE" || error.transient ||
+      (error.notSignedIn && this.api.hasToken);
     if (!asks || ++this.failures > MOST_FAILURES) throw error;
   }
 
@@ -65,7 +66,7 @@ export class Recovery {
         if (known) throw known;
         const late = performance.now() - this.aliveAt > this.offlineMs;
         if (late || !mayPass(error)) throw error;
-        await this.bell.heard(backoff(attempt), this.api.sleep);
+        await this.bell.heard(waitOf(error) ?? backoff(attempt), this.api.sleep);
       }
     }
   }

@@ -35,6 +35,8 @@ export type End =
 
 export interface SessionOptions {
   url: string;
+  /** Subprotocols: what says who calls. */
+  protocols: string[];
   blob: Blob;
   offset: number;
   sha256: string;
@@ -76,7 +78,7 @@ export class Session {
         resolve(end);
       };
     });
-    this.socket = new options.WebSocket(options.url);
+    this.socket = new options.WebSocket(options.url, options.protocols);
     this.socket.binaryType = "arraybuffer";
     this.socket.addEventListener("open", () => this.begin());
     this.socket.addEventListener("message", (event) => this.hear(String(event.data)));

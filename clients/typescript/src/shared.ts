@@ -33,7 +33,7 @@ export interface SharedWatchOptions {
   resumeToken?: string;
   onEvent: (event: WatchEvent) => void;
   onState?: (state: WatchState) => void;
-  /** Tabs with the same name share one watch; one name for one service. */
+  /** Tabs with the same name share one watch; one name for one service, and for one caller where tabs have tokens. */
   name?: string;
   progressIntervalMs?: number;
 }
@@ -76,6 +76,11 @@ export class SharedWatch {
     const held = lockOf(name, signal, () => this.leadUntilStopped());
     // No lock, or refused (site data is blocked): that must not leave this tab without news.
     held.catch(() => void this.elect());
+  }
+
+  /** Resumes after what was told last. */
+  get resumeToken(): string {
+    return this.watch?.resumeToken ?? this.token;
   }
 
   /** Stop listening; another tab takes over. */

@@ -2,10 +2,11 @@
  * One upload from announcement to its end, over as many sockets as it takes. Must not know pages or batches' rules.
  */
 
+import { mayPass } from "./api.js";
 import { reasonOf } from "./cancel.js";
 import type { BatchCancelOutcome, Cancellation, CancelOptions, CancelOutcome, SocketHolder } from "./cancel.js";
 import { by, cancelled, ended } from "./endings.js";
-import { UploadError } from "./errors.js";
+import { ServiceError, UploadError } from "./errors.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
 import { checkedName, checkedType, nameOf } from "./names.js";
 import type { UploadContext, UploadOptions, UploadProgress, UploadState } from "./options.js";
@@ -199,11 +200,14 @@ export class Upload implements SocketHolder {
     const lost = keep ? "on_disconnect=keep" : `grace=${this.recovery.graceMs}ms`;
     const path = `/api/v1/upload/ws/${encodeURIComponent(fileId)}?offset=${offset}&${lost}`;
     if (this.state !== "interrupted") this.set("connecting");
+    const protocols = await this.protocols(fileId);
+    if (!Array.isArray(protocols)) return protocols;
     this.pace.restart();
     this.opened = true;
     this.allSent = false;
     this.session = new Session({
       url: api.baseUrl.replace(/^http/, "ws") + path,
+      protocols,
       blob: this.blob,
       offset,
       sha256: this.options.sha256 ?? "",
@@ -220,6 +224,19 @@ export class Upload implements SocketHolder {
     const end = await this.session.ended;
     if (end.kind !== "unreadable") this.session = undefined;
     return end;
+  }
+
+  /** What tells the server who opens the next socket; or how the upload goes on without one. */
+  private async protocols(fileId: string): Promise<string[] | End> {
+    if (!this.context.api.hasToken) return [];
+    try {
+      const ticket = await this.context.api.createTicket(fileId, { timeoutMs: 5_000 });
+      return this.stop.stands ? { kind: "lost" } : ["upload.v1", `upload.ticket.${ticket}`];
+    } catch (error) {
+      if (error instanceof ServiceError) return { kind: "error", error };
+      if (mayPass(error)) return { kind: "lost" };
+      throw error;
+    }
   }
 
   /** The connection is silent. After the last byte that may be right: the server is checking what it has. */

@@ -5,8 +5,10 @@
 
 import { fromJson } from "@bufbuild/protobuf";
 import type { JsonValue } from "@bufbuild/protobuf";
+import { mayPass } from "./api.js";
 import { errorOfStatus, UploadError } from "./errors.js";
 import type { ServiceError } from "./errors.js";
+import type { EventStream } from "./events.js";
 import { WatchStatusResponseSchema } from "./gen/upload/v1/upload_pb.js";
 import type { Batch, File as UploadedFile, WatchStatusResponse } from "./gen/upload/v1/upload_pb.js";
 import { backoff, Bell, plainSleep } from "./pause.js";
@@ -47,8 +49,11 @@ export interface WatchContext {
   baseUrl: string;
   /** Is told of calls of this page that wait for their answer. */
   slowCalls?: Set<(call: Promise<unknown>) => void>;
-  EventSource: typeof EventSource;
+  /** Listens to a URL: an EventSource, or what can say who calls. */
+  open: (url: string) => EventStream;
   fetch: typeof fetch;
+  /** Whether a token that is refused may be followed by a better one. */
+  hasToken: boolean;
   sleep?: Sleep;
 }
 
@@ -125,7 +130,7 @@ export class Watch {
   /** Listen over one EventSource until it gives up or the service says that this is the end. */
   private listen(): Promise<Ending> {
     return new Promise<Ending>((resolve, reject) => {
-      const source = new this.context.EventSource(this.url());
+      const source = this.context.open(this.url());
       const leave = (then: () => void): void => {
         source.close();
         this.stopped.signal.removeEventListener("abort", stop);
@@ -134,10 +139,10 @@ export class Watch {
       const stop = (): void => leave(() => resolve(OVER));
       this.stopped.signal.addEventListener("abort", stop);
       this.letGo = () => leave(() => resolve({ done: false, madeWay: true }));
-      source.addEventListener("message", (event) => this.hear(event));
+      source.addEventListener("message", (event) => this.hear(event as MessageEvent));
       source.addEventListener("end", (event) => {
-        const error = errorOfEnd(String(event.data));
-        leave(() => (error && !mayGoOn(error) ? reject(error) : resolve({ done: !error })));
+        const error = errorOfEnd(String((event as MessageEvent).data));
+        leave(() => (error && !this.mayGoOn(error) ? reject(error) : resolve({ done: !error })));
       });
       source.addEventListener("error", () => {
         // Any break: come back on our own terms, with our token and our pauses.
@@ -185,14 +190,19 @@ export class Watch {
       const response = await this.context.fetch(this.url(), { headers: { accept: "text/event-stream" }, signal });
       if (response.ok) return response.status === 204;
       const error = errorOfStatus(await response.json().catch(() => undefined), response.status);
-      if (!mayGoOn(error)) throw error;
+      if (!error.transient) throw error;
       return error.retryAfterMs ?? backoff(this.attempt++);
     } catch (error) {
-      if (error instanceof UploadError) throw error;
+      if (error instanceof UploadError && !mayPass(error)) throw error;
       return backoff(this.attempt++);
     } finally {
       leave.abort();
     }
+  }
+
+  /** A credential's end is none of the watch, where another one can be had. */
+  private mayGoOn(error: ServiceError): boolean {
+    return error.transient || (error.notSignedIn && this.context.hasToken);
   }
 
   private url(): string {
@@ -240,8 +250,3 @@ function errorOfEnd(data: string): ServiceError | undefined {
     return errorOfStatus(undefined, 500);
   }
 }
-
-function mayGoOn(error: ServiceError): boolean {
-  return error.transient;
-}
-

@@ -101,8 +101,8 @@ export class CountingWebSocket extends NodeWebSocket {
   static mostBuffered = 0;
   static urls: string[] = [];
 
-  constructor(url: string) {
-    super(url);
+  constructor(url: string, protocols?: string[]) {
+    super(url, protocols);
     CountingWebSocket.urls.push(url);
     CountingWebSocket.open++;
     CountingWebSocket.mostOpen = Math.max(CountingWebSocket.mostOpen, CountingWebSocket.open);

@@ -41,7 +41,10 @@ class UploadServiceStub:
     `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
     `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
     is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
-    new one.
+    new one. Who calls more often than it may is told `RATE_EXCEEDED` (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.RetryInfo`); cancels have a rate of their own. Who has as much as it may have of files, bytes, streams,
+    watches or sockets is told `QUOTA_EXCEEDED` where it asks for more (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.QuotaFailure` and no time to retry after); no quota refuses a cancel.
     """
 
     def __init__(self, channel):
@@ -143,7 +146,10 @@ class UploadServiceServicer:
     `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
     `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
     is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
-    new one.
+    new one. Who calls more often than it may is told `RATE_EXCEEDED` (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.RetryInfo`); cancels have a rate of their own. Who has as much as it may have of files, bytes, streams,
+    watches or sockets is told `QUOTA_EXCEEDED` where it asks for more (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.QuotaFailure` and no time to retry after); no quota refuses a cancel.
     """
 
     def InitiateUpload(self, request, context):
@@ -407,7 +413,10 @@ class UploadService:
     `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
     `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
     is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
-    new one.
+    new one. Who calls more often than it may is told `RATE_EXCEEDED` (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.RetryInfo`); cancels have a rate of their own. Who has as much as it may have of files, bytes, streams,
+    watches or sockets is told `QUOTA_EXCEEDED` where it asks for more (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.QuotaFailure` and no time to retry after); no quota refuses a cancel.
     """
 
     @staticmethod

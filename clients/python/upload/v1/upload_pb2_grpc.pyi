@@ -46,7 +46,10 @@ class UploadServiceStub:
     `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
     `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
     is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
-    new one.
+    new one. Who calls more often than it may is told `RATE_EXCEEDED` (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.RetryInfo`); cancels have a rate of their own. Who has as much as it may have of files, bytes, streams,
+    watches or sockets is told `QUOTA_EXCEEDED` where it asks for more (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.QuotaFailure` and no time to retry after); no quota refuses a cancel.
     """
 
     @_typing.overload
@@ -168,7 +171,10 @@ class UploadServiceAsyncStub(UploadServiceStub):
     `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
     `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
     is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
-    new one.
+    new one. Who calls more often than it may is told `RATE_EXCEEDED` (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.RetryInfo`); cancels have a rate of their own. Who has as much as it may have of files, bytes, streams,
+    watches or sockets is told `QUOTA_EXCEEDED` where it asks for more (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.QuotaFailure` and no time to retry after); no quota refuses a cancel.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -286,7 +292,10 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
     `PERMISSION_DENIED` (403). A caller sees what it owns, an operator or auditor everything; what a caller does not see
     is as if it were not there. A watch ends with `CREDENTIAL_EXPIRED` when its credential does; its token goes on with a
-    new one.
+    new one. Who calls more often than it may is told `RATE_EXCEEDED` (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.RetryInfo`); cancels have a rate of their own. Who has as much as it may have of files, bytes, streams,
+    watches or sockets is told `QUOTA_EXCEEDED` where it asks for more (RESOURCE_EXHAUSTED, 429 over HTTP, with a
+    `google.rpc.QuotaFailure` and no time to retry after); no quota refuses a cancel.
     """
 
     @_abc_1.abstractmethod
