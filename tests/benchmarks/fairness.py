@@ -1,6 +1,7 @@
 """CancelFile of one principal, alone and beside another that calls as fast as it can, in turns on one server.
 
-Options: ``--rounds N`` (3), ``--seconds N`` of each turn (4), ``--quota-calls N`` of each principal a second (0: any).
+Options: ``--rounds N`` (3), ``--seconds N`` of each turn (4), ``--quota-calls N`` of each principal a second (0: any),
+``--kinds list,watch,announce`` of calls of the other one (all of them).
 Prints p50 and p99 of both, their ratio, and how many calls the other one made and was refused.
 
 The other one announces, lists, opens watches and cancels over its own connections, from a process of its own.
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -30,13 +32,17 @@ _CONNECTIONS = 8
 _DEEDS_AT_ONCE = 8
 
 
-def greedy(port: int, metadata: tuple[tuple[str, str], ...], goes: Event, ends: Event, made: object) -> None:
+def greedy(
+    port: int, metadata: tuple[tuple[str, str], ...], kinds: Sequence[str], goes: Event, ends: Event, made: object
+) -> None:
     """Call as fast as answers come while ``goes`` is set, until ``ends``; report how calls ended."""
-    counts: Counter[str] = asyncio.run(_greedy(port, metadata, goes, ends))
+    counts: Counter[str] = asyncio.run(_greedy(port, metadata, kinds, goes, ends))
     made.put(dict(counts))  # type: ignore[attr-defined]
 
 
-async def _greedy(port: int, metadata: tuple[tuple[str, str], ...], goes: Event, ends: Event) -> Counter[str]:
+async def _greedy(
+    port: int, metadata: tuple[tuple[str, str], ...], kinds: Sequence[str], goes: Event, ends: Event
+) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     async def work(stub: upload_pb2_grpc.UploadServiceAsyncStub, number: int) -> None:
@@ -45,9 +51,10 @@ async def _greedy(port: int, metadata: tuple[tuple[str, str], ...], goes: Event,
                 await asyncio.sleep(0.05)
                 continue
             try:
-                if number % 4 == 0:
+                kind = kinds[number % len(kinds)]
+                if kind == "list":
                     await stub.ListFiles(pb.ListFilesRequest(page_size=50), metadata=metadata)
-                elif number % 4 == 1:
+                elif kind == "watch":
                     watch = stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=metadata)
                     await watch.read()
                     watch.cancel()
@@ -89,6 +96,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=4.0)
     options.add_argument("--quota-calls", type=int, default=0)
+    options.add_argument("--kinds", default="list,watch,announce,announce")
     given = options.parse_args()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +106,9 @@ def main() -> int:
         with ServerProcess(Path(folder) / "data", words) as server:
             goes, ends, made = context.Event(), context.Event(), context.Queue()
             other = context.Process(
-                target=greedy, args=(server.grpc_port, tokens.metadata("other"), goes, ends, made), daemon=True
+                target=greedy,
+                args=(server.grpc_port, tokens.metadata("other"), given.kinds.split(","), goes, ends, made),
+                daemon=True,
             )
             other.start()
             took: dict[bool, list[float]] = {False: [], True: []}
