@@ -165,11 +165,6 @@ class Batch:
     revision: int
     change_no: int
 
-    @property
-    def open_files(self) -> int:
-        """How many of its files are not final."""
-        return self.total_files - self.completed_files - self.failed_files - self.cancelled_files_count
-
 
 def rolled_up(batch: Batch, at: datetime, *, started: bool) -> Batch:
     """Return a batch whose counters changed in the status that follows from them; a final status stays.

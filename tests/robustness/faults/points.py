@@ -143,7 +143,7 @@ def find(place: Point) -> tuple[Any, str, Any]:
     found = vars(owner).get(last) if owner is not None else None
     if not isinstance(found, classmethod) and not inspect.isfunction(found):
         raise PointRotten(f"{place.module}.{place.name} is gone")
-    if place.sql and place.sql not in inspect.getsource(importlib.import_module(f"{_SQL}.committer")):
+    if place.sql and place.sql not in inspect.getsource(importlib.import_module(f"{_SQLITE}.transaction")):
         raise PointRotten(f"nobody executes {place.sql}")
     return owner, last, found
 

@@ -37,7 +37,7 @@ exit codes:
   5    the upload was cancelled
   6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired
   7    the server cannot be reached, is overloaded, or did not answer in time
-  8    not signed in, or not allowed to do that
+  8    not signed in, not allowed to do that, or a quota is used up
   129, 130, 143
        ended by SIGHUP, Ctrl-C or SIGTERM; what became of the upload is said on stderr
 """
@@ -55,6 +55,7 @@ _BY_CLASS: tuple[tuple[type[Exception], Exit], ...] = (
     (errors.InvalidField, Exit.USAGE),
     (errors.RequestIdReused, Exit.USAGE),
     (errors.AccessDenied, Exit.DENIED),
+    (errors.QuotaExceeded, Exit.DENIED),
     (errors.Unavailable, Exit.UNREACHABLE),
     (errors.UploadIdle, Exit.UNREACHABLE),
     (errors.UploadServiceError, Exit.SERVER_ERROR),

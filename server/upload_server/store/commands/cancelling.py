@@ -175,7 +175,8 @@ class CancelBatch(Write[Result[CancelledBatch]]):
             return Result(answer, replayed=True)
         before = self._find(transaction)
         command = _fitted(transaction, self.command, before.batch.total_files)
-        count = before.batch.open_files
+        # Counted, not told by the batch's counters: a cancel holds also where those of an older program are wrong.
+        [(count,)] = transaction.read(statements.COUNT_OPEN_OF_BATCH, batch_row=before.row)
         first = self._cancel_files(transaction, before.row, count, command) if count else 0
         change_no = transaction.number()
         transaction.write_exactly(
@@ -205,7 +206,7 @@ class CancelBatch(Write[Result[CancelledBatch]]):
         return found[0]
 
     def _cancel_files(self, transaction: Transaction, batch_row: int, count: int, command: Command) -> int:
-        """Cancel the files that are not final, which the batch has counted; returns the number of the first."""
+        """Cancel the files that are not final, ``count`` of them; returns the number of the first."""
         first = transaction.number(count)
         transaction.write_exactly(
             count,

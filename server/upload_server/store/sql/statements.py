@@ -316,6 +316,11 @@ READ_BATCHES_BY_ROW = Sql(
     SELECT {BATCH_ROW_COLUMNS} FROM {d.items("rows", "bigint")} CROSS JOIN batch AS b WHERE b.id = k.value"""
     )
 )
+COUNT_OPEN_OF_BATCH = Sql(
+    lambda d: (
+        f"SELECT count(*) FROM file AS f WHERE f.batch_row = :batch_row AND {d.unindexed('f.status')} IN ({OPEN_FILE})"
+    )
+)
 INSERT_BATCH = Sql(
     lambda d: (
         f"""

@@ -16,6 +16,7 @@ def batch_cancel_skips_uploading() -> None:
         "INSERT_EVENTS_OF_CANCELLED_BATCH",
         ("status IN ('pending', 'uploading')", "status = 'pending'"),
     )
+    change_text(statements, "COUNT_OPEN_OF_BATCH", ("IN ('pending', 'uploading')", "= 'pending'"))
 
 
 @mutant
