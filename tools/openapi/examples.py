@@ -213,6 +213,8 @@ ANSWERS: dict[str, Json] = {
                 "reason": "not needed",
                 "request_id": "cancel-42",
                 "occurred_at": EVENT_AT,
+                "credential": "",
+                "peer": "192.0.2.7",
             }
         ],
         "next_page_token": "",

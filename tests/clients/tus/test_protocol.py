@@ -172,7 +172,7 @@ async def test_another_method_in_a_header_of_a_post(tus: Tus) -> None:
     assert (await tus.ask("POST", url, headers, content=b"ab")).headers["upload-offset"] == "2"
     # Of a method that any page may use nothing else is made.
     answer = await tus.ask("GET", url, {"X-HTTP-Method-Override": "DELETE"})
-    assert (answer.status_code, reason(answer)) == (400, "FILE_NOT_COMPLETED")
+    assert (answer.status_code, "FILE_NOT_COMPLETED" in answer.text) == (400, True)
     assert (await tus.ask("POST", url, {"X-HTTP-Method-Override": "DELETE"})).status_code == 204
     assert (await tus.file(url))["status"] == "UPLOAD_STATUS_CANCELLED"
 

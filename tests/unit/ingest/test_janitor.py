@@ -182,7 +182,8 @@ async def test_a_stream_that_does_not_let_go_holds_up_no_other_deletion(world: W
     await world.cancel(file_id)
     # A second file: its bytes came before the disk hung.
     other = await world.initiate(10)
-    await asyncio.to_thread(_put, world, other)
+    # Without a byte: the gate is closed to all.
+    await asyncio.to_thread(lambda: world.sink.open(other, [Run(1, 0)], 1000, 0).close())
     await world.store.claim(other, 0, world.command())
     await world.cancel(other)
     assert await janitor_of(world).delete_owed() == 1

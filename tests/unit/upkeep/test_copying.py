@@ -24,7 +24,7 @@ from upload_server.store.inspection import TableRow
 from upload_server.store.open import open_store, store_at
 
 MANY = 10_000
-BATCHES = 3
+BATCHES = 2
 
 
 @pytest.fixture(params=STORES)
