@@ -308,7 +308,7 @@ async def test_a_page_whose_socket_breaks_is_cancelled_for_after_the_grace(ways:
         await socket.recv()
         for link in list(ways.to_http.links):
             link.lose_server()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await ways.file(file_id))["status"] != "UPLOAD_STATUS_CANCELLED":  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
 

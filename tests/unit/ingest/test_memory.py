@@ -7,6 +7,7 @@ import gc
 import os
 
 import psutil
+import pytest
 
 from unit.ingest.world import CALLER, KIB, MIB, World, send
 from upload_server.ingest import Upload
@@ -19,6 +20,7 @@ def resident() -> int:
     return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
+@pytest.mark.timeout(400)
 async def test_a_thousand_open_uploads_are_cheap(world: World) -> None:
     _, ids = await world.initiate_batch([MIB] * UPLOADS)
     before, threads = resident(), psutil.Process().num_threads()

@@ -55,5 +55,6 @@ def resume_token_too_high() -> None:
 @mutant
 def batch_numbered_before_its_files() -> None:
     """Watchers hear of a cancelled batch before its files."""
-    number, count = "    change_no = transaction.number()\n", "    count = before.batch.open_files\n"
+    number = "    change_no = transaction.number()\n"
+    count = "    [(count,)] = transaction.read(statements.COUNT_OPEN_OF_BATCH, batch_row=before.row)\n"
     change(cancelling, "CancelBatch.run", (number, ""), (count, number + count))
