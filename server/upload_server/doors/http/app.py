@@ -27,6 +27,7 @@ from upload_server.doors.http.asgi import (
     Send,
     refuse,
     refuse_handshake,
+    refuse_method,
     respond,
     status_body,
     status_of,
@@ -224,8 +225,7 @@ async def _read_only(answer: Answer, scope: Scope, send: Send) -> None:
     if method in _READ_ONLY:
         await answer(scope, send)
         return
-    status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", f"This path takes GET and HEAD, not {method}")
-    await respond(send, 405, status_body(status), extra=[(b"allow", b"GET, HEAD")])
+    await refuse_method(send, method, "GET", "HEAD")
 
 
 async def _answer_alive(_scope: Scope, send: Send) -> None:

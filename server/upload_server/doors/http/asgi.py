@@ -75,6 +75,13 @@ async def refuse(send: Send, error: UploadError) -> None:
     await respond(send, http_status_of(error), status_body(to_status(error)), extra=headers_for(error))
 
 
+async def refuse_method(send: Send, method: str, *allowed: str) -> None:
+    """Answer a request whose path takes other methods."""
+    text = f"This path takes {' and '.join(allowed)}, not {method[:32]}"
+    status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", text)
+    await respond(send, 405, status_body(status), extra=[(b"allow", ", ".join(allowed).encode())])
+
+
 def headers_for(error: UploadError) -> Headers:
     """Return the headers that say of an error when to ask again, or which credential it takes."""
     headers: Headers = []

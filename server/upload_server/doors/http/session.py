@@ -15,7 +15,17 @@ from google.rpc.code_pb2 import Code
 from upload_server.access.identity import Presented, bearer
 from upload_server.domain.errors import CredentialMissing, UploadError
 from upload_server.doors.calls import Calls
-from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, refuse, respond, status_body, status_of
+from upload_server.doors.http.asgi import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    refuse,
+    refuse_method,
+    respond,
+    status_body,
+    status_of,
+)
 from upload_server.doors.presented import COOKIES, is_for_this_machine, is_own_page
 
 _log = structlog.get_logger(__name__)
@@ -35,9 +45,7 @@ class SessionDoor:
         """Serve one request."""
         method = scope["method"]
         if method not in ("POST", "DELETE"):
-            text = f"This path takes POST and DELETE, not {method[:32]}"
-            status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", text)
-            await respond(send, 405, status_body(status), extra=[(b"allow", b"POST, DELETE")])
+            await refuse_method(send, method, "POST", "DELETE")
         elif not is_own_page(scope["headers"]):
             status = status_of(
                 Code.PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED", "Only this server's own pages sign in here"

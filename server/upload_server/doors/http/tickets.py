@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import structlog
-from google.rpc.code_pb2 import Code
 
 from upload_server.access.tickets import Tickets
-from upload_server.domain.errors import UploadError, timestamp_text
+from upload_server.domain.errors import timestamp_text
 from upload_server.domain.fields import Rules
 from upload_server.doors.calls import Call, Calls, Gate
-from upload_server.doors.http.asgi import Receive, Scope, Send, refuse, respond, status_body, status_of
+from upload_server.doors.http.asgi import Receive, Scope, Send, refuse, refuse_method, respond
 from upload_server.doors.presented import origin_of
 from upload_server.service import Uploads
 
@@ -37,15 +37,9 @@ class TicketDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["method"] != "POST":
-            text = f"This path takes POST, not {scope['method'][:32]}"
-            status = status_of(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", text)
-            await respond(send, 405, status_body(status), extra=[(b"allow", b"POST")])
+            await refuse_method(send, scope["method"], "POST")
             return
-
-        async def tell(error: UploadError) -> None:
-            await refuse(send, error)
-
-        async with Call(self._calls, "CreateTicket", tell, scope) as call:
+        async with Call(self._calls, "CreateTicket", partial(refuse, send), scope) as call:
             caller = await call.admit(Gate.CHANGE)
             with self._calls.limit():
                 file_id = _file_id(await _body(receive))
