@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import grpc
 import httpx
 import pytest
 import websockets
 
+from clients.oidc.provider import Provider, serving
 from clients.tus.client import Tus, encoded
 from support.grpc_upload import stub_on
+from support.issuer import AUDIENCE
 from support.process import ServerProcess, StartServer
-from support.wanting import missing
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
 
-NODE = Path(__file__).parent / "node"
-AUDIENCE = "https://upload.example"
-EVERYTHING = "upload.read upload.write upload.cancel"
-
-
-class Provider(NamedTuple):
-    """The provider as a program."""
-
-    process: subprocess.Popen[str]
-    url: str
-
-    def token(self, scope: str = EVERYTHING) -> str:
-        """Ask for an access token, as a program with a secret of its own does."""
-        asked = {"grant_type": "client_credentials", "resource": AUDIENCE, "scope": scope}
-        answer = httpx.post(f"{self.url}/token", data=asked, auth=("ann", "s3cret"), timeout=20)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
-
-    def rotate(self) -> None:
-        """Have it sign by a new key."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("rotate\n")
-        self.process.stdin.flush()
-        while self.process.stdout.readline() != "rotated\n":
-            assert self.process.poll() is None
-
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
-    node = shutil.which("node")
-    if node is None:
-        missing("needs Node")
-    if not (NODE / "node_modules").exists():
-        missing("needs an OpenID provider: npm ci in tests/clients/oidc/node")
-    with subprocess.Popen(
-        [node, NODE / "issuer.mjs", AUDIENCE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield Provider(process, process.stdout.readline().strip())
-        finally:
-            process.kill()
+    with serving() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
