@@ -314,6 +314,7 @@ class Service:
             on_loopback=self._config.on_loopback,
             allowed_origins=self._config.allowed_origins,
             allowed_hosts=self._config.allowed_hosts,
+            allowed_headers=self._config.allowed_headers,
             observer=self._metrics,
             trusts=None if self._proxies is None else self._proxies.trust,
             refuse_cross_site=self._config.with_auth,

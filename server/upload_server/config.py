@@ -10,6 +10,7 @@ import argparse
 import difflib
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ _MAX_MESSAGE_BYTES = 1024 * MIB
 _MAX_FILE_BYTES = 2**60
 # Of callers who have names: who sends slower holds a stream and its descriptors for next to nothing.
 _MIN_RATE = 1024
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class ConfigError(ValueError):
@@ -99,6 +101,15 @@ def parse_hosts(text: str) -> tuple[str, ...]:
         if not is_host_name(host):
             raise ConfigError(f"{host!r} is not a Host name without scheme and port, such as files.example.com")
     return hosts
+
+
+def parse_headers(text: str) -> tuple[str, ...]:
+    """Return comma-separated names of headers."""
+    headers = parse_list(text)
+    for header in headers:
+        if not _HEADER.fullmatch(header):
+            raise ConfigError(f"{header!r} is not the name of a header, such as X-Api-Version")
+    return headers
 
 
 def parse_origins(text: str) -> tuple[Origin, ...]:
@@ -278,7 +289,14 @@ class Config:
         _parse_int,
         1,
     )
-    allowed_origins: tuple[Origin, ...] = _option((), "comma-separated origins whose pages may call", parse_origins)
+    allowed_origins: tuple[Origin, ...] = _option(
+        (), "comma-separated origins of pages and apps that may call", parse_origins
+    )
+    allowed_headers: tuple[str, ...] = _option(
+        (),
+        "comma-separated headers that those pages may send, besides those of the API, of tus and of tracing",
+        parse_headers,
+    )
     allowed_hosts: tuple[str, ...] = _option(
         (),
         "comma-separated Host names accepted besides loopback names; beyond loopback none means any",

@@ -13,13 +13,14 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import httpx
 import psutil
 import pytest
 import websockets
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -185,6 +186,23 @@ def test_settings_come_from_the_environment_and_options_win(start_server: StartS
     assert (warning["found"], warning["meant"]) == ("UPLOAD_HTTP_PROT", "UPLOAD_HTTP_PORT")
 
 
+async def _reflection_tells_of_itself_services_and_methods(channel: grpc.aio.Channel, name: str) -> None:
+    ask = reflection_pb2.ServerReflectionRequest
+    method: Any = channel.stream_stream(
+        f"/{name}/ServerReflectionInfo",
+        request_serializer=ask.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    symbols = (f"{SERVICE}.CancelFile", f"{SERVICE}.Nothing", name, "upload.v1.File.file_id")
+    asked = [ask(list_services=""), *(ask(file_containing_symbol=symbol) for symbol in symbols)]
+    services, cancel, nothing, itself, field = [answer async for answer in method(iter(asked))]
+    assert {SERVICE, name} <= {service.name for service in services.list_services_response.service}
+    assert nothing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    for answer, package in ((cancel, "upload.v1"), (itself, name.rpartition(".")[0]), (field, "upload.v1")):
+        files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
+        assert package in {file.package for file in files}
+
+
 async def test_health_and_reflection(server: ServerProcess, channel: grpc.aio.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", SERVICE):
@@ -193,10 +211,8 @@ async def test_health_and_reflection(server: ServerProcess, channel: grpc.aio.Ch
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await health.Check(health_pb2.HealthCheckRequest(service="nobody"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
-    call = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-    answer = await call.read()
-    assert SERVICE in {service.name for service in answer.list_services_response.service}
+    for version in ("v1", "v1alpha"):
+        await _reflection_tells_of_itself_services_and_methods(channel, f"grpc.reflection.{version}.ServerReflection")
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).status_code == 200

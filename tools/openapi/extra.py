@@ -11,7 +11,8 @@ DESCRIPTION = """\
 Takes file uploads and cancels them for certain: a cancelled upload never becomes anything else, its bytes stop and are
 removed, and everyone watching hears of it.
 
-Bytes come in over the WebSocket below or over gRPC (`upload.v1.UploadService/UploadFile`); everything else is here.
+Bytes come in over the WebSocket below, by tus or over gRPC (`upload.v1.UploadService/UploadFile`); everything else is
+here.
 
 **JSON.** ProtoJSON with the protos' field names. 64-bit integers are strings (numbers are taken too), 32-bit ones are
 numbers, enums are their names, times are RFC 3339 in UTC. Fields at their default are written out; times that have not
@@ -25,6 +26,7 @@ this way may still take effect; the same `request_id` asks again."""
 
 _HEADS = ("MALFORMED_REQUEST", "HEAD_TOO_LARGE")
 _DETAIL = "type.googleapis.com/google.rpc."
+_DETAILS = ("ErrorInfo", "BadRequest", "PreconditionFailure", "QuotaFailure", "RetryInfo")
 
 
 def _detail(name: str, description: str, properties: Json) -> Json:
@@ -55,6 +57,12 @@ _PRECONDITION = {
     "subject": _text("The id of the file or batch."),
     "description": _text("The state found."),
 }
+_QUOTA = {
+    "subject": _text("`principal:` and whose quota it is."),
+    "description": _text("The quota, and what was asked for."),
+    **{name: _text("Not used.") for name in ("api_service", "quota_metric", "quota_id", "quota_value")},
+    "quota_dimensions": {**_METADATA, "description": "Not used."},
+}
 
 # The generator describes google.rpc.Status without its details: their types are none of the protos' own.
 ERROR_SCHEMAS: dict[str, Json] = {
@@ -68,10 +76,11 @@ ERROR_SCHEMAS: dict[str, Json] = {
                 "type": "array",
                 "description": "A `google.rpc.ErrorInfo` first.",
                 "items": {
-                    "anyOf": [
-                        {"$ref": f"#/components/schemas/google.rpc.{name}"}
-                        for name in ("ErrorInfo", "BadRequest", "PreconditionFailure", "RetryInfo")
-                    ]
+                    "oneOf": [{"$ref": f"#/components/schemas/google.rpc.{name}"} for name in _DETAILS],
+                    "discriminator": {
+                        "propertyName": "@type",
+                        "mapping": {_DETAIL + name: f"#/components/schemas/google.rpc.{name}" for name in _DETAILS},
+                    },
                 },
             },
         },
@@ -92,6 +101,9 @@ ERROR_SCHEMAS: dict[str, Json] = {
     "google.rpc.PreconditionFailure": _detail(
         "PreconditionFailure", "With `…_NOT_CANCELLABLE`: the state found.", {"violations": _items(_PRECONDITION)}
     ),
+    "google.rpc.QuotaFailure": _detail(
+        "QuotaFailure", "With `QUOTA_EXCEEDED`: which one.", {"violations": _items(_QUOTA)}
+    ),
     "google.rpc.RetryInfo": _detail(
         "RetryInfo", "With `OVERLOADED`: when to try again.", {"retry_delay": _text("Seconds, such as `1s`.")}
     ),
@@ -99,6 +111,7 @@ ERROR_SCHEMAS: dict[str, Json] = {
 
 TAGS: list[Json] = [
     {"name": "WebSocket", "description": "Sends a file's bytes from a browser."},
+    {"name": "Content", "description": "What was uploaded."},
     {"name": "Server", "description": "For load balancers, monitoring and tools."},
 ]
 
@@ -187,6 +200,37 @@ def _websocket() -> Json:
     return path
 
 
+def _content() -> Json:
+    bytes_ = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    # Conditions that do not hold say so as errors do; so does a range beyond the end.
+    failing = {"content": {"application/json": {"schema": STATUS_SCHEMA}}}
+    reasons = [
+        *("FILE_NOT_FOUND", "FILE_NOT_COMPLETED", "INVALID_FIELD", "HOST_NOT_ALLOWED", "PERMISSION_DENIED"),
+        *("CREDENTIAL_MISSING", "CREDENTIAL_INVALID", "CREDENTIAL_EXPIRED", "ORIGIN_NOT_ALLOWED"),
+        *("OVERLOADED", "RATE_EXCEEDED", "SHUTTING_DOWN", "DATABASE_FAILURE", "STORAGE_FAILURE", "INTERNAL", *_HEADS),
+    ]
+    path = _get(
+        "Content",
+        "DownloadFile",
+        "Download file",
+        {
+            "200": {"description": "All bytes; `ETag` is their SHA-256.", **bytes_},
+            "206": {"description": "The bytes of one `Range`.", **bytes_},
+            "304": {"description": "`If-None-Match` names the `ETag`."},
+            **responses(reasons, ERRORS),
+            "412": {"description": "`If-Match` does not name the `ETag`.", **failing},
+            "416": {"description": "The file ends before the `Range` begins.", **failing},
+        },
+        "The bytes of a completed file. They never change: a download that was broken off goes on with `Range` and "
+        "`If-Range`. `HEAD` gives the headers alone.",
+    )
+    path["get"]["parameters"] = [
+        {**_parameter("file_id", "path", {"type": "string", "minLength": 1}, "The file."), "example": FILE_ID},
+        _parameter("Range", "header", {"type": "string", "example": "bytes=1048576-"}, "One range of bytes."),
+    ]
+    return path
+
+
 def paths() -> dict[str, Json]:
     """Return the paths that the transcoder does not serve."""
     refused = responses(["HOST_NOT_ALLOWED", *_HEADS], ERRORS)
@@ -198,6 +242,7 @@ def paths() -> dict[str, Json]:
     document = _ok("OpenAPI 3.1.", "application/json", {"type": "object"})
     return {
         "/api/v1/upload/ws/{file_id}": _websocket(),
+        "/api/v1/files/{file_id}/content": _content(),
         "/healthz": _get(
             "Server",
             "Healthz",

@@ -126,9 +126,10 @@ def _finish_schema(name: str, schema: Json, messages: dict[str, DescriptorProto]
     for prop in schema["properties"].values():
         if prop.get("format") == "int64":
             prop["pattern"] = "^-?[0-9]{1,19}$"
-    if "oneOf" in schema:
-        # The generator allows none of them too and repeats their schemas; every answer has exactly one.
-        schema["oneOf"] = [{"required": choice["required"]} for choice in schema["oneOf"] if "required" in choice]
+    if choices := schema.pop("oneOf", None):
+        # Said in words: of a `oneOf` without properties generators make types that hold nothing.
+        names = ", ".join(f"`{field}`" for choice in choices for field in choice.get("required", ()))
+        schema["description"] = f"{schema['description']} Exactly one of {names} is there."
 
 
 def _is_always_there(message: DescriptorProto, field: FieldDescriptorProto) -> bool:
@@ -185,8 +186,9 @@ def _finish_body(body: Json, name: str) -> None:
     content = body["content"]["application/json"]
     _finish_request(content["schema"])
     content["example"] = REQUESTS[name]
-    # A request without a body is one whose fields are all at their default.
-    body["required"] = "required" in content["schema"]
+    # The service takes a request without a body as one whose fields are all at their default. Clients that generators
+    # make would send `null` for it, which is refused: they are told to send an object.
+    body["required"] = True
 
 
 def _finish_watch(operation: Json, schemas: Json) -> None:
@@ -194,8 +196,7 @@ def _finish_watch(operation: Json, schemas: Json) -> None:
     ok = operation["responses"]["200"]
     content = ok["content"]["application/json"]
     line = content["schema"]
-    line["oneOf"] = [{"required": ["result"]}, {"required": ["error"]}]
-    line["description"] = "One line of the stream."
+    line["description"] = "One line of the stream: either `result` or, last, `error`."
     schemas[_LINE] = line
     content["schema"] = {"$ref": f"#/components/schemas/{_LINE}"}
     ok["description"] = _STREAM

@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SAME_AS: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+# Of pages these are never the origin: browsers say `null`, which any page can be made to say, and so is nobody's.
+_NO_PAGES: Final = frozenset({"blob", "data", "file", "ftp", "ws", "wss"})
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _LAST_PORT: Final = 65535
 # Host = uri-host [":" port]; what the name means is judged afterwards.
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._~-]+)(?P<port>:[0-9]{0,5})?")
@@ -29,11 +31,17 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Origin:
-        """Read an Origin header or a setting; raises ValueError unless it is exactly ``scheme://host[:port]``."""
-        parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or text != f"{parts.scheme}://{parts.netloc}":
+        """Read an Origin header or a setting; raises ValueError unless it is exactly ``scheme://host[:port]``.
+
+        Pages of apps have schemes of their own, such as ``capacitor://localhost``, which know no default port.
+        """
+        scheme, _, host = text.partition("://")
+        if scheme in {"http", "https"}:
+            return cls.served(scheme, host)
+        if not _SCHEME.fullmatch(scheme) or scheme in _NO_PAGES:
             raise ValueError(text)
-        return cls.served(parts.scheme, parts.netloc)
+        name, port = _split_host(host)
+        return cls(scheme, name, port or 0)
 
     @classmethod
     def served(cls, scheme: str, host: str) -> Origin:

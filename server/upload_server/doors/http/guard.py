@@ -73,12 +73,15 @@ class Guard:
         *,
         allowed_origins: Sequence[Origin] = (),
         allowed_hosts: Sequence[str] = (),
+        allowed_headers: Sequence[str] = (),
         on_loopback: bool = True,
         observer: Observer | None = None,
         trusts: Callable[[PeerCertificate | None], bool] | None = None,
         refuse_cross_site: bool = False,
     ) -> None:
-        """``trusts``: whether who shows a certificate may say how a browser has come to it.
+        """``allowed_headers``: which a page of an allowed origin may send besides the usual ones.
+
+        ``trusts``: whether who shows a certificate may say how a browser has come to it.
 
         ``refuse_cross_site``: pages of other sites may not even read the API, unless they are of an allowed origin.
         """
@@ -86,6 +89,7 @@ class Guard:
         self._trusts = trusts
         self._app = app
         self._allowed = frozenset(allowed_origins)
+        self._allow_headers = b", ".join([_ALLOW_HEADERS, *(header.encode() for header in allowed_headers)])
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
         self._on_loopback = on_loopback
         self._observer = observer or Observer()
@@ -139,7 +143,7 @@ class Guard:
             (b"access-control-expose-headers", _EXPOSE_HEADERS),
         ]
         if scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(scope):
-            await _answer_preflight(send, origin)
+            await _answer_preflight(send, origin, self._allow_headers)
             return
         await self._app(scope, receive, _with_headers(send, [*cors, _VARY]))
 
@@ -227,12 +231,12 @@ def _is_preflight(scope: Scope) -> bool:
     return bool(headers_of(scope, b"access-control-request-method"))
 
 
-async def _answer_preflight(send: Send, origin: bytes) -> None:
+async def _answer_preflight(send: Send, origin: bytes, allow_headers: bytes) -> None:
     headers: Headers = [
         (b"access-control-allow-origin", origin),
         _CREDENTIALS,
         (b"access-control-allow-methods", _ALLOW_METHODS),
-        (b"access-control-allow-headers", _ALLOW_HEADERS),
+        (b"access-control-allow-headers", allow_headers),
         (b"access-control-max-age", _MAX_AGE),
         _VARY,
     ]

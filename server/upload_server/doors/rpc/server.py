@@ -6,21 +6,20 @@ Must not know what the calls do.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from transcoder import BodyBudget
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.doors.bounds import REQUEST, request_limits
-from upload_server.doors.calls import Calls, abort
 from upload_server.doors.rpc.incoming import Arrivals, Incoming
+from upload_server.doors.rpc.reflection import add_reflection
 from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.rpc.streams import download_handler, watch_handler
 from upload_server.doors.rpc.upload_stream import decode_upload_request
@@ -129,23 +128,6 @@ def _configuration(pair: TlsPair, *, with_client: bool) -> grpc.ServerCertificat
     )
 
 
-class _Reflection:
-    """Reflection, for whoever has said who they are."""
-
-    def __init__(self, names: Iterable[str], calls: Calls) -> None:
-        self._served = reflection.aio.ReflectionServicer(names)
-        self._calls = calls
-
-    async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC's name
-        """Answer what is asked."""
-        try:
-            await self._calls.identify("Reflection", context)
-        except UploadError as error:
-            await abort(context, error)
-        async for answer in self._served.ServerReflectionInfo(requests, context):
-            yield answer
-
-
 class GrpcServer:
     """The gRPC port: UploadService, health and, where wanted, reflection."""
 
@@ -179,8 +161,7 @@ class GrpcServer:
         )
         self._server.add_registered_method_handlers(health.SERVICE_NAME, _health_handlers(self._health, self._arrivals))
         if reflection_on:
-            names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(names, servicer.calls), self._server)
+            add_reflection(self._server, (SERVICE.full_name, health.SERVICE_NAME), servicer.calls)
         self.port = 0
 
     async def start(self, host: str, port: int, tls: Tls | None = None, mtls_port: int = 0) -> None:

@@ -244,19 +244,24 @@ async def test_an_allowed_origin_may_change_and_read(serve: Serve, target: Targe
         assert plain.headers["vary"] == "Origin"  # a cache must not hand this answer to the page
 
 
-async def test_a_preflight_of_an_allowed_origin_is_answered_here(serve: Serve, target: Target) -> None:
-    server = await serve(Guard(target, allowed_origins=[Origin.parse(ALLOWED)]))
+@pytest.mark.parametrize("allowed", [ALLOWED, "capacitor://localhost", "chrome-extension://abcdefgh", "app://-"])
+async def test_a_preflight_of_an_allowed_origin_is_answered_here(serve: Serve, target: Target, allowed: str) -> None:
+    origin = Origin.parse(allowed)
+    server = await serve(Guard(target, allowed_origins=[origin], allowed_headers=["X-Tenant"]))
     asked = {
-        "Origin": ALLOWED,
+        "Origin": allowed,
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "last-event-id",
+        "Access-Control-Request-Headers": "baggage,last-event-id,sentry-trace,traceparent,tracestate,x-tenant",
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         answer = await client.options("/api/v1/watch", headers=asked)
-    assert (answer.status_code, target.ran) == (204, 0)
-    assert answer.headers["access-control-allow-origin"] == ALLOWED
+        other = await client.options("/api/v1/watch", headers={**asked, "Origin": f"{allowed}.example"})
+    assert (answer.status_code, target.ran) == (204, 1)
+    assert answer.headers["access-control-allow-origin"] == allowed
+    assert "access-control-allow-origin" not in other.headers
     assert "POST" in answer.headers["access-control-allow-methods"]
-    assert "Last-Event-ID" in answer.headers["access-control-allow-headers"]
+    taken = answer.headers["access-control-allow-headers"].lower().split(", ")
+    assert set(asked["Access-Control-Request-Headers"].split(",")) <= set(taken)
     # A beacon always carries credentials; the origin is a named one, never any.
     assert answer.headers["access-control-allow-credentials"] == "true"
 
