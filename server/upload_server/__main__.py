@@ -233,7 +233,7 @@ def _migrate(start: Start) -> None:
     log.info("migrated", applied=", ".join(applied) or "nothing to do")
 
 
-_OPERATIONS = frozenset({"check", "audit", "copy", "nodes", "token", "adopt"})
+_OPERATIONS = frozenset({"check", "audit", "backup", "copy", "nodes", "token", "adopt"})
 _COMMANDS: Mapping[str, Callable[[Start], None]] = {"serve": _serve, "worker": _work, "migrate": _migrate}
 
 

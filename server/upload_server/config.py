@@ -23,6 +23,8 @@ from upload_server.process.tls import ClientAuth, TlsFiles
 MIB = 1024 * 1024
 _DAY = 24 * 3600
 _DATA_DIR = Path("upload-data")
+# Of the file in the data directory.
+DATABASE_NAME = "upload.sqlite3"
 _LAST_PORT = 65535
 # From the largest, and `ms` before the `s` that it ends with.
 _UNITS = {"d": float(_DAY), "h": 3600.0, "m": 60.0, "ms": 0.001, "s": 1.0}
@@ -438,7 +440,7 @@ class Config:
     @property
     def url(self) -> str:
         """The database's URL."""
-        return self.database_url or f"sqlite:///{quote(str(self.data_dir / 'upload.sqlite3'))}"
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir / DATABASE_NAME))}"
 
     @property
     def sink_url(self) -> str:

@@ -62,6 +62,10 @@ class StoreAt(Protocol):
     def inspect(self) -> Inspection:
         """Open it for looking, while a server runs too; raises ``Damaged``. The caller closes it."""
 
+    def copy_to(self, path: Path) -> Inspection:
+        """Copy it, as it is at one moment, into a file of this machine, and open that for looking; anything that was
+        there is replaced. Raises ``CannotStart`` where the database has ways of its own."""
+
     def mend(self) -> Mending:
         """Open it for mending while the caller holds its lock; raises ``Damaged``. The caller closes it."""
 

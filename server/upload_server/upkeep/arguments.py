@@ -1,5 +1,5 @@
-"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`, `copy`,
-`nodes`, `token`, `adopt`.
+"""Decides the words of the operator's commands: `check`, `audit verify`, `audit export`,
+`backup`, `copy`, `nodes`, `token`, `adopt`.
 
 Must not know what the commands do; imports little, so that `--help` answers at once.
 """
@@ -44,6 +44,7 @@ def add_operations(commands: Commands) -> None:
     audits = audit.add_subparsers(dest="audit_command", metavar="COMMAND", required=True)
     _add_verify(audits)
     _add_export(audits)
+    _add_backup(commands)
     _add_copy(commands)
     _add_token(commands)
     _add_adopt(commands)
@@ -74,6 +75,14 @@ def _add_export(commands: Commands) -> None:
     add_options(command, _WHERE)
     command.add_argument("--output", metavar="FILE", help="write to this file (mode 0600) instead of standard output")
     command.add_argument("--after", type=int, default=0, metavar="EVENT_ID", help="only what came after this event")
+
+
+def _add_backup(commands: Commands) -> None:
+    text = "copy rows and bytes of a running or stopped installation on SQLite into a new folder, and check the copy"
+    backup = commands.add_parser("backup", help=text, description=f"{text.capitalize()}. {_EXITS}")
+    add_options(backup, _WHERE)
+    backup.add_argument("--to", required=True, metavar="FOLDER", help="data directory to make; it must not be there")
+    backup.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_copy(commands: Commands) -> None:

@@ -1,5 +1,5 @@
-"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`, `copy`,
-`nodes`, `token`, `adopt`.
+"""Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`,
+`backup`, `copy`, `nodes`, `token`, `adopt`.
 
 Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
 wrong, 2 it could not be looked at.
@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upload_server import __version__
 from upload_server.access.identity import fits_a_principal
 from upload_server.access.tokens_file import TokensFileUnusable, append, make
-from upload_server.config import Config
+from upload_server.config import DATABASE_NAME, Config
 from upload_server.domain.errors import CannotStart
 from upload_server.process.files import refuse_strangers_link
 from upload_server.sink.open import open_sink
@@ -32,6 +33,7 @@ from upload_server.store.lock import lock_directory
 from upload_server.store.open import StoreAt, store_at
 from upload_server.upkeep.audit.export import lines
 from upload_server.upkeep.audit.verify import Expected, Verdict, verify
+from upload_server.upkeep.backup import back_up
 from upload_server.upkeep.check.findings import Report
 from upload_server.upkeep.check.mend import mend
 from upload_server.upkeep.check.output import as_json, as_lines
@@ -52,6 +54,8 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
     try:
         if command == "check":
             return _check(config, options)
+        if command == "backup":
+            return _back_up(config, options)
         if command == "copy":
             return _copy(options)
         if command == "nodes":
@@ -248,6 +252,27 @@ def _adopt(config: Config, options: Mapping[str, Any]) -> int:
     )
     sys.stdout.flush()
     return EXIT_FINE
+
+
+def _back_up(config: Config, options: Mapping[str, Any]) -> int:
+    folder, store, sink = Path(options["to"]), store_at(config.url), open_sink(config.sink_url)
+    # A database that lies on a server of its own refuses, whether it answers or not.
+    if store.folder is not None:
+        store = _store(config)
+
+    def storages_for(there: Path) -> Storages:
+        return Storages(sink, open_sink(there.absolute().as_uri()))
+
+    made = back_up(store.copy_to, storages_for, folder, DATABASE_NAME, __version__)
+    if options["json"]:
+        fields = {"files": made.files, "bytes": made.size_bytes, "damaged": made.damaged}
+        sys.stdout.write(json.dumps({**json.loads(as_json(made.report)), **fields}) + "\n")
+    else:
+        for line in (*(f"WRONG at its source: {text}" for text in made.damaged), *as_lines(made.report)):
+            sys.stdout.write(line + "\n")
+        sys.stdout.write(f"{folder} has the bytes of {made.files} files: {made.size_bytes} bytes\n")
+    sys.stdout.flush()
+    return EXIT_WRONG if made.report.open_findings or made.damaged else EXIT_FINE
 
 
 def _copy(options: Mapping[str, Any]) -> int:

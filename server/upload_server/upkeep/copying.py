@@ -59,9 +59,9 @@ def copy_bytes(source: Inspection, storages: Storages) -> Counter[str]:
     _refuse_strange_bytes(source, storages.destination)
     copied = Counter[str]()
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for page in _pages(source):
-            kept = [file for file in page if _kept(file) or _is_empty(file)]
-            for size in threads.map(lambda file: _copy_file(file, storages), kept):
+        for page in pages(source):
+            kept = [file for file in page if kept_bytes(file) or is_empty(file)]
+            for size in threads.map(lambda file: copy_file(file, storages), kept):
                 copied.update(files=1, bytes=size)
     return copied
 
@@ -73,21 +73,22 @@ def copy_rows(source: Inspection, filling: Filling) -> Counter[str]:
     return copied
 
 
-def _pages(source: Inspection) -> Iterator[Sequence[FileFacts]]:
+def pages(source: Inspection) -> Iterator[Sequence[FileFacts]]:
+    """Yield all files in the order of their rows."""
     last = 0
     while page := source.files_after(last, _PAGE):
         yield page
         last = page[-1].row
 
 
-def _kept(file: FileFacts) -> int:
+def kept_bytes(file: FileFacts) -> int:
     """Bytes that a row keeps; of a file that was completed before bytes were kept there are none."""
     if file.status == FileStatus.COMPLETED:
         return file.size_bytes if file.sha256 else 0
     return file.bytes_received if file.status == FileStatus.UPLOADING else 0
 
 
-def _is_empty(file: FileFacts) -> bool:
+def is_empty(file: FileFacts) -> bool:
     """Whether a file is whole with no byte: something lies there for it too."""
     return file.status == FileStatus.COMPLETED and bool(file.sha256) and not file.size_bytes
 
@@ -101,8 +102,9 @@ def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:
                 raise CannotCopy(f"--to-storage: it is not empty: no file of --from is {file_id}; nothing was copied")
 
 
-def _copy_file(file: FileFacts, storages: Storages) -> int:
-    size = _kept(file)
+def copy_file(file: FileFacts, storages: Storages) -> int:
+    """Copy the bytes that a row keeps and read them back; returns how many. Raises ``CannotCopy`` and SinkError."""
+    size = kept_bytes(file)
     # An earlier copy that was interrupted may have brought it.
     there = size > 0 and bool(file.sha256) and storages.destination.size(file.file_id, file.runs) == size
     if there and _digest(storages.destination, file, size) == file.sha256:

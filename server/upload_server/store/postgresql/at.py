@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
+from upload_server.domain.errors import CannotStart
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.filling import PostgresqlFilling
@@ -76,6 +77,13 @@ class PostgresqlAt:
     def inspect(self) -> PostgresqlInspection:
         """Open it for looking."""
         return PostgresqlInspection(self._address)
+
+    def copy_to(self, path: Path) -> NoReturn:
+        """Refuse: PostgreSQL has better ways."""
+        raise CannotStart(
+            f"PostgreSQL is not copied into {path.parent}: back it up by pg_dump or a base backup, then the bytes;"
+            " docs/operations.md, Backup and restore, says how"
+        )
 
     def mend(self) -> PostgresqlMending:
         """Mend it, by the session that has locked it."""

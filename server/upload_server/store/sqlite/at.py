@@ -14,6 +14,7 @@ from upload_server.process.files import refuse_strangers_link
 from upload_server.store.lock import FileLock, holder_of, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.sql.store import SqlStore
+from upload_server.store.sqlite.backing import copy_database
 from upload_server.store.sqlite.ballast import Ballast
 from upload_server.store.sqlite.filling import SqliteFilling
 from upload_server.store.sqlite.inspecting import SqliteInspection
@@ -89,6 +90,12 @@ class SqliteAt:
     def inspect(self) -> SqliteInspection:
         """Open it for looking."""
         return SqliteInspection(self._path)
+
+    def copy_to(self, path: Path) -> SqliteInspection:
+        """Copy it by SQLite's own backup, beside a server that writes."""
+        with as_unusable(self._path):
+            copy_database(self._path, path)
+        return SqliteInspection(path)
 
     def mend(self) -> SqliteMending:
         """Open it for mending."""

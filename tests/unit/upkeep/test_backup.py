@@ -1,0 +1,86 @@
+"""`backup`: rows and bytes of one moment, beside a server that writes, whole under its name or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.process import StartServer
+from unit.upkeep.installation import DATA, NOBODY, Installation
+from unit.upkeep.test_copying import tables
+from unit.upkeep.test_running import busy
+
+
+def strangers_modes(folder: Path) -> set[int]:
+    """What others than the owner may do with what lies in a folder."""
+    return {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (folder, *folder.rglob("*"))}
+
+
+def test_a_backup_is_the_installation_again(place: Installation, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    # What an interrupted one has left is used, or goes.
+    left_over = tmp_path
+    for name in ("backup.unfinished", "bytes", place.ids.cancelled[:2]):
+        left_over /= name
+        left_over.mkdir(mode=0o700)
+    (left_over / f"{place.ids.cancelled}.1").write_bytes(b"of before")
+    made = place.run("backup", "--to", str(backup))
+    assert (made.code, made.err) == (0, "")
+    assert f"the bytes of 4 files: {3 * len(DATA) + 5000} bytes" in made.out
+    copy = Installation(backup, NOBODY)
+    checked = copy.run("check", "--hash", "--json").json
+    assert (checked["findings"], checked["checked"]["hashed"], checked["checked"]["stored"]) == ([], 3, 4)
+    assert tables(copy.url) == tables(place.url)
+    assert strangers_modes(backup) == {0}
+    assert sorted(path.name for path in backup.iterdir()) == ["bytes", "manifest.json", "upload.sqlite3"]
+    assert not backup.with_name("backup.unfinished").exists()
+
+    again = place.run("backup", "--to", str(backup))
+    assert (again.code, again.out) == (2, "")
+    assert "is there already" in again.err
+
+
+def test_what_is_wrong_at_the_source_is_said_and_copied_as_it_is(place: Installation, tmp_path: Path) -> None:
+    place.bytes_of(place.ids.completed).unlink()
+    with place.bytes_of(place.ids.in_batch).open("r+b") as file:
+        file.write(b"x")
+    made = place.run("backup", "--to", str(tmp_path / "backup"), "--json")
+    assert made.code == 1
+    assert made.kinds == ["bytes.missing"]
+    (damaged,) = made.json["damaged"]
+    assert place.ids.in_batch in damaged
+
+
+def test_another_database_than_sqlite_says_how_it_is_backed_up(tmp_path: Path) -> None:
+    refused = Installation(tmp_path, NOBODY).run(
+        *("backup", "--to", str(tmp_path / "backup"), "--database-url", "postgresql://127.0.0.1:1/upload")
+    )
+    assert refused.code == 2
+    assert "pg_dump" in refused.err
+
+
+async def test_rows_and_bytes_belong_together_beside_a_busy_server(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        clients = [group.create_task(busy(server, str(number), stop)) for number in range(2)]
+        for number in range(2):
+            command = ("backup", "--data-dir", server.data_dir, "--to", tmp_path / f"backup-{number}")
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "upload_server", *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            out, _ = await process.communicate()
+            assert process.returncode == 0, out.decode()
+        stop.set()
+    assert all(client.result() for client in clients)
+    for number in range(2):
+        copy = Installation(tmp_path / f"backup-{number}", NOBODY)
+        checked = copy.run("check", "--hash", "--json").json
+        assert checked["findings"] == []
+        assert checked["checked"]["files"] > 0
+    again: Any = start_server(data_dir=tmp_path / "backup-1")
+    assert again.terminate() == 0
