@@ -377,8 +377,9 @@ class Service:
         return TicketDoor(self._uploads, self._calls(Source.HTTP, of_scope), self._tickets)
 
     def _transcoder(self) -> Application:
+        servicer = self._servicer(Source.HTTP, of_transcoded)
         return build_app(
-            [(SERVICE, self._servicer(Source.HTTP, of_transcoded))],
+            [(SERVICE, servicer)],
             reject_unknown=True,
             request_limits=REQUEST,
             method_limits=request_limits(self._config.max_message_bytes),
@@ -388,6 +389,7 @@ class Service:
             error_details=fault_details,
             http_statuses=HTTP_STATUSES,
             www_authenticate=challenge(CredentialMissing()),
+            before_body=None if self._callers is None else servicer.calls.identify_early,
         )
 
 

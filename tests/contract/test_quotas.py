@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +32,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 def quotas_file(tokens: Tokens) -> Path:
     path = tokens.path.with_name("quotas")
     path.touch(0o600)
-    path.write_text("large watches=2 calls=0\n")
+    path.write_text("large watches=2 calls=0\nslow calls=1\n")
     tokens.add("payer", "carol", "user", quota="large")
+    tokens.add("hasty", "dan", "user", quota="slow")
     return path
 
 
@@ -112,7 +114,7 @@ async def test_whose_token_names_quotas_has_those_as_they_are_now(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await anext(aiter(stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=mine)))
     assert refusal_of_rpc(caught.value).metadata == {"limit": "watches", "quota": "2", "used": "2"}
-    quotas_file.write_text("large watches=3 calls=0\n")  # noqa: ASYNC240 - a small file, which nobody waits for
+    quotas_file.write_text("large watches=3 calls=0\nslow calls=1\n")  # noqa: ASYNC240 - a small file, which nobody waits for
     async with asyncio.timeout(20):
         while (await bounds())["watches"] != 3:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.05)
@@ -136,3 +138,26 @@ async def test_who_calls_too_often_hears_when_to_come_back_and_cancels_all_the_s
         await stub.CancelFile(pb.CancelFileRequest(file_id="nothing"), metadata=tokens.metadata("owner"))
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
     await stub.GetStatistics(pb.GetStatisticsRequest(), metadata=tokens.metadata("other"))
+
+
+async def test_a_call_with_a_body_counts_once_and_too_often_is_refused_before_any_byte_of_it(
+    server: ServerProcess, tokens: Tokens
+) -> None:
+    mine = tokens.header("hasty")
+    async with httpx.AsyncClient(base_url=server.url, headers=mine, timeout=20) as http:
+        # Two at once is all that a rate of one a second has.
+        for _ in range(2):
+            assert (await http.post("/api/v1/upload/initiate", json={"filename": "a"})).status_code == 200
+    head = "POST /api/v1/upload/initiate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n"
+    answered = b""
+    async with asyncio.timeout(20):
+        while not answered:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+            writer.write(f"{head}authorization: {mine['authorization']}\r\n\r\n".encode())
+            # One may be let in, when that took so long that the rate has a call again: it waits for its body.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    answered = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+    assert answered.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nretry-after: 1\r\n" in answered

@@ -142,6 +142,38 @@ async def test_a_token_in_a_trailer_is_none(server: ServerProcess, tokens: Token
     writer.close()
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"POST {INITIATE} HTTP/1.1",
+        "POST /api/v1/batch/initiate HTTP/1.1",
+        "POST /api/v1/upload/put HTTP/1.1",
+        "POST /api/v1/tickets HTTP/1.1",
+        "POST /api/v1/tus HTTP/1.1\r\nupload-length: 8000000\r\ncontent-type: application/offset+octet-stream",
+        "PATCH /api/v1/tus/x HTTP/1.1\r\nupload-offset: 0\r\ncontent-type: application/offset+octet-stream",
+    ],
+)
+@pytest.mark.parametrize(("who", "status"), [("nobody", 401), ("auditor", 403)])
+async def test_who_may_not_is_refused_before_any_byte_of_the_body(
+    server: ServerProcess, tokens: Tokens, head: str, who: str, status: int
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+    tus = "tus-resumable: 1.0.0\r\n" if "tus" in head else ""
+    credential = "".join(f"{name}: {value}\r\n" for name, value in tokens.header(who).items())
+    writer.write(f"{head}\r\nhost: localhost\r\n{tus}{credential}content-length: 8000000\r\n\r\n".encode())
+    # Nobody waits for a body as long as this: the answer comes at once, and whole.
+    async with asyncio.timeout(4):
+        answered = await reader.readuntil(b"\r\n\r\n")
+        length = int(answered.lower().partition(b"content-length:")[2].split()[0])
+        body = json.loads(await reader.readexactly(length))
+    assert answered.startswith(b"HTTP/1.1 %d " % status)
+    assert body["details"][0]["reason"] == ("CREDENTIAL_MISSING" if who == "nobody" else "PERMISSION_DENIED")
+    # Who sends on all the same is not cut off: it may see the answer only after its body.
+    writer.write(bytes(1_000_000))
+    await writer.drain()
+    writer.close()
+
+
 async def test_what_needs_no_credential_has_none(http: httpx.AsyncClient, channel: grpc.aio.Channel) -> None:
     for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json", "/console/app.js"):
         assert (await http.get(path)).status_code == 200, path

@@ -25,6 +25,7 @@ whose `reason` is the word to act on. A known path with the wrong method is 405 
 this way may still take effect; the same `request_id` asks again."""
 
 _HEADS = ("MALFORMED_REQUEST", "HEAD_TOO_LARGE")
+_CALLERS = ("CREDENTIAL_MISSING", "CREDENTIAL_INVALID", "CREDENTIAL_EXPIRED", "PERMISSION_DENIED")
 _DETAIL = "type.googleapis.com/google.rpc."
 _DETAILS = ("ErrorInfo", "BadRequest", "PreconditionFailure", "QuotaFailure", "RetryInfo")
 
@@ -255,6 +256,8 @@ def paths() -> dict[str, Json]:
             "Readiness",
             {**_ok("The service takes work.", "application/json", _state("ready")), **refused, "503": failing},
         ),
-        "/metrics": _get("Server", "Metrics", "Metrics", {**metrics, **refused}),
+        "/metrics": _get(
+            "Server", "Metrics", "Metrics", {**metrics, **responses(["HOST_NOT_ALLOWED", *_CALLERS, *_HEADS], ERRORS)}
+        ),
         "/openapi.json": _get("Server", "OpenApi", "OpenAPI document", {**document, **refused}),
     }

@@ -495,3 +495,29 @@ async def test_plain_functions_serve_too(toy: Toy) -> None:
 
 async def _later(value: Any) -> Any:
     return value
+
+
+async def test_a_call_can_be_refused_before_its_body_comes() -> None:
+    asked: list[HttpContext] = []
+
+    async def before_body(context: HttpContext) -> str:
+        asked.append(context)
+        if len(asked) == 1:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who?")
+        return "somebody"
+
+    toy = make_toy(before_body=before_body)
+    exchange = Exchange(toy.app, "POST", "/v1/echo", [("content-length", "8000000")])
+    running = asyncio.create_task(exchange.run())
+    await exchange.chunks(1)
+    assert (exchange.answer.status, exchange.answer.json()["message"]) == (401, "who?")
+    # Read off behind its answer: who sends on still gets to see it.
+    exchange.feed(b"x" * 1000, more=True)
+    exchange.feed()
+    assert (await running).complete
+
+    answer = await request(toy.app, "POST", "/v1/echo", {}, [("content-length", "2")])
+    assert answer.status == 200
+    assert asked[1].known == "somebody"
+    assert (await request(toy.app, "GET", "/v1/context")).status == 200
+    assert len(asked) == 2

@@ -4,7 +4,8 @@ Must not know any service, nor the course of a call.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from google.protobuf import descriptor_pool
 
@@ -59,6 +60,7 @@ def build_app(
     http_statuses: Mapping[str, int] | None = None,
     extra_metadata: Sequence[tuple[str, str | bytes]] = (),
     www_authenticate: str = "Bearer",
+    before_body: Callable[[Any], Awaitable[Any]] | None = None,
 ) -> "Transcoder":
     """An ASGI app that serves `services` by their google.api.http rules.
 
@@ -82,6 +84,8 @@ def build_app(
     http_statuses: HTTP statuses, by the reason in an error's ErrorInfo, that are not those of the gRPC code.
     extra_metadata: added to every call's invocation metadata.
     www_authenticate: the challenge that goes with 401, unless the servicer's metadata holds one; one of a 403 does too.
+    before_body: called with the call's context before a body is read, which it need not be when this aborts the call;
+    what it returns the servicer finds as `known` of the context.
     """
     options = Options(
         reject_unknown=reject_unknown,
@@ -102,6 +106,7 @@ def build_app(
         http_statuses=dict(http_statuses or {}),
         extra_metadata=extra_metadata,
         www_authenticate=www_authenticate,
+        before_body=before_body,
     )
     return Transcoder(services, options)
 

@@ -40,6 +40,8 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
     # Most calls change none of these, so none pays for setting them.
     aborted = False
     write_message: Callable[[Any], Awaitable[None]] | None = None
+    known: Any = None
+    """What `before_body` has returned; None where the request has no body."""
     _http: HttpRequest | None = None
     _metadata: tuple[Metadatum, ...] | None = None
     status_code: grpc.StatusCode | None = None

@@ -3,8 +3,9 @@
 Must not know how any choice is carried out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .budget import BodyBudget
 from .errors import ErrorDetails, TranscodingConfigError, no_details
@@ -48,6 +49,7 @@ class Options:
     http_statuses: Mapping[str, int] = field(default_factory=dict)
     extra_metadata: Sequence[tuple[str, str | bytes]] = ()
     www_authenticate: str = "Bearer"
+    before_body: Callable[[Any], Awaitable[Any]] | None = None
 
     def __post_init__(self) -> None:
         for name in (

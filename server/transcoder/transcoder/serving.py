@@ -22,6 +22,7 @@ from .asgi import (
     Receive,
     Scope,
     Send,
+    UnaskedBody,
     answer,
     answer_empty,
 )
@@ -116,6 +117,8 @@ class ServedRequest:
         if binding.read_body is None:
             await self._call(method.request_class(), context, deadline)
             return
+        if self._shared.options.before_body is not None and not await self._is_let_in(context):
+            return
         content_type = (self._headers.get(b"content-type") or b"").decode("latin-1")
         with self._body() as body:
             message = method.request_class()
@@ -124,6 +127,17 @@ class ServedRequest:
                 await asyncio.sleep(0)
             del data
             await self._call(message, context, deadline)
+
+    async def _is_let_in(self, context: HttpContext) -> bool:
+        """Asks whether the body shall be read; answers the request where not, and reads the body off behind that."""
+        assert self._shared.options.before_body is not None  # noqa: S101 - for the type checker
+        try:
+            context.known = await self._shared.options.before_body(context)
+        except Exception as error:  # noqa: BLE001 - told apart and logged there
+            self._send = UnaskedBody(self._receive, self._send, self._shared.options.body_budget).send
+            await self._fail(outcome_of_error(self._binding.method, context, error))
+            return False
+        return True
 
     async def _call(self, request: Any, context: HttpContext, deadline: float | None) -> None:
         query = self._query() if self._scope.get("query_string") else ""

@@ -24,8 +24,9 @@ from google.protobuf.message import Message
 from transcoder.timers import Limit, Timers
 from upload_server.access.callers import Callers
 from upload_server.access.identity import Presented
+from upload_server.access.policy import NEEDS
 from upload_server.access.quotas import Quotas
-from upload_server.domain.caller import Caller
+from upload_server.domain.caller import Caller, Permission
 from upload_server.domain.errors import (
     DatabaseFailure,
     InternalError,
@@ -149,10 +150,10 @@ class Admission:
             self._quotas.enter(principal, _AT_ONCE[gate])
         self._of_principal[gate, principal] = own + 1
 
-    def check_rate(self, gate: Gate, principal: str) -> None:
-        """Count a call that begins at a gate; raises ``RateExceeded``."""
+    def check_rate(self, principal: str, *, cancels: bool) -> None:
+        """Count a call that begins; raises ``RateExceeded``."""
         if self._quotas is not None:
-            self._quotas.call(principal, cancels=gate is Gate.CANCEL)
+            self._quotas.call(principal, cancels=cancels)
 
     def leave(self, gate: Gate, principal: str = "") -> None:
         """Count a call out."""
@@ -277,6 +278,18 @@ class Calls:
         assert self._callers is not None  # noqa: S101 - for the type checker
         return await self._callers.caller(self._see(context), method, self._source)
 
+    async def identify_early(self, context: Any) -> Caller:
+        """Return who makes a call over HTTP before its body is read; ends the call of one who may not make it now."""
+        method: str = context.rpc_method.rpartition("/")[2]
+        try:
+            self.admission.check_open()
+            caller = await self.identify(method, context)
+            self.admission.check_rate(caller.principal, cancels=NEEDS[method] is Permission.CANCEL)
+        except UploadError:
+            async with Call(self, method, functools.partial(abort, context), context):
+                raise
+        return caller
+
     def limit(self) -> Limit:
         """Return a block of a call that ends with an error when it takes too long."""
         return Limit(self._timers, self._timeout)
@@ -288,7 +301,7 @@ class Call:
     ``tell`` says an error of the block, which then goes no further, unless ``tell`` itself raises, as ``abort`` does.
     """
 
-    __slots__ = ("_caller", "_calls", "_context", "_gate", "_method", "_started", "_tell", "code")
+    __slots__ = ("_caller", "_calls", "_context", "_gate", "_is_counted", "_method", "_started", "_tell", "code")
 
     def __init__(self, calls: Calls, method: str, tell: Tell, context: Any) -> None:
         """``method`` is the RPC that the call is; ``context`` what its door sees of it: headers, peer."""
@@ -298,6 +311,8 @@ class Call:
         self._context = context
         self._caller = calls.anybody
         self._gate: Gate | None = None
+        # Whether its principal's rate has it, since before its body was read.
+        self._is_counted = False
         self._started = time.monotonic()
         # How the call ended, for the metrics: a door sets it where no error says so.
         self.code = "OK"
@@ -306,7 +321,9 @@ class Call:
         """Return who calls; raises ``ShuttingDown``, ``NotIdentified`` or ``PermissionDenied``."""
         if self._caller is None:
             self._calls.admission.check_open()
-            self._caller = await self._calls.identify(self._method, self._context)
+            known: Caller | None = getattr(self._context, "known", None)
+            self._is_counted = known is not None
+            self._caller = known or await self._calls.identify(self._method, self._context)
         return self._caller
 
     async def admit(self, gate: Gate) -> Caller:
@@ -316,8 +333,8 @@ class Call:
         """
         caller = self._caller or await self.identify()
         if gate is not self._gate:
-            if self._gate is None and caller.principal:
-                self._calls.admission.check_rate(gate, caller.principal)
+            if self._gate is None and caller.principal and not self._is_counted:
+                self._calls.admission.check_rate(caller.principal, cancels=gate is Gate.CANCEL)
             self._calls.admission.enter(gate, caller.principal)
             if self._gate is not None:
                 self._calls.admission.leave(self._gate, caller.principal)
