@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import threading
 from collections.abc import Iterator
 
 from upload import Client, errors
-from upload.statuses import status_word
 
 SIZE = 4 << 20
 REASON = "only a demonstration"
@@ -48,10 +48,10 @@ def main(target: str) -> None:
         if half.wait(30):
             say("half", bytes_received=SIZE // 2)
         events = client.watch([file.file_id], until_final=True)
-        statuses = [status_word(next(events).file.status)]
+        statuses = [event.file.status for event in itertools.islice(events, 1) if event.file]
         first = client.cancel(file.file_id, reason=REASON, request_id=file.file_id)
         say("cancel", result="already cancelled" if first.already else "cancelled")
-        statuses += [status_word(event.file.status) for event in events if event.WhichOneof("event") == "file"]
+        statuses += [event.file.status for event in events if event.file]
         over.set()
         sending.join(30)
         say("upload", reason=refused[0].reason, by=refused[0].metadata["cancelled_by"])

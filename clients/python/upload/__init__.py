@@ -21,38 +21,47 @@ if TYPE_CHECKING:
     from upload.cancelling import CancelledBatch, CancelledFile
     from upload.client import Client
     from upload.errors import UploadServiceError
+    from upload.records import AuditEvent, Batch, BatchStatus, Caller, File, Statistics, UploadStatus, WatchEvent
     from upload.sending import TransferProgress
     from upload.tls import Tls
-    from upload.v1.upload_pb2 import AuditEvent, Batch, File, FileSpec, WatchStatusResponse
+    from upload.v1.upload_pb2 import FileSpec
 
 _HOMES = {
     "AsyncClient": "upload.async_client",
-    "AuditEvent": "upload.v1.upload_pb2",
-    "Batch": "upload.v1.upload_pb2",
+    "AuditEvent": "upload.records",
+    "Batch": "upload.records",
+    "BatchStatus": "upload.records",
+    "Caller": "upload.records",
     "CancelledBatch": "upload.cancelling",
     "CancelledFile": "upload.cancelling",
     "Client": "upload.client",
-    "File": "upload.v1.upload_pb2",
+    "File": "upload.records",
     "FileSpec": "upload.v1.upload_pb2",
+    "Statistics": "upload.records",
     "Tls": "upload.tls",
     "TransferProgress": "upload.sending",
     "UploadServiceError": "upload.errors",
-    "WatchStatusResponse": "upload.v1.upload_pb2",
+    "UploadStatus": "upload.records",
+    "WatchEvent": "upload.records",
 }
 
 __all__ = [
     "AsyncClient",
     "AuditEvent",
     "Batch",
+    "BatchStatus",
+    "Caller",
     "CancelledBatch",
     "CancelledFile",
     "Client",
     "File",
     "FileSpec",
+    "Statistics",
     "Tls",
     "TransferProgress",
     "UploadServiceError",
-    "WatchStatusResponse",
+    "UploadStatus",
+    "WatchEvent",
     "errors",
 ]
 

@@ -21,6 +21,16 @@ from upload.aio import AioTransport
 from upload.cancelling import CancelledBatch, CancelledFile, ask, new_request_id
 from upload.channel import DEFAULT_TARGET, Option
 from upload.filters import EventFilters, Filters
+from upload.records import (
+    AuditEvent,
+    Batch,
+    Caller,
+    File,
+    InitiatedBatch,
+    Statistics,
+    WatchEvent,
+    record,
+)
 from upload.retry import Backoff
 from upload.sending import OnProgress, Sending, verdict
 from upload.sources import Content, Feed, Source, open_source
@@ -104,16 +114,16 @@ class AsyncClient:
         sha256: str = "",
         checksum: bool = True,
         resume_file_id: str = "",
-        announced: pb.File | None = None,
+        is_new: bool = False,
         on_progress: OnProgress | None = None,
-    ) -> pb.File:
+    ) -> File:
         """Send a file and return it completed.
 
         ``content`` is a path, bytes, or an (async) iterator of bytes together with ``size_bytes``. ``filename``
         and ``content_type`` follow from a path by default. With ``checksum`` the server compares
         the SHA-256 of its bytes with that of the bytes read here; ``sha256`` is one known beforehand.
         ``resume_file_id`` goes on with a file announced before (by an upload that broke, or by
-        ``initiate_batch``) where its durable bytes end; ``announced`` is one to which nobody has sent as yet, and saves
+        ``initiate_batch``) where its durable bytes end; with ``is_new`` nobody has sent to it as yet, which saves
         asking how it stands. The client resumes a broken connection by itself for a while.
 
         Raises ``UploadCancelled`` with who and why when a cancel takes the file, ``ChecksumMismatch``,
@@ -128,25 +138,25 @@ class AsyncClient:
         source = await open_source(content, size_bytes, self._transport)
         feed = Feed(source, self._transport, checksum=checksum)
         try:
-            if announced is not None:
-                file = announced
+            if resume_file_id and is_new:
+                file = pb.File(file_id=resume_file_id, size_bytes=source.size, status=pb.UPLOAD_STATUS_PENDING)
             elif resume_file_id:
                 file = await self._resumed(resume_file_id, source)
             else:
                 name, kind = _names(content, filename, content_type)
-                file = await self.initiate(name, source.size, content_type=kind, sha256=sha256)
-            sending = Sending(self._transport, feed, self.get, on_progress, Backoff(self._resume_tries))
+                file = await self._initiate(name, source.size, content_type=kind, sha256=sha256)
+            sending = Sending(self._transport, feed, self._get, on_progress, Backoff(self._resume_tries))
             try:
-                return await sending.send(file)
+                return record(File, await sending.send(file))
             except errors.FileNotWritable:
                 # It was final before its stream opened: tell who cancelled it, and why.
-                verdict(await self.get(file.file_id))
+                verdict(await self._get(file.file_id))
                 raise
         finally:
             await feed.close()
 
     async def _resumed(self, file_id: str, source: Source) -> pb.File:
-        file = await self.get(file_id)
+        file = await self._get(file_id)
         if file.status == pb.UPLOAD_STATUS_COMPLETED:
             raise errors.FileNotWritable(
                 "The file is completed and takes no more bytes",
@@ -162,7 +172,7 @@ class AsyncClient:
 
     async def put(
         self, data: bytes, *, filename: str, content_type: str = "", sha256: str = "", request_id: str = ""
-    ) -> pb.File:
+    ) -> File:
         """Send a file of at most 256 KiB in one call and return it completed, with its SHA-256 compared.
 
         A call that fails leaves nothing behind. It cannot be cancelled or watched under way: ``upload`` can.
@@ -181,7 +191,8 @@ class AsyncClient:
             data=data,
             request_id=request_id,
         )
-        return await ask(self._transport, PUT_FILE, request, self._timeout, request_id)
+        file = await ask(self._transport, PUT_FILE, request, self._timeout, request_id)
+        return record(File, file)
 
     async def initiate(
         self,
@@ -191,13 +202,19 @@ class AsyncClient:
         content_type: str = "",
         sha256: str = "",
         request_id: str = "",
-    ) -> pb.File:
+    ) -> File:
         """Announce a file and return it ``pending``; its bytes follow by ``upload(…, resume_file_id=file.file_id)``.
 
         Example::
 
             file = await client.initiate("report.pdf", 12_345, content_type="application/pdf")
         """
+        announced = await self._initiate(filename, size_bytes, content_type, sha256, request_id)
+        return record(File, announced)
+
+    async def _initiate(
+        self, filename: str, size_bytes: int, content_type: str = "", sha256: str = "", request_id: str = ""
+    ) -> pb.File:
         request_id = request_id or new_request_id()
         request = pb.InitiateUploadRequest(
             filename=filename,
@@ -209,7 +226,7 @@ class AsyncClient:
         answer = await ask(self._transport, INITIATE_UPLOAD, request, self._timeout, request_id)
         return answer.file
 
-    async def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> pb.InitiateBatchResponse:
+    async def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> InitiatedBatch:
         """Announce 1 to 10,000 files as one batch; the answer has the ``batch`` and ``file_ids`` in order.
 
         Example::
@@ -219,7 +236,8 @@ class AsyncClient:
         """
         request_id = request_id or new_request_id()
         request = pb.InitiateBatchRequest(files=files, request_id=request_id)
-        return await ask(self._transport, INITIATE_BATCH, request, self._timeout, request_id)
+        answer = await ask(self._transport, INITIATE_BATCH, request, self._timeout, request_id)
+        return record(InitiatedBatch, answer)
 
     async def cancel(self, file_id: str, *, reason: str = "", request_id: str = "") -> CancelledFile:
         """Cancel a file. When this returns, the file is cancelled for good.
@@ -246,13 +264,16 @@ class AsyncClient:
         request_id = request_id or new_request_id()
         return await cancelling.cancel_batch(self._transport, batch_id, reason, request_id, self._timeout)
 
-    async def get(self, file_id: str) -> pb.File:
+    async def get(self, file_id: str) -> File:
         """Return a file as it is now; raises ``FileNotFound``.
 
         Example::
 
             file = await client.get(file_id)
         """
+        return record(File, await self._get(file_id))
+
+    async def _get(self, file_id: str) -> pb.File:
         request = pb.GetFileRequest(file_id=file_id)
         return await ask(self._transport, GET_FILE, request, self._timeout, tries=_READ_TRIES)
 
@@ -273,7 +294,7 @@ class AsyncClient:
             async for piece in pieces:
                 yield piece
 
-    async def get_batch(self, batch_id: str) -> pb.Batch:
+    async def get_batch(self, batch_id: str) -> Batch:
         """Return a batch as it is now; raises ``BatchNotFound``.
 
         Example::
@@ -281,7 +302,8 @@ class AsyncClient:
             batch = await client.get_batch(batch_id)
         """
         request = pb.GetBatchRequest(batch_id=batch_id)
-        return await ask(self._transport, GET_BATCH, request, self._timeout, tries=_READ_TRIES)
+        batch = await ask(self._transport, GET_BATCH, request, self._timeout, tries=_READ_TRIES)
+        return record(Batch, batch)
 
     async def list_files(
         self,
@@ -293,7 +315,7 @@ class AsyncClient:
         order_by: str = "",
         page_size: int = 0,
         **filters: Unpack[Filters],
-    ) -> AsyncIterator[pb.File]:
+    ) -> AsyncIterator[File]:
         """Iterate over files, fetching pages on the way: the oldest first, or ``order_by="created_at desc"``.
 
         ``status``, or several in ``statuses``, are lower-case words; the other filters are those of ``Filters``.
@@ -315,7 +337,7 @@ class AsyncClient:
         while True:
             page = await ask(self._transport, LIST_FILES, request, self._timeout, tries=_READ_TRIES)
             for file in page.files:
-                yield file
+                yield record(File, file)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
@@ -328,7 +350,7 @@ class AsyncClient:
         order_by: str = "",
         page_size: int = 0,
         **filters: Unpack[Filters],
-    ) -> AsyncIterator[pb.Batch]:
+    ) -> AsyncIterator[Batch]:
         """Iterate over batches, as ``list_files`` does over files.
 
         Example::
@@ -346,14 +368,12 @@ class AsyncClient:
         while True:
             page = await ask(self._transport, LIST_BATCHES, request, self._timeout, tries=_READ_TRIES)
             for batch in page.batches:
-                yield batch
+                yield record(Batch, batch)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
 
-    async def statistics(
-        self, *, window: timedelta = timedelta(0), step: timedelta = timedelta(0)
-    ) -> pb.GetStatisticsResponse:
+    async def statistics(self, *, window: timedelta = timedelta(0), step: timedelta = timedelta(0)) -> Statistics:
         """Count files and batches by state over the whole service, and what happened in each ``step`` of ``window``.
 
         Example::
@@ -362,16 +382,18 @@ class AsyncClient:
             print(sum(bucket.cancelled for bucket in counted.buckets), "cancelled in the last hour")
         """
         request = pb.GetStatisticsRequest(window=window or None, step=step or None)
-        return await ask(self._transport, GET_STATISTICS, request, self._timeout, tries=_READ_TRIES)
+        counted = await ask(self._transport, GET_STATISTICS, request, self._timeout, tries=_READ_TRIES)
+        return record(Statistics, counted)
 
-    async def caller(self) -> pb.GetCallerResponse:
+    async def caller(self) -> Caller:
         """Return who this client is to the server: the principal, its roles, what it may, and until when.
 
         Example::
 
             print((await client.caller()).principal)
         """
-        return await ask(self._transport, GET_CALLER, pb.GetCallerRequest(), self._timeout, tries=_READ_TRIES)
+        answer = await ask(self._transport, GET_CALLER, pb.GetCallerRequest(), self._timeout, tries=_READ_TRIES)
+        return record(Caller, answer)
 
     async def audit(
         self,
@@ -381,7 +403,7 @@ class AsyncClient:
         order_by: str = "",
         page_size: int = 0,
         **filters: Unpack[EventFilters],
-    ) -> AsyncIterator[pb.AuditEvent]:
+    ) -> AsyncIterator[AuditEvent]:
         """Iterate over the audit trail: the oldest first, or ``order_by="event_id desc"``.
 
         A batch's trail includes its files'; the other filters are those of ``EventFilters``.
@@ -397,7 +419,7 @@ class AsyncClient:
         while True:
             page = await ask(self._transport, LIST_AUDIT_EVENTS, request, self._timeout, tries=_READ_TRIES)
             for event in page.events:
-                yield event
+                yield record(AuditEvent, event)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
@@ -409,11 +431,12 @@ class AsyncClient:
         batch_ids: Sequence[str] = (),
         include_batch_files: bool = False,
         all: bool = False,  # noqa: A002 - the contract's name
+        owner: str = "",
         until_final: bool = False,
         progress_interval: float = 0.0,
         resume_token: str = "",
         patience: float = 60.0,
-    ) -> AsyncGenerator[pb.WatchStatusResponse, None]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the current state of the targets, a bookmark, then every change; no revision of a target twice.
 
         It resumes a broken connection where it broke, for up to ``patience`` seconds at a time. With
@@ -422,7 +445,7 @@ class AsyncClient:
         Example::
 
             async for event in client.watch([file_id], until_final=True):
-                if event.WhichOneof("event") == "file":
+                if event.file:
                     print(event.file.status, event.file.revision)
         """
         request = pb.WatchStatusRequest(
@@ -430,6 +453,7 @@ class AsyncClient:
             batch_ids=batch_ids,
             include_batch_files=include_batch_files,
             all=all,
+            owner=owner,
             until_final=until_final,
             resume_token=resume_token,
         )
@@ -437,7 +461,7 @@ class AsyncClient:
             request.progress_interval.CopyFrom(_duration(progress_interval))
         async with aclosing(watching.watch(self._transport, request, patience)) as events:
             async for event in events:
-                yield event
+                yield record(WatchEvent, event)
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -17,6 +17,15 @@ from upload.blocking import BlockingTransport, drive, drive_all
 from upload.cancelling import CancelledBatch, CancelledFile
 from upload.channel import DEFAULT_TARGET, Option
 from upload.filters import EventFilters, Filters
+from upload.records import (
+    AuditEvent,
+    Batch,
+    Caller,
+    File,
+    InitiatedBatch,
+    Statistics,
+    WatchEvent,
+)
 from upload.sending import OnProgress
 from upload.sources import Content
 from upload.tls import Tls, endpoint_of
@@ -72,9 +81,9 @@ class Client:
         sha256: str = "",
         checksum: bool = True,
         resume_file_id: str = "",
-        announced: pb.File | None = None,
+        is_new: bool = False,
         on_progress: OnProgress | None = None,
-    ) -> pb.File:
+    ) -> File:
         """Send a file and return it completed; see ``AsyncClient.upload``.
 
         Example::
@@ -90,14 +99,14 @@ class Client:
                 sha256=sha256,
                 checksum=checksum,
                 resume_file_id=resume_file_id,
-                announced=announced,
+                is_new=is_new,
                 on_progress=on_progress,
             )
         )
 
     def put(
         self, data: bytes, *, filename: str, content_type: str = "", sha256: str = "", request_id: str = ""
-    ) -> pb.File:
+    ) -> File:
         """Send a file of at most 256 KiB in one call and return it completed; see ``AsyncClient.put``.
 
         Example::
@@ -116,7 +125,7 @@ class Client:
         content_type: str = "",
         sha256: str = "",
         request_id: str = "",
-    ) -> pb.File:
+    ) -> File:
         """Announce a file and return it ``pending``; see ``AsyncClient.initiate``.
 
         Example::
@@ -127,7 +136,7 @@ class Client:
             self._client.initiate(filename, size_bytes, content_type=content_type, sha256=sha256, request_id=request_id)
         )
 
-    def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> pb.InitiateBatchResponse:
+    def initiate_batch(self, files: Iterable[pb.FileSpec], *, request_id: str = "") -> InitiatedBatch:
         """Announce 1 to 10,000 files that belong together; see ``AsyncClient.initiate_batch``.
 
         Example::
@@ -154,7 +163,7 @@ class Client:
         """
         return drive(self._client.cancel_batch(batch_id, reason=reason, request_id=request_id))
 
-    def get(self, file_id: str) -> pb.File:
+    def get(self, file_id: str) -> File:
         """Return a file as it is now; raises ``FileNotFound``.
 
         Example::
@@ -173,7 +182,7 @@ class Client:
         """
         return drive_all(self._client.download(file_id, offset=offset, length=length))
 
-    def get_batch(self, batch_id: str) -> pb.Batch:
+    def get_batch(self, batch_id: str) -> Batch:
         """Return a batch as it is now; raises ``BatchNotFound``.
 
         Example::
@@ -192,7 +201,7 @@ class Client:
         order_by: str = "",
         page_size: int = 0,
         **filters: Unpack[Filters],
-    ) -> Iterator[pb.File]:
+    ) -> Iterator[File]:
         """Iterate over files: the oldest first, or ``order_by="created_at desc"``; more filters in ``Filters``.
 
         Example::
@@ -219,7 +228,7 @@ class Client:
         order_by: str = "",
         page_size: int = 0,
         **filters: Unpack[Filters],
-    ) -> Iterator[pb.Batch]:
+    ) -> Iterator[Batch]:
         """Iterate over batches, as ``list_files`` does over files.
 
         Example::
@@ -232,9 +241,7 @@ class Client:
         )
         return drive_all(batches)
 
-    def statistics(
-        self, *, window: timedelta = timedelta(0), step: timedelta = timedelta(0)
-    ) -> pb.GetStatisticsResponse:
+    def statistics(self, *, window: timedelta = timedelta(0), step: timedelta = timedelta(0)) -> Statistics:
         """Count files and batches by state over the whole service, and what happened in each ``step`` of ``window``.
 
         Example::
@@ -243,7 +250,7 @@ class Client:
         """
         return drive(self._client.statistics(window=window, step=step))
 
-    def caller(self) -> pb.GetCallerResponse:
+    def caller(self) -> Caller:
         """Return who this client is to the server: the principal, its roles, what it may, and until when.
 
         Example::
@@ -260,7 +267,7 @@ class Client:
         order_by: str = "",
         page_size: int = 0,
         **filters: Unpack[EventFilters],
-    ) -> Iterator[pb.AuditEvent]:
+    ) -> Iterator[AuditEvent]:
         """Iterate over the audit trail: the oldest first, or ``order_by="event_id desc"``; more in ``EventFilters``.
 
         Example::
@@ -280,17 +287,18 @@ class Client:
         batch_ids: Sequence[str] = (),
         include_batch_files: bool = False,
         all: bool = False,  # noqa: A002 - the contract's name
+        owner: str = "",
         until_final: bool = False,
         progress_interval: float = 0.0,
         resume_token: str = "",
         patience: float = 60.0,
-    ) -> Iterator[pb.WatchStatusResponse]:
+    ) -> Iterator[WatchEvent]:
         """Yield states and changes, reconnecting by itself; see ``AsyncClient.watch``.
 
         Example::
 
             for event in client.watch([file_id], until_final=True):
-                print(event.WhichOneof("event"))
+                print(event.kind)
         """
         return drive_all(
             self._client.watch(
@@ -298,6 +306,7 @@ class Client:
                 batch_ids=batch_ids,
                 include_batch_files=include_batch_files,
                 all=all,
+                owner=owner,
                 until_final=until_final,
                 progress_interval=progress_interval,
                 resume_token=resume_token,

@@ -29,6 +29,8 @@ class Filters(TypedDict, total=False):
 class EventFilters(TypedDict, total=False):
     """Which audit events to list."""
 
+    # Of what this principal owns.
+    owner: str
     # `user`, `user:PRINCIPAL` or `system`.
     actor: str
     # `grpc`, `http`, `expiry`, ….

@@ -123,6 +123,8 @@ def _without_info(code: StatusCode, text: str) -> errors.UploadServiceError:
 def _unreachable(text: str) -> str:
     # gRPC has no code for a bad certificate: its words are the only sign, and they only choose the words here.
     lower = text.lower()
+    if "http1.x" in lower or "parsing http/2" in lower:
+        return "What answers there speaks HTTP/1.1, not gRPC: ask for the service's gRPC port (50051 by default)"
     if "wrong_version_number" in lower:
         return "The server speaks plain text at this port: leave out https://, or ask for its port for TLS"
     if "failed to connect" in lower and ("socket closed" in lower or "reset by peer" in lower):

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import json
 import os
 import re
-from datetime import UTC, datetime
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from upload import errors
 from upload.cancelling import CancelledFile
 from upload.cli.arguments import parse
+from upload.cli.completion import completion
 from upload.cli.exits import EXIT_CODES, Exit, exit_of, worst
-from upload.cli.output import (
-    Output,
-    as_json,
-    audit_line,
-    batch_line,
-    file_line,
-    outcome_json,
-    printable,
-    size_text,
-    visible,
-)
-from upload.cli.plan import plan
-from upload.statuses import upload_cancelled
+from upload.cli.output import FORMATS, Output, as_json
+from upload.cli.texts import audit_line, batch_line, file_line, printable, size_text, visible
+from upload.cli.when import length, moment
+from upload.plan import Skipped, name_problem, plan
+from upload.records import AuditEvent, Batch, BatchStatus, File, UploadStatus, record
+from upload.statuses import batch_status_number, status_number, upload_cancelled
 from upload.v1 import upload_pb2 as pb
 
 
@@ -53,6 +50,20 @@ from upload.v1 import upload_pb2 as pb
         "get x --timeout inf",
         "list --lim 5",
         "--serv a:1 list",
+        "list --status completed,gone",
+        "list --since yesterday",
+        "list --watch --oldest",
+        "cancel a b --request-id x",
+        "upload -",
+        "upload - a --name x",
+        "stats --window 5",
+        "list -o xml",
+        "list --header nothing",
+        "list --header a-bin:x",
+        "watch x --progress -1",
+        "completion tcsh",
+        "list --server there:1 --header authorization:x",
+        "list --server https://h/path",
     ],
 )
 def test_wrong_usage_leaves_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +76,58 @@ def test_wrong_usage_leaves_with_2(line: str, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("line", ["--json --server a:1 list", "list --json --server a:1", "--json list --server a:1"])
 def test_common_options_go_before_and_after_the_command(line: str) -> None:
     arguments = parse(line.split())
-    assert (arguments.json, arguments.server, arguments.timeout) == (True, "a:1", 30.0)
+    assert (arguments.output, arguments.server, arguments.timeout) == ("jsonl", "a:1", 30.0)
+
+
+def test_headers_go_together_and_are_not_secrets_in_plain_text() -> None:
+    arguments = parse(["--header", "X-Tenant: a", "list", "--header", "traceparent:00-1", "--server", "localhost:1"])
+    assert arguments.metadata == (("x-tenant", "a"), ("traceparent", "00-1"))
+    secret = ["list", "--server", "https://there:1", "--header", "Authorization: Bearer x"]
+    assert parse(secret).metadata == (("authorization", "Bearer x"),)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("cancle x", "cancel"), ("list --stauts pending", "--status"), ("get x --ouput json", "--output")],
+)
+def test_what_was_meant_is_said(line: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(line.split())
+    assert capsys.readouterr().err.endswith(f"did you mean {meant}?\n")
+
+
+def test_times_are_written_as_people_do() -> None:
+    then = moment("2h")
+    ago = datetime.now(UTC) - then
+    assert timedelta(hours=2) <= ago < timedelta(hours=2, minutes=1)
+    assert moment("2024-01-31T12:00:00Z") == datetime(2024, 1, 31, 12, tzinfo=UTC)
+    assert moment("2024-01-31").tzinfo is UTC
+    assert [length(text) for text in ("90s", "1.5m", "1d")] == [timedelta(seconds=90)] * 2 + [timedelta(days=1)]
+
+
+def test_version_and_help_are_commands_that_people_expect(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, shown in (["--version"], "uploadctl 0."), (["help", "cancel"], "usage: uploadctl cancel"):
+        with pytest.raises(SystemExit) as left:
+            parse(line)
+        assert left.value.code == Exit.OK
+        assert shown in capsys.readouterr().out
+
+
+def test_bash_completes_commands_options_and_their_words(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(completion("bash"))
+    ask = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _uploadctl; echo "${COMPREPLY[@]}"'
+
+    def completed(*words: str) -> list[str]:
+        done = subprocess.run(["bash", "-c", ask, script, "uploadctl", *words], capture_output=True, check=True)
+        return done.stdout.decode().split()
+
+    assert completed("cancel-b") == ["cancel-batch"]
+    assert completed("list", "--cancelled") == ["--cancelled-by"]
+    assert completed("get", "x", "-o", "") == list(FORMATS)
+    assert completed("completion", "z") == ["zsh"]
+    assert "bashcompinit" in completion("zsh")
+    assert "-a cancel-batch -d 'cancel batches" in completion("fish")
 
 
 def test_the_server_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +144,7 @@ def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
             parse(line)
         assert EXIT_CODES in capsys.readouterr().out
     documented = {int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)}
-    assert documented == {code.value for code in Exit} - {Exit.PIPE_CLOSED}
+    assert documented == {code.value for code in Exit}
 
 
 def test_every_error_has_its_exit_code() -> None:
@@ -138,6 +200,9 @@ def tree(tmp_path: Path) -> Path:
     (folder / "a.txt").write_text("1")
     os.mkfifo(folder / "pipe")
     (folder / "loop").symlink_to(folder)
+    (folder / "broken").symlink_to(folder / "nowhere")
+    (folder / "dev\\x2d").touch()
+    (folder / os.fsdecode(b"caf\xe9")).touch()
     return folder
 
 
@@ -152,6 +217,31 @@ def test_a_folder_is_a_batch_of_its_regular_files(tree: Path) -> None:
     assert folder.batch
     assert [(item.name, item.size_bytes) for item in folder.items] == [("a.txt", 1), ("b/two.txt", 2)]
     assert folder.size_bytes == 3
+    assert {skipped.path.name: (skipped.why, skipped.is_file) for skipped in folder.skipped} == {
+        "loop": ("is a link to a folder, which is not followed", False),
+        "broken": ("is a link that leads nowhere", False),
+        "pipe": ("is no regular file", False),
+        "dev\\x2d": ("has a backslash in its name", True),
+        "caf\udce9": ("has a name that is not UTF-8", True),
+    }
+
+
+def test_a_name_is_bounded_by_segment_and_as_a_whole(tmp_path: Path) -> None:
+    deep = "/".join(["\u042f" * 255] * 8)
+    assert name_problem(deep) == ""
+    assert "255 characters in one segment" in name_problem("\u042f" * 256)
+    assert "4096 bytes" in name_problem(f"{deep}/{'x' * 20}")
+    (tmp_path / "a\\b").touch()
+    with pytest.raises(OSError, match=r"a\\b has a backslash in its name; --name gives it another one"):
+        plan([tmp_path / "a\\b"])
+
+
+def test_what_cannot_be_read_of_a_folder_is_left_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The user who runs the tests may read everything.
+    monkeypatch.setattr("os.access", lambda path, _: path.name != "two.txt")
+    found = plan([tree])
+    assert [item.name for item in found.items] == ["a.txt"]
+    assert Skipped(tree / "b" / "two.txt", "cannot be read: Permission denied", is_file=True) in found.skipped
 
 
 def test_names_are_composed_as_the_service_asks(tmp_path: Path) -> None:
@@ -188,14 +278,6 @@ def test_what_is_no_file_is_refused(tree: Path, name: str) -> None:
         plan([tree.parent / name])
 
 
-def test_a_batch_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upload.cli.plan.MAX_BATCH_FILES", 2)
-    for number in range(3):
-        (tmp_path / str(number)).touch()
-    with pytest.raises(OSError, match="More than 2 files"):
-        plan([tmp_path])
-
-
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 1024**3, "3.0 GiB"), (1024**5, "1024.0 TiB")],
@@ -216,7 +298,7 @@ def test_what_is_invisible_in_a_text_of_others_is_escaped(text: str, shown: str)
 @pytest.mark.parametrize("text", [text for text, _ in VISIBLE])
 def test_a_json_line_hides_nothing_and_is_the_same_value(text: str) -> None:
     out = io.StringIO()
-    Output(json_lines=True, out=out).result({"filename": text}, "")
+    Output("jsonl", out=out).result({"filename": text}, "")
     (line,) = out.getvalue().splitlines()
     assert json.loads(line) == {"filename": text}
     assert line == printable(line)
@@ -224,9 +306,9 @@ def test_a_json_line_hides_nothing_and_is_the_same_value(text: str) -> None:
 
 def test_no_text_can_steer_a_terminal() -> None:
     assert printable("a\x1b[2Jb\r\nü\u202e") == "a\\u001b[2Jb\\u000d\\u000aü\\u202e"
-    file = pb.File(filename="\x1b]0;x\x07")
+    file = record(File, pb.File(filename="\x1b]0;x\x07"))
     out, err = io.StringIO(), io.StringIO()
-    output = Output(json_lines=False, out=out, err=err)
+    output = Output(out=out, err=err)
     output.result({}, file_line(file))
     output.details(as_json(file))
     output.note("x", file.filename)
@@ -237,32 +319,67 @@ def test_no_text_can_steer_a_terminal() -> None:
 def test_json_has_words_numbers_and_nulls() -> None:
     file = pb.File(file_id="f", size_bytes=2**40, status=pb.UPLOAD_STATUS_CANCELLED)
     file.cancelled_at.FromDatetime(datetime(2024, 1, 1, 12, 0, 0, 500_000))  # noqa: DTZ001 - protobuf's are naive UTC
-    values = json.loads(json.dumps(as_json(file)))
+    values = json.loads(json.dumps(as_json(record(File, file))))
     assert values["status"] == "cancelled"
     assert values["size_bytes"] == 2**40
     assert (values["cancelled_at"], values["completed_at"]) == ("2024-01-01T12:00:00.500Z", None)
-    assert as_json(pb.Batch(status=pb.BATCH_STATUS_PROCESSING))["status"] == "processing"
+    assert as_json(record(Batch, pb.Batch(status=pb.BATCH_STATUS_PROCESSING)))["status"] == "processing"
+
+
+def test_records_have_every_field_and_their_words_go_in_as_they_come_out() -> None:
+    for kind, message in (File, pb.File), (Batch, pb.Batch), (AuditEvent, pb.AuditEvent):
+        assert [field.name for field in dataclasses.fields(kind)] == list(message.DESCRIPTOR.fields_by_name)
+    for words, number in (UploadStatus, status_number), (BatchStatus, batch_status_number):
+        known = [word for word in words if word != "unspecified"]
+        assert len({number(word) for word in known}) == len(known) == 5
+    found = record(File, pb.File(status=pb.UPLOAD_STATUS_FAILED, revision=7))
+    assert (found.status, found.status.final, found.completed_at) == (UploadStatus.FAILED, True, None)
+    # Of a newer service.
+    newer = pb.File.FromString(b"\x30\x63")
+    assert record(File, newer).status is UploadStatus.UNSPECIFIED
+    found_at = pb.Batch()
+    found_at.created_at.FromJsonString("2024-01-01T12:00:00.500Z")
+    assert record(Batch, found_at).created_at == datetime(2024, 1, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("fmt", ["json", "yaml", "jsonl"])
+@pytest.mark.parametrize("count", [None, 0, 1, 2])
+def test_json_and_yaml_are_one_document(fmt: str, count: int | None) -> None:
+    values = {"filename": "a: \U0001d159\u202e\n- 'b'", "size_bytes": 5, "cancelled_at": None, "roles": ["x"]}
+    out = io.StringIO()
+    output = Output(fmt, out=out)
+    output.many = count is not None
+    for _ in range(1 if count is None else count):
+        output.result(values, "")
+    output.close()
+    text = out.getvalue()
+    if fmt == "jsonl":
+        assert [json.loads(line) for line in text.splitlines()] == [values] * (1 if count is None else count)
+        return
+    read = json.loads(text) if fmt == "json" else yaml.safe_load(text)
+    assert read == (values if count is None else [values] * count)
+    assert "\u202e" not in text
 
 
 def test_outcomes_and_lines_tell_who_and_why() -> None:
     outcome = CancelledFile("f", "a", datetime(2024, 1, 1, 12, tzinfo=UTC), already=True, cancelled_by="user")
-    assert outcome_json(outcome)["cancelled_at"] == "2024-01-01T12:00:00Z"
+    assert as_json(outcome)["cancelled_at"] == "2024-01-01T12:00:00Z"
     cancelled = pb.Batch(batch_id="b", status=pb.BATCH_STATUS_CANCELLED, cancelled_by="user", cancel_reason="late")
-    assert batch_line(cancelled).endswith("0 cancelled of 0  (by user: late)")
+    assert batch_line(record(Batch, cancelled)).endswith("0 cancelled of 0  (by user: late)")
     lost = pb.File(
         status=pb.UPLOAD_STATUS_CANCELLED, cancelled_by="websocket_close", cancel_reason="the page was closed"
     )
-    assert file_line(lost).endswith("  (with its page's connection: the page was closed)")
+    assert file_line(record(File, lost)).endswith("  (with its page's connection: the page was closed)")
     assert str(upload_cancelled(lost)).startswith("The upload was cancelled with its page's connection (the page was")
     failed = pb.File(file_id="f", status=pb.UPLOAD_STATUS_FAILED, failure_reason="expired")
-    assert file_line(failed).endswith("(expired)")
+    assert file_line(record(File, failed)).endswith("(expired)")
     event = pb.AuditEvent(batch_id="b", to_status="pending", actor="user", source="grpc", reason="why")
-    assert "batch b  (new) -> pending" in audit_line(event)
+    assert "(new) -> pending" in audit_line(record(AuditEvent, event))
 
 
 def test_an_error_is_one_sentence_that_says_what_to_do() -> None:
     error = errors.FileNotFound("No file has this id", metadata={"file_id": "f"})
     assert str(error) == "No file has this id; check the id and the server it was made on."
     out, err = io.StringIO(), io.StringIO()
-    Output(json_lines=True, out=out, err=err).error(error)
+    Output("jsonl", out=out, err=err).error(error)
     assert json.loads(err.getvalue())["error"]["metadata"] == {"file_id": "f"}

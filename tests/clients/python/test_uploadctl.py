@@ -12,77 +12,16 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
+import pyte
 import pytest
 
+from clients.python.program import SECONDS, UPLOADCTL, ended, environment, on_a_terminal, started, uploadctl
 from support.process import ServerProcess, StartServer, gone_from_disk
 from upload import AsyncClient
 from upload.v1 import upload_pb2 as pb
-
-UPLOADCTL = str(Path(sys.executable).with_name("uploadctl"))
-# A program started in the background may be told to ignore Ctrl-C, and children inherit that.
-HEARS_CTRL_C = ["env", "--default-signal=INT"]
-SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a finished program said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def notes(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.err.splitlines()]
-
-
-def environment(server: ServerProcess | None) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
-    return {**clean, "UPLOAD_SERVER": server.target} if server else clean
-
-
-@contextmanager
-def started(server: ServerProcess, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [*HEARS_CTRL_C, UPLOADCTL, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(server),
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def ended(process: subprocess.Popen[str]) -> Ended:
-    out, err = await asyncio.to_thread(process.communicate, None, SECONDS)
-    return Ended(process.returncode, out, err)
-
-
-async def uploadctl(server: ServerProcess | None, *arguments: str) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        UPLOADCTL,
-        *arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(server),
-    )
-    out, err = await asyncio.wait_for(process.communicate(), SECONDS)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
 
 
 @pytest.fixture
@@ -120,14 +59,15 @@ async def client(server: ServerProcess) -> AsyncIterator[AsyncClient]:
 async def id_of_started(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
     note = json.loads(await asyncio.to_thread(process.stderr.readline))
-    assert note["event"] == "started"
+    while note["event"] != "started":
+        note = json.loads(await asyncio.to_thread(process.stderr.readline))
     return str(note["file_id"])
 
 
 async def under_way(client: AsyncClient, file_id: str) -> None:
     """Wait until bytes of a file are durable."""
     async for event in client.watch([file_id], progress_interval=0.1):
-        if event.HasField("progress") and event.progress.bytes_received:
+        if event.progress and event.progress.bytes_received:
             return
 
 
@@ -142,7 +82,7 @@ async def test_a_file_is_sent_and_shown(server: ServerProcess, small: Path) -> N
     assert shown.lines == [file]
     text = await uploadctl(server, "get", file["file_id"])
     assert "status:                 completed" in text.out
-    audit = await uploadctl(server, "audit", "--file", file["file_id"])
+    audit = await uploadctl(server, "audit", "--file", file["file_id"], "--oldest")
     assert [re.split(r" {2,}", line)[2] for line in audit.out.splitlines()] == [
         "(new) -> pending",
         "pending -> uploading",
@@ -188,10 +128,11 @@ async def test_a_folder_is_a_batch_of_relative_names(server: ServerProcess, fold
     *files, batch = sent.lines
     assert sorted(file["filename"] for file in files) == ["a.txt", "empty", "sub/b.txt"]
     assert (batch["status"], batch["total_files"], batch["completed_files"]) == ("completed", 3, 3)
-    listed = await uploadctl(server, "list", "--batch", batch["batch_id"], "--limit", "2", "--json")
+    listed = await uploadctl(server, "list", "--batch", batch["batch_id"], "--limit", "2", "--json", "--oldest")
     assert [file["filename"] for file in listed.lines] == ["a.txt", "empty"]
-    newest = await uploadctl(server, "list", "--newest", "--limit", "2", "--json")
-    assert [file["filename"] for file in newest.lines] == ["sub/b.txt", "empty"]
+    assert listed.notes[0]["event"] == "more"
+    newest = await uploadctl(server, "list", "-n", "2", "-o", "json")
+    assert [file["filename"] for file in json.loads(newest.out)] == ["sub/b.txt", "empty"]
 
 
 async def test_several_paths_are_one_batch(server: ServerProcess, folder: Path, small: Path) -> None:
@@ -217,7 +158,7 @@ async def test_ctrl_c_cancels_on_the_server(server: ServerProcess, client: Async
     assert end.code == 130
     assert [note["event"] for note in end.notes if note["event"] != "failed"] == ["cancelling", "cancelled"]
     file = await client.get(file_id)
-    assert (file.status, file.cancel_reason) == (pb.UPLOAD_STATUS_CANCELLED, "interrupted")
+    assert (file.status, file.cancel_reason) == ("cancelled", "interrupted")
     await gone_from_disk(server, file_id)
 
 
@@ -231,7 +172,7 @@ async def test_other_ends_of_a_program_cancel_as_ctrl_c_does(
         process.send_signal(number)
         end = await ended(process)
     assert end.code == code
-    assert (await client.get(file_id)).status == pb.UPLOAD_STATUS_CANCELLED
+    assert (await client.get(file_id)).status == "cancelled"
     await gone_from_disk(server, file_id)
 
 
@@ -256,7 +197,7 @@ async def test_a_closed_terminal_cancels_although_nobody_reads(
     os.close(main)
     async for _ in client.watch([file_id], until_final=True):
         pass
-    assert (await client.get(file_id)).status == pb.UPLOAD_STATUS_CANCELLED
+    assert (await client.get(file_id)).status == "cancelled"
     assert await asyncio.wait_for(process.wait(), SECONDS) == 129
 
 
@@ -268,7 +209,7 @@ async def test_keep_says_how_to_resume_after_sigterm(server: ServerProcess, clie
         end = await ended(process)
     assert end.code == 143
     assert [note["event"] for note in end.notes] == ["resumable"]
-    assert (await client.get(file_id)).status == pb.UPLOAD_STATUS_UPLOADING
+    assert (await client.get(file_id)).status == "uploading"
     await client.cancel(file_id)
 
 
@@ -280,7 +221,7 @@ async def test_ctrl_c_cancels_a_batch(server: ServerProcess, client: AsyncClient
         end = await ended(process)
     assert end.code == 130
     batch = await client.get_batch((await client.get(file_id)).batch_id)
-    assert (batch.status, batch.cancelled_files_count) == (pb.BATCH_STATUS_CANCELLED, 2)
+    assert (batch.status, batch.cancelled_files_count) == ("cancelled", 2)
     assert f"Cancelled batch {batch.batch_id}: all 2 files." in [note["message"] for note in end.notes]
 
 
@@ -296,7 +237,7 @@ async def test_keep_leaves_the_upload_resumable(server: ServerProcess, client: A
     (note,) = end.notes
     assert note["command"] == f"uploadctl upload {path} --resume {file_id}"
     kept = await client.get(file_id)
-    assert kept.status == pb.UPLOAD_STATUS_UPLOADING
+    assert kept.status == "uploading"
     resumed = await uploadctl(server, "upload", str(path), "--resume", file_id, "--json")
     assert resumed.code == 0
     assert resumed.lines[0]["bytes_received"] == path.stat().st_size
@@ -339,9 +280,7 @@ async def test_a_batch_of_equal_names_is_not_resumed_by_name(
     refused = await uploadctl(server, "upload", str(small.parent), "--resume-batch", answer.batch.batch_id)
     assert refused.code == 6
     assert f"{small}: several files of the batch are called {small.name}" in refused.err
-    assert {file.status async for file in client.list_files(batch_id=answer.batch.batch_id)} == {
-        pb.UPLOAD_STATUS_PENDING
-    }
+    assert {file.status async for file in client.list_files(batch_id=answer.batch.batch_id)} == {"pending"}
 
 
 async def test_the_second_ctrl_c_leaves_without_claiming_anything(start_server: StartServer, huge: Path) -> None:
@@ -401,7 +340,7 @@ async def test_cancel_batch_counts_its_files(server: ServerProcess, client: Asyn
 
 async def test_a_piped_watch_writes_json_lines_until_all_are_final(server: ServerProcess, client: AsyncClient) -> None:
     answer = await client.initiate_batch([pb.FileSpec(filename="a", size_bytes=1)] * 2)
-    arguments = ("watch", "--batch", answer.batch.batch_id, "--until-final")
+    arguments = ("watch", "--batch", answer.batch.batch_id[:9], "--until-final", "-o", "jsonl")
     with started(server, *arguments) as process:
         assert process.stdout is not None
         first = json.loads(await asyncio.to_thread(process.stdout.readline))
@@ -459,37 +398,31 @@ async def test_a_wrong_checksum_is_6(server: ServerProcess, small: Path) -> None
     assert "the file is failed" in end.err
 
 
-async def on_a_terminal(server: ServerProcess, *arguments: str) -> tuple[int, str]:
-    """Run uploadctl on a terminal of 160 columns; returns its exit code and what was shown."""
-    master, terminal = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        UPLOADCTL,
-        *arguments,
-        stdout=terminal,
-        stderr=terminal,
-        env=environment(server) | {"TERM": "xterm", "COLUMNS": "160"},
-    )
-    os.close(terminal)
-
-    def read_all() -> bytes:
-        text = b""
-        try:
-            while data := os.read(master, 65536):
-                text += data
-        except OSError:
-            pass  # the other end of a terminal was closed
-        return text
-
-    text = await asyncio.wait_for(asyncio.to_thread(read_all), SECONDS)
-    os.close(master)
-    return await process.wait(), text.decode()
-
-
 async def test_a_terminal_sees_a_moving_bar_and_lines(server: ServerProcess, small: Path) -> None:
     code, shown = await on_a_terminal(server, "upload", str(small))
     assert code == 0
     for text in ("small.txt", "5/5 bytes", "completed"):
         assert text in shown
+
+
+async def test_bars_and_results_share_a_terminal(server: ServerProcess, client: AsyncClient, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.mkv").write_bytes(bytes(12_000_000))
+    (folder / "link").symlink_to(tmp_path / "nowhere")
+    code, shown = await on_a_terminal(server, "upload", str(folder))
+    assert code == 0
+    screen = pyte.Screen(160, 40)
+    pyte.Stream(screen).feed(shown)
+    lines = [line.rstrip() for line in screen.display if line.strip()]
+    batch_id = (await anext(client.list_files(order_by="created_at desc"))).batch_id
+    files = {file.file_id: file.filename async for file in client.list_files(batch_id=batch_id)}
+    assert lines[0].endswith("link is a link that leads nowhere.")
+    assert lines[1] == f"Uploading 6 files (68.7 MiB) as batch {batch_id}"
+    # A line for each file and the batch, each whole, and no bar is left.
+    assert {line.split()[0]: line.split()[-1] for line in lines[2:-1]} == files
+    assert lines[-1].startswith(f"batch  {batch_id}  completed")
 
 
 async def test_a_terminal_can_have_a_live_table(server: ServerProcess, client: AsyncClient) -> None:
@@ -510,4 +443,4 @@ async def test_closed_standard_streams_leave_no_upload_behind(
     process = await asyncio.create_subprocess_exec("sh", "-c", words, env=environment(server), cwd=small.parent)
     assert await asyncio.wait_for(process.wait(), SECONDS) == 0
     found = [file.status async for file in client.list_files() if file.filename == name]
-    assert found == [pb.UPLOAD_STATUS_COMPLETED]
+    assert found == ["completed"]

@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 async def test_a_file_arrives_with_name_type_and_checksum(call: Calls, scripted: Running, source: SourceFile) -> None:
     seen: list[TransferProgress] = []
     file = await call("upload", source.path, on_progress=seen.append)
-    assert file.status == pb.UPLOAD_STATUS_COMPLETED
+    assert file.status == "completed"
     assert bytes(scripted.service.data[file.file_id]) == source.content
     announced = scripted.service.calls["InitiateUpload"][0]
     assert (announced.filename, announced.content_type) == ("report.pdf", "application/pdf")
@@ -87,7 +87,7 @@ async def test_an_iterator_gives_the_lost_bytes_once_more(call: Calls, scripted:
 async def test_the_answer_to_a_commit_that_was_lost_is_found_out(call: Calls, scripted: Running) -> None:
     scripted.service.stream_faults = [StreamFault(0, BROKEN, after_commit=True)]
     file = await call("upload", b"abc", filename="a")
-    assert file.status == pb.UPLOAD_STATUS_COMPLETED
+    assert file.status == "completed"
     assert len(scripted.service.calls["UploadFile"]) == 1
 
 
@@ -183,7 +183,7 @@ async def test_progress_renews_the_patience(scripted: Running) -> None:
     scripted.service.stream_faults = [StreamFault(n * 256 * 1024, BROKEN) for n in range(1, 8)]
     async with AsyncClient(scripted.target, resume_tries=2) as client:
         file = await client.upload(bytes(2 * MIB), filename="a")
-    assert file.status == pb.UPLOAD_STATUS_COMPLETED
+    assert file.status == "completed"
     assert len(scripted.service.calls["UploadFile"]) == 8
 
 
@@ -304,7 +304,7 @@ async def test_what_cannot_be_uploaded_is_refused(call: Calls) -> None:
 async def test_a_small_file_is_put_in_one_call_and_once(call: Calls, scripted: Running) -> None:
     scripted.service.lost["PutFile"].append(UNKNOWN_OUTCOME)
     file = await call("put", b"hello", filename="re\u0301sume\u0301.txt", content_type="text/x")
-    assert file.status == pb.UPLOAD_STATUS_COMPLETED
+    assert file.status == "completed"
     first, second = scripted.service.calls["PutFile"]
     assert first == second
     assert (first.filename, first.content_type, first.data) == ("r\u00e9sum\u00e9.txt", "text/x", b"hello")
@@ -314,5 +314,5 @@ async def test_a_small_file_is_put_in_one_call_and_once(call: Calls, scripted: R
 
 async def test_an_announced_file_is_sent_without_asking_how_it_stands(call: Calls, scripted: Running) -> None:
     file = scripted.service.add("f-1", 5)
-    assert (await call("upload", b"hello", announced=file)).status == pb.UPLOAD_STATUS_COMPLETED
+    assert (await call("upload", b"hello", resume_file_id=file.file_id, is_new=True)).status == "completed"
     assert scripted.service.calls["GetFile"] == []

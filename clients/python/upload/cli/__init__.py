@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from upload.async_client import AsyncClient
-from upload.cli import commands, downloading, uploading, watching
+from upload.cli import commands, downloading, listing, uploading, watching
 from upload.cli.arguments import Arguments, parse
+from upload.cli.completion import completion
 from upload.cli.exits import Exit, exit_of
+from upload.cli.finding import AmbiguousId
 from upload.cli.output import Output
 from upload.errors import UploadServiceError
 
@@ -18,13 +24,16 @@ Command = Callable[[AsyncClient, Arguments, Output], Awaitable[Exit]]
 
 COMMANDS: dict[str, Command] = {
     "upload": uploading.upload,
+    "download": downloading.download,
     "cancel": commands.cancel,
     "cancel-batch": commands.cancel_batch,
     "get": commands.get,
-    "download": downloading.download,
-    "list": commands.list_files,
-    "audit": commands.audit,
+    "list": listing.list_files,
+    "list-batches": listing.list_batches,
+    "audit": listing.audit,
     "watch": watching.watch,
+    "stats": commands.stats,
+    "whoami": commands.whoami,
 }
 
 
@@ -32,14 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse leaves by itself for ``--help`` and wrong usage."""
     _open_standard_streams()
     arguments = parse(argv)
-    output = Output(json_lines=arguments.json)
+    output = Output(arguments.output)
     try:
-        return asyncio.run(_run(arguments, output))
+        if arguments.command == "completion":
+            sys.stdout.write(completion(arguments.shell))
+            return Exit.OK
+        with _bytes_of_stdin(arguments):
+            return asyncio.run(_run(arguments, output))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our lines has enough. Point stdout elsewhere, or Python complains when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our lines has enough.
         return Exit.PIPE_CLOSED
 
 
@@ -58,17 +70,47 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for good
 
 
+@contextmanager
+def _bytes_of_stdin(arguments: Arguments) -> Iterator[None]:
+    """Read stdin into a file, if its bytes are to be sent: the service asks for their number first."""
+    if not arguments.from_stdin:
+        yield
+        return
+    with tempfile.NamedTemporaryFile(prefix="uploadctl.") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1024 * 1024)
+        file.flush()
+        arguments.paths = [Path(file.name)]
+        yield
+
+
 async def _run(arguments: Arguments, output: Output) -> Exit:
     try:
-        opened = AsyncClient(arguments.server, timeout=arguments.timeout, tls=arguments.tls, token=arguments.token)
+        opened = AsyncClient(
+            arguments.server,
+            timeout=arguments.timeout,
+            tls=arguments.tls,
+            token=arguments.token,
+            metadata=arguments.metadata,
+        )
     except (ValueError, OSError) as error:
         output.error(error)
         return Exit.USAGE
     async with opened as client:
         try:
-            return await COMMANDS[arguments.command](client, arguments, output)
-        except (UploadServiceError, OSError) as error:
+            code = await COMMANDS[arguments.command](client, arguments, output)
+            output.close()
+        except (UploadServiceError, OSError, AmbiguousId) as error:
             if isinstance(error, BrokenPipeError):
                 raise
             output.error(error)
+            output.close()
             return exit_of(error)
+    return code if code or not output.lost else _exit_of_lost(output)
+
+
+def _exit_of_lost(output: Output) -> Exit:
+    """Return the code of a command that did its work and could not say so."""
+    if isinstance(output.lost, BrokenPipeError):
+        return Exit.PIPE_CLOSED
+    output.note("lost", f"The results could not be written: {output.lost}.")
+    return Exit.SERVER_ERROR

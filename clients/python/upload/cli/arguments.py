@@ -1,20 +1,23 @@
-"""Decides the command line of ``uploadctl``; the only reader of the environment (``UPLOAD_SERVER``, …)."""
+"""Decides what a command line means and which one is wrong; reads the environment (``UPLOAD_SERVER``, …)."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
+import re
+import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from upload.channel import DEFAULT_TARGET
-from upload.cli.exits import EXIT_CODES
-from upload.tls import Tls
+from upload.channel import is_loopback
+from upload.cli.grammar import grammar
+from upload.tls import Tls, address_of
 from upload.tokens import CommandToken, FileToken, Token
 
-_TLS = (("ca", "who signs the server's certificate"), ("cert", "your certificate"), ("key", "its key"))
-STATUSES = ("pending", "uploading", "completed", "failed", "cancelled")
+STDIN = "-"
+_HEADER = re.compile(r"([0-9A-Za-z_.-]+): *([\x20-\x7e]*)")
 
 
 class Arguments(argparse.Namespace):
@@ -23,7 +26,9 @@ class Arguments(argparse.Namespace):
     command: str
     server: str
     timeout: float
-    json: bool
+    output: str
+    headers_before: list[str]
+    headers_after: list[str]
     token_file: str
     token_command: str
     ca: str
@@ -40,27 +45,45 @@ class Arguments(argparse.Namespace):
     resume: str
     resume_batch: str
     no_checksum: bool
-    # cancel, cancel-batch, get
-    id: str
+    # cancel, cancel-batch, get, watch
+    ids: list[str]
     reason: str
     request_id: str
     is_batch: bool
     # download
+    id: str
     to: str
     force: bool
-    # watch, list, audit
-    newest: bool
-    ids: list[str]
+    # watch, upload
     batches: list[str]
-    batch: str
-    file: str
     all: bool
     until_final: bool
-    progress: float
+    # None: the command's own pace.
+    progress: float | None
     table: bool
     resume_token: str
-    status: str
+    patience: float
+    # list, list-batches, audit
+    oldest: bool
+    follow: bool
     limit: int
+    statuses: list[str]
+    batch: str
+    file: str
+    owner: str
+    filename_prefix: str
+    since: datetime | None
+    until: datetime | None
+    updated_since: datetime | None
+    cancelled_by: str
+    actor: str
+    source: str
+    to_status: str
+    # stats
+    window: timedelta
+    step: timedelta
+    # completion
+    shell: str
 
     @property
     def token(self) -> Token | None:
@@ -75,201 +98,81 @@ class Arguments(argparse.Namespace):
         """What to trust and to show, if anything was said."""
         return Tls(self.ca, self.cert, self.key) if self.ca or self.cert or self.key else None
 
+    @property
+    def headers(self) -> list[str]:
+        """All that were given."""
+        return [*self.headers_before, *self.headers_after]
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers that every call carries."""
+        pairs = (header.partition(":") for header in self.headers)
+        return tuple((name.lower(), value.strip()) for name, _, value in pairs)
+
+    @property
+    def from_stdin(self) -> bool:
+        """Whether the bytes to upload come from stdin."""
+        return self.command == "upload" and [str(path) for path in self.paths] == [STDIN]
+
 
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Parse the command line; leaves with code 2 and one sentence when it is wrong."""
-    parser = _parser()
-    arguments = parser.parse_args(argv, Arguments())
-    problem = _problem(arguments)
+    parser = grammar()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    arguments = parser.parse_args(words, Arguments())
+    problem = _common_problem(arguments) or _problem(arguments)
     if problem:
         parser.error(problem)
     return arguments
 
 
-def _problem(arguments: Arguments) -> str:
-    """Return the problem that argparse cannot express, or nothing."""
+def _common_problem(arguments: Arguments) -> str:
     if not 0 < arguments.timeout < math.inf:
         return "--timeout must be more than 0 seconds"
+    for header in arguments.headers:
+        if not _HEADER.fullmatch(header) or header.partition(":")[0].lower().endswith("-bin"):
+            return "--header is written as 'Name: value', in printable ASCII"
+    try:
+        target, secure = address_of(arguments.server)
+    except ValueError as error:
+        return str(error)
+    secret = any(name in {"authorization", "cookie"} for name, _ in arguments.metadata)
+    if secret and not secure and not is_loopback(target):
+        return f"--header would send a secret to {target} in plain text: name the server as https://{target}"
+    return ""
+
+
+def _problem(arguments: Arguments) -> str:
+    """Return the problem of a command that argparse cannot express, or nothing."""
     match arguments.command:
-        case "upload" if arguments.jobs is not None and arguments.jobs < 1:
-            return "--jobs must be at least 1"
-        case "upload" if len(arguments.paths) > 1 or arguments.paths[0].is_dir():
-            single = [
-                option
-                for option, value in (
-                    ("--resume", arguments.resume),
-                    ("--name", arguments.name),
-                    ("--sha256", arguments.sha256),
-                )
-                if value
-            ]
-            return f"{single[0]} goes with one file only" if single else ""
-        case "upload" if arguments.resume_batch:
-            return "--resume-batch goes with the folder or the files of that batch; for one file there is --resume"
+        case "upload":
+            return _problem_of_upload(arguments)
+        case "cancel" | "cancel-batch" if arguments.request_id and arguments.ids != [*arguments.ids[:1]]:
+            return "--request-id goes with one ID only"
         case "watch" if arguments.all and (arguments.ids or arguments.batches or arguments.until_final):
             return "--all cannot be combined with ids, --batch or --until-final"
         case "watch" if not (arguments.all or arguments.ids or arguments.batches):
             return "name files to watch, or --batch ID, or --all"
-        case "list" | "audit" if arguments.limit < 0:
+        case "list" | "list-batches" | "audit" if arguments.limit < 0:
             return "--limit must not be negative"
+        case "list" | "list-batches" if arguments.follow and (arguments.oldest or arguments.until):
+            return "--watch shows what comes: it goes with neither --oldest nor --until"
     return ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    # Here and below options are valid in full only: a new option must make no script ambiguous.
-    parser = argparse.ArgumentParser(
-        prog="uploadctl",
-        allow_abbrev=False,
-        description="Upload files, cancel uploads, and watch what becomes of them.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(
-        server=os.environ.get("UPLOAD_SERVER") or DEFAULT_TARGET,
-        timeout=30.0,
-        json=False,
-    )
-    parser.set_defaults(token_file="", token_command="")
-    parser.set_defaults(**{name: os.environ.get(f"UPLOAD_{name.upper()}", "") for name, _ in _TLS})
-    _common(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_upload(commands)
-    _add_cancels(commands)
-    _add_watch(commands)
-    _add_reads(commands)
-    return parser
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    # Before or after the command: suppressed defaults keep one from undoing the other.
-    parser.add_argument(
-        "--server",
-        default=argparse.SUPPRESS,
-        metavar="[https://]HOST:PORT",
-        help=f"where the service is; https:// speaks TLS (environment: UPLOAD_SERVER; default {DEFAULT_TARGET})",
-    )
-    parser.add_argument(
-        "--timeout",
-        default=argparse.SUPPRESS,
-        type=float,
-        metavar="SECONDS",
-        help="for each call, not for a whole upload or watch (default 30)",
-    )
-    for name, text in _TLS:
-        parser.add_argument(
-            f"--{name}",
-            default=argparse.SUPPRESS,
-            metavar="FILE",
-            help=f"PEM file of {text}, with https:// (environment: UPLOAD_{name.upper()})",
-        )
-    parser.add_argument(
-        "--token-file",
-        default=argparse.SUPPRESS,
-        metavar="FILE",
-        help="file of the token that says who calls (environment: UPLOAD_TOKEN_FILE, or the token in UPLOAD_TOKEN)",
-    )
-    parser.add_argument(
-        "--token-command",
-        default=argparse.SUPPRESS,
-        metavar="COMMAND",
-        help='prints {"token": …, "expires_at": …}; run again once the server refuses the token',
-    )
-    parser.add_argument(
-        "--json", default=argparse.SUPPRESS, action="store_true", help="JSON lines, errors on stderr too"
-    )
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        allow_abbrev=False,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _common(parser)
-    return parser
-
-
-def _add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "upload", "upload a file, or several files and folders as one batch; Ctrl-C cancels it")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
-    parser.add_argument("--name", default="", help="the file's name on the server (default: its own)")
-    parser.add_argument("--content-type", default="", metavar="TYPE", help="default: guessed from the name")
-    parser.add_argument("--sha256", default="", metavar="HEX", help="what its SHA-256 has to be")
-    parser.add_argument("--no-checksum", action="store_true", help="do not compare SHA-256 with the server")
-    jobs = "files sent at once (default 4, or 32 while all are at most 256 KiB)"
-    parser.add_argument("--jobs", type=int, metavar="N", help=jobs)
-    parser.add_argument(
-        "--keep", action="store_true", help="on Ctrl-C leave the upload resumable instead of cancelling it"
-    )
-    parser.add_argument("--resume", default="", metavar="FILE_ID", help="go on with a file sent before")
-    parser.add_argument(
-        "--resume-batch", default="", metavar="BATCH_ID", help="go on with a batch sent before, from the same paths"
-    )
-
-
-def _add_cancels(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    for name, summary in (
-        ("cancel", "cancel a file; one that is cancelled already is fine"),
-        ("cancel-batch", "cancel a batch and its files; one that is cancelled already is fine"),
-    ):
-        parser = _command(commands, name, summary)
-        parser.add_argument("id", metavar="ID")
-        parser.add_argument("--reason", default="", help="for those who watch, and for the audit trail")
-        parser.add_argument(
-            "--request-id", default="", metavar="ID", help="repeat an earlier call safely (default: a new one)"
-        )
-
-
-def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
-        commands,
-        "watch",
-        "show states and every change: lines on a terminal, JSON lines when piped",
-    )
-    parser.add_argument("ids", nargs="*", metavar="ID", help="files")
-    parser.add_argument(
-        "--batch",
-        dest="batches",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a batch with its files; repeatable",
-    )
-    parser.add_argument("--all", action="store_true", help="everything that is not final yet, and what comes")
-    parser.add_argument(
-        "--until-final",
-        action="store_true",
-        help="end when all are final: 0 all completed, 5 some cancelled, 6 some failed",
-    )
-    parser.add_argument("--table", action="store_true", help="on a terminal: a live table, a row for each target")
-    parser.add_argument("--progress", type=float, default=0.0, metavar="SECONDS", help="show progress too, this often")
-    parser.add_argument("--resume-token", default="", metavar="TOKEN", help="go on after this token")
-
-
-def _add_reads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "download", "store the bytes of a completed file, its SHA-256 compared")
-    parser.add_argument("id", metavar="ID")
-    parser.add_argument("--to", default="", metavar="PATH", help="file or folder; - for stdout (default: its own name)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
-
-    parser = _command(commands, "get", "show one file or batch")
-    parser.add_argument("id", metavar="ID")
-    parser.add_argument("--batch", dest="is_batch", action="store_true", help="the id is a batch's")
-
-    parser = _command(commands, "list", "list files, oldest first")
-    parser.add_argument("--newest", action="store_true", help="newest first")
-    parser.add_argument("--status", choices=STATUSES, default="", help="only files in this state")
-    parser.add_argument("--batch", default="", metavar="ID", help="only files of this batch")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50; 0: all")
-
-    parser = _command(commands, "audit", "list changes of status, oldest first")
-    parser.add_argument("--file", default="", metavar="ID", help="only of this file")
-    parser.add_argument("--batch", default="", metavar="ID", help="only of this batch and its files")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50; 0: all")
+def _problem_of_upload(arguments: Arguments) -> str:
+    if arguments.jobs is not None and arguments.jobs < 1:
+        return "--jobs must be at least 1"
+    if STDIN in map(str, arguments.paths):
+        if len(arguments.paths) > 1:
+            return "- (stdin) goes alone"
+        return "" if arguments.name or arguments.resume else "- (stdin) has no name: give the file's with --name"
+    if len(arguments.paths) > 1 or arguments.paths[0].is_dir():
+        options = (("--resume", arguments.resume), ("--name", arguments.name), ("--sha256", arguments.sha256))
+        single = [option for option, value in options if value]
+        return f"{single[0]} goes with one file only" if single else ""
+    if arguments.resume_batch:
+        return "--resume-batch goes with the folder or the files of that batch; for one file there is --resume"
+    return ""

@@ -11,23 +11,26 @@ from pathlib import Path
 from typing import IO
 
 from upload.async_client import AsyncClient
+from upload.cli import finding
 from upload.cli.arguments import Arguments
 from upload.cli.exits import Exit
-from upload.cli.output import Output, as_json, size_text, visible
-from upload.v1 import upload_pb2 as pb
+from upload.cli.output import Output, as_json
+from upload.cli.texts import size_text, visible
+from upload.records import File
 
 
 async def download(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
     """Store the bytes of a file, or write them to stdout."""
+    file_id = await finding.file_id(client, arguments.id)
     if arguments.to == "-":
-        await _write(client, arguments.id, sys.stdout.buffer)
+        await _write(client, file_id, sys.stdout.buffer)
         return Exit.OK
-    file = await client.get(arguments.id)
+    file = await client.get(file_id)
     target = _target(arguments.to, file)
     if target.exists() and not arguments.force:
         raise FileExistsError(f"{target} is there already; --force replaces it, --to PATH names another")
     with _beside(target, force=arguments.force) as part:
-        await _write(client, arguments.id, part)
+        await _write(client, file_id, part)
     text = f"Downloaded {visible(file.filename)} ({size_text(file.size_bytes)}) to {visible(str(target))}."
     output.result({**as_json(file), "path": str(target)}, text)
     return Exit.OK
@@ -39,7 +42,7 @@ async def _write(client: AsyncClient, file_id: str, target: IO[bytes]) -> None:
     target.flush()
 
 
-def _target(to: str, file: pb.File) -> Path:
+def _target(to: str, file: File) -> Path:
     """Return the path to store at; of the file's name the last segment counts."""
     name = file.filename.rpartition("/")[2]
     if not to:

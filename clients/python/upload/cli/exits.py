@@ -29,8 +29,8 @@ class Exit(IntEnum):
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    the server could not do it (its own failure)
-  2    wrong usage, or the server refused a value
+  1    the server could not do it (its own failure), or the results could not be written
+  2    wrong usage, an id cut too short, or the server refused a value
   3    no such file or batch
   4    not in its state: too late, it is completed or failed and can no longer be cancelled or written; or it is not
        completed and cannot be downloaded
@@ -38,6 +38,7 @@ exit codes:
   6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired
   7    the server cannot be reached, is overloaded, or did not answer in time
   8    not signed in, not allowed to do that, or a quota is used up
+  141  the reader of the results stopped reading
   129, 130, 143
        ended by SIGHUP, Ctrl-C or SIGTERM; what became of the upload is said on stderr
 """
@@ -60,6 +61,7 @@ _BY_CLASS: tuple[tuple[type[Exception], Exit], ...] = (
     (errors.UploadIdle, Exit.UNREACHABLE),
     (errors.UploadServiceError, Exit.SERVER_ERROR),
     (OSError, Exit.FAILED),
+    (ValueError, Exit.USAGE),
 )
 
 # Of several files' codes the last of these that occurs is the command's.

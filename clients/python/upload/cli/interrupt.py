@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from upload.cli.exits import Exit
 
-_SIGNALS = {
-    signal.SIGINT: Exit.INTERRUPTED,
-    signal.SIGTERM: Exit.TERMINATED,
-    signal.SIGHUP: Exit.HUNG_UP,
-}
+_SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+# Windows has none.
+if hasattr(signal, "SIGHUP"):
+    _SIGNALS[signal.SIGHUP] = Exit.HUNG_UP
 
 
 class Interrupt:
@@ -59,11 +58,22 @@ def on_interrupt() -> Iterator[Interrupt]:
         raise RuntimeError("on_interrupt needs a running task")
     interrupt = Interrupt(main)
     loop = asyncio.get_running_loop()
-    taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    taken = {number: signal.getsignal(number) for number in _SIGNALS}
+    taken = {number: before for number, before in taken.items() if before is not signal.SIG_IGN}
     for number in taken:
-        loop.add_signal_handler(number, interrupt.take, _SIGNALS[number])
+        _take(loop, number, interrupt)
     try:
         yield interrupt
     finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
+        for number, before in taken.items():
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            signal.signal(number, before)
+
+
+def _take(loop: asyncio.AbstractEventLoop, number: signal.Signals, interrupt: Interrupt) -> None:
+    try:
+        loop.add_signal_handler(number, interrupt.take, _SIGNALS[number])
+    except NotImplementedError:
+        # Loops on Windows have no such method.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupt.take, _SIGNALS[number]))

@@ -1,62 +1,43 @@
-"""Decides how results look: aligned text for people, JSON lines for programs, one sentence for an error.
+"""Decides where and in which format results, notes and errors go: text for people, JSON or YAML for programs.
 
 JSON has the contract's field names and lower-case state words; numbers are numbers, absent times are null.
 """
 
 from __future__ import annotations
 
+import codecs
+import dataclasses
 import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from upload.cancelling import CancelledBatch, CancelledFile
+from upload.cli.texts import escaped, printable, rfc3339, sentence, visible
 from upload.errors import UploadServiceError
-from upload.statuses import by_whom
-from upload.v1 import upload_pb2 as pb
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Json = Mapping[str, object]
-
-_PREFIXES = {"UploadStatus": "UPLOAD_STATUS_", "BatchStatus": "BATCH_STATUS_"}
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-# What Python calls printable and fonts leave out: fillers, joiners and selectors, and blanks of Braille and music.
-_BRAILLE_BLANK = "\u2800"
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U0001d159\U000e0100-\U000e01ef]"
-)
-# They choose whether the symbol before them has a colour; after anything else they are not to be seen.
-_SELECTORS = "\ufe0e\ufe0f"
-_BLANK = re.compile("^ |(?<= ) | $")
+FORMATS = ("table", "json", "jsonl", "yaml")
+_PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 
 
-def as_json(message: Message) -> dict[str, object]:
-    """Return a resource of the service as JSON values."""
-    return {field.name: _value(message, field.name) for field in message.DESCRIPTOR.fields}
+def as_json(record: Any) -> dict[str, object]:
+    """Return a record of the client as JSON values."""
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return {name: _value(value) for name, value in values.items()}
 
 
-def _value(message: Message, name: str) -> object:
-    value: object = getattr(message, name)
-    field = message.DESCRIPTOR.fields_by_name[name]
-    if isinstance(value, Timestamp):
-        return value.ToJsonString() if message.HasField(name) else None
-    if field.enum_type is not None and isinstance(value, int):
-        word: str = field.enum_type.values_by_number[value].name
-        return word.removeprefix(_PREFIXES[field.enum_type.name]).lower()
-    return value
-
-
-def outcome_json(outcome: CancelledFile | CancelledBatch) -> dict[str, object]:
-    """Return a cancel's outcome as JSON values."""
-    values = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
-    return {name: _time(value) if isinstance(value, datetime) else value for name, value in values.items()}
+def _value(value: object) -> object:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, tuple):
+        return [_value(item) for item in value]
+    return as_json(value) if dataclasses.is_dataclass(value) else value
 
 
 def error_json(error: Exception) -> dict[str, object]:
@@ -66,135 +47,154 @@ def error_json(error: Exception) -> dict[str, object]:
     return {"reason": type(error).__name__, "message": sentence(error), "metadata": {}}
 
 
-def sentence(error: Exception) -> str:
-    """Say in one sentence what happened."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"Cannot read {error.filename}: {error.strerror}."
-    return str(error)
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in _UNITS:
-        if count < 1024 or unit == _UNITS[-1]:  # noqa: PLR2004 - the step of the units
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def printable(text: str) -> str:
-    """Return text that cannot steer a terminal nor hide anything: such characters stand as JSON escapes them."""
-    if text.isascii() and text.isprintable():
-        return text
-    pairs = zip(" " + text, text, strict=False)
-    return "".join(_escaped(char) if _hides(char, before) else char for before, char in pairs)
-
-
-def visible(text: str) -> str:
-    """Return a caller's text printable, without spaces and marks that show nothing where they stand.
-
-    The TypeScript client's ``visible`` shows the same text in the same way.
-    """
-    shown = printable(text)
-    if text and unicodedata.category(text[0]).startswith("M") and shown.startswith(text[0]):
-        shown = _escaped(text[0]) + shown[1:]
-    return _BLANK.sub(lambda _: _escaped(" "), shown)
-
-
-def _hides(char: str, before: str) -> bool:
-    if char in _SELECTORS:
-        return before == _BRAILLE_BLANK or unicodedata.category(before) != "So"
-    return not char.isprintable() or _UNSEEN.fullmatch(char) is not None
-
-
-def _escaped(char: str) -> str:
-    units = char.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
-
-
-def file_line(file: pb.File) -> str:
-    """Return one line on a file."""
-    size = (
-        size_text(file.size_bytes)
-        if file.status == pb.UPLOAD_STATUS_COMPLETED
-        else f"{size_text(file.bytes_received)} of {size_text(file.size_bytes)}"
-    )
-    return f"{file.file_id}  {_value(file, 'status'):<9}  {size:>22}  {visible(file.filename)}{_why(file)}"
-
-
-def batch_line(batch: pb.Batch) -> str:
-    """Return one line on a batch."""
-    counts = (
-        f"{batch.completed_files} completed, {batch.failed_files} failed, "
-        f"{batch.cancelled_files_count} cancelled of {batch.total_files}"
-    )
-    return f"{batch.batch_id}  {_value(batch, 'status'):<9}  {counts}{_why(batch)}"
-
-
-def audit_line(event: pb.AuditEvent) -> str:
-    """Return one line on a change of status."""
-    target = f"file {event.file_id}" if event.file_id else f"batch {event.batch_id}"
-    change = f"{event.from_status or '(new)'} -> {event.to_status}"
-    why = f"  ({visible(event.reason)})" if event.reason else ""
-    return f"{event.occurred_at.ToJsonString():<27}  {target}  {change:<22}  {event.actor} by {event.source}{why}"
-
-
-def _why(record: pb.File | pb.Batch) -> str:
-    if record.cancelled_by:
-        reason = f": {visible(record.cancel_reason)}" if record.cancel_reason else ""
-        return f"  ({by_whom(record.cancelled_by)}{reason})"
-    failure = record.failure_reason if isinstance(record, pb.File) else ""
-    return f"  ({failure})" if failure else ""
-
-
 class Output:
-    """Writes results to stdout and everything else to stderr, each line at once."""
+    """Writes results to stdout and everything else to stderr, each line at once.
 
-    def __init__(self, *, json_lines: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self.json_lines = json_lines
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+    ``json`` and ``yaml`` are one document: of an only result that result, of ``many`` a list. ``jsonl`` is a line for
+    each. What cannot be encoded stands as JSON escapes it, in JSON and in text.
+    """
+
+    def __init__(self, fmt: str = "table", *, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.format = fmt
+        # Whether the command may show any number of results.
+        self.many = False
+        # Whether results get lost must stop the command, since it does nothing else than show them.
+        self.must_show = True
+        # What drew the bars on this terminal: whoever writes past it writes over them.
+        self.screen: Console | None = None
+        self.lost: OSError | None = None
+        self._shown = 0
+        self._out = _lenient(out or sys.stdout)
+        self._err = _lenient(err or sys.stderr)
 
     @property
     def terminal(self) -> bool:
         """Whether a person reads the results."""
-        return self._out.isatty()
+        return self._out.isatty() and self.format == "table"
 
     @property
     def live(self) -> bool:
         """Whether a person reads the notes."""
-        return self._err.isatty() and not self.json_lines
+        return self._err.isatty() and self.format == "table"
+
+    def head(self, line: str) -> None:
+        """Write what the columns are called, on a terminal."""
+        if self.terminal:
+            self._write(line)
 
     def result(self, values: Json, text: str) -> None:
         """Write one result: its values, or its text."""
-        line = printable(json.dumps(values, ensure_ascii=False) if self.json_lines else text)
-        print(line, file=self._out, flush=True)
+        match self.format:
+            case "table":
+                self._write(printable(text))
+            case "jsonl":
+                self._write(_json(values))
+            case "json":
+                lead = "" if not self.many else ",\n" if self._shown else "[\n"
+                indent = None if self.many else 2
+                self._write(lead + _json(values, indent), end="" if self.many else "\n")
+            case _:
+                self._write(_yaml(values, "- " if self.many else ""))
+        self._shown += 1
 
     def details(self, values: Json) -> None:
         """Write one result: its values, or a line for each."""
-        if self.json_lines:
+        if self.format == "table":
+            lines = [f"{name + ':':<23} {visible(_plain(value))}" for name, value in values.items()]
+            self._write("\n".join(([""] if self._shown else []) + lines))
+            self._shown += 1
+        else:
             self.result(values, "")
-            return
-        for name, value in values.items():
-            print(f"{name + ':':<23} {visible(str('' if value is None else value))}", file=self._out)
+
+    def close(self) -> None:
+        """End a list."""
+        if self.many and self.format == "json":
+            self._write("\n]" if self._shown else "[]")
+        elif self.many and self.format == "yaml" and not self._shown:
+            self._write("[]")
 
     def note(self, event: str, text: str, **values: object) -> None:
         """Write a note beside the results."""
-        line = json.dumps({"event": event, "message": text, **values}) if self.json_lines else printable(text)
-        self._say(line)
+        self._say(
+            printable(text) if self.format == "table" else json.dumps({"event": event, "message": text, **values})
+        )
 
     def error(self, error: Exception) -> None:
         """Say in one sentence what went wrong."""
-        line = json.dumps({"error": error_json(error)}) if self.json_lines else printable(sentence(error))
-        self._say(line if self.json_lines else f"uploadctl: {line}")
+        if self.format == "table":
+            self._say(f"uploadctl: {printable(sentence(error))}")
+        else:
+            self._say(json.dumps({"error": error_json(error)}))
+
+    def _write(self, text: str, end: str = "\n") -> None:
+        if self.lost is not None:
+            return
+        if self.screen is not None and self._out.isatty():
+            self._draw(text)
+            return
+        try:
+            self._out.write(text + end)
+            self._out.flush()
+        except OSError as error:
+            # Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            if self.must_show:
+                raise
+            self.lost = error
 
     def _say(self, line: str) -> None:
+        if self.screen is not None and self._err.isatty():
+            self._draw(line)
+            return
         try:
             print(line, file=self._err, flush=True)
         except OSError:
             # The terminal was closed, or the reader of the pipe has left: a cancel must reach the server all the same.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._err.fileno())
+
+    def _draw(self, line: str) -> None:
+        assert self.screen is not None  # noqa: S101 - both callers have looked
+        self.screen.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _lenient(stream: TextIO) -> TextIO:
+    """Make a stream escape what its encoding does not have: else one odd name ends the program half-way."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        codecs.register_error("upload.visible", _escape_what_has_no_code)
+        reconfigure(errors="upload.visible")
+    return stream
+
+
+def _escape_what_has_no_code(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return escaped(error.object[error.start : error.end]), error.end
+
+
+def _json(values: object, indent: int | None = None) -> str:
+    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _yaml(values: Json, lead: str) -> str:
+    """Return a mapping in YAML: its values in JSON, which YAML includes."""
+    indent = " " * len(lead)
+    lines = [f"{name}: {_PAIR.sub(_joined, _json(value))}" for name, value in values.items()]
+    return lead + f"\n{indent}".join(lines)
+
+
+def _joined(pair: re.Match[str]) -> str:
+    # YAML has one escape for what JSON writes as two.
+    high, low = (int(unit, 16) for unit in pair.groups())
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return (
+            json.dumps(value, ensure_ascii=False)
+            if value and isinstance(value[0], dict)
+            else ", ".join(map(str, value))
+        )
+    return "" if value is None else str(value)

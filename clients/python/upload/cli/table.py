@@ -6,9 +6,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from upload.cli.output import as_json, size_text, visible
+from upload.cli.texts import size_text, visible
+from upload.records import Progress, WatchEvent
 from upload.statuses import by_whom
-from upload.v1 import upload_pb2 as pb
 
 # Rows that are kept; older ones make way, so that watching everything for a week costs no more than a minute of it.
 _MAX_ROWS = 200
@@ -28,30 +28,32 @@ class WatchTable:
         self._live = Live(get_renderable=self.render, refresh_per_second=8, transient=False)
         return self._live
 
-    def show(self, event: pb.WatchStatusResponse) -> None:
+    def show(self, event: WatchEvent) -> None:
         """Take one event; the display follows by itself."""
-        match event.WhichOneof("event"):
-            case "file":
-                file = event.file
-                self._sizes[file.file_id] = file.size_bytes
-                self._put(
-                    file.file_id,
-                    str(as_json(file)["status"]),
-                    f"{size_text(file.bytes_received)} of {size_text(file.size_bytes)}",
-                    file.filename,
-                    _why(file.cancelled_by, file.cancel_reason or file.failure_reason),
-                )
-            case "batch":
-                batch = event.batch
-                done = f"{batch.completed_files} done, {batch.cancelled_files_count} cancelled of {batch.total_files}"
-                why = _why(batch.cancelled_by, batch.cancel_reason)
-                self._put(batch.batch_id, str(as_json(batch)["status"]), done, "(batch)", why)
-            case "progress":
-                self._progress(event.progress)
+        if event.file:
+            file = event.file
+            self._sizes[file.file_id] = file.size_bytes
+            self._put(
+                file.file_id,
+                file.status,
+                f"{size_text(file.bytes_received)} of {size_text(file.size_bytes)}",
+                file.filename,
+                _why(file.cancelled_by, file.cancel_reason or file.failure_reason),
+            )
+        elif event.batch:
+            batch = event.batch
+            done = f"{batch.completed_files} done, {batch.cancelled_files_count} cancelled of {batch.total_files}"
+            self._put(batch.batch_id, batch.status, done, "(batch)", _why(batch.cancelled_by, batch.cancel_reason))
+        elif event.progress:
+            self._progress(event.progress)
 
     def render(self) -> Table:
         """Return the table as it is now."""
-        table = Table("id", "status", "received", "name", "by, why", expand=True)
+        table = Table(expand=True)
+        # Whole at any width: it is there to be copied.
+        table.add_column("id", no_wrap=True, min_width=36)
+        for name in ("status", "received", "name", "by, why"):
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
         for identifier, row in reversed(self._rows.items()):
             status = Text(row[0], style=_STYLES.get(row[0], ""))
             table.add_row(identifier, status, *(Text(visible(cell)) for cell in row[1:]))
@@ -65,7 +67,7 @@ class WatchTable:
             del self._rows[oldest]
             self._sizes.pop(oldest, None)
 
-    def _progress(self, progress: pb.Progress) -> None:
+    def _progress(self, progress: Progress) -> None:
         row = self._rows.get(progress.file_id)
         if row is not None:
             received = f"{size_text(progress.bytes_received)} of {size_text(self._sizes[progress.file_id])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,16 @@ from pathlib import Path
 
 from upload import errors
 from upload.async_client import AsyncClient
+from upload.cli import finding
 from upload.cli.arguments import Arguments
 from upload.cli.commands import cancelled_batch_text, cancelled_text
 from upload.cli.display import Display, make_display
 from upload.cli.exits import Exit, exit_of, worst
 from upload.cli.interrupt import Interrupt, on_interrupt
-from upload.cli.output import Output, as_json, batch_line, error_json, file_line, sentence
-from upload.cli.plan import Item, Plan, PlanError, plan
+from upload.cli.output import Output, as_json, error_json
+from upload.cli.texts import batch_line, file_line, sentence, size_text, visible
+from upload.plan import MAX_BATCH_FILES, Item, Plan, PlanError, plan
+from upload.records import File
 from upload.v1 import upload_pb2 as pb
 
 # After a cancel the server tells the streams; whoever has not heard it by then is not waited for.
@@ -28,17 +32,37 @@ _SMALL_BYTES = 256 * 1024
 
 
 async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
-    """Send what the paths name; a file alone, or a batch."""
+    """Send what the paths name: a file alone, a batch, or several batches where there are more than one takes."""
     planned = await asyncio.to_thread(plan, arguments.paths, arguments.name)
+    output.many, output.must_show = planned.batch, False
+    for skipped in planned.skipped:
+        text = f"Skipped: {visible(str(skipped.path))} {skipped.why}."
+        output.note("skipped", text, path=str(skipped.path), why=skipped.why)
+    codes = [Exit.FAILED for skipped in planned.skipped if skipped.is_file]
     with on_interrupt() as interrupt:
-        job: Job | None = None
-        try:
-            job = await _announce(client, arguments, planned)
-            return await _Run(client, arguments, output, job).finish(interrupt)
-        except asyncio.CancelledError:
-            look = job.look if job else "uploadctl list"
-            output.note("left", f"Left without an answer; what became of it: {look}", command=look)
-            return interrupt.exit
+        codes.append(await _send(client, arguments, output, planned, interrupt))
+    return worst(codes)
+
+
+async def _send(client: AsyncClient, arguments: Arguments, output: Output, planned: Plan, interrupt: Interrupt) -> Exit:
+    """Announce and send batch after batch."""
+    codes: list[Exit] = []
+    job: Job | None = None
+    rest = planned.items
+    try:
+        while rest and not interrupt.asked:
+            job, rest = await _announce(client, arguments, output, planned, rest, is_first=job is None)
+            run = _Run(client, arguments, output, job)
+            codes.append(await run.finish(interrupt))
+            if run.hopeless:
+                break
+    except asyncio.CancelledError:
+        look = job.look if job else "uploadctl list"
+        output.note("left", f"Left without an answer; what became of it: {look}", command=look)
+        return interrupt.exit
+    if rest:
+        output.note("unannounced", f"{len(rest)} files further on were not announced.", files=len(rest))
+    return worst(codes)
 
 
 @dataclass(slots=True)
@@ -70,47 +94,87 @@ class Job:
         return f"uploadctl upload {shlex.join(map(str, self.paths))} {option}"
 
 
-async def _announce(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
-    items, kind = planned.items, arguments.content_type
-    if arguments.resume_batch:
-        return await _found_again(client, arguments, planned)
+async def _announce(
+    client: AsyncClient,
+    arguments: Arguments,
+    output: Output,
+    planned: Plan,
+    items: tuple[Item, ...],
+    *,
+    is_first: bool,
+) -> tuple[Job, tuple[Item, ...]]:
+    """Announce as many items as go together; returns them, and those that are left for later."""
+    kind = arguments.content_type
+    if arguments.resume_batch and is_first:
+        return await _found_again(client, arguments, output, items)
     if planned.batch:
-        answer = await client.initiate_batch(
-            pb.FileSpec(filename=item.name, size_bytes=item.size_bytes, content_type=kind or _guess(item.name))
-            for item in items
-        )
-        return Job(items, tuple(answer.file_ids), arguments.paths, answer.batch.batch_id, is_new=True)
+        return await _announce_batch(client, arguments, output, items)
     if arguments.resume:
-        return Job(items, (arguments.resume,), arguments.paths)
+        return Job(items, (await finding.file_id(client, arguments.resume),), arguments.paths), ()
     file = await client.initiate(
         items[0].name, items[0].size_bytes, content_type=kind or _guess(items[0].name), sha256=arguments.sha256
     )
-    return Job(items, (file.file_id,), arguments.paths, is_new=True)
+    return Job(items, (file.file_id,), arguments.paths, is_new=True), ()
 
 
-async def _found_again(client: AsyncClient, arguments: Arguments, planned: Plan) -> Job:
+async def _announce_batch(
+    client: AsyncClient, arguments: Arguments, output: Output, items: tuple[Item, ...]
+) -> tuple[Job, tuple[Item, ...]]:
+    now, later = items[:MAX_BATCH_FILES], items[MAX_BATCH_FILES:]
+    specs = [
+        pb.FileSpec(
+            filename=item.name, size_bytes=item.size_bytes, content_type=arguments.content_type or _guess(item.name)
+        )
+        for item in now
+    ]
+    try:
+        answer = await client.initiate_batch(specs)
+    except errors.InvalidField as error:
+        # The server speaks of places in the request: people know paths.
+        place = re.search(r"files\[(\d+)\]", error.message)
+        if place is None:
+            raise
+        raise PlanError(f"{now[int(place[1])].path}: {error.message}") from None
+    batch_id = answer.batch.batch_id
+    size = sum(item.size_bytes for item in now)
+    text = f"Uploading {len(now)} files ({size_text(size)}) as batch {batch_id}"
+    output.note("announced", text, batch_id=batch_id, files=len(now), size_bytes=size)
+    return Job(now, answer.file_ids, arguments.paths, batch_id, is_new=True), later
+
+
+async def _found_again(
+    client: AsyncClient, arguments: Arguments, output: Output, items: tuple[Item, ...]
+) -> tuple[Job, tuple[Item, ...]]:
     """Match the paths with the files of a batch announced before, by name; leave out what is completed.
 
-    A name that several files of the batch carry is refused: bytes of one source could end up in another's file.
+    A name that several files of the batch carry is refused: bytes of one source could end up in another's file. A full
+    batch is one of several of its folder: what comes after its files was not announced yet, and follows.
     """
-    batch_id = arguments.resume_batch
-    await client.get_batch(batch_id)
-    known: dict[str, pb.File] = {}
+    batch_id = await finding.batch_id(client, arguments.resume_batch)
+    batch = await client.get_batch(batch_id)
+    known: dict[str, File] = {}
     twins: set[str] = set()
     async for file in client.list_files(batch_id=batch_id, page_size=1000):
         if file.filename in known:
             twins.add(file.filename)
         known[file.filename] = file
-    for item in planned.items:
-        if item.name not in known:
-            raise PlanError(f"{item.name} is not among the batch's files: a batch takes no further ones")
+    places = [place for place, item in enumerate(items) if item.name in known]
+    if not places:
+        raise PlanError(f"None of {', '.join(map(str, arguments.paths))} is among the files of batch {batch_id}")
+    end = places[-1] + 1 if batch.total_files == MAX_BATCH_FILES else len(items)
+    ours = [items[place] for place in places]
+    for item in ours:
         if item.name in twins:
             raise PlanError(
                 f"{item.path}: several files of the batch are called {item.name}; send each by its id: --resume FILE_ID"
             )
-    open_items = [item for item in planned.items if known[item.name].status != pb.UPLOAD_STATUS_COMPLETED]
-    ids = tuple(known[item.name].file_id for item in open_items)
-    return Job(tuple(open_items), ids, arguments.paths, batch_id)
+    if left := [item for item in items[:end] if item.name not in known]:
+        shown = ", ".join(visible(item.name) for item in left[:3]) + (", …" if len(left) > 3 else "")  # noqa: PLR2004
+        text = f"Left out, since a batch takes no further files: {len(left)} that are not among its files ({shown})."
+        output.note("left_out", text, files=len(left))
+    still = [item for item in ours if known[item.name].status != "completed"]
+    job = Job(tuple(still), tuple(known[item.name].file_id for item in still), arguments.paths, batch_id)
+    return job, items[end:]
 
 
 def _guess(name: str) -> str:
@@ -126,7 +190,7 @@ class _Run:
         self._output = output
         self._job = job
         # Set when there is no point in starting further files.
-        self._hopeless = False
+        self.hopeless = False
         # Set when something broke that another try may cure.
         self._resumable = False
 
@@ -148,11 +212,11 @@ class _Run:
         job, arguments = self._job, self._arguments
         queue = iter(zip(job.items, job.ids, strict=True))
         total = sum(item.size_bytes for item in job.items)
-        with make_display(self._output, total, len(job.items)) as display:
+        with make_display(self._output, total, len(job.items), arguments.progress) as display:
 
             async def work() -> None:
                 for item, file_id in queue:
-                    if self._hopeless:
+                    if self.hopeless:
                         return
                     job.codes.append(await self._send(item, file_id, display))
 
@@ -167,14 +231,13 @@ class _Run:
 
     async def _send(self, item: Item, file_id: str, display: Display) -> Exit:
         display.start(item, file_id)
-        announced = pb.File(file_id=file_id, size_bytes=item.size_bytes, status=pb.UPLOAD_STATUS_PENDING)
         try:
             file = await self._client.upload(
                 item.path,
                 size_bytes=item.size_bytes if self._job.is_new else None,
                 checksum=not self._arguments.no_checksum,
                 resume_file_id=file_id,
-                announced=announced if self._job.is_new else None,
+                is_new=self._job.is_new,
                 on_progress=display.update,
             )
         except (errors.UploadServiceError, OSError) as error:
@@ -188,7 +251,7 @@ class _Run:
     async def _failed(self, item: Item, file_id: str, error: Exception) -> None:
         """Say what went wrong with one file and, where it could still become something, what to do."""
         by_batch = isinstance(error, errors.UploadCancelled) and error.cancelled_by == "batch_cancel"
-        self._hopeless = self._hopeless or by_batch or isinstance(error, errors.Unavailable)
+        self.hopeless = self.hopeless or by_batch or isinstance(error, errors.Unavailable)
         self._output.note("failed", f"{item.name}: {sentence(error)}", file_id=file_id, error=error_json(error))
         if isinstance(error, errors.SourceError | OSError) and not self._arguments.keep:
             # What was sent can never become right: better gone than left to expire.
