@@ -161,6 +161,8 @@ def _until_stopped(config: Config, serve: Callable[[asyncio.Event], Coroutine[An
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        # A terminal that closes ends what runs in it; elsewhere it asks for files to be read, if there are any.
+        loop.add_signal_handler(signal.SIGHUP, stop.set if os.isatty(0) else lambda: None)
         try:
             await serve(stop)
         except BaseException:

@@ -56,7 +56,6 @@ from upload_server.process.descriptors import Descriptors, needed_for, raise_lim
 from upload_server.process.files import doubts_about, open_to_all, refuse_strangers_link
 from upload_server.process.heap import Heap
 from upload_server.process.metrics import Workers
-from upload_server.process.reloading import Reloader
 from upload_server.process.room import Room
 from upload_server.process.tls import Tls
 from upload_server.service import Uploads
@@ -242,7 +241,8 @@ class Service:
             https_only=self._tls is not None and not config.on_loopback,
         )
         reloaders = [] if self._tls is None else [self._tls.reloader]
-        _nudge_on_hangup(reloaders)
+        if reloaders or self._tokens is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._read_anew)
         try:
             # Ports first: an error of the bind then reaches the operator plainly, not inside a group of errors.
             await self._grpc.start(config.host, config.grpc_port, self._tls, config.grpc_mtls_port)
@@ -270,6 +270,13 @@ class Service:
             await self._http.stop()
             await self._store.drain()
             await self._sealer.finish(_SEAL_SECONDS)
+
+    def _read_anew(self) -> None:
+        """Have the files of TLS and of tokens read at once, changed or not."""
+        if self._tls is not None:
+            self._tls.reloader.nudge()
+        if self._tokens is not None:
+            self._tokens.forget()
 
     async def _drain(self, http: HttpServer) -> None:
         """Say so first, wait for the calls that run, then end those that are left; what is durable stays resumable."""
@@ -330,6 +337,7 @@ class Service:
         def end() -> None:
             self._hub.end_where(callers.lost_or_expired)
             self._ingest.end_where(callers.lost)
+            self._admission.end_where(callers.lost)
 
         await callers.run([] if self._tokens is None else [self._tokens.refresh], end)
 
@@ -426,17 +434,6 @@ def _open_jwt(config: Config) -> Jwt:
         config.jwt_roles,
     )
     return Jwt(rules, keys_of(issuer, config.jwt_jwks))
-
-
-def _nudge_on_hangup(reloaders: Sequence[Reloader]) -> None:
-    """Have SIGHUP read files again, where there are any; without any it ends the process, as it always has."""
-
-    def nudge() -> None:
-        for reloader in reloaders:
-            reloader.nudge()
-
-    if reloaders:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, nudge)
 
 
 @contextlib.asynccontextmanager

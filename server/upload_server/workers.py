@@ -76,7 +76,7 @@ async def serve_by_workers(
         words += [f"--grpc-port={ports[0]}", f"--http-port={ports[1]}"]
         descriptors = [lock.fileno() for lock in locks]
         workers = _Workers(words, descriptors, held.enter_context(_counters()), stop)
-        if config.tls is not None:
+        if config.tls is not None or config.tokens_file:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.tell_all, signal.SIGHUP)
         await workers.run(config.workers, lambda: started(*ports))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -277,6 +278,85 @@ async def test_a_token_taken_away_ends_its_upload_and_no_others(
         assert refusal_of_rpc(caught.value).reason == "CREDENTIAL_INVALID"
         await staying.send(b"y" * 1000)
         assert not staying.call.done()
+
+
+async def test_a_token_whose_rights_shrink_ends_what_it_has_open(
+    http: httpx.AsyncClient, stub: Stub, server: ServerProcess, tokens: Tokens
+) -> None:
+    data = b"d" * (9 << 20)
+    done, open_ = [await announced(http, tokens, size_bytes=len(data)) for _ in range(2)]
+    async with UploadCall(stub, done, metadata=tokens.metadata("owner")) as whole:
+        for start in range(0, len(data), 1 << 20):
+            await whole.send(data[start : start + (1 << 20)])
+        await whole.commit("")
+        await whole.hear_until("completed")
+    tokens.add("shrunk", "ada", "user,auditor")
+    metadata = await known(http, tokens, "shrunk")
+    download = stub.DownloadFile(pb.DownloadFileRequest(file_id=done), metadata=metadata)
+    staying = stub.DownloadFile(pb.DownloadFileRequest(file_id=done), metadata=tokens.metadata("owner"))
+    watch = stub.WatchStatus(pb.WatchStatusRequest(file_ids=[open_]), metadata=metadata)
+    async with UploadCall(stub, open_, metadata=metadata) as upload:
+        await upload.send(b"x" * 1000)
+        for stream in (upload.call, watch, download, staying):
+            await anext(aiter(stream))
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port, limit=1 << 16)
+        head = (
+            f"GET /api/v1/files/{done}/content HTTP/1.1\r\nhost: localhost\r\nauthorization: {metadata[0][1]}\r\n\r\n"
+        )
+        writer.write(head.encode())
+        assert b" 200 " in await reader.readline()
+        tokens.change("shrunk", "user,auditor", "auditor")
+        async with asyncio.timeout(5):
+            for call in (upload.call, watch, download):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    async for _ in call:
+                        pass
+                assert refusal_of_rpc(caught.value).reason == "CREDENTIAL_INVALID"
+        # Its head is out: that the connection breaks says it.
+        assert len(await reader.read()) < len(data)
+        writer.close()
+    assert sum([len(message.data) async for message in staying]) == len(data)
+    assert (await http.get("/api/v1/files", headers=tokens.header("shrunk"))).status_code == 200
+
+
+async def left(http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens, who: str, *, lost: bool) -> str:
+    """Send some bytes over a socket and go, by a close or as a lost page that asks for no grace; returns the status."""
+    file_id = await announced(http, tokens)
+    url = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/{file_id}?grace=0"
+    async with websockets.connect(url, additional_headers=tokens.header(who)) as socket:
+        await socket.send(b"x")
+        while (await status_of(http, tokens, file_id)).endswith("PENDING"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        if lost:
+            socket.transport.abort()
+    # It ends with what its leaving means.
+    while "upload_open_websockets 0.0" not in (await http.get("/metrics", headers=tokens.header("monitor"))).text:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return await status_of(http, tokens, file_id)
+
+
+async def status_of(http: httpx.AsyncClient, tokens: Tokens, file_id: str) -> str:
+    return str((await http.get(f"/api/v1/files/{file_id}", headers=tokens.header("owner"))).json()["status"])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_page_that_goes_cancels_if_its_caller_may(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens, lost: bool
+) -> None:
+    tokens.add("sender", "ada", "upload.write,upload.read")
+    await known(http, tokens, "sender")
+    async with asyncio.timeout(10):
+        assert await left(http, server, tokens, "owner", lost=lost) == "UPLOAD_STATUS_CANCELLED"
+        assert await left(http, server, tokens, "sender", lost=lost) == "UPLOAD_STATUS_UPLOADING"
+
+
+async def test_a_hangup_has_the_tokens_read_and_ends_nothing(
+    http: httpx.AsyncClient, server: ServerProcess, tokens: Tokens
+) -> None:
+    before = len(server.log)
+    server.popen.send_signal(signal.SIGHUP)
+    server.wait_log(lambda line: line in server.log[before:] and line["event"] == "tokens.reloaded")
+    assert (await http.get("/api/v1/files", headers=tokens.header("owner"))).status_code == 200
 
 
 async def known(http: httpx.AsyncClient, tokens: Tokens, who: str) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -59,6 +60,9 @@ async def test_killed_in_mid_upload_it_goes_on_where_the_bytes_are_durable(start
             for start in range(0, 16 * MIB, CHUNK):
                 await call.send(data[start : start + CHUNK])
             await call.hear_durable(8 * MIB)
+            # It has no files to read again, and goes on.
+            first.popen.send_signal(signal.SIGHUP)
+            assert (await stub.GetFile(pb.GetFileRequest(file_id=file_id))).file_id == file_id
             first.kill()
         received = max(m.progress.bytes_received for m in call.heard)
     second = start_server()

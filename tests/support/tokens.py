@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,9 +34,18 @@ class Tokens:
         return token
 
     def revoke(self, who: str) -> None:
-        """Take the line of a token out, as an editor does that writes a new file."""
+        """Take the line of a token out."""
         token_id = self.secrets.pop(who).split("_")[1]
-        lines = [line for line in self.path.read_text().splitlines() if not line.startswith(token_id)]
+        self._write([line for line in self.path.read_text().splitlines() if not line.startswith(token_id)])
+
+    def change(self, who: str, old: str, new: str) -> None:
+        """Put other words into the line of a token."""
+        token_id = self.secrets[who].split("_")[1]
+        lines = self.path.read_text().splitlines()
+        self._write([line.replace(old, new) if line.startswith(token_id) else line for line in lines])
+
+    def _write(self, lines: Sequence[str]) -> None:
+        """Do as an editor does that writes a new file."""
         fresh = self.path.with_suffix(".new")
         fresh.touch(0o600)
         fresh.write_text("".join(f"{line}\n" for line in lines))

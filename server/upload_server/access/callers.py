@@ -77,8 +77,11 @@ class Callers:
     # Who has called before ------------------------------------------------------------------------------------------
 
     def lost(self, caller: Caller) -> Stopped | None:
-        """Return why whoever sends bytes may not go on; time alone ends no upload: a short token ends no film."""
-        if caller.credential and any(one.revoked(caller.credential) for one in self._authenticators):
+        """Return why who sends or takes bytes may not go on. Time alone ends neither: no short token ends a film."""
+        if not caller.credential:
+            return None
+        identity = Identity(caller.principal, caller.roles, caller.credential, caller.expires_at)
+        if any(one.revoked(identity) for one in self._authenticators):
             return CredentialLost(caller.credential)
         return None
 

@@ -87,7 +87,7 @@ class Certificates:
             raise CredentialExpired(_id(certificate))
         return Identity(principal, _ROLES, _id(certificate), certificate.not_after)
 
-    def revoked(self, credential: str) -> bool:  # noqa: ARG002 - as the protocol
+    def revoked(self, identity: Identity) -> bool:  # noqa: ARG002 - as the protocol
         """Never: it counts until it expires, or a connection is opened under other signers."""
         return False
 

@@ -78,10 +78,10 @@ class Authenticator(Protocol):
         Raises ``CredentialInvalid`` or ``CredentialExpired``: it is of this kind, and no other authenticator is asked.
         """
 
-    def revoked(self, credential: str) -> bool:
-        """Whether a credential of this kind, by its id, is no longer one, although it has not expired.
+    def revoked(self, identity: Identity) -> bool:
+        """Whether a credential of this kind proves less by now than this identity, although it has not expired.
 
-        Asked once a second for each open watch and upload: answers from memory.
+        Asked twice a second for each open watch, upload and download: answers from memory.
         """
 
 

@@ -176,7 +176,7 @@ class Jwt:
             _check_bound(known, presented)
         return known.identity
 
-    def revoked(self, credential: str) -> bool:  # noqa: ARG002 - as the protocol
+    def revoked(self, identity: Identity) -> bool:  # noqa: ARG002 - as the protocol
         """Never: a JWT counts until it expires, and its issuer keeps it short."""
         return False
 

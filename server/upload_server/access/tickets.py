@@ -65,11 +65,11 @@ class Tickets:
         if kept is None:
             raise CredentialInvalid("no ticket for this file and origin, or it was used, or its time is over")
         identity = _read(kept)
-        if any(other.revoked(identity.credential) for other in self._others):
+        if any(other.revoked(identity) for other in self._others):
             raise CredentialInvalid("what the ticket was made of is revoked", identity.credential)
         return identity
 
-    def revoked(self, credential: str) -> bool:  # noqa: ARG002 - as every authenticator
+    def revoked(self, identity: Identity) -> bool:  # noqa: ARG002 - as every authenticator
         """Never: what a ticket was made of is asked for of the authenticator that knows it."""
         return False
 

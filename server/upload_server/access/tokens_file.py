@@ -209,14 +209,24 @@ class TokensFile:
             raise CredentialExpired(identity.credential)
         return identity
 
-    def revoked(self, credential: str) -> bool:
-        """Whether the line of a token is gone."""
-        kind, _, token_id = credential.partition(":")
-        return kind == "token" and token_id not in self._tokens
+    def revoked(self, identity: Identity) -> bool:
+        """Whether the line of a token is gone, or gives less than it did: another name, fewer roles, a date gone by."""
+        kind, _, token_id = identity.credential.partition(":")
+        if kind != "token":
+            return False
+        token = self._tokens.get(token_id)
+        if token is None or token.identity.principal != identity.principal or identity.roles - token.identity.roles:
+            return True
+        expires_at = token.identity.expires_at
+        return expires_at is not None and expires_at != identity.expires_at and expires_at <= self._clock()
 
     def quota_of(self, principal: str) -> Quota | None:
         """Return the quotas that a token of ``principal`` names; None: none does."""
         return self._quotas.get(principal)
+
+    def forget(self) -> None:
+        """Have the files read by the next ``refresh``, changed or not, and a doubt about them said again."""
+        self._mark, self._doubt = (), ""
 
     async def refresh(self) -> None:
         """Read the files anew if one has changed; what cannot be taken is logged, and all stays as it was.

@@ -28,6 +28,7 @@ from upload_server.access.policy import NEEDS
 from upload_server.access.quotas import Quotas
 from upload_server.domain.caller import Caller, Permission
 from upload_server.domain.errors import (
+    CredentialLost,
     DatabaseFailure,
     InternalError,
     NotIdentified,
@@ -120,8 +121,9 @@ class Admission:
         self._large_lists = asyncio.Semaphore(_LARGE_LISTS)
         self._small_lists = asyncio.Semaphore(_SMALL_LISTS)
         self._closed = False
-        # Blocks that end when it closes.
+        # Blocks that end when it closes, and blocks that end with their caller's credential.
         self._until_closed: set[asyncio.Timeout] = set()
+        self._while_valid: dict[asyncio.Timeout, Caller] = {}
         # Rung by each call that leaves a closed admission.
         self._left = asyncio.Event()
 
@@ -210,6 +212,30 @@ class Admission:
                     yield
                 finally:
                     self._until_closed.discard(block)
+
+    @contextlib.asynccontextmanager
+    async def while_valid(self, caller: Caller) -> AsyncIterator[None]:
+        """End the block with ``CredentialLost`` once ``end_where`` says that its caller may not go on."""
+        if not caller.credential:
+            yield
+            return
+        try:
+            async with asyncio.timeout(None) as block:
+                self._while_valid[block] = caller
+                try:
+                    yield
+                finally:
+                    del self._while_valid[block]
+        except TimeoutError:
+            if not block.expired():
+                raise
+            raise CredentialLost(caller.credential) from None
+
+    def end_where(self, verdict: Callable[[Caller], Stopped | None]) -> None:
+        """End those blocks whose callers may not go on, as ``verdict`` says."""
+        for block, caller in self._while_valid.items():
+            if verdict(caller) is not None:
+                block.reschedule(asyncio.get_running_loop().time())
 
     async def wait_idle(self) -> None:
         """Wait, once closed, until no call runs but watches: a watcher that does not read does not hear its end."""

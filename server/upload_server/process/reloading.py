@@ -1,4 +1,5 @@
-"""Decides when files that an operator may replace are read again: when they have changed, and on SIGHUP.
+"""Decides when files that an operator may replace are read again: when they have changed, on SIGHUP, and until they are
+good.
 
 Must not know what is in them.
 """
@@ -33,11 +34,15 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 class Reloader:
-    """Has files read again once they have changed; each change once, whatever became of it."""
+    """Has files read again once they have changed, and then until they could be taken: their time may yet come."""
 
-    def __init__(self, paths: Sequence[Path], load: Callable[[], Awaitable[None]]) -> None:
-        """``load`` says itself what it could not read, and raises nothing."""
+    def __init__(self, paths: Sequence[Path], load: Callable[[bool], Awaitable[bool]]) -> None:
+        """``load`` says itself what it could not take, returns whether it could, and raises nothing.
+
+        It hears whether it has failed before with the same files.
+        """
         self._paths = paths
+        self._failed = False
         self._load = load
         self._nudged = asyncio.Event()
         self._seen = stamp_of(paths)
@@ -56,6 +61,7 @@ class Reloader:
             self._nudged.clear()
             # Before it reads: what changes meanwhile is read the next time.
             stamp = await asyncio.to_thread(stamp_of, self._paths)
-            if nudged or stamp != self._seen:
+            same = stamp == self._seen and not nudged
+            if self._failed or not same:
                 self._seen = stamp
-                await self._load()
+                self._failed = not await self._load(same)

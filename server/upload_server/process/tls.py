@@ -81,15 +81,17 @@ class Tls:
         """Return what a new connection over HTTP gets."""
         return self.pair.context
 
-    async def _reload(self) -> None:
+    async def _reload(self, again: bool = False) -> bool:
         try:
             self.pair = await asyncio.to_thread(read_pair, self._files)
         except CannotStart as error:
-            self._observer.tls_reload_failed()
-            log.error("tls.reload_failed", problem=str(error), goes_on_until=self._end)  # noqa: TRY400 - says it all
-            return
+            if not again:
+                self._observer.tls_reload_failed()
+                log.error("tls.reload_failed", problem=str(error), goes_on_until=self._end)  # noqa: TRY400 - says it all
+            return False
         self._tell()
         log.info("tls.reloaded", not_after=self._end)
+        return True
 
     @property
     def _end(self) -> str:

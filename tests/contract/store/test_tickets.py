@@ -63,8 +63,8 @@ async def test_what_a_ticket_is_made_of_ends_it(store: Store) -> None:
         async def identify(self, presented: Presented) -> None:
             raise AssertionError(presented)
 
-        def revoked(self, credential: str) -> bool:
-            return credential == CALLER.credential
+        def revoked(self, identity: Identity) -> bool:
+            return identity == ADA
 
     ticket, _ = await Tickets(store, []).make(CALLER, "a", PAGE)
     with pytest.raises(CredentialInvalid) as caught:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import structlog
 
-from upload_server.access.identity import Presented
+from upload_server.access.identity import Identity, Presented
 from upload_server.access.quotas import Quota
 from upload_server.access.tokens_file import QuotasFile, TokensFile, TokensFileUnusable, append, make, parse
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid
@@ -89,9 +90,63 @@ async def test_a_line_that_goes_is_revoked_and_one_that_comes_is_known(path: Pat
     await tokens.refresh()
     with pytest.raises(CredentialInvalid):
         await tokens.identify(shown(first))
-    assert tokens.revoked(f"token:{first.split('_')[1]}")
-    assert not tokens.revoked(f"token:{second.split('_')[1]}")
-    assert not tokens.revoked("jwt:1")
+    assert tokens.revoked(identified(first))
+    assert not tokens.revoked(identified(second, "bob"))
+    assert not tokens.revoked(Identity("jwt:ann", frozenset({"user"}), "jwt:1"))
+
+
+def identified(token: str, principal: str = "ada", roles: str = "user", expires_at: float | None = None) -> Identity:
+    return Identity(principal, frozenset(roles.split(",")), f"token:{token.split('_')[1]}", expires_at)
+
+
+@pytest.mark.parametrize(
+    ("line", "revoked"),
+    [
+        ("ada user,auditor", False),
+        ("ada auditor,user,monitor", False),
+        ("ada user,auditor expires=2027-01-01", False),
+        ("ada user", True),
+        ("ada monitor", True),
+        ("bob user,auditor", True),
+        ("ada user,auditor expires=2025-12-31", True),
+    ],
+)
+async def test_a_line_that_gives_less_is_revoked_for_who_came_before(path: Path, line: str, revoked: bool) -> None:
+    token = added(path, "ada", "user,auditor")
+    tokens = TokensFile(path, Clock())
+    before = await tokens.identify(shown(token))
+    assert before == identified(token, roles="user,auditor")
+    assert not tokens.revoked(before)
+    path.write_text(path.read_text().replace("ada user,auditor", line))
+    await tokens.refresh()
+    assert tokens.revoked(before) == revoked
+
+
+async def test_a_token_that_expires_as_it_was_made_is_not_revoked(path: Path) -> None:
+    token, clock = added(path, seconds=60), Clock()
+    tokens = TokensFile(path, clock)
+    before = await tokens.identify(shown(token))
+    assert before is not None
+    clock.now += 61
+    assert not tokens.revoked(before)
+
+
+async def test_a_file_that_was_not_taken_is_said_again_when_somebody_asks(path: Path) -> None:
+    added(path)
+    tokens = TokensFile(path, Clock())
+    path.chmod(0o644)
+    path.write_text("")
+    with structlog.testing.capture_logs() as log:
+        await tokens.refresh()
+        await tokens.refresh()
+        assert len(log) == 1
+        tokens.forget()
+        await tokens.refresh()
+        assert [line["event"] for line in log] == ["tokens.reload_failed"] * 2
+        path.chmod(0o600)
+        tokens.forget()
+        await tokens.refresh()
+    assert log[-1]["event"] == "tokens.reloaded"
 
 
 async def test_a_file_that_cannot_be_believed_later_turns_nobody_out(path: Path) -> None:

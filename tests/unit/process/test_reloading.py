@@ -1,4 +1,4 @@
-"""Files are read again when they change, and when somebody asks; each change once."""
+"""Files are read again when they change, when somebody asks, and until they could be taken."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "file"
         self.path.write_text("one")
-        self.loads = 0
+        # Of each time that they were read, whether it is once more after one that failed.
+        self.again: list[bool] = []
+        self.good = True
         self.loaded = asyncio.Event()
         self.reloader = Reloader([self.path, folder / "missing"], self._load)
 
-    async def _load(self) -> None:
-        self.loads += 1
+    async def _load(self, again: bool) -> bool:
+        self.again.append(again)
         self.loaded.set()
+        return self.good
 
     async def until_loaded(self) -> None:
         async with asyncio.timeout(10):
@@ -41,7 +44,7 @@ async def test_a_change_is_read_once_and_what_stays_is_not(tmp_path: Path, monke
     (tmp_path / "missing").write_text("there")
     await files.until_loaded()
     looking.cancel()
-    assert files.loads == 2
+    assert files.again == [False, False]
 
 
 async def test_a_nudge_has_them_read_unchanged(tmp_path: Path) -> None:
@@ -50,4 +53,23 @@ async def test_a_nudge_has_them_read_unchanged(tmp_path: Path) -> None:
     files.reloader.nudge()
     await files.until_loaded()
     looking.cancel()
-    assert files.loads == 1
+    assert files.again == [False]
+
+
+async def test_what_could_not_be_taken_is_read_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reloading, "EVERY_SECONDS", 0.01)
+    files = Files(tmp_path)
+    files.good = False
+    looking = asyncio.create_task(files.reloader.run())
+    files.path.write_text("not yet valid")
+    for _ in range(2):
+        await files.until_loaded()
+    files.good = True
+    await files.until_loaded()
+    # What is good by now is read no more.
+    count = len(files.again)
+    files.reloader.nudge()
+    await files.until_loaded()
+    looking.cancel()
+    assert files.again[:3] == [False, True, True]
+    assert files.again[count:] == [False]

@@ -76,7 +76,7 @@ class ContentDoor:
                 await _REFUSALS[answer.status](send, content.file)
                 return
             part = range(0) if of_head else answer.part
-            async with _opened(content, part, scope.get(POUR)) as body:
+            async with self._calls.admission.while_valid(caller), _opened(content, part, scope.get(POUR)) as body:
                 begun = True
                 await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
                 if not await body(receive, send):

@@ -119,10 +119,11 @@ def download_handler(servicer: UploadServicer, incoming: Callable[[Any], Incomin
             request = await unread.read()
             unread.leave()
             outlet = GrpcOutlet(context, timers, pb.DownloadFileResponse.SerializeToString)
-            async with aclosing(servicer.download(request, caller)) as messages:
-                async for message in messages:
-                    await outlet.taken()
-                    outlet.send(message)
-            await outlet.taken()
+            async with servicer.calls.admission.while_valid(caller):
+                async with aclosing(servicer.download(request, caller)) as messages:
+                    async for message in messages:
+                        await outlet.taken()
+                        outlet.send(message)
+                await outlet.taken()
 
     return handler

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from upload_server.domain.caller import Caller
+from upload_server.domain.caller import Caller, Permission
 from upload_server.domain.errors import FileNotWritable, UploadCancelled, UploadError
 from upload_server.domain.fields import Rules
 from upload_server.domain.observer import Observer
@@ -137,7 +137,7 @@ class WebSocketDoor:
                 end = await page.session.run()
                 if isinstance(end, Gone):
                     call.code = "CANCELLED"
-                    await self._page_left(upload, end, opening)
+                    await self._page_left(upload, end, opening, caller)
                 else:
                     call.code = end.outcome
                     await page.outlet.leave(end.message, end.code)
@@ -155,10 +155,10 @@ class WebSocketDoor:
             # It could be written when the socket was opened.
             raise ended(error.file) from None
 
-    async def _page_left(self, upload: Upload, gone: Gone, opening: Opening) -> None:
-        """Cancel if that is what leaving means here. The server's own close never does."""
+    async def _page_left(self, upload: Upload, gone: Gone, opening: Opening, caller: Caller) -> None:
+        """Cancel if that is what leaving means here. The server's own close never does, nor who may not cancel."""
         file = upload.file
-        if opening.keep or gone.by_server:
+        if opening.keep or gone.by_server or Permission.CANCEL not in caller.may:
             return
         if gone.cancels:
             await self._cancels.closed(file, gone.reason(0))
