@@ -25,6 +25,7 @@ from upload_server.domain.errors import CannotStart
 from upload_server.process import BackgroundStream, configure_logging
 from upload_server.process.heap import share_one_heap
 from upload_server.process.streams import open_standard_streams
+from upload_server.process.supervisor import tell
 from upload_server.upkeep.arguments import ExactParser, add_operations
 
 log = structlog.get_logger("upload_server")
@@ -158,11 +159,16 @@ def _until_stopped(config: Config, serve: Callable[[asyncio.Event], Coroutine[An
 
     async def run() -> None:
         stop = asyncio.Event()
+
+        def drain() -> None:
+            tell("STOPPING=1\nSTATUS=Draining")
+            stop.set()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, drain)
         # A terminal that closes ends what runs in it; elsewhere it asks for files to be read, if there are any.
-        loop.add_signal_handler(signal.SIGHUP, stop.set if os.isatty(0) else lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, drain if os.isatty(0) else lambda: None)
         try:
             await serve(stop)
         except BaseException:
@@ -192,6 +198,7 @@ def _serve(start: Start) -> None:
             page=f"{config.page}:{http_port}/",
             **({"workers": config.workers} if config.workers > 1 else {}),
         )
+        tell(f"READY=1\nSTATUS=Serving on {config.host}, gRPC port {grpc_port}, HTTP port {http_port}")
 
     # Imported late: `--help` and a mistyped option answer at once.
     if config.workers > 1:

@@ -512,10 +512,11 @@ def load(options: Mapping[str, str], environment: Mapping[str, str]) -> Config:
     values: dict[str, Any] = {}
     for item in fields(Config):
         name, text = f"--{option_name(item)}", options.get(item.name)
-        if text is None and env_name(item) in environment:
-            name, text = env_name(item), environment[env_name(item)]
         if text is None:
-            continue
+            name, text = env_name(item), environment.get(env_name(item), "")
+            # Unset; or made by Kubernetes, of a Service named `upload-grpc` or `upload-http`.
+            if not text or text.startswith("tcp://"):
+                continue
         try:
             values[item.name] = item.metadata["parse"](text)
         except ConfigError as error:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -233,8 +234,13 @@ async def test_reflection_can_be_off(start_server: StartServer) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(start_server: StartServer) -> None:
-    server = start_server("--drain-grace", "1s")
+async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    server = start_server("--drain-grace", "1s", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    assert manager.recv(1000).startswith(b"READY=1\nSTATUS=Serving")
     async with grpc.aio.insecure_channel(server.target) as channel:
         stub = stub_on(channel)
         made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="a", size_bytes=10))
@@ -253,6 +259,8 @@ async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(star
             assert (error.code, error.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert await stopping == 0
         assert time.monotonic() - began < 1 + 2 + 2
+        assert manager.recv(1000).startswith(b"STOPPING=1")
+        manager.close()
     assert not list(server.data_dir.glob("*-wal")) or not (server.data_dir / "upload.sqlite3-wal").stat().st_size
     second = start_server()
     async with grpc.aio.insecure_channel(second.target) as channel:

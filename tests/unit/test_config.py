@@ -144,6 +144,11 @@ def test_workers_share_what_may_be_open() -> None:
     assert own.max_file_bytes == config.max_file_bytes
 
 
+def test_an_empty_variable_is_unset_and_one_of_kubernetes_is_none_of_ours() -> None:
+    environment = {"UPLOAD_GRPC_PORT": "tcp://10.96.3.7:50051", "UPLOAD_HTTP_PORT": "", "UPLOAD_DATA_DIR": ""}
+    assert load({}, environment) == load({}, {})
+
+
 def test_an_option_wins_over_the_environment() -> None:
     assert load({"grpc_port": "1"}, {"UPLOAD_GRPC_PORT": "2"}).grpc_port == 1
     assert load({}, {"UPLOAD_GRPC_PORT": "2"}).grpc_port == 2

@@ -131,9 +131,7 @@ def need_library() -> None:
         import cryptography  # noqa: F401, PLC0415 - it is imported by nobody who needs none
         import jwt  # noqa: F401, PLC0415 - as above
     except ImportError as error:
-        raise CannotStart(
-            f"--jwt-issuer: {error.name} is not installed; pip install 'upload-service[jwt]' brings it"
-        ) from error
+        raise CannotStart(f"--jwt-issuer: {error.name} is not installed; the server's extra `jwt` brings it") from error
 
 
 class Jwt:

@@ -45,7 +45,7 @@ def _in_object_store(url: str) -> Sink:
         # Its libraries are an extra, and take a while to import.
         from upload_server.sink.s3 import sink as s3  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UnusableStorageUrl("--storage-url: s3:// needs libraries: pip install 'upload-service[s3]'") from error
+        raise UnusableStorageUrl("--storage-url: s3:// needs the extra `s3` of the server") from error
     try:
         return s3.sink_at(url)
     except ValueError as error:

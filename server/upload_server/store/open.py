@@ -91,7 +91,7 @@ def _postgresql_at(url: str) -> StoreAt:
         # Its driver is an extra, and nobody else has to wait for its import.
         from upload_server.store.postgresql.at import PostgresqlAt  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UnusableDatabaseUrl("PostgreSQL needs a driver: pip install 'upload-service[postgres]'") from error
+        raise UnusableDatabaseUrl("PostgreSQL needs a driver: install the server with its extra `postgres`") from error
     try:
         return PostgresqlAt(url)
     except ValueError as error:

@@ -386,5 +386,5 @@ def test_rules_that_would_let_others_in_are_refused_at_the_start(changed: dict[s
 
 def test_without_the_library_a_start_says_what_to_install(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jwt", None)
-    with pytest.raises(CannotStart, match=r"pip install 'upload-service\[jwt\]'"):
+    with pytest.raises(CannotStart, match=r"extra `jwt`"):
         World(issuer)
