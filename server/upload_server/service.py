@@ -10,10 +10,11 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from upload_server.domain.caller import Caller
-from upload_server.domain.errors import FileNotCompleted, NotFound, NotInState, WriterReplaced
+from upload_server.domain.errors import ContentDeleted, FileNotCompleted, NotFound, NotInState, WriterReplaced
 from upload_server.domain.fields import (
     MAX_WATCH_TARGETS,
     MIN_PROGRESS_SECONDS,
@@ -202,6 +203,12 @@ class Uploads:
         command = self._command(caller, "CancelBatch", request_id, [batch_id, reason], reason)
         return (await self._store.cancel_batch(batch_id, command, self._hold(batch_id, caller))).answer
 
+    async def delete_content(self, file_id: str, reason: str, request_id: str, caller: Caller) -> File:
+        """Let go of the bytes of a completed file, which stays."""
+        check_cancel("file_id", file_id, reason, request_id)
+        command = self._command(caller, "DeleteContent", request_id, [file_id, reason], reason)
+        return (await self._store.delete_content(file_id, command)).answer
+
     def _hold(self, identifier: str, caller: Caller) -> Heard:
         """Hold what ``identifier`` names until the store has decided its cancel, and its streams are stopped."""
         self._ingest.holds.hold(identifier, caller.sees)
@@ -234,11 +241,13 @@ class Uploads:
         return await self._store.get_file(file_id, caller.sees)
 
     async def get_content(self, file_id: str, caller: Caller) -> Content:
-        """Return the bytes of a completed file, to be read; raises ``FileNotCompleted``."""
+        """Return the bytes of a completed file, to be read; raises ``FileNotCompleted``, ``ContentDeleted``."""
         file = await self.get_file(file_id, caller)
         if file.status is not FileStatus.COMPLETED:
             raise FileNotCompleted(file)
-        return self._ingest.content(file)
+        if not file.has_content:
+            raise ContentDeleted(file)
+        return self._ingest.content(file, partial(self._store.get_file, file_id, caller.sees))
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""

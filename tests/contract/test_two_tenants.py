@@ -45,6 +45,7 @@ TABLE = {
     "GetCaller": "+++++",
     "CancelFile": "+0+--",
     "CancelBatch": "+0+--",
+    "DeleteContent": "+0+--",
     "ListAuditEvents": "+0++-",
 }
 DOORS = {
@@ -230,6 +231,17 @@ async def download(world: World, door: str, who: str, _file_id: str) -> Json:
     return {}
 
 
+async def let_go(world: World, door: str, who: str, _file_id: str) -> Json:
+    """Of the bytes of a completed file of the owner's, which stay where it is refused."""
+    owner = world.door("grpc", "owner")
+    put = await owner.call("PutFile", filename="a", size_bytes=1, data="eA==")
+    try:
+        return await world.door(door, who).call("DeleteContent", file_id=put["file_id"])
+    except Refusal:
+        assert await owner.call("GetFile", file_id=put["file_id"]) == put
+        raise
+
+
 async def by_tus(world: World, method: str, who: str, file_id: str) -> Json:
     headers = {**TUS, **world.tokens.header(who)}
     if method == "InitiateUpload":
@@ -275,6 +287,7 @@ ROWS = {
     "GetCaller": Row(plain("GetCaller")),
     "CancelFile": Row(plain("CancelFile", "file_id")),
     "CancelBatch": Row(plain("CancelBatch", "batch_id"), "batch"),
+    "DeleteContent": Row(let_go),
     "ListAuditEvents": Row(plain("ListAuditEvents", "file_id"), has=lambda answer, _id: bool(answer["events"])),
 }
 
@@ -332,6 +345,7 @@ PATHS = [
     ("HEAD", "/api/v1/tus/{}"),
     ("PATCH", "/api/v1/tus/{}"),
     ("DELETE", "/api/v1/tus/{}"),
+    ("DELETE", "/api/v1/files/{}/content"),
     ("GET", "/api/v1/audit/events?file_id={}"),
 ]
 
@@ -353,7 +367,7 @@ async def test_foreign_and_unknown_are_the_same_bytes(world: World, verb: str, p
     assert answers[0][0] == (200 if "audit" in path else 404)
 
 
-@pytest.mark.parametrize("method", ["GetFile", "CancelFile"])
+@pytest.mark.parametrize("method", ["GetFile", "CancelFile", "DeleteContent"])
 async def test_foreign_and_unknown_are_the_same_bytes_over_grpc(world: World, method: str) -> None:
     answers = []
     for file_id in (await world.file(), str(uuid.uuid4())):

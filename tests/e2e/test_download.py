@@ -212,7 +212,7 @@ async def test_only_completed_files_have_bytes_to_read(stub: Stub, http: httpx.A
     assert refusal_of_json((await http.get(content(made.file.file_id))).json()).metadata["status"] == "pending"
 
     answer = await http.post(content(made.file.file_id))
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD")
 
 
 async def test_a_part_over_grpc_is_judged_by_the_size(server: ServerProcess, stub: Stub) -> None:
@@ -334,6 +334,46 @@ async def test_bytes_that_are_gone_are_an_error_and_never_other_bytes(start_serv
         assert refusal_of_rpc(refused.value).reason == "STORAGE_FAILURE"
         line = await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "storage failed under a download")
         assert line["file_id"] == file_id
+
+
+async def test_bytes_that_are_let_go_are_gone_and_a_download_under_way_ends_whole(
+    server: ServerProcess, stub: Stub, http: httpx.AsyncClient
+) -> None:
+    """From a disk; what an object store has no more ends with CONTENT_DELETED. Never with other bytes."""
+    file_id = await completed(stub, DATA * 2)
+    started = await stub.GetFile(pb.GetFileRequest(file_id=file_id))
+    call = stub.DownloadFile(pb.DownloadFileRequest(file_id=file_id))
+    got = bytearray()
+    for _ in range(2):
+        message = await call.read()
+        assert isinstance(message, pb.DownloadFileResponse)
+        got += message.data
+    query = {"reason": "consumed", "request_id": f"let-go-{file_id}"}
+
+    answers = [await http.delete(content(file_id), params=query) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    file = await stub.GetFile(pb.GetFileRequest(file_id=file_id))
+    assert (file.status, file.revision) == (pb.UPLOAD_STATUS_COMPLETED, started.revision + 1)
+    assert (file.content_deleted_by, file.content_uri) == ("user", "")
+    for answer in (await http.get(content(file_id)), await http.delete(content(file_id))):
+        refusal = refusal_of_json(answer.json())
+        assert (answer.status_code, refusal.reason, refusal.metadata["status"]) == (400, "CONTENT_DELETED", "completed")
+    assert (await http.get(f"/api/v1/tus/{file_id}")).status_code == 400
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await download(stub, file_id=file_id)
+    assert refusal_of_rpc(refused.value).reason == "CONTENT_DELETED"
+    try:
+        while isinstance(message := await call.read(), pb.DownloadFileResponse):
+            got += message.data
+        assert got == DATA * 2
+    except grpc.aio.AioRpcError as error:
+        assert refusal_of_rpc(error).reason == "CONTENT_DELETED"  # noqa: PT017 - or it ends whole
+        assert (DATA * 2).startswith(got)
+    async with asyncio.timeout(20):
+        while list((server.data_dir / "bytes").rglob(f"{file_id}*")):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
 
 
 def _put_back(path: Path, data: bytes) -> None:

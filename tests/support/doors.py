@@ -31,6 +31,7 @@ _ROUTES = {
     "GetCaller": ("GET", "/api/v1/me"),
     "CancelFile": ("POST", "/api/v1/upload/cancel/{file_id}"),
     "CancelBatch": ("POST", "/api/v1/batch/cancel/{batch_id}"),
+    "DeleteContent": ("DELETE", "/api/v1/files/{file_id}/content"),
     "ListAuditEvents": ("GET", "/api/v1/audit/events"),
 }
 # As grpc-gateway maps them; what this service answers.
@@ -162,8 +163,8 @@ class HttpDoor:
         for variable in ("file_id", "batch_id"):
             if f"{{{variable}}}" in path:
                 path = path.replace(f"{{{variable}}}", quote(request.pop(variable), safe=""))
-        if verb == "GET":
-            response = await self._client.get(path, params=request, headers=self._headers)
+        if verb in {"GET", "DELETE"}:
+            response = await self._client.request(verb, path, params=request, headers=self._headers)
         else:
             response = await self._client.post(path, json=request, headers=self._headers)
         if response.status_code != 200:

@@ -70,6 +70,7 @@ _PUT_FILE = replace(
     completed_at=_CREATED,
     revision=3,
 )
+_LET_GO_FILE = replace(_PUT_FILE, content_deleted_at=_CANCELLED, content_deleted_by="user", revision=4)
 _BATCH = Batch(
     batch_id=BATCH_ID,
     status=BatchStatus.PENDING,
@@ -136,6 +137,8 @@ ERRORS = {
     "FILE_NOT_FOUND": _status(errors.FileNotFound(FILE_ID)),
     "BATCH_NOT_FOUND": _status(errors.BatchNotFound(BATCH_ID)),
     "FILE_NOT_CANCELLABLE": _status(errors.FileNotCancellable(_CANCELLED_FILE)),
+    "FILE_NOT_COMPLETED": _status(errors.FileNotCompleted(_PENDING_FILE)),
+    "CONTENT_DELETED": _status(errors.ContentDeleted(_LET_GO_FILE)),
     "BATCH_NOT_CANCELLABLE": _status(errors.BatchNotCancellable(_CANCELLED_BATCH)),
     "REQUEST_ID_REUSED": _status(errors.RequestIdReused("cancel-42")),
     "INVALID_FIELD": _status(
@@ -180,6 +183,7 @@ ANSWERS: dict[str, Json] = {
     "InitiateUpload": {"file": _answer(file_to_proto(_PENDING_FILE))},
     "PutFile": _answer(file_to_proto(_PUT_FILE)),
     "InitiateBatch": {"batch": _answer(batch_to_proto(_BATCH)), "file_ids": [FILE_ID, SECOND_FILE_ID]},
+    "DeleteContent": _answer(file_to_proto(_LET_GO_FILE)),
     "GetFile": FILE,
     "ListFiles": {"files": [FILE], "next_page_token": ""},
     "GetBatch": _answer(batch_to_proto(_CANCELLED_BATCH)),

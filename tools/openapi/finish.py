@@ -13,7 +13,7 @@ from upload_server.domain import fields
 
 Json = dict[str, Any]
 
-_SEGMENT = r"[^/\\\u0000-\u001f\u007f-\u009f]+"
+_SEGMENT = rf"[^/\\\u0000-\u001f\u007f-\u009f]{{1,{fields.MAX_SEGMENT_CHARACTERS}}}"
 _ID = {"minLength": 1, "maxLength": fields.MAX_ID_CHARACTERS}
 # What the service enforces of a request's field, by the field's name; a name means the same in every request.
 _BOUNDS: dict[str, Json] = {
@@ -21,7 +21,7 @@ _BOUNDS: dict[str, Json] = {
     "batch_id": _ID,
     "file_ids": {"items": {"type": "string", **_ID}, "maxItems": fields.MAX_WATCH_TARGETS},
     "batch_ids": {"items": {"type": "string", **_ID}, "maxItems": fields.MAX_WATCH_TARGETS},
-    # Bytes of UTF-8, of which a character has at least one.
+    # In all so many bytes of UTF-8, of which a character has at least one.
     "filename": {"minLength": 1, "maxLength": fields.MAX_FILENAME_BYTES, "pattern": f"^{_SEGMENT}(/{_SEGMENT})*$"},
     "content_type": {"maxLength": fields.MAX_CONTENT_TYPE_BYTES, "pattern": "^[ -~]*$"},
     "size_bytes": {"pattern": "^[0-9]{1,19}$"},

@@ -38,6 +38,7 @@ from upload.statuses import batch_status_number, status_number
 from upload.tls import Tls, endpoint_of
 from upload.tokens import Token
 from upload.transport import (
+    DELETE_CONTENT,
     GET_BATCH,
     GET_CALLER,
     GET_FILE,
@@ -281,7 +282,7 @@ class AsyncClient:
         """Yield the bytes of a completed file, or those from ``offset`` on, ``length`` of them.
 
         The client resumes a broken connection by itself for a while, and compares the SHA-256 of a whole file at its
-        end. Raises ``FileNotCompleted``, ``ChecksumMismatch``.
+        end. Raises ``FileNotCompleted``, ``ContentDeleted``, ``ChecksumMismatch``.
 
         Example::
 
@@ -293,6 +294,21 @@ class AsyncClient:
         async with aclosing(downloading.download(self._transport, request, Backoff(self._resume_tries))) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def delete_content(self, file_id: str, *, reason: str = "", request_id: str = "") -> File:
+        """Let go of the bytes of a completed file, and return it: it stays, and nobody can download it any more.
+
+        Raises ``FileNotCompleted``, and ``ContentDeleted`` when its bytes were let go before.
+
+        Example::
+
+            file = await client.delete_content(file_id, reason="consumed")
+            print(file.content_deleted_at)
+        """
+        request_id = request_id or new_request_id()
+        request = pb.DeleteContentRequest(file_id=file_id, reason=reason, request_id=request_id)
+        file = await ask(self._transport, DELETE_CONTENT, request, self._timeout, request_id)
+        return record(File, file)
 
     async def get_batch(self, batch_id: str) -> Batch:
         """Return a batch as it is now; raises ``BatchNotFound``.

@@ -41,6 +41,7 @@ _REPEATABLE = (
     "InitiateBatch",
     "CancelFile",
     "CancelBatch",
+    "DeleteContent",
 )
 
 _SERVICE_CONFIG = json.dumps(

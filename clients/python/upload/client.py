@@ -182,6 +182,15 @@ class Client:
         """
         return drive_all(self._client.download(file_id, offset=offset, length=length))
 
+    def delete_content(self, file_id: str, *, reason: str = "", request_id: str = "") -> File:
+        """Let go of the bytes of a completed file; see ``AsyncClient.delete_content``.
+
+        Example::
+
+            file = client.delete_content(file_id, reason="consumed")
+        """
+        return drive(self._client.delete_content(file_id, reason=reason, request_id=request_id))
+
     def get_batch(self, batch_id: str) -> Batch:
         """Return a batch as it is now; raises ``BatchNotFound``.
 

@@ -2,7 +2,7 @@
 
 UploadServiceError
 ├── NotFound: FileNotFound, BatchNotFound
-├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable, FileNotCompleted
+├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable, FileNotCompleted, ContentDeleted
 ├── UploadCancelled, WriterReplaced, UploadIdle, UploadFailed, ChecksumMismatch
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded
 ├── UnexpectedMessage, InvalidField, RequestIdReused
@@ -151,6 +151,13 @@ class FileNotCompleted(NotInState):
 
     reason = "FILE_NOT_COMPLETED"
     advice = "only completed files can be downloaded"
+
+
+class ContentDeleted(NotInState):
+    """The file is completed, and its bytes were let go: ``metadata`` says when and by whom."""
+
+    reason = "CONTENT_DELETED"
+    advice = "upload it again if it is still wanted"
 
 
 class UploadCancelled(_Stated):

@@ -70,6 +70,8 @@ class File:
     failure_reason: str
     revision: int
     content_uri: str
+    content_deleted_at: datetime | None
+    content_deleted_by: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ PUT_FILE: Method[pb.PutFileRequest, pb.File] = Method("PutFile")
 INITIATE_BATCH: Method[pb.InitiateBatchRequest, pb.InitiateBatchResponse] = Method("InitiateBatch")
 WATCH_STATUS: Method[pb.WatchStatusRequest, pb.WatchStatusResponse] = Method("WatchStatus", Lane.WATCH)
 DOWNLOAD_FILE: Method[pb.DownloadFileRequest, pb.DownloadFileResponse] = Method("DownloadFile")
+DELETE_CONTENT: Method[pb.DeleteContentRequest, pb.File] = Method("DeleteContent")
 CANCEL_FILE: Method[pb.CancelFileRequest, pb.CancelFileResponse] = Method("CancelFile", Lane.CANCEL)
 CANCEL_BATCH: Method[pb.CancelBatchRequest, pb.CancelBatchResponse] = Method("CancelBatch", Lane.CANCEL)
 

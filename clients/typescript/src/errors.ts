@@ -26,6 +26,7 @@ export type ServiceReason =
   | "RATE_EXCEEDED"
   | "QUOTA_EXCEEDED"
   | "FILE_NOT_COMPLETED"
+  | "CONTENT_DELETED"
   | "UPLOAD_IDLE"
   | "SHUTTING_DOWN"
   | "DATABASE_FAILURE"
@@ -238,6 +239,8 @@ function sentence(
       return quotaSentence(metadata);
     case "FILE_NOT_COMPLETED":
       return `The upload is ${state}, and only a completed file can be fetched; look again when it is.`;
+    case "CONTENT_DELETED":
+      return "The content of this file was deleted; upload it again if it is still wanted.";
     case "SHUTTING_DOWN":
       return "The server is restarting; try again in a moment.";
     case "UPLOAD_IDLE":

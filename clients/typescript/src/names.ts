@@ -3,7 +3,9 @@
 import { UploadError } from "./errors.js";
 import { quoted } from "./visible.js";
 
-const MAX_NAME_BYTES = 255;
+// Of a whole name, and of each of its segments.
+const MAX_NAME_BYTES = 4096;
+const MAX_SEGMENT_CHARACTERS = 255;
 const MAX_TYPE_BYTES = 127;
 // Unicode's Cc, and lone surrogates: they cannot be written in UTF-8.
 const CONTROL = /\p{Cc}/u;
@@ -22,7 +24,12 @@ export function checkedName(name: string): string {
   const bytes = new TextEncoder().encode(normal).length;
   if (bytes === 0) throw invalid("A file without a name cannot be uploaded; give it a name.");
   if (bytes > MAX_NAME_BYTES) {
-    throw invalid(`“${shown}” cannot be uploaded: its name takes ${bytes} bytes of at most 255; give it a shorter name.`);
+    throw invalid(`“${shown}” cannot be uploaded: its path takes ${bytes} bytes of at most 4096; give it a shorter path.`);
+  }
+  const longest = Math.max(...normal.split("/").map((part) => [...part].length));
+  if (longest > MAX_SEGMENT_CHARACTERS) {
+    const length = `${longest} characters of at most 255`;
+    throw invalid(`“${shown}” cannot be uploaded: its name has ${length}; give it a shorter name.`);
   }
   if (CONTROL.test(normal) || LONE.test(normal)) {
     throw invalid(`“${shown}” cannot be uploaded: its name holds a character that cannot be shown; rename it.`);

@@ -28,6 +28,7 @@ NEEDS: Final[Mapping[str, Permission | None]] = {
     "WatchStatus": Permission.READ,
     "CancelFile": Permission.CANCEL,
     "CancelBatch": Permission.CANCEL,
+    "DeleteContent": Permission.CANCEL,
     "ListAuditEvents": Permission.AUDIT,
     "GetStatistics": Permission.COUNT,
     "GetCaller": None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from upload_server.domain.states import SYSTEM, Source, canceller
+from upload_server.domain.states import SYSTEM, Source, named
 
 
 class Permission(StrEnum):
@@ -65,7 +65,7 @@ class Caller:
     @property
     def cancelled_by(self) -> str:
         """The caller as a file names who cancelled it."""
-        return canceller(self.source, self.actor)
+        return named(self.source, self.actor)
 
     def does_see(self, owner: str) -> bool:
         """Whether rows of ``owner`` are there for the caller; others are to it as if there were none."""

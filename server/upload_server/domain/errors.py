@@ -4,7 +4,7 @@ Must not know how an error is said: no gRPC code, no HTTP status, no protobuf.
 
 UploadError
 ├── NotFound: FileNotFound, BatchNotFound
-├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable
+├── NotInState: FileNotCancellable, BatchNotCancellable, FileNotWritable, FileNotCompleted, ContentDeleted
 ├── Stopped: UploadCancelled, WriterReplaced, UploadIdle, ShuttingDown (CutOff)
 ├── OffsetMismatch, UploadIncomplete, SizeExceeded, ChecksumMismatch
 ├── UnexpectedMessage, InvalidField, RequestIdReused, BodyTooLarge, Overloaded, StorageFull
@@ -80,6 +80,9 @@ def state_metadata(found: File | Batch) -> dict[str, str]:
     if found.cancelled_at is not None:
         metadata["cancelled_at"] = timestamp_text(found.cancelled_at)
         metadata["cancelled_by"] = found.cancelled_by
+    if isinstance(found, File) and found.content_deleted_at is not None:
+        metadata["content_deleted_at"] = timestamp_text(found.content_deleted_at)
+        metadata["content_deleted_by"] = found.content_deleted_by
     return metadata
 
 
@@ -120,12 +123,21 @@ class FileNotWritable(NotInState):
 
 
 class FileNotCompleted(NotInState):
-    """Its bytes were asked for, and are not all there, or are gone."""
+    """Its bytes were asked for, or their end, and they are not all there."""
 
     reason = "FILE_NOT_COMPLETED"
 
     def __init__(self, file: File) -> None:
         super().__init__(f"The file is {file.status.value}; only a completed one has bytes to read", file)
+
+
+class ContentDeleted(NotInState):
+    """The file is completed, and its bytes were let go."""
+
+    reason = "CONTENT_DELETED"
+
+    def __init__(self, file: File) -> None:
+        super().__init__("The bytes of this file were let go", file)
 
 
 class Stopped(UploadError):

@@ -14,7 +14,9 @@ from upload_server.domain.errors import FieldViolation, InvalidField
 from upload_server.domain.states import FileSpec
 from upload_server.domain.statistics import MAX_BUCKETS, MAX_WINDOW_SECONDS, SLOT_SECONDS
 
-MAX_FILENAME_BYTES = 255
+# Of a whole name, and of each of its segments.
+MAX_FILENAME_BYTES = 4096
+MAX_SEGMENT_CHARACTERS = 255
 MAX_CONTENT_TYPE_BYTES = 127
 MAX_ID_CHARACTERS = 128
 MAX_REASON_CHARACTERS = 500
@@ -34,7 +36,7 @@ _MAX_LISTED = 8
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 # Most names are short, of ASCII and one segment: they pay for one match, and a batch has 10,000 of them.
-_PLAIN_NAME = re.compile(rf"[ -.0-\[\]-~]{{1,{MAX_FILENAME_BYTES}}}")
+_PLAIN_NAME = re.compile(rf"[ -.0-\[\]-~]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -99,6 +101,9 @@ class Rules:
             return
         if len(value.encode()) > MAX_FILENAME_BYTES:
             self.refuse(field, f"must be at most {MAX_FILENAME_BYTES} bytes of UTF-8", MAX_FILENAME_BYTES)
+        elif any(len(segment) > MAX_SEGMENT_CHARACTERS for segment in value.split("/")):
+            rule = f"must have segments of at most {MAX_SEGMENT_CHARACTERS} characters"
+            self.refuse(field, rule, MAX_SEGMENT_CHARACTERS)
         elif problem := _filename_problem(value):
             self.refuse(field, problem)
 

@@ -49,11 +49,16 @@ def parts_of(runs: Sequence[Run], start: int, end: int) -> Iterator[tuple[int, i
             yield run.fence, first, last
 
 
-def left_over(found: Iterable[int], status: str, newest: int, begun: Collection[int]) -> tuple[int, ...]:
+def left_over(
+    found: Iterable[int], status: str, newest: int, begun: Collection[int], *, let_go: bool = False
+) -> tuple[int, ...]:
     """Return the fences, of those ``found`` in a sink, whose bytes a file in ``status`` has no use for.
 
     ``begun`` are the fences of all its runs, read after the sink was: a run is begun before its first byte lies there.
+    ``let_go``: it is completed, and its bytes were let go.
     """
+    if let_go:
+        return tuple(found)
     match status:
         case FileStatus.CANCELLED | FileStatus.FAILED:
             return tuple(found)

@@ -91,17 +91,20 @@ class Source(StrEnum):
     BATCH_CANCEL = "batch_cancel"
     EXPIRY = "expiry"
     ROLL_UP = "roll_up"
+    RETENTION = "retention"
 
 
-# Cancels that a file names by their source: a page that closed its WebSocket did not ask, nor did a batch's cancel.
-NAMED_BY_SOURCE = (Source.WEBSOCKET_CLOSE, Source.BATCH_CANCEL)
+# Changes that a file names by their source: a page that closed its WebSocket did not ask, nor did anybody for a file
+# whose batch was cancelled, or whose time is over.
+NAMED_BY_SOURCE = (Source.WEBSOCKET_CLOSE, Source.BATCH_CANCEL, Source.RETENTION)
 # `cancelled_by` of a batch that became cancelled because each of its files was.
 ALL_FILES = "all_files"
 SYSTEM = "system"
 
 
-def canceller(source: str, actor: str) -> str:
-    """Return what ``cancelled_by`` of a file says of a cancel by ``actor`` through ``source``."""
+def named(source: str, actor: str) -> str:
+    """Return what ``cancelled_by`` or ``content_deleted_by`` of a file says of a change by ``actor`` through
+    ``source``."""
     return str(source) if source in NAMED_BY_SOURCE else actor
 
 
@@ -144,6 +147,14 @@ class File:
     writer: str = field(default="", compare=False)
     # Not on the wire either: the fence that its newest run is named by, so of a completed file all its bytes.
     run_fence: int = field(default=0, compare=False)
+    # Of a completed file whose bytes were let go: when, and by whom.
+    content_deleted_at: datetime | None = None
+    content_deleted_by: str = ""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether all its bytes are there, and stay."""
+        return self.status is FileStatus.COMPLETED and self.content_deleted_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +197,8 @@ def rolled_up(batch: Batch, at: datetime, *, started: bool) -> Batch:
 
 
 class AuditEvent(NamedTuple):
-    """One committed change of status; ``event_id`` is its change number."""
+    """One committed change of status; ``event_id`` is its change number. Or the end of a completed file's bytes, which
+    goes from ``completed`` to ``completed``."""
 
     event_id: int
     file_id: str
@@ -209,7 +221,7 @@ def cancelled(file: File, cancel: AuditEvent) -> File:
     With its batch a file gets a change number of its own, which is not known here: it keeps the one it had.
     """
     if cancel.file_id:
-        by, change_no = canceller(cancel.source, cancel.actor), cancel.event_id
+        by, change_no = named(cancel.source, cancel.actor), cancel.event_id
     else:
         by, change_no = Source.BATCH_CANCEL.value, file.change_no
     return replace(
@@ -222,6 +234,17 @@ def cancelled(file: File, cancel: AuditEvent) -> File:
         revision=file.revision + 1,
         change_no=change_no,
         fence=file.fence + 1,
+    )
+
+
+def without_content(file: File, event: AuditEvent) -> File:
+    """Return ``file`` as a committed end of its bytes left it; its status stays, and since when it has it."""
+    return replace(
+        file,
+        content_deleted_at=event.occurred_at,
+        content_deleted_by=named(event.source, event.actor),
+        revision=file.revision + 1,
+        change_no=event.event_id,
     )
 
 

@@ -70,11 +70,11 @@ FileMessage = Callable[[File], pb.File]
 
 
 def with_content_uri(uri_of: Callable[[str, int], str]) -> FileMessage:
-    """Have messages of completed files say where their bytes lie, given file id and fence."""
+    """Have messages of files that have content say where it lies, given file id and fence."""
 
     def to_proto(file: File) -> pb.File:
         message = file_to_proto(file)
-        if file.status is FileStatus.COMPLETED:
+        if file.has_content:
             message.content_uri = uri_of(file.file_id, file.run_fence)
         return message
 
@@ -101,6 +101,8 @@ def file_to_proto(file: File) -> pb.File:
         cancel_reason=file.cancel_reason,
         failure_reason=file.failure_reason,
         revision=file.revision,
+        content_deleted_at=_optional(file.content_deleted_at),
+        content_deleted_by=file.content_deleted_by,
     )
 
 

@@ -6,13 +6,21 @@ Must not know who asks for them, nor how they travel.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, Final, TypeVar
 
 import structlog
 
-from upload_server.domain.errors import FieldViolation, InvalidField, ShuttingDown, StorageFailure
+from upload_server.domain.errors import (
+    ContentDeleted,
+    FieldViolation,
+    InvalidField,
+    NotFound,
+    ShuttingDown,
+    StorageFailure,
+    UploadError,
+)
 from upload_server.domain.runs import whole
 from upload_server.domain.states import File
 from upload_server.sink.protocol import Sink, SinkError
@@ -25,10 +33,12 @@ PIECE_BYTES: Final = 256 * 1024
 
 
 class Content:
-    """The bytes of ``file``, which is completed: they never change. They may be let go, and then reading fails."""
+    """The bytes of ``file``, which is completed: they never change. They may be let go, and then reading may fail."""
 
-    def __init__(self, sink: Sink, readers: Executor, file: File) -> None:
+    def __init__(self, sink: Sink, readers: Executor, file: File, read_again: Callable[[], Awaitable[File]]) -> None:
+        """``read_again`` reads the file's row as it is then."""
         self.file = file
+        self._read_again = read_again
         self._sink = sink
         self._readers = readers
 
@@ -55,15 +65,15 @@ class Content:
     async def descriptor(self) -> int | None:
         """Open the bytes for the kernel to send; None where they lie in no file of this machine.
 
-        The caller closes it. Raises ``StorageFailure``.
+        The caller closes it. Raises ``StorageFailure``, ``ContentDeleted``, ``FileNotFound``.
         """
         try:
             return await self.in_thread(self._sink.descriptor, self.file.file_id, self.file.run_fence)
         except SinkError as error:
-            raise self.failure(error) from error
+            raise await self.failure(error) from error
 
     async def pieces(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Give the bytes from ``start`` to ``end``; raises ``StorageFailure``, also in their midst."""
+        """Give the bytes from ``start`` to ``end``; raises as ``descriptor``, also in their midst."""
         runs = whole(self.file.run_fence)
         reading = self._sink.read(self.file.file_id, runs, end, PIECE_BYTES, start)
         fetching = self.in_thread(next, reading, None)
@@ -72,13 +82,22 @@ class Content:
                 fetching = self.in_thread(next, reading, None)
                 yield piece
         except SinkError as error:
-            raise self.failure(error) from error
+            raise await self.failure(error) from error
         finally:
             # A generator in which a thread still is cannot be closed.
             await asyncio.wait([fetching])
             await self.in_thread(reading.close)
 
-    def failure(self, error: Exception) -> StorageFailure:
-        """Log why the bytes cannot be read; returns what the caller hears instead."""
+    async def failure(self, error: Exception) -> UploadError:
+        """Return what the caller hears when the bytes cannot be read: that they were let go, or else no more than that
+        the storage failed, and the log says why."""
+        try:
+            file = await self._read_again()
+        except NotFound as gone:
+            return gone
+        except UploadError:
+            file = self.file
+        if not file.has_content:
+            return ContentDeleted(file)
         log.error("storage failed under a download", file_id=self.file.file_id, error=repr(error))
         return StorageFailure()

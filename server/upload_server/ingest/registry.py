@@ -137,9 +137,9 @@ class Ingest:
 
     # For the doors -------------------------------------------------------------------------------------------------
 
-    def content(self, file: File) -> Content:
-        """Return the bytes of a completed file, to be read."""
-        return Content(self._parts.sink, self._parts.threads.readers, file)
+    def content(self, file: File, read_again: Callable[[], Awaitable[File]]) -> Content:
+        """Return the bytes of a completed file, to be read; ``read_again`` reads its row as it is then."""
+        return Content(self._parts.sink, self._parts.threads.readers, file, read_again)
 
     async def open(self, file_id: str, offset: int, caller: Caller, *, may_overlap: bool = False) -> Upload:
         """Claim a file and open it for writing at ``offset``; an older stream on it is replaced.

@@ -49,15 +49,24 @@ class FileFacts:
     owed: int
     # Whether its batch has another owner: 0 or 1.
     strange: int
+    # Of a completed file whose bytes were let go.
+    content_deleted_at: str | None
+    content_deleted_by: str
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """Where its bytes lie: of a completed file all in its newest run."""
         return whole(self.run_fence) if self.status == FileStatus.COMPLETED else runs_of(self._ended, self.run_fence)
 
+    @property
+    def has_content(self) -> bool:
+        """Whether it has to have all its bytes."""
+        return self.status == FileStatus.COMPLETED and self.content_deleted_at is None
+
     def left_over(self, found: Iterable[int]) -> tuple[int, ...]:
         """Return those fences, of the ``found`` ones, whose bytes the file has no use for."""
-        return left_over(found, self.status, self.run_fence, (*(fence for fence, _ in self._ended), self.run_fence))
+        begun = (*(fence for fence, _ in self._ended), self.run_fence)
+        return left_over(found, self.status, self.run_fence, begun, let_go=self.content_deleted_at is not None)
 
     @property
     def _ended(self) -> list[tuple[int, int]]:
@@ -149,7 +158,7 @@ class Debt:
     file_row: int
     file_id: str | None
     status: str | None
-    # When the file was last updated.
+    # When the file was last updated, or its bytes were let go.
     since: str | None
 
 

@@ -116,6 +116,9 @@ class File(Row):
     holder = TextField(null=True)
     # Fence of the claim that began its newest run, by which its bytes are named; 0: they came whole, or none has come.
     run_fence = IntegerField(default=0)
+    # When the bytes of a completed file were let go, and who did that, as `cancelled_by`; else None, and empty.
+    content_deleted_at = DateTimeField(null=True)
+    content_deleted_by = TextField(default="")
 
 
 class Batch(Row):
@@ -235,7 +238,8 @@ Batch.add_index(
 
 
 class AuditEvent(Row):
-    """One change of status, written in the transaction of the change. Triggers refuse to change or delete it."""
+    """One change of status, or the end of a completed file's bytes, written in the transaction of the change. Triggers
+    refuse to change or delete it."""
 
     # Number of the change: the event's public id.
     change_no = IntegerField(primary_key=True)
@@ -332,7 +336,8 @@ class Run(Row):
 
 
 class OwedDeletion(Row):
-    """Bytes that are still to be deleted: of a cancelled or failed file all, of a completed one those of other runs."""
+    """Bytes that are still to be deleted: all of a file that is cancelled or failed, or completed and let go of; of
+    another completed one those of other runs."""
 
     # The order in which deletions are carried out.
     id = AutoField()

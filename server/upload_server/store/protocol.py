@@ -211,6 +211,11 @@ class Store(Protocol):
     async def fail(self, file_id: str, fence: int, failure: FailureReason, command: Command) -> Result[File]:
         """Make an uploading file failed, its bytes owed deletion; raises as ``complete``."""
 
+    async def delete_content(self, file_id: str, command: Command) -> Result[File]:
+        """Let go of the bytes of a completed file, which are owed deletion; raises ``FileNotFound``,
+        ``FileNotCompleted``, ``ContentDeleted``, ``RequestIdReused``. A replay gives the file as the first call left
+        it."""
+
     async def expire(
         self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
     ) -> Result[Expired]:
@@ -225,8 +230,9 @@ class Store(Protocol):
     async def settle_stops(self, stops: Sequence[StreamStop]) -> None:
         """Forget stops that the streams have heard."""
 
-    async def settle_deletions(self, rows: Sequence[int]) -> None:
-        """Forget deletions that were carried out."""
+    async def settle_deletions(self, rows: Sequence[int], left_over: Sequence[int] = ()) -> None:
+        """Forget deletions that were carried out: of all bytes of the files in ``rows``, and of those that the
+        completed files in ``left_over`` do not keep. What these have let go of meanwhile stays owed."""
 
     async def forget_answers(self, before: Moment, limit: int) -> int:
         """Delete stored answers older than ``before``, at most ``limit``; returns how many.

@@ -67,7 +67,7 @@ class Audited(NamedTuple):
     files: int = 0
     first_event_id: int = 0
     last_event_id: int = 0
-    # Whether a completed file leaves bytes that are owed deletion.
+    # Whether completed files leave bytes that are owed deletion.
     leaves_bytes: bool = False
 
     @property
@@ -79,7 +79,7 @@ class Audited(NamedTuple):
             files = 1 if event.file_id else self.files
             if not event.from_status:
                 opened += files
-            elif event.to_status in _FINAL:
+            elif event.to_status in _FINAL and event.from_status not in _FINAL:
                 opened -= files
         return opened
 
@@ -219,14 +219,21 @@ class Named(NamedTuple):
     run_fence: int
     # Of all runs that were ever begun.
     fences: tuple[int, ...]
+    # Whether the bytes of a completed file were let go.
+    let_go: bool = False
+
+    @property
+    def kept(self) -> int | None:
+        """The fence of the bytes that stay, where the file is completed and has them."""
+        return self.run_fence if self.status is FileStatus.COMPLETED and not self.let_go else None
 
     def keeps(self, fence: int) -> bool:
         """Whether bytes under this fence are all that the file has, and stay."""
-        return self.status is FileStatus.COMPLETED and self.run_fence == fence
+        return self.kept == fence
 
     def left_over(self, found: Iterable[int]) -> tuple[int, ...]:
         """Return those fences, of the ``found`` ones, whose bytes the file has no use for."""
-        return left_over(found, self.status, self.run_fence, self.fences)
+        return left_over(found, self.status, self.run_fence, self.fences, let_go=self.let_go)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,13 +84,13 @@ def pages(source: Inspection) -> Iterator[Sequence[FileFacts]]:
 def kept_bytes(file: FileFacts) -> int:
     """Bytes that a row keeps; of a file that was completed before bytes were kept there are none."""
     if file.status == FileStatus.COMPLETED:
-        return file.size_bytes if file.sha256 else 0
+        return file.size_bytes if file.sha256 and file.has_content else 0
     return file.bytes_received if file.status == FileStatus.UPLOADING else 0
 
 
 def is_empty(file: FileFacts) -> bool:
     """Whether a file is whole with no byte: something lies there for it too."""
-    return file.status == FileStatus.COMPLETED and bool(file.sha256) and not file.size_bytes
+    return file.has_content and bool(file.sha256) and not file.size_bytes
 
 
 def _refuse_strange_bytes(source: Inspection, destination: Sink) -> None:

@@ -195,9 +195,10 @@ class Janitor:
         if not deletable:
             return 0
         outcomes = await self._hop(self._sink.delete_all, list(deletable.values()))
-        done = [one.row for one in deletable if isinstance(outcomes[one.file_id], int) and not self._looks_again(one)]
+        done = [one for one in deletable if isinstance(outcomes[one.file_id], int) and not self._looks_again(one)]
         # Only now: a crash in between finds the row again, and nothing to delete.
-        await self._store.settle_deletions(done)
+        left_over = [one.row for one in done if deletable[one].kept is not None]
+        await self._store.settle_deletions([one.row for one in done if deletable[one].kept is None], left_over)
         for one in deletable:
             outcome = outcomes[one.file_id]
             if isinstance(outcome, SinkError):
@@ -217,8 +218,8 @@ class Janitor:
                 status = named and named.status
                 log.error("a deletion is owed for a file that may keep its bytes", file_id=one.file_id, status=status)
             else:
-                # A completed file keeps the bytes that its row names, and no others.
-                kept = named.run_fence if named.status is FileStatus.COMPLETED else None
+                # A completed file that has content keeps the bytes that its row names, and no others.
+                kept = named.kept
                 # A node that died may have left a whole file, before a stream sent it once more.
                 fences = named.fences if kept is not None else (*named.fences, WHOLE)
                 allowed[one] = Doomed(one.file_id, fences, kept)

@@ -148,6 +148,14 @@ class Scripted(upload_pb2_grpc.UploadServiceServicer):
 
         return await self._unary("PutFile", request, context, answer)
 
+    async def DeleteContent(self, request: pb.DeleteContentRequest, context: Context) -> Any:
+        def answer() -> pb.File:
+            file = self._file(request.file_id)
+            file.content_deleted_by = "user"
+            return file
+
+        return await self._unary("DeleteContent", request, context, answer)
+
     async def CancelFile(self, request: pb.CancelFileRequest, context: Context) -> Any:
         def answer() -> pb.CancelFileResponse:
             if request.request_id in self.answers:

@@ -35,7 +35,7 @@ from upload_server.domain.runs import Run
 from upload_server.domain.states import BatchStatus, FailureReason, File, FileStatus, Source
 from upload_server.store.open import StoreAt
 from upload_server.store.protocol import Store
-from upload_server.store.values import DueCancel, Moment
+from upload_server.store.values import DueCancel, Moment, Named
 
 
 async def test_the_first_claim_makes_a_file_uploading(store: Store) -> None:
@@ -138,11 +138,11 @@ async def test_a_completed_file_that_leaves_bytes_owes_their_deletion(store: Sto
         assert done.answer.run_fence == file.run_fence
     [owed] = await store.owed_deletions(10)
     assert owed.file_id == left.file_id
-    assert (await store.names_of([left.file_id]))[left.file_id] == (FileStatus.COMPLETED, 2, (1, 2))
+    assert (await store.names_of([left.file_id]))[left.file_id] == Named(FileStatus.COMPLETED, 2, (1, 2))
 
     await store.settle_deletions([owed.row])
     # Nothing is left to know of those before.
-    assert (await store.names_of([left.file_id]))[left.file_id] == (FileStatus.COMPLETED, 2, (2,))
+    assert (await store.names_of([left.file_id]))[left.file_id] == Named(FileStatus.COMPLETED, 2, (2,))
     assert await store.owed_deletions(10) == []
 
 

@@ -26,6 +26,7 @@ TABLE = {
     "WatchStatus": "own all all -",
     "CancelFile": "own all - -",
     "CancelBatch": "own all - -",
+    "DeleteContent": "own all - -",
     "ListAuditEvents": "own all all -",
     "GetStatistics": "own all all all",
     "GetCaller": "own own own own",

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from upload_server.domain.errors import InvalidField
-from upload_server.domain.fields import MAX_FILENAME_BYTES, Rules
+from upload_server.domain.fields import MAX_FILENAME_BYTES, MAX_SEGMENT_CHARACTERS, Rules
 from upload_server.domain.slices import ROWS, in_slices
 from upload_server.domain.states import FileSpec
 from upload_server.service import Fields, ListDigest, fingerprint
@@ -51,11 +51,37 @@ def test_rules_stop_once_they_have_heard_enough() -> None:
     assert rules.are_full()
 
 
-@pytest.mark.parametrize("name", ["a", "a b-c_d.txt", "~!@#$%^&*()[]{}'\"", "x" * MAX_FILENAME_BYTES, ".a", "a."])
+LONGEST = "x" * MAX_SEGMENT_CHARACTERS
+# As many bytes as a name may have, in segments of as many characters.
+WHOLE = "/".join([*[LONGEST] * 15, "x" * 254, "x"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a", "a b-c_d.txt", "~!@#$%^&*()[]{}'\"", LONGEST, "\N{CAT FACE}" * MAX_SEGMENT_CHARACTERS, WHOLE, ".a", "a."],
+)
 def test_plain_names_are_taken(name: str) -> None:
     rules = Rules()
     rules.filename("filename", name)
     rules.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        (f"a/{LONGEST}x", MAX_SEGMENT_CHARACTERS),
+        (f"{LONGEST}é", MAX_SEGMENT_CHARACTERS),
+        (f"{WHOLE}y", MAX_FILENAME_BYTES),
+    ],
+)
+def test_a_name_that_is_too_long_says_which_bound_it_goes_past(name: str, limit: int) -> None:
+    assert len(WHOLE.encode()) == MAX_FILENAME_BYTES
+    rules = Rules()
+    rules.filename("filename", name)
+    with pytest.raises(InvalidField) as refused:
+        rules.check()
+    [violation] = refused.value.violations
+    assert (violation.field, violation.limit) == ("filename", limit)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/", "/a", "a//b", "a\\b", "a\x7f", "a\x9f", "a\n", "e\u0301"])

@@ -159,9 +159,9 @@ class GatedStore(StoreAround):
     def served(self) -> float:
         return self.real.served + self.ahead
 
-    async def settle_deletions(self, rows: Sequence[int]) -> None:
-        await self.real.settle_deletions(rows)
-        if rows:
+    async def settle_deletions(self, rows: Sequence[int], left_over: Sequence[int] = ()) -> None:
+        await self.real.settle_deletions(rows, left_over)
+        if rows or left_over:
             self.settled.set()
 
     async def claim(self, file_id: str, offset: int, command: Command, continues: int | None = None) -> Result[Claim]:

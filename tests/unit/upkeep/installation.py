@@ -40,10 +40,12 @@ class Lived:
     batch_cancelled: str
     batch_open: str
     in_open_batch: str
+    # Completed, and its content deleted.
+    let_go: str
 
 
 # For what lives nowhere yet.
-NOBODY = Lived(*[""] * 10)
+NOBODY = Lived(*[""] * 11)
 
 
 async def live(server: ServerProcess) -> Lived:
@@ -88,6 +90,9 @@ async def live(server: ServerProcess) -> Lived:
         await stub.CancelBatch(pb.CancelBatchRequest(batch_id=batch_cancelled, reason="all", request_id="cancel all"))
         batch_open, (in_open_batch, _) = await batch("open", 2)
         await upload(stub, in_open_batch, DATA)
+        let_go = await announce("let go")
+        await upload(stub, let_go, DATA)
+        await stub.DeleteContent(pb.DeleteContentRequest(file_id=let_go, reason="consumed", request_id="let go of it"))
         pending = await announce("pending")
     return Lived(
         completed,
@@ -100,6 +105,7 @@ async def live(server: ServerProcess) -> Lived:
         batch_cancelled,
         batch_open,
         in_open_batch,
+        let_go,
     )
 
 

@@ -34,7 +34,7 @@ def test_a_healthy_installation_is_fine(place: Installation) -> None:
     report = place.run("check", "--json").json
     assert report["ok"] is True
     assert report["running"] is False
-    assert report["checked"]["files"] == 11
+    assert report["checked"]["files"] == 12
     assert report["checked"]["batches"] == 3
     assert report["checked"]["stored"] == 4
     assert report["audit_anchor"] == place.run("audit", "verify", "--json").json["anchor"]
@@ -111,6 +111,24 @@ DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
         ["answer.untrue", "file.audit"],
         ["answer.untrue", "file.audit"],
     ),
+    "bytes that were let go as if they were there": (
+        sql("UPDATE file SET content_deleted_at = NULL, content_deleted_by = '' WHERE file_id = :let_go"),
+        ["bytes.missing", "file.audit"],
+        ["bytes.missing", "file.audit"],
+    ),
+    "somebody else who let go of bytes": (
+        sql("UPDATE file SET content_deleted_by = 'user:mallory' WHERE file_id = :let_go"),
+        ["file.audit"],
+        ["file.audit"],
+    ),
+    "a cancelled file that let go of bytes": (
+        sql(
+            "UPDATE file SET content_deleted_at = cancelled_at, content_deleted_by = 'user' WHERE file_id = :cancelled"
+        ),
+        ["file.audit"],
+        ["file.audit"],
+    ),
+    "bytes that were let go and came back": (put("let_go", DATA), ["bytes.orphan"], []),
     "another revision": (
         sql("UPDATE file SET revision = 9 WHERE file_id = :completed"),
         ["file.audit"],

@@ -165,7 +165,8 @@ type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv4 text made by the server.
 	FileId string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
-	// The sender's name for it: data, never a path of the server. 1 to 255 bytes of NFC UTF-8, segments joined by `/`.
+	// The sender's name for it: data, never a path of the server. Of UTF-8 in Normalization Form C: relative segments of 1
+	// to 255 characters joined by `/`, at most 4,096 bytes in all.
 	Filename string `protobuf:"bytes,2,opt,name=filename,proto3" json:"filename,omitempty"`
 	// Media type (RFC 6838) as the sender gave it, or empty. At most 127 bytes.
 	ContentType string `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
@@ -195,13 +196,18 @@ type File struct {
 	CancelReason string `protobuf:"bytes,15,opt,name=cancel_reason,json=cancelReason,proto3" json:"cancel_reason,omitempty"`
 	// Why it failed: `checksum_mismatch` or `expired`.
 	FailureReason string `protobuf:"bytes,16,opt,name=failure_reason,json=failureReason,proto3" json:"failure_reason,omitempty"`
-	// Starts at 1 and grows by one with each change of status.
+	// Starts at 1 and grows by one with each change of status, and when its bytes are let go.
 	Revision int64 `protobuf:"varint,17,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Where its bytes lie, as `s3://bucket/key`; set once completed, where they lie in an object store and its operator
-	// publishes that (`--publish-content-uri`), else empty. To read them takes credentials of that store's own.
-	ContentUri    string `protobuf:"bytes,18,opt,name=content_uri,json=contentUri,proto3" json:"content_uri,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// publishes that (`--publish-content-uri`), else empty, as it is once they were let go. To read them takes credentials
+	// of that store's own.
+	ContentUri string `protobuf:"bytes,18,opt,name=content_uri,json=contentUri,proto3" json:"content_uri,omitempty"`
+	// When its bytes were let go, which only those of a completed file are; its status stays.
+	ContentDeletedAt *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=content_deleted_at,json=contentDeletedAt,proto3" json:"content_deleted_at,omitempty"`
+	// Who let go of them: `user`, `user:<principal>`, or `retention` when the server keeps no bytes for longer.
+	ContentDeletedBy string `protobuf:"bytes,20,opt,name=content_deleted_by,json=contentDeletedBy,proto3" json:"content_deleted_by,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *File) Reset() {
@@ -360,6 +366,20 @@ func (x *File) GetContentUri() string {
 	return ""
 }
 
+func (x *File) GetContentDeletedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ContentDeletedAt
+	}
+	return nil
+}
+
+func (x *File) GetContentDeletedBy() string {
+	if x != nil {
+		return x.ContentDeletedBy
+	}
+	return ""
+}
+
 // The files of one `InitiateBatch`. Times are UTC, cut to microseconds.
 type Batch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -514,7 +534,8 @@ func (x *Batch) GetRevision() int64 {
 	return 0
 }
 
-// One committed change of status of a file or a batch, its creation included.
+// One committed change of status of a file or a batch, its creation included; and the end of a completed file's bytes,
+// which goes from `completed` to `completed`.
 type AuditEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The change number in decimal. Grows in commit order; gaps are normal.
@@ -530,7 +551,7 @@ type AuditEvent struct {
 	// Who: `user`, `user:<principal>` or `system`.
 	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
 	// Through which door, or by which rule: `grpc`, `http`, `websocket`, `websocket_close`, `tus`, `batch_cancel`,
-	// `expiry` or `roll_up`.
+	// `expiry`, `roll_up` or `retention`.
 	Source string `protobuf:"bytes,7,opt,name=source,proto3" json:"source,omitempty"`
 	// Why, in the caller's words, or the failure's.
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -664,8 +685,8 @@ func (x *AuditEvent) GetPeer() string {
 // The announcement of one file.
 type FileSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 255 bytes of NFC UTF-8; relative segments joined by `/`; no empty, `.` or `..` segment, no leading `/`, no
-	// `\`, no control character.
+	// Of UTF-8 in Normalization Form C: relative segments of 1 to 255 characters joined by `/`, at most 4,096 bytes in
+	// all; no empty, `.` or `..` segment, no leading `/`, no `\`, no control character.
 	Filename string `protobuf:"bytes,1,opt,name=filename,proto3" json:"filename,omitempty"`
 	// 0 to the server's `--max-file-bytes` (1 TiB by default).
 	SizeBytes int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
@@ -738,8 +759,8 @@ func (x *FileSpec) GetSha256() string {
 // The request of `InitiateUpload`.
 type InitiateUploadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 255 bytes of NFC UTF-8; relative segments joined by `/`; no empty, `.` or `..` segment, no leading `/`, no
-	// `\`, no control character.
+	// Of UTF-8 in Normalization Form C: relative segments of 1 to 255 characters joined by `/`, at most 4,096 bytes in
+	// all; no empty, `.` or `..` segment, no leading `/`, no `\`, no control character.
 	Filename string `protobuf:"bytes,1,opt,name=filename,proto3" json:"filename,omitempty"`
 	// 0 to the server's `--max-file-bytes` (1 TiB by default).
 	SizeBytes int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
@@ -1902,6 +1923,71 @@ func (*DownloadFileResponse_File) isDownloadFileResponse_Message() {}
 
 func (*DownloadFileResponse_Data) isDownloadFileResponse_Message() {}
 
+// The request of `DeleteContent`.
+type DeleteContentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file. At most 128 characters.
+	FileId string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	// Why, for the audit trail. At most 500 characters.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Makes the call safe to repeat: an equal request with the same id gets the first answer again, byte for byte. At
+	// most 128 characters.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteContentRequest) Reset() {
+	*x = DeleteContentRequest{}
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteContentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteContentRequest) ProtoMessage() {}
+
+func (x *DeleteContentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteContentRequest.ProtoReflect.Descriptor instead.
+func (*DeleteContentRequest) Descriptor() ([]byte, []int) {
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DeleteContentRequest) GetFileId() string {
+	if x != nil {
+		return x.FileId
+	}
+	return ""
+}
+
+func (x *DeleteContentRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeleteContentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // The request of `GetBatch`.
 type GetBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1913,7 +1999,7 @@ type GetBatchRequest struct {
 
 func (x *GetBatchRequest) Reset() {
 	*x = GetBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2011,7 @@ func (x *GetBatchRequest) String() string {
 func (*GetBatchRequest) ProtoMessage() {}
 
 func (x *GetBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[20]
+	mi := &file_upload_v1_upload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2024,7 @@ func (x *GetBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchRequest.ProtoReflect.Descriptor instead.
 func (*GetBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{20}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetBatchRequest) GetBatchId() string {
@@ -1981,7 +2067,7 @@ type ListBatchesRequest struct {
 
 func (x *ListBatchesRequest) Reset() {
 	*x = ListBatchesRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2079,7 @@ func (x *ListBatchesRequest) String() string {
 func (*ListBatchesRequest) ProtoMessage() {}
 
 func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[21]
+	mi := &file_upload_v1_upload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2092,7 @@ func (x *ListBatchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBatchesRequest.ProtoReflect.Descriptor instead.
 func (*ListBatchesRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{21}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListBatchesRequest) GetStatus() BatchStatus {
@@ -2099,7 +2185,7 @@ type ListBatchesResponse struct {
 
 func (x *ListBatchesResponse) Reset() {
 	*x = ListBatchesResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2197,7 @@ func (x *ListBatchesResponse) String() string {
 func (*ListBatchesResponse) ProtoMessage() {}
 
 func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[22]
+	mi := &file_upload_v1_upload_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2210,7 @@ func (x *ListBatchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBatchesResponse.ProtoReflect.Descriptor instead.
 func (*ListBatchesResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{22}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListBatchesResponse) GetBatches() []*Batch {
@@ -2150,7 +2236,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2248,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[23]
+	mi := &file_upload_v1_upload_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2261,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{23}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
 }
 
 // The answer of `GetCaller`.
@@ -2199,7 +2285,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2297,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[24]
+	mi := &file_upload_v1_upload_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2310,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{24}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetCallerResponse) GetPrincipal() string {
@@ -2284,7 +2370,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2382,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[25]
+	mi := &file_upload_v1_upload_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2395,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{25}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Quota) GetName() string {
@@ -2346,7 +2432,7 @@ type GetStatisticsRequest struct {
 
 func (x *GetStatisticsRequest) Reset() {
 	*x = GetStatisticsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2444,7 @@ func (x *GetStatisticsRequest) String() string {
 func (*GetStatisticsRequest) ProtoMessage() {}
 
 func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[26]
+	mi := &file_upload_v1_upload_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2457,7 @@ func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{26}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStatisticsRequest) GetWindow() *durationpb.Duration {
@@ -2411,7 +2497,7 @@ type GetStatisticsResponse struct {
 
 func (x *GetStatisticsResponse) Reset() {
 	*x = GetStatisticsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2509,7 @@ func (x *GetStatisticsResponse) String() string {
 func (*GetStatisticsResponse) ProtoMessage() {}
 
 func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[27]
+	mi := &file_upload_v1_upload_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2522,7 @@ func (x *GetStatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatisticsResponse.ProtoReflect.Descriptor instead.
 func (*GetStatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{27}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetStatisticsResponse) GetFiles() []*FileCount {
@@ -2488,7 +2574,7 @@ type FileCount struct {
 	Status UploadStatus `protobuf:"varint,1,opt,name=status,proto3,enum=upload.v1.UploadStatus" json:"status,omitempty"`
 	// How many files.
 	Files int64 `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
-	// The sum of their announced sizes in bytes; of completed files that is what is stored.
+	// The sum of their announced sizes in bytes; of completed files that is what is stored, and what was let go.
 	SizeBytes     int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2496,7 +2582,7 @@ type FileCount struct {
 
 func (x *FileCount) Reset() {
 	*x = FileCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2594,7 @@ func (x *FileCount) String() string {
 func (*FileCount) ProtoMessage() {}
 
 func (x *FileCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[28]
+	mi := &file_upload_v1_upload_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2607,7 @@ func (x *FileCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileCount.ProtoReflect.Descriptor instead.
 func (*FileCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{28}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FileCount) GetStatus() UploadStatus {
@@ -2558,7 +2644,7 @@ type BatchCount struct {
 
 func (x *BatchCount) Reset() {
 	*x = BatchCount{}
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2656,7 @@ func (x *BatchCount) String() string {
 func (*BatchCount) ProtoMessage() {}
 
 func (x *BatchCount) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[29]
+	mi := &file_upload_v1_upload_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2669,7 @@ func (x *BatchCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCount.ProtoReflect.Descriptor instead.
 func (*BatchCount) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{29}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BatchCount) GetStatus() BatchStatus {
@@ -2621,7 +2707,7 @@ type StatisticsBucket struct {
 
 func (x *StatisticsBucket) Reset() {
 	*x = StatisticsBucket{}
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2719,7 @@ func (x *StatisticsBucket) String() string {
 func (*StatisticsBucket) ProtoMessage() {}
 
 func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[30]
+	mi := &file_upload_v1_upload_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2732,7 @@ func (x *StatisticsBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsBucket.ProtoReflect.Descriptor instead.
 func (*StatisticsBucket) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{30}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatisticsBucket) GetStartAt() *timestamppb.Timestamp {
@@ -2707,7 +2793,7 @@ type CancelFileRequest struct {
 
 func (x *CancelFileRequest) Reset() {
 	*x = CancelFileRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2805,7 @@ func (x *CancelFileRequest) String() string {
 func (*CancelFileRequest) ProtoMessage() {}
 
 func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[31]
+	mi := &file_upload_v1_upload_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2818,7 @@ func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileRequest.ProtoReflect.Descriptor instead.
 func (*CancelFileRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{31}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelFileRequest) GetFileId() string {
@@ -2773,7 +2859,7 @@ type CancelFileResponse struct {
 
 func (x *CancelFileResponse) Reset() {
 	*x = CancelFileResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2871,7 @@ func (x *CancelFileResponse) String() string {
 func (*CancelFileResponse) ProtoMessage() {}
 
 func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[32]
+	mi := &file_upload_v1_upload_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2884,7 @@ func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFileResponse.ProtoReflect.Descriptor instead.
 func (*CancelFileResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{32}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelFileResponse) GetMessage() string {
@@ -2845,7 +2931,7 @@ type CancelBatchRequest struct {
 
 func (x *CancelBatchRequest) Reset() {
 	*x = CancelBatchRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2943,7 @@ func (x *CancelBatchRequest) String() string {
 func (*CancelBatchRequest) ProtoMessage() {}
 
 func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[33]
+	mi := &file_upload_v1_upload_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2956,7 @@ func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchRequest.ProtoReflect.Descriptor instead.
 func (*CancelBatchRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{33}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelBatchRequest) GetBatchId() string {
@@ -2913,7 +2999,7 @@ type CancelBatchResponse struct {
 
 func (x *CancelBatchResponse) Reset() {
 	*x = CancelBatchResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2925,7 +3011,7 @@ func (x *CancelBatchResponse) String() string {
 func (*CancelBatchResponse) ProtoMessage() {}
 
 func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[34]
+	mi := &file_upload_v1_upload_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2938,7 +3024,7 @@ func (x *CancelBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBatchResponse.ProtoReflect.Descriptor instead.
 func (*CancelBatchResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{34}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CancelBatchResponse) GetMessage() string {
@@ -3005,7 +3091,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[35]
+	mi := &file_upload_v1_upload_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3103,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[35]
+	mi := &file_upload_v1_upload_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3116,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{35}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchStatusRequest) GetFileIds() []string {
@@ -3102,7 +3188,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_upload_v1_upload_proto_msgTypes[36]
+	mi := &file_upload_v1_upload_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3200,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[36]
+	mi := &file_upload_v1_upload_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3213,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{36}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Progress) GetFileId() string {
@@ -3155,7 +3241,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_upload_v1_upload_proto_msgTypes[37]
+	mi := &file_upload_v1_upload_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3253,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[37]
+	mi := &file_upload_v1_upload_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3266,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{37}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Bookmark) GetResynced() bool {
@@ -3210,7 +3296,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[38]
+	mi := &file_upload_v1_upload_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3308,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[38]
+	mi := &file_upload_v1_upload_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3321,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{38}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchStatusResponse) GetEvent() isWatchStatusResponse_Event {
@@ -3352,7 +3438,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_upload_v1_upload_proto_msgTypes[39]
+	mi := &file_upload_v1_upload_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +3450,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[39]
+	mi := &file_upload_v1_upload_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +3463,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{39}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListAuditEventsRequest) GetFileId() string {
@@ -3470,7 +3556,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_upload_v1_upload_proto_msgTypes[40]
+	mi := &file_upload_v1_upload_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3568,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_upload_v1_upload_proto_msgTypes[40]
+	mi := &file_upload_v1_upload_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3581,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_upload_v1_upload_proto_rawDescGZIP(), []int{40}
+	return file_upload_v1_upload_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -3516,7 +3602,7 @@ var File_upload_v1_upload_proto protoreflect.FileDescriptor
 
 const file_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
-	"\x16upload/v1/upload.proto\x12\tupload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x05\n" +
+	"\x16upload/v1/upload.proto\x12\tupload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x06\n" +
 	"\x04File\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x1a\n" +
 	"\bfilename\x18\x02 \x01(\tR\bfilename\x12!\n" +
@@ -3540,7 +3626,9 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x0efailure_reason\x18\x10 \x01(\tR\rfailureReason\x12\x1a\n" +
 	"\brevision\x18\x11 \x01(\x03R\brevision\x12\x1f\n" +
 	"\vcontent_uri\x18\x12 \x01(\tR\n" +
-	"contentUri\"\xa2\x04\n" +
+	"contentUri\x12H\n" +
+	"\x12content_deleted_at\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x10contentDeletedAt\x12,\n" +
+	"\x12content_deleted_by\x18\x14 \x01(\tR\x10contentDeletedBy\"\xa2\x04\n" +
 	"\x05Batch\x12\x19\n" +
 	"\bbatch_id\x18\x01 \x01(\tR\abatchId\x12.\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x16.upload.v1.BatchStatusR\x06status\x12\x14\n" +
@@ -3661,7 +3749,12 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x14DownloadFileResponse\x12%\n" +
 	"\x04file\x18\x01 \x01(\v2\x0f.upload.v1.FileH\x00R\x04file\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
-	"\amessage\",\n" +
+	"\amessage\"f\n" +
+	"\x14DeleteContentRequest\x12\x17\n" +
+	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\",\n" +
 	"\x0fGetBatchRequest\x12\x19\n" +
 	"\bbatch_id\x18\x01 \x01(\tR\abatchId\"\xf6\x03\n" +
 	"\x12ListBatchesRequest\x12.\n" +
@@ -3795,7 +3888,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\x17BATCH_STATUS_PROCESSING\x10\x02\x12\x1a\n" +
 	"\x16BATCH_STATUS_COMPLETED\x10\x03\x12\x17\n" +
 	"\x13BATCH_STATUS_FAILED\x10\x04\x12\x1a\n" +
-	"\x16BATCH_STATUS_CANCELLED\x10\x052\x8f\f\n" +
+	"\x16BATCH_STATUS_CANCELLED\x10\x052\xfb\f\n" +
 	"\rUploadService\x12y\n" +
 	"\x0eInitiateUpload\x12 .upload.v1.InitiateUploadRequest\x1a!.upload.v1.InitiateUploadResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/api/v1/upload/initiate\x12u\n" +
 	"\rInitiateBatch\x12\x1f.upload.v1.InitiateBatchRequest\x1a .upload.v1.InitiateBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/batch/initiate\x12M\n" +
@@ -3804,7 +3897,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\aPutFile\x12\x19.upload.v1.PutFileRequest\x1a\x0f.upload.v1.File\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/upload/put\x12V\n" +
 	"\aGetFile\x12\x19.upload.v1.GetFileRequest\x1a\x0f.upload.v1.File\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/files/{file_id}\x12]\n" +
 	"\tListFiles\x12\x1b.upload.v1.ListFilesRequest\x1a\x1c.upload.v1.ListFilesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/files\x12Q\n" +
-	"\fDownloadFile\x12\x1e.upload.v1.DownloadFileRequest\x1a\x1f.upload.v1.DownloadFileResponse0\x01\x12Z\n" +
+	"\fDownloadFile\x12\x1e.upload.v1.DownloadFileRequest\x1a\x1f.upload.v1.DownloadFileResponse0\x01\x12j\n" +
+	"\rDeleteContent\x12\x1f.upload.v1.DeleteContentRequest\x1a\x0f.upload.v1.File\"'\x82\xd3\xe4\x93\x02!*\x1f/api/v1/files/{file_id}/content\x12Z\n" +
 	"\bGetBatch\x12\x1a.upload.v1.GetBatchRequest\x1a\x10.upload.v1.Batch\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/batch/{batch_id}\x12e\n" +
 	"\vListBatches\x12\x1d.upload.v1.ListBatchesRequest\x1a\x1e.upload.v1.ListBatchesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/batches\x12n\n" +
 	"\rGetStatistics\x12\x1f.upload.v1.GetStatisticsRequest\x1a .upload.v1.GetStatisticsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statistics\x12Z\n" +
@@ -3830,7 +3924,7 @@ func file_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_upload_v1_upload_proto_goTypes = []any{
 	(UploadStatus)(0),               // 0: upload.v1.UploadStatus
 	(BatchStatus)(0),                // 1: upload.v1.BatchStatus
@@ -3854,120 +3948,124 @@ var file_upload_v1_upload_proto_goTypes = []any{
 	(*ListFilesResponse)(nil),       // 19: upload.v1.ListFilesResponse
 	(*DownloadFileRequest)(nil),     // 20: upload.v1.DownloadFileRequest
 	(*DownloadFileResponse)(nil),    // 21: upload.v1.DownloadFileResponse
-	(*GetBatchRequest)(nil),         // 22: upload.v1.GetBatchRequest
-	(*ListBatchesRequest)(nil),      // 23: upload.v1.ListBatchesRequest
-	(*ListBatchesResponse)(nil),     // 24: upload.v1.ListBatchesResponse
-	(*GetCallerRequest)(nil),        // 25: upload.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),       // 26: upload.v1.GetCallerResponse
-	(*Quota)(nil),                   // 27: upload.v1.Quota
-	(*GetStatisticsRequest)(nil),    // 28: upload.v1.GetStatisticsRequest
-	(*GetStatisticsResponse)(nil),   // 29: upload.v1.GetStatisticsResponse
-	(*FileCount)(nil),               // 30: upload.v1.FileCount
-	(*BatchCount)(nil),              // 31: upload.v1.BatchCount
-	(*StatisticsBucket)(nil),        // 32: upload.v1.StatisticsBucket
-	(*CancelFileRequest)(nil),       // 33: upload.v1.CancelFileRequest
-	(*CancelFileResponse)(nil),      // 34: upload.v1.CancelFileResponse
-	(*CancelBatchRequest)(nil),      // 35: upload.v1.CancelBatchRequest
-	(*CancelBatchResponse)(nil),     // 36: upload.v1.CancelBatchResponse
-	(*WatchStatusRequest)(nil),      // 37: upload.v1.WatchStatusRequest
-	(*Progress)(nil),                // 38: upload.v1.Progress
-	(*Bookmark)(nil),                // 39: upload.v1.Bookmark
-	(*WatchStatusResponse)(nil),     // 40: upload.v1.WatchStatusResponse
-	(*ListAuditEventsRequest)(nil),  // 41: upload.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil), // 42: upload.v1.ListAuditEventsResponse
-	(*timestamppb.Timestamp)(nil),   // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 44: google.protobuf.Duration
+	(*DeleteContentRequest)(nil),    // 22: upload.v1.DeleteContentRequest
+	(*GetBatchRequest)(nil),         // 23: upload.v1.GetBatchRequest
+	(*ListBatchesRequest)(nil),      // 24: upload.v1.ListBatchesRequest
+	(*ListBatchesResponse)(nil),     // 25: upload.v1.ListBatchesResponse
+	(*GetCallerRequest)(nil),        // 26: upload.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),       // 27: upload.v1.GetCallerResponse
+	(*Quota)(nil),                   // 28: upload.v1.Quota
+	(*GetStatisticsRequest)(nil),    // 29: upload.v1.GetStatisticsRequest
+	(*GetStatisticsResponse)(nil),   // 30: upload.v1.GetStatisticsResponse
+	(*FileCount)(nil),               // 31: upload.v1.FileCount
+	(*BatchCount)(nil),              // 32: upload.v1.BatchCount
+	(*StatisticsBucket)(nil),        // 33: upload.v1.StatisticsBucket
+	(*CancelFileRequest)(nil),       // 34: upload.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),      // 35: upload.v1.CancelFileResponse
+	(*CancelBatchRequest)(nil),      // 36: upload.v1.CancelBatchRequest
+	(*CancelBatchResponse)(nil),     // 37: upload.v1.CancelBatchResponse
+	(*WatchStatusRequest)(nil),      // 38: upload.v1.WatchStatusRequest
+	(*Progress)(nil),                // 39: upload.v1.Progress
+	(*Bookmark)(nil),                // 40: upload.v1.Bookmark
+	(*WatchStatusResponse)(nil),     // 41: upload.v1.WatchStatusResponse
+	(*ListAuditEventsRequest)(nil),  // 42: upload.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil), // 43: upload.v1.ListAuditEventsResponse
+	(*timestamppb.Timestamp)(nil),   // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 45: google.protobuf.Duration
 }
 var file_upload_v1_upload_proto_depIdxs = []int32{
 	0,  // 0: upload.v1.File.status:type_name -> upload.v1.UploadStatus
-	43, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
-	43, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
-	43, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
-	43, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
-	1,  // 5: upload.v1.Batch.status:type_name -> upload.v1.BatchStatus
-	43, // 6: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
-	43, // 7: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
-	43, // 8: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
-	43, // 9: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
-	2,  // 10: upload.v1.InitiateUploadResponse.file:type_name -> upload.v1.File
-	5,  // 11: upload.v1.InitiateBatchRequest.files:type_name -> upload.v1.FileSpec
-	3,  // 12: upload.v1.InitiateBatchResponse.batch:type_name -> upload.v1.Batch
-	11, // 13: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
-	12, // 14: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
-	0,  // 15: upload.v1.UploadStopped.status:type_name -> upload.v1.UploadStatus
-	43, // 16: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
-	14, // 17: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
-	2,  // 18: upload.v1.UploadFileResponse.completed:type_name -> upload.v1.File
-	15, // 19: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
-	0,  // 20: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
-	0,  // 21: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
-	43, // 22: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
-	43, // 23: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
-	43, // 24: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
-	2,  // 25: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
-	2,  // 26: upload.v1.DownloadFileResponse.file:type_name -> upload.v1.File
-	1,  // 27: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
-	1,  // 28: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
-	43, // 29: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
-	43, // 30: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
-	43, // 31: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
-	3,  // 32: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
-	43, // 33: upload.v1.GetCallerResponse.expires_at:type_name -> google.protobuf.Timestamp
-	27, // 34: upload.v1.GetCallerResponse.quotas:type_name -> upload.v1.Quota
-	44, // 35: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
-	44, // 36: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
-	30, // 37: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
-	31, // 38: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
-	43, // 39: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
-	32, // 40: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
-	0,  // 41: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
-	1,  // 42: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
-	43, // 43: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
-	43, // 44: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	43, // 45: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
-	44, // 46: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
-	2,  // 47: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
-	3,  // 48: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
-	38, // 49: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
-	39, // 50: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
-	43, // 51: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
-	43, // 52: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
-	4,  // 53: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
-	6,  // 54: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
-	9,  // 55: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
-	13, // 56: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
-	8,  // 57: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
-	17, // 58: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
-	18, // 59: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
-	20, // 60: upload.v1.UploadService.DownloadFile:input_type -> upload.v1.DownloadFileRequest
-	22, // 61: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
-	23, // 62: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
-	28, // 63: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
-	25, // 64: upload.v1.UploadService.GetCaller:input_type -> upload.v1.GetCallerRequest
-	33, // 65: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
-	35, // 66: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
-	37, // 67: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
-	41, // 68: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
-	7,  // 69: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
-	10, // 70: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
-	16, // 71: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
-	2,  // 72: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
-	2,  // 73: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
-	19, // 74: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
-	21, // 75: upload.v1.UploadService.DownloadFile:output_type -> upload.v1.DownloadFileResponse
-	3,  // 76: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
-	24, // 77: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
-	29, // 78: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
-	26, // 79: upload.v1.UploadService.GetCaller:output_type -> upload.v1.GetCallerResponse
-	34, // 80: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
-	36, // 81: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
-	40, // 82: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
-	42, // 83: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
-	69, // [69:84] is the sub-list for method output_type
-	54, // [54:69] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	44, // 1: upload.v1.File.created_at:type_name -> google.protobuf.Timestamp
+	44, // 2: upload.v1.File.updated_at:type_name -> google.protobuf.Timestamp
+	44, // 3: upload.v1.File.completed_at:type_name -> google.protobuf.Timestamp
+	44, // 4: upload.v1.File.cancelled_at:type_name -> google.protobuf.Timestamp
+	44, // 5: upload.v1.File.content_deleted_at:type_name -> google.protobuf.Timestamp
+	1,  // 6: upload.v1.Batch.status:type_name -> upload.v1.BatchStatus
+	44, // 7: upload.v1.Batch.created_at:type_name -> google.protobuf.Timestamp
+	44, // 8: upload.v1.Batch.updated_at:type_name -> google.protobuf.Timestamp
+	44, // 9: upload.v1.Batch.cancelled_at:type_name -> google.protobuf.Timestamp
+	44, // 10: upload.v1.AuditEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	2,  // 11: upload.v1.InitiateUploadResponse.file:type_name -> upload.v1.File
+	5,  // 12: upload.v1.InitiateBatchRequest.files:type_name -> upload.v1.FileSpec
+	3,  // 13: upload.v1.InitiateBatchResponse.batch:type_name -> upload.v1.Batch
+	11, // 14: upload.v1.UploadFileRequest.header:type_name -> upload.v1.UploadHeader
+	12, // 15: upload.v1.UploadFileRequest.commit:type_name -> upload.v1.UploadCommit
+	0,  // 16: upload.v1.UploadStopped.status:type_name -> upload.v1.UploadStatus
+	44, // 17: upload.v1.UploadStopped.cancelled_at:type_name -> google.protobuf.Timestamp
+	14, // 18: upload.v1.UploadFileResponse.progress:type_name -> upload.v1.UploadProgress
+	2,  // 19: upload.v1.UploadFileResponse.completed:type_name -> upload.v1.File
+	15, // 20: upload.v1.UploadFileResponse.stopped:type_name -> upload.v1.UploadStopped
+	0,  // 21: upload.v1.ListFilesRequest.status:type_name -> upload.v1.UploadStatus
+	0,  // 22: upload.v1.ListFilesRequest.statuses:type_name -> upload.v1.UploadStatus
+	44, // 23: upload.v1.ListFilesRequest.created_after:type_name -> google.protobuf.Timestamp
+	44, // 24: upload.v1.ListFilesRequest.created_before:type_name -> google.protobuf.Timestamp
+	44, // 25: upload.v1.ListFilesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	2,  // 26: upload.v1.ListFilesResponse.files:type_name -> upload.v1.File
+	2,  // 27: upload.v1.DownloadFileResponse.file:type_name -> upload.v1.File
+	1,  // 28: upload.v1.ListBatchesRequest.status:type_name -> upload.v1.BatchStatus
+	1,  // 29: upload.v1.ListBatchesRequest.statuses:type_name -> upload.v1.BatchStatus
+	44, // 30: upload.v1.ListBatchesRequest.created_after:type_name -> google.protobuf.Timestamp
+	44, // 31: upload.v1.ListBatchesRequest.created_before:type_name -> google.protobuf.Timestamp
+	44, // 32: upload.v1.ListBatchesRequest.updated_after:type_name -> google.protobuf.Timestamp
+	3,  // 33: upload.v1.ListBatchesResponse.batches:type_name -> upload.v1.Batch
+	44, // 34: upload.v1.GetCallerResponse.expires_at:type_name -> google.protobuf.Timestamp
+	28, // 35: upload.v1.GetCallerResponse.quotas:type_name -> upload.v1.Quota
+	45, // 36: upload.v1.GetStatisticsRequest.window:type_name -> google.protobuf.Duration
+	45, // 37: upload.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	31, // 38: upload.v1.GetStatisticsResponse.files:type_name -> upload.v1.FileCount
+	32, // 39: upload.v1.GetStatisticsResponse.batches:type_name -> upload.v1.BatchCount
+	44, // 40: upload.v1.GetStatisticsResponse.counted_since:type_name -> google.protobuf.Timestamp
+	33, // 41: upload.v1.GetStatisticsResponse.buckets:type_name -> upload.v1.StatisticsBucket
+	0,  // 42: upload.v1.FileCount.status:type_name -> upload.v1.UploadStatus
+	1,  // 43: upload.v1.BatchCount.status:type_name -> upload.v1.BatchStatus
+	44, // 44: upload.v1.StatisticsBucket.start_at:type_name -> google.protobuf.Timestamp
+	44, // 45: upload.v1.CancelFileResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	44, // 46: upload.v1.CancelBatchResponse.cancelled_at:type_name -> google.protobuf.Timestamp
+	45, // 47: upload.v1.WatchStatusRequest.progress_interval:type_name -> google.protobuf.Duration
+	2,  // 48: upload.v1.WatchStatusResponse.file:type_name -> upload.v1.File
+	3,  // 49: upload.v1.WatchStatusResponse.batch:type_name -> upload.v1.Batch
+	39, // 50: upload.v1.WatchStatusResponse.progress:type_name -> upload.v1.Progress
+	40, // 51: upload.v1.WatchStatusResponse.bookmark:type_name -> upload.v1.Bookmark
+	44, // 52: upload.v1.ListAuditEventsRequest.occurred_after:type_name -> google.protobuf.Timestamp
+	44, // 53: upload.v1.ListAuditEventsRequest.occurred_before:type_name -> google.protobuf.Timestamp
+	4,  // 54: upload.v1.ListAuditEventsResponse.events:type_name -> upload.v1.AuditEvent
+	6,  // 55: upload.v1.UploadService.InitiateUpload:input_type -> upload.v1.InitiateUploadRequest
+	9,  // 56: upload.v1.UploadService.InitiateBatch:input_type -> upload.v1.InitiateBatchRequest
+	13, // 57: upload.v1.UploadService.UploadFile:input_type -> upload.v1.UploadFileRequest
+	8,  // 58: upload.v1.UploadService.PutFile:input_type -> upload.v1.PutFileRequest
+	17, // 59: upload.v1.UploadService.GetFile:input_type -> upload.v1.GetFileRequest
+	18, // 60: upload.v1.UploadService.ListFiles:input_type -> upload.v1.ListFilesRequest
+	20, // 61: upload.v1.UploadService.DownloadFile:input_type -> upload.v1.DownloadFileRequest
+	22, // 62: upload.v1.UploadService.DeleteContent:input_type -> upload.v1.DeleteContentRequest
+	23, // 63: upload.v1.UploadService.GetBatch:input_type -> upload.v1.GetBatchRequest
+	24, // 64: upload.v1.UploadService.ListBatches:input_type -> upload.v1.ListBatchesRequest
+	29, // 65: upload.v1.UploadService.GetStatistics:input_type -> upload.v1.GetStatisticsRequest
+	26, // 66: upload.v1.UploadService.GetCaller:input_type -> upload.v1.GetCallerRequest
+	34, // 67: upload.v1.UploadService.CancelFile:input_type -> upload.v1.CancelFileRequest
+	36, // 68: upload.v1.UploadService.CancelBatch:input_type -> upload.v1.CancelBatchRequest
+	38, // 69: upload.v1.UploadService.WatchStatus:input_type -> upload.v1.WatchStatusRequest
+	42, // 70: upload.v1.UploadService.ListAuditEvents:input_type -> upload.v1.ListAuditEventsRequest
+	7,  // 71: upload.v1.UploadService.InitiateUpload:output_type -> upload.v1.InitiateUploadResponse
+	10, // 72: upload.v1.UploadService.InitiateBatch:output_type -> upload.v1.InitiateBatchResponse
+	16, // 73: upload.v1.UploadService.UploadFile:output_type -> upload.v1.UploadFileResponse
+	2,  // 74: upload.v1.UploadService.PutFile:output_type -> upload.v1.File
+	2,  // 75: upload.v1.UploadService.GetFile:output_type -> upload.v1.File
+	19, // 76: upload.v1.UploadService.ListFiles:output_type -> upload.v1.ListFilesResponse
+	21, // 77: upload.v1.UploadService.DownloadFile:output_type -> upload.v1.DownloadFileResponse
+	2,  // 78: upload.v1.UploadService.DeleteContent:output_type -> upload.v1.File
+	3,  // 79: upload.v1.UploadService.GetBatch:output_type -> upload.v1.Batch
+	25, // 80: upload.v1.UploadService.ListBatches:output_type -> upload.v1.ListBatchesResponse
+	30, // 81: upload.v1.UploadService.GetStatistics:output_type -> upload.v1.GetStatisticsResponse
+	27, // 82: upload.v1.UploadService.GetCaller:output_type -> upload.v1.GetCallerResponse
+	35, // 83: upload.v1.UploadService.CancelFile:output_type -> upload.v1.CancelFileResponse
+	37, // 84: upload.v1.UploadService.CancelBatch:output_type -> upload.v1.CancelBatchResponse
+	41, // 85: upload.v1.UploadService.WatchStatus:output_type -> upload.v1.WatchStatusResponse
+	43, // 86: upload.v1.UploadService.ListAuditEvents:output_type -> upload.v1.ListAuditEventsResponse
+	71, // [71:87] is the sub-list for method output_type
+	55, // [55:71] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_upload_v1_upload_proto_init() }
@@ -3989,7 +4087,7 @@ func file_upload_v1_upload_proto_init() {
 		(*DownloadFileResponse_File)(nil),
 		(*DownloadFileResponse_Data)(nil),
 	}
-	file_upload_v1_upload_proto_msgTypes[38].OneofWrappers = []any{
+	file_upload_v1_upload_proto_msgTypes[39].OneofWrappers = []any{
 		(*WatchStatusResponse_File)(nil),
 		(*WatchStatusResponse_Batch)(nil),
 		(*WatchStatusResponse_Progress)(nil),
@@ -4001,7 +4099,7 @@ func file_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_upload_v1_upload_proto_rawDesc), len(file_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	UploadService_GetFile_FullMethodName         = "/upload.v1.UploadService/GetFile"
 	UploadService_ListFiles_FullMethodName       = "/upload.v1.UploadService/ListFiles"
 	UploadService_DownloadFile_FullMethodName    = "/upload.v1.UploadService/DownloadFile"
+	UploadService_DeleteContent_FullMethodName   = "/upload.v1.UploadService/DeleteContent"
 	UploadService_GetBatch_FullMethodName        = "/upload.v1.UploadService/GetBatch"
 	UploadService_ListBatches_FullMethodName     = "/upload.v1.UploadService/ListBatches"
 	UploadService_GetStatistics_FullMethodName   = "/upload.v1.UploadService/GetStatistics"
@@ -112,8 +113,20 @@ type UploadServiceClient interface {
 	// Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
 	// the file's name (RFC 6266).
 	//
-	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+	// the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+	// breaks off before the last byte.
 	DownloadFile(ctx context.Context, in *DownloadFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadFileResponse], error)
+	// Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+	// `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+	// `from_status` and as `to_status`.
+	//
+	// When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+	// stored bytes, also if the process dies in between.
+	//
+	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+	// they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
+	DeleteContent(ctx context.Context, in *DeleteContentRequest, opts ...grpc.CallOption) (*File, error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
@@ -240,6 +253,16 @@ func (c *uploadServiceClient) DownloadFile(ctx context.Context, in *DownloadFile
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UploadService_DownloadFileClient = grpc.ServerStreamingClient[DownloadFileResponse]
+
+func (c *uploadServiceClient) DeleteContent(ctx context.Context, in *DeleteContentRequest, opts ...grpc.CallOption) (*File, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(File)
+	err := c.cc.Invoke(ctx, UploadService_DeleteContent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *uploadServiceClient) GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*Batch, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -401,8 +424,20 @@ type UploadServiceServer interface {
 	// Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
 	// the file's name (RFC 6266).
 	//
-	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+	// the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+	// breaks off before the last byte.
 	DownloadFile(*DownloadFileRequest, grpc.ServerStreamingServer[DownloadFileResponse]) error
+	// Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+	// `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+	// `from_status` and as `to_status`.
+	//
+	// When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+	// stored bytes, also if the process dies in between.
+	//
+	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+	// they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
+	DeleteContent(context.Context, *DeleteContentRequest) (*File, error)
 	// Returns one batch.
 	//
 	// Errors: `BATCH_NOT_FOUND`.
@@ -468,6 +503,9 @@ func (UnimplementedUploadServiceServer) ListFiles(context.Context, *ListFilesReq
 }
 func (UnimplementedUploadServiceServer) DownloadFile(*DownloadFileRequest, grpc.ServerStreamingServer[DownloadFileResponse]) error {
 	return status.Error(codes.Unimplemented, "method DownloadFile not implemented")
+}
+func (UnimplementedUploadServiceServer) DeleteContent(context.Context, *DeleteContentRequest) (*File, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteContent not implemented")
 }
 func (UnimplementedUploadServiceServer) GetBatch(context.Context, *GetBatchRequest) (*Batch, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBatch not implemented")
@@ -621,6 +659,24 @@ func _UploadService_DownloadFile_Handler(srv interface{}, stream grpc.ServerStre
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UploadService_DownloadFileServer = grpc.ServerStreamingServer[DownloadFileResponse]
+
+func _UploadService_DeleteContent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteContentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UploadServiceServer).DeleteContent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UploadService_DeleteContent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UploadServiceServer).DeleteContent(ctx, req.(*DeleteContentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _UploadService_GetBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetBatchRequest)
@@ -785,6 +841,10 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListFiles",
 			Handler:    _UploadService_ListFiles_Handler,
+		},
+		{
+			MethodName: "DeleteContent",
+			Handler:    _UploadService_DeleteContent_Handler,
 		},
 		{
 			MethodName: "GetBatch",

@@ -43,7 +43,7 @@ BATCH_STATUS_FAILED: BatchStatus
 BATCH_STATUS_CANCELLED: BatchStatus
 
 class File(_message.Message):
-    __slots__ = ("file_id", "filename", "content_type", "size_bytes", "bytes_received", "status", "batch_id", "owner", "sha256", "created_at", "updated_at", "completed_at", "cancelled_at", "cancelled_by", "cancel_reason", "failure_reason", "revision", "content_uri")
+    __slots__ = ("file_id", "filename", "content_type", "size_bytes", "bytes_received", "status", "batch_id", "owner", "sha256", "created_at", "updated_at", "completed_at", "cancelled_at", "cancelled_by", "cancel_reason", "failure_reason", "revision", "content_uri", "content_deleted_at", "content_deleted_by")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,8 @@ class File(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CONTENT_URI_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DELETED_AT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DELETED_BY_FIELD_NUMBER: _ClassVar[int]
     file_id: str
     filename: str
     content_type: str
@@ -80,7 +82,9 @@ class File(_message.Message):
     failure_reason: str
     revision: int
     content_uri: str
-    def __init__(self, file_id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bytes_received: _Optional[int] = ..., status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., owner: _Optional[str] = ..., sha256: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., failure_reason: _Optional[str] = ..., revision: _Optional[int] = ..., content_uri: _Optional[str] = ...) -> None: ...
+    content_deleted_at: _timestamp_pb2.Timestamp
+    content_deleted_by: str
+    def __init__(self, file_id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bytes_received: _Optional[int] = ..., status: _Optional[_Union[UploadStatus, str]] = ..., batch_id: _Optional[str] = ..., owner: _Optional[str] = ..., sha256: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., completed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., failure_reason: _Optional[str] = ..., revision: _Optional[int] = ..., content_uri: _Optional[str] = ..., content_deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., content_deleted_by: _Optional[str] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("batch_id", "status", "owner", "total_files", "completed_files", "failed_files", "cancelled_files_count", "created_at", "updated_at", "cancelled_at", "cancelled_by", "cancel_reason", "revision")
@@ -317,6 +321,16 @@ class DownloadFileResponse(_message.Message):
     file: File
     data: bytes
     def __init__(self, file: _Optional[_Union[File, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class DeleteContentRequest(_message.Message):
+    __slots__ = ("file_id", "reason", "request_id")
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    file_id: str
+    reason: str
+    request_id: str
+    def __init__(self, file_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GetBatchRequest(_message.Message):
     __slots__ = ("batch_id",)

@@ -88,6 +88,11 @@ class UploadServiceStub:
                 request_serializer=upload_dot_v1_dot_upload__pb2.DownloadFileRequest.SerializeToString,
                 response_deserializer=upload_dot_v1_dot_upload__pb2.DownloadFileResponse.FromString,
                 _registered_method=True)
+        self.DeleteContent = channel.unary_unary(
+                '/upload.v1.UploadService/DeleteContent',
+                request_serializer=upload_dot_v1_dot_upload__pb2.DeleteContentRequest.SerializeToString,
+                response_deserializer=upload_dot_v1_dot_upload__pb2.File.FromString,
+                _registered_method=True)
         self.GetBatch = channel.unary_unary(
                 '/upload.v1.UploadService/GetBatch',
                 request_serializer=upload_dot_v1_dot_upload__pb2.GetBatchRequest.SerializeToString,
@@ -230,7 +235,24 @@ class UploadServiceServicer:
         Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
         the file's name (RFC 6266).
 
-        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+        the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+        breaks off before the last byte.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteContent(self, request, context):
+        """Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+        `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+        `from_status` and as `to_status`.
+
+        When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+        stored bytes, also if the process dies in between.
+
+        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+        they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -348,6 +370,11 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     servicer.DownloadFile,
                     request_deserializer=upload_dot_v1_dot_upload__pb2.DownloadFileRequest.FromString,
                     response_serializer=upload_dot_v1_dot_upload__pb2.DownloadFileResponse.SerializeToString,
+            ),
+            'DeleteContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteContent,
+                    request_deserializer=upload_dot_v1_dot_upload__pb2.DeleteContentRequest.FromString,
+                    response_serializer=upload_dot_v1_dot_upload__pb2.File.SerializeToString,
             ),
             'GetBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBatch,
@@ -598,6 +625,33 @@ class UploadService:
             '/upload.v1.UploadService/DownloadFile',
             upload_dot_v1_dot_upload__pb2.DownloadFileRequest.SerializeToString,
             upload_dot_v1_dot_upload__pb2.DownloadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/upload.v1.UploadService/DeleteContent',
+            upload_dot_v1_dot_upload__pb2.DeleteContentRequest.SerializeToString,
+            upload_dot_v1_dot_upload__pb2.File.FromString,
             options,
             channel_credentials,
             insecure,

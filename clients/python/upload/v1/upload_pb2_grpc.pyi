@@ -110,7 +110,20 @@ class UploadServiceStub:
     Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
     the file's name (RFC 6266).
 
-    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+    the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+    breaks off before the last byte.
+    """
+    DeleteContent: _grpc.UnaryUnaryMultiCallable[_upload_pb2.DeleteContentRequest, _upload_pb2.File]
+    """Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+    `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+    `from_status` and as `to_status`.
+
+    When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+    stored bytes, also if the process dies in between.
+
+    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+    they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
     """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]
     """Returns one batch.
@@ -232,7 +245,20 @@ class UploadServiceAsyncStub(UploadServiceStub):
     Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
     the file's name (RFC 6266).
 
-    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+    the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+    breaks off before the last byte.
+    """
+    DeleteContent: _aio.UnaryUnaryMultiCallable[_upload_pb2.DeleteContentRequest, _upload_pb2.File]  # type: ignore[assignment]
+    """Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+    `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+    `from_status` and as `to_status`.
+
+    When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+    stored bytes, also if the process dies in between.
+
+    Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+    they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
     """
     GetBatch: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetBatchRequest, _upload_pb2.Batch]  # type: ignore[assignment]
     """Returns one batch.
@@ -393,7 +419,26 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
         the file's name (RFC 6266).
 
-        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+        the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+        breaks off before the last byte.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteContent(
+        self,
+        request: _upload_pb2.DeleteContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_pb2.File, _abc.Awaitable[_upload_pb2.File]]:
+        """Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+        `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+        `from_status` and as `to_status`.
+
+        When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+        stored bytes, also if the process dies in between.
+
+        Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+        they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod

@@ -150,14 +150,23 @@ class WebApp:
             await self._session(scope, receive, send)
         elif self._tickets is not None and path == TICKETS_PATH:
             await self._tickets(scope, receive, send)
-        elif self._content is not None and (file_id := _content_of(scope)):
-            await _read_only(functools.partial(self._content, file_id, receive), scope, send)
+        elif self._content is not None and scope["method"] != "DELETE" and (file_id := _content_of(scope)):
+            await self._answer_content(self._content, file_id, receive, scope, send)
         elif self._tus is not None and (path == TUS_PATH or path.startswith(_BELOW_TUS)):
             await self._tus(scope, receive, send)
         elif path.startswith(_WEBSOCKET_PATH) and _socket_file_id(scope) is not None:
             await _read_only(_answer_upgrade_required, scope, send)
         else:
             await self._transcoder(scope, receive, send)
+
+    async def _answer_content(
+        self, answer: ContentAnswer, file_id: str, receive: Receive, scope: Scope, send: Send
+    ) -> None:
+        if scope["method"] in _READ_ONLY:
+            await answer(file_id, receive, scope, send)
+        else:
+            # DELETE is the transcoder's.
+            await refuse_method(send, scope["method"], "DELETE", "GET", "HEAD")
 
     async def _answer_ready(self, _scope: Scope, send: Send) -> None:
         problem = await self._problem()

@@ -183,7 +183,7 @@ async def _pour(content: Content, pour: Pour, descriptor: int, part: range, _rec
     try:
         return await pour(content.in_thread, descriptor, part.start, len(part))
     except OSError as error:
-        raise content.failure(error) from error
+        raise await content.failure(error) from error
 
 
 async def _write(first: bytes, others: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> bool:

@@ -159,6 +159,12 @@ class UploadServicer:
             async for response in stream.responses():
                 yield response
 
+    @unary(Gate.CHANGE)
+    async def DeleteContent(self, request: pb.DeleteContentRequest, caller: Caller) -> pb.File:
+        """Let go of the bytes of a completed file."""
+        answer = await self._uploads.delete_content(request.file_id, request.reason, request.request_id, caller)
+        return self._file_message(answer)
+
     async def download(
         self, request: pb.DownloadFileRequest, caller: Caller
     ) -> AsyncGenerator[pb.DownloadFileResponse, None]:

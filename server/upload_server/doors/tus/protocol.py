@@ -101,7 +101,7 @@ class Request:
         self.refuse("Upload-Concat", "is not supported: send the file in one upload (parallelUploads: 1)")
         size = self.number("Upload-Length")
         given = decode_metadata(self.headers.get(b"upload-metadata", b"").decode("latin-1"))
-        filename = given.get("filename") or given.get("name") or UNNAMED
+        filename = _relative_path(given) or given.get("filename") or given.get("name") or UNNAMED
         return FileSpec(
             # macOS hands browsers names in another normal form, and tools pass them on as they are.
             filename=unicodedata.normalize("NFC", filename),
@@ -132,6 +132,12 @@ class Checksum:
     def matches(self) -> bool:
         """Whether the bytes added are those that were meant."""
         return self._hash.digest() == self.expected
+
+
+def _relative_path(given: Mapping[str, str]) -> str:
+    """Return the path in the folder that was chosen; of a file that was chosen alone Uppy writes none in a word."""
+    path = given.get("relativePath", "")
+    return "" if path in {"null", "undefined"} else path.removeprefix("/")
 
 
 def decode_metadata(text: str) -> dict[str, str]:

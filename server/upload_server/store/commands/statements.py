@@ -134,12 +134,14 @@ INSERT_EVENTS = Statement("INSERT_EVENTS")
 INSERT_EVENTS_OF_NEW = Statement("INSERT_EVENTS_OF_NEW")
 INSERT_EVENTS_OF_PUT = Statement("INSERT_EVENTS_OF_PUT")
 INSERT_EVENTS_OF_CANCELLED_BATCH = Statement("INSERT_EVENTS_OF_CANCELLED_BATCH")
-# These four find their files by the audit events `first` to `last`.
+# These five find their files by the audit events `first` to `last`.
 OWE_DELETIONS = Statement("OWE_DELETIONS")
 STOP_STREAMS = Statement("STOP_STREAMS")
 CANCEL_FILES = Statement("CANCEL_FILES")
 FAIL_FILES = Statement("FAIL_FILES")
+DELETE_CONTENT = Statement("DELETE_CONTENT")
 SETTLE_DELETIONS = Statement("SETTLE_DELETIONS")
+SETTLE_LEFT_OVER = Statement("SETTLE_LEFT_OVER")
 FORGET_RUNS = Statement("FORGET_RUNS")
 
 READ_BATCH = Query("READ_BATCH", BatchRow)

@@ -13,6 +13,7 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
+from upload_server.store.commands.deleting import DeleteContent
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.commands.nodes import Beat, Leave, Membership, SettleStops
 from upload_server.store.commands.putting import CompleteWhole, PutFile
@@ -219,6 +220,10 @@ class WritingStore:
         """Make an uploading file failed."""
         return await self._writer.submit(FailFile(file_id, fence, failure, command))
 
+    async def delete_content(self, file_id: str, command: Command) -> Result[File]:
+        """Let go of a completed file's bytes."""
+        return await self._writer.submit(DeleteContent(file_id, command))
+
     async def release(self, file_id: str, fence: int) -> None:
         """Say that a stream of this node has let go of its file."""
         if not self.alone:
@@ -228,9 +233,9 @@ class WritingStore:
         """Forget stops that the streams have heard."""
         await self._writer.submit(SettleStops(stops))
 
-    async def settle_deletions(self, rows: Sequence[int]) -> None:
+    async def settle_deletions(self, rows: Sequence[int], left_over: Sequence[int] = ()) -> None:
         """Forget deletions that were carried out."""
-        await self._writer.submit(SettleDeletions(rows))
+        await self._writer.submit(SettleDeletions(rows, left_over))
 
     async def forget_answers(self, before: Moment, limit: int) -> int:
         """Delete stored answers older than ``before``, and the tickets whose time is over."""

@@ -17,14 +17,17 @@ from upload_server.store.values import Moment
 
 @dataclass(frozen=True, slots=True)
 class SettleDeletions(Write[None]):
-    """Forget deletions that were carried out."""
+    """Forget deletions that were carried out; those of ``left_over`` let the files keep what they are read from."""
 
     rows: Sequence[int]
+    left_over: Sequence[int] = ()
 
     def run(self, transaction: Transaction) -> None:
         """Delete their rows; those that are gone already are no error."""
-        transaction.write(statements.FORGET_RUNS, rows=list(self.rows))
+        transaction.write(statements.FORGET_RUNS, rows=[*self.rows, *self.left_over])
         transaction.write(statements.SETTLE_DELETIONS, rows=list(self.rows))
+        if self.left_over:
+            transaction.write(statements.SETTLE_LEFT_OVER, rows=list(self.left_over))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ _FILES = f"""
            f.cancel_reason, f.failure_reason, f.revision, f.change_no, f.fence, f.run_fence,
            (SELECT string_agg(r.fence || ':' || r.upto, ',') FROM run AS r WHERE r.file_row = f.id),
            coalesce(b.status, ''), (o.id IS NOT NULL)::integer,
-           (f.owner <> coalesce(b.owner, f.owner))::integer
+           (f.owner <> coalesce(b.owner, f.owner))::integer, {_time("f.content_deleted_at")}, f.content_deleted_by
     FROM file AS f LEFT JOIN batch AS b ON b.id = f.batch_row LEFT JOIN owed_deletion AS o ON o.file_row = f.id"""
 # In the order of the fields of BatchFacts; the files of each batch are counted by its index.
 _BATCHES = f"""
@@ -67,22 +67,23 @@ _BATCH_EVENTS = f"""
     SELECT batch_row, {_EVENT_FACTS} FROM audit_event WHERE batch_row IS NOT NULL AND file_row IS NULL
     ORDER BY batch_row, change_no"""
 _STRAYS = "SELECT change_no FROM audit_event WHERE file_row IS NULL AND batch_row IS NULL ORDER BY change_no"
+_OF_FILES = "'InitiateUpload', 'PutFile', 'DeleteContent'"
 # A cancel's answer is a JSON list that begins with an id and ends with a time. In the order of AnswerFacts.
 _ANSWERS = f"""
     SELECT s.method, s.request_id, s.answer, s.named_id, coalesce(f.status, b.status),
            {_time("coalesce(f.cancelled_at, b.cancelled_at)")}, s.cancelled_at
     FROM (
         SELECT method, request_id, answer,
-            CASE WHEN method IN ('InitiateUpload', 'PutFile', 'InitiateBatch') THEN answer
+            CASE WHEN method IN ({_OF_FILES}, 'InitiateBatch') THEN answer
                  ELSE substring(answer FROM '^\\["([^"]*)"') END AS named_id,
             CASE WHEN method IN ('CancelFile', 'CancelBatch')
                  THEN substring(answer FROM '"([^"]*)"\\]$') END AS cancelled_at
         FROM stored_answer
-        WHERE method IN ('InitiateUpload', 'PutFile', 'InitiateBatch', 'CancelFile', 'CancelBatch')) AS s
-    LEFT JOIN file AS f ON f.file_id = s.named_id AND s.method IN ('InitiateUpload', 'PutFile', 'CancelFile')
+        WHERE method IN ({_OF_FILES}, 'InitiateBatch', 'CancelFile', 'CancelBatch')) AS s
+    LEFT JOIN file AS f ON f.file_id = s.named_id AND s.method IN ({_OF_FILES}, 'CancelFile')
     LEFT JOIN batch AS b ON b.batch_id = s.named_id AND s.method IN ('InitiateBatch', 'CancelBatch')"""
 _DEBTS = f"""
-    SELECT o.file_row, f.file_id, f.status, {_time("f.updated_at")}
+    SELECT o.file_row, f.file_id, f.status, {_time("coalesce(f.content_deleted_at, f.updated_at)")}
     FROM owed_deletion AS o LEFT JOIN file AS f ON f.id = o.file_row ORDER BY o.id"""
 _GREATEST = " UNION ALL ".join(f"SELECT max(change_no) FROM {table}" for table in ("file", "batch", "audit_event"))
 _EVENTS_AFTER = Sql(

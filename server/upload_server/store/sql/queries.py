@@ -123,7 +123,10 @@ def idle_rows(
     return [row[0] for row in connection.rows(_IDLE, {**wanted, "open_files": list(open_files)})]
 
 
-_NAMES = Sql(lambda dialect: F.select(F.file_id, F.status, F.run_fence).where(SQL(dialect.is_item("f.file_id", "ids"))))
+_LET_GO = F.content_deleted_at.is_null(False)
+_NAMES = Sql(
+    lambda dialect: F.select(F.file_id, F.status, F.run_fence, _LET_GO).where(SQL(dialect.is_item("f.file_id", "ids")))
+)
 # Only a later claim than the first has a run before its own.
 _EARLIER = Sql(
     lambda dialect: (
@@ -137,7 +140,9 @@ _EARLIER = Sql(
 def names_of(connection: Connection, file_ids: Sequence[str]) -> dict[str, Named]:
     """Read what rows say of the names of bytes."""
     found = connection.rows(_NAMES, {"ids": list(file_ids)})
-    names = {file_id: Named(FileStatus(status), newest, (newest,)) for file_id, status, newest in found}
+    names = {
+        file_id: Named(FileStatus(status), newest, (newest,), bool(let_go)) for file_id, status, newest, let_go in found
+    }
     resumed = [file_id for file_id, named in names.items() if named.run_fence > 1]
     for file_id, fence in connection.rows(_EARLIER, {"ids": resumed}) if resumed else ():
         named = names[file_id]

@@ -150,6 +150,8 @@ def file_of(row: Row) -> File:
         fence=row[18],
         writer=row[19],
         run_fence=row[20],
+        content_deleted_at=_maybe_time(row[21]),
+        content_deleted_by=row[22],
     )
 
 

@@ -264,6 +264,17 @@ CANCEL_FILES = Sql(
         AND {d.unindexed("file.status")} IN ({_MAY_CANCEL})"""
     )
 )
+# As `without_content` in the domain.
+DELETE_CONTENT = Sql(
+    lambda d: (
+        f"""
+    UPDATE file SET revision = revision + 1, change_no = a.change_no, content_deleted_at = a.occurred_at,
+        content_deleted_by = CASE WHEN a.source IN ({words(NAMED_BY_SOURCE)}) THEN a.source ELSE a.actor END
+    FROM audit_event AS a
+    WHERE {_audited(d)} AND file.id = a.file_row AND file.content_deleted_at IS NULL
+        AND {d.unindexed("file.status")} = '{FileStatus.COMPLETED}'"""
+    )
+)
 FAIL_FILES = Sql(
     lambda d: (
         f"""
@@ -306,6 +317,15 @@ PROLONG_FILES = Sql(
 FORGET_RUNS = Sql(lambda d: f"DELETE FROM run WHERE {d.is_item('file_row', 'rows', 'bigint')}")
 # By the file: a debt's own number may be another's by the time that the second of two nodes settles it.
 SETTLE_DELETIONS = Sql(lambda d: f"DELETE FROM owed_deletion WHERE {d.is_item('file_row', 'rows', 'bigint')}")
+# The same of files that kept bytes, unless those were let go meanwhile.
+SETTLE_LEFT_OVER = Sql(
+    lambda d: (
+        f"""
+    DELETE FROM owed_deletion WHERE {d.is_item("file_row", "rows", "bigint")} AND file_row NOT IN (
+        SELECT f.id FROM {d.items("rows", "bigint")} CROSS JOIN file AS f
+        WHERE f.id = k.value AND f.content_deleted_at IS NOT NULL)"""
+    )
+)
 
 # Batches -------------------------------------------------------------------------------------------------------------
 

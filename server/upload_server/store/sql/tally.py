@@ -61,7 +61,11 @@ _BECAME = (FileStatus.PENDING, FileStatus.COMPLETED, FileStatus.FAILED, FileStat
 def _moves(*where: Any) -> Sql:
     def make(dialect: Dialect) -> Any:
         slot = SQL(f"{dialect.seconds('a.occurred_at')} / {SLOT_SECONDS}")
-        became = (SQL(f"count(*) FILTER (WHERE a.to_status = '{status}')") for status in _BECAME)
+        # Whose bytes are let go becomes nothing else.
+        became = (
+            SQL(f"count(*) FILTER (WHERE a.to_status = '{status}' AND a.from_status <> a.to_status)")
+            for status in _BECAME
+        )
         return A.select(F.owner, slot, *became).join(F, on=F.id == A.file_row).where(*where).group_by(F.owner, slot)
 
     return Sql(make)

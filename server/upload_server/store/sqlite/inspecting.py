@@ -52,6 +52,7 @@ _FILES = (
         *(F.revision, F.change_no, F.fence, F.run_fence, _RUNS_BEFORE, fn.coalesce(B.status, EMPTY)),
         _DEBT.id.is_null(False),
         F.owner != fn.coalesce(B.owner, F.owner),
+        *(F.content_deleted_at, F.content_deleted_by),
     )
     .join(B, JOIN.LEFT_OUTER, on=B.id == F.batch_row)
     .join_from(F, _DEBT, JOIN.LEFT_OUTER, on=_DEBT.file_row == F.id)
@@ -60,7 +61,7 @@ _FILES = (
 _EVENT_FACTS = (A.change_no, A.from_status, A.to_status, A.actor, A.source, A.reason, A.occurred_at)
 _SEALS = _SEAL.select(_SEAL.change_no, _SEAL.previous_no, _SEAL.hash)
 _DEBTS = (
-    _DEBT.select(_DEBT.file_row, F.file_id, F.status, F.updated_at)
+    _DEBT.select(_DEBT.file_row, F.file_id, F.status, fn.coalesce(F.content_deleted_at, F.updated_at))
     .join(F, JOIN.LEFT_OUTER, on=F.id == _DEBT.file_row)
     .order_by(_DEBT.id)
 )
@@ -93,7 +94,8 @@ def _answers() -> Select:
     """Make the query of all answers, in the order of the fields of AnswerFacts: each with the row that it names."""
     s = models.StoredAnswer.alias("s")
     valid = fn.json_valid(s.answer)
-    made = s.method.in_(("InitiateUpload", "PutFile", "InitiateBatch"))
+    of_files = ("InitiateUpload", "PutFile", "DeleteContent")
+    made = s.method.in_((*of_files, "InitiateBatch"))
     named_id = Case(None, [(made, s.answer), (valid, Expression(s.answer, "->>", 0))])
     cancelled_at = Case(
         None,
@@ -103,10 +105,10 @@ def _answers() -> Select:
             (s.method == "CancelBatch", Expression(s.answer, "->>", 3)),
         ],
     )
-    known = ("InitiateUpload", "PutFile", "InitiateBatch", "CancelFile", "CancelBatch")
+    known = (*of_files, "InitiateBatch", "CancelFile", "CancelBatch")
     stored = s.select(s.method, s.request_id, s.answer, named_id.alias("named_id"), cancelled_at.alias("cancelled_at"))
     answer = stored.where(s.method.in_(known)).alias("s")
-    file = (F.file_id == answer.c.named_id) & answer.c.method.in_(("InitiateUpload", "PutFile", "CancelFile"))
+    file = (F.file_id == answer.c.named_id) & answer.c.method.in_((*of_files, "CancelFile"))
     batch = (B.batch_id == answer.c.named_id) & answer.c.method.in_(("InitiateBatch", "CancelBatch"))
     return Select(
         [Join(Join(answer, F, JOIN.LEFT_OUTER, on=file), B, JOIN.LEFT_OUTER, on=batch)],

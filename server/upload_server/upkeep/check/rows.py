@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from upload_server.domain.states import ALL_FILES, NEXT_BATCH, NEXT_FILE, BatchStatus, FileStatus, canceller, roll_up
+from upload_server.domain.states import ALL_FILES, NEXT_BATCH, NEXT_FILE, BatchStatus, FileStatus, named, roll_up
 from upload_server.store.inspection import AnswerFacts, BatchFacts, Debt, EventFacts, FileFacts, Trail
 from upload_server.upkeep.check.findings import Finding, Mend
 
@@ -18,6 +18,8 @@ BEFORE_AUDIT = "rows from before the audit began have no events of their own"
 _FILE_MOVES: Mapping[str, frozenset[str]] = {
     "": frozenset({FileStatus.PENDING.value}),
     **{status.value: frozenset(word.value for word in following) for status, following in NEXT_FILE.items()},
+    # No change of status: its bytes were let go.
+    FileStatus.COMPLETED.value: frozenset({FileStatus.COMPLETED.value}),
 }
 _BATCH_MOVES: Mapping[str, frozenset[str]] = {
     "": frozenset({BatchStatus.PENDING.value}),
@@ -86,6 +88,12 @@ def _against_trail(file: FileFacts, events: Sequence[EventFacts]) -> Iterator[st
         return
     if last.event_id != file.change_no:
         yield f"carries change {file.change_no}, but its last audit event is {last.event_id}"
+    ends = [event for event in events if event.from_status == event.to_status]
+    yield from _content(file, ends)
+    changes = [event for event in events if event not in ends]
+    if not changes:
+        return
+    last = changes[-1]
     if last.occurred_at != file.updated_at:
         yield f"was updated at {file.updated_at}, by its last audit event at {last.occurred_at}"
     if events[0].from_status == "" and len(events) != file.revision:
@@ -96,8 +104,18 @@ def _against_trail(file: FileFacts, events: Sequence[EventFacts]) -> Iterator[st
         yield f"was completed at {file.completed_at}, by its audit event at {last.occurred_at}"
 
 
+def _content(file: FileFacts, ends: Sequence[EventFacts]) -> Iterator[str]:
+    """Compare with the events by which its bytes were let go: one at most."""
+    if len(ends) > 1:
+        yield f"has {len(ends)} audit events by which its bytes were let go"
+    said = (ends[-1].occurred_at, named(ends[-1].source, ends[-1].actor)) if ends else (None, "")
+    if (file.content_deleted_at, file.content_deleted_by) != said:
+        row = f"at {file.content_deleted_at} by {file.content_deleted_by!r}"
+        yield f"says that its bytes were let go {row}, its trail says at {said[0]} by {said[1]!r}"
+
+
 def _cancelled(file: FileFacts, last: EventFacts) -> Iterator[str]:
-    said = (last.occurred_at, canceller(last.source, last.actor), last.reason)
+    said = (last.occurred_at, named(last.source, last.actor), last.reason)
     if (file.cancelled_at, file.cancelled_by, file.cancel_reason) != said:
         yield f"was cancelled otherwise than its audit event {last.event_id} says (time, who or why)"
 

@@ -122,7 +122,7 @@ class Storage:
 
     def _of_row(self, file: FileFacts | None, found: Stored) -> Finding | None:
         """Whether the bytes that a row speaks of are there."""
-        if file is None or file.status not in ("completed", "uploading"):
+        if file is None or not (file.has_content or file.status == "uploading"):
             return None
         wanted = file.size_bytes if file.status == "completed" else file.bytes_received
         stored, file_id = self._size(file), found.file_id
@@ -161,8 +161,10 @@ class Storage:
         if not left or file.owed:
             return None
         text = f"{self._words(Stored(file_id, left))} of file {file_id} are left over: it is {file.status}"
-        if file.status == "completed":
+        if file.has_content:
             text += " and keeps others"
+        elif file.status == "completed":
+            text += ", and its bytes were let go"
         return Finding("bytes.orphan", text, "`--repair` deletes them", ids, Mend.DELETE_BYTES, fences=fences)
 
     def _words(self, found: Stored) -> str:
@@ -173,7 +175,7 @@ class Storage:
 
     def _hash(self, file: FileFacts) -> None:
         """Hash what a completed file keeps; it does not change any more."""
-        if file.status != "completed" or not file.sha256 or self._size(file) != file.size_bytes:
+        if not file.has_content or not file.sha256 or self._size(file) != file.size_bytes:
             return
         digest = hashlib.sha256()
         ids = {"file_id": file.file_id}

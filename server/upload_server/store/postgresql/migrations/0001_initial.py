@@ -42,7 +42,9 @@ TABLES = (
         cancel_due_at timestamptz,
         cancel_due_reason {TEXT} DEFAULT '',
         holder text COLLATE "C",
-        run_fence {COUNT} DEFAULT 0
+        run_fence {COUNT} DEFAULT 0,
+        content_deleted_at timestamptz,
+        content_deleted_by {TEXT} DEFAULT ''
     ) WITH (fillfactor = 85)""",
     f"""
     CREATE TABLE batch (
@@ -215,6 +217,12 @@ GUARDS = (
             ("batch", "status, cancelled_at, cancelled_by"),
         )
     ),
+    """
+    CREATE TRIGGER file_content_stays BEFORE UPDATE OF content_deleted_at, content_deleted_by ON file FOR EACH ROW
+    WHEN ((NEW.status <> 'completed' OR OLD.content_deleted_at IS NOT NULL)
+        AND (NEW.content_deleted_at IS DISTINCT FROM OLD.content_deleted_at
+            OR NEW.content_deleted_by <> OLD.content_deleted_by))
+    EXECUTE FUNCTION refuse_change('its content is let go of once, when it is completed')""",
     *(
         f"""
     CREATE TRIGGER {table}_only_added_to BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} FOR EACH STATEMENT

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file upload/v1/upload.proto.
  */
 export const file_upload_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEi9QMKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMSEwoLY29udGVudF91cmkYEiABKAkihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIv8BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlZGVudGlhbBgLIAEoCRIMCgRwZWVyGAwgASgJIlYKCEZpbGVTcGVjEhAKCGZpbGVuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSFAoMY29udGVudF90eXBlGAMgASgJEg4KBnNoYTI1NhgEIAEoCSJ3ChVJbml0aWF0ZVVwbG9hZFJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAkiNwoWSW5pdGlhdGVVcGxvYWRSZXNwb25zZRIdCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGUifgoOUHV0RmlsZVJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEgwKBGRhdGEYBSABKAwSEgoKcmVxdWVzdF9pZBgGIAEoCSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJIqADChBMaXN0RmlsZXNSZXF1ZXN0EicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoIc3RhdHVzZXMYBiADKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhUKDXdpdGhvdXRfYmF0Y2gYByABKAgSDQoFb3duZXIYCCABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAkgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYDSABKAkiTAoRTGlzdEZpbGVzUmVzcG9uc2USHgoFZmlsZXMYASADKAsyDy51cGxvYWQudjEuRmlsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoTRG93bmxvYWRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAxIOCgZsZW5ndGgYAyABKAMiUgoURG93bmxvYWRGaWxlUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASDgoEZGF0YRgCIAEoDEgAQgkKB21lc3NhZ2UiIwoPR2V0QmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIvcCChJMaXN0QmF0Y2hlc1JlcXVlc3QSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEhAKCG9yZGVyX2J5GAQgASgJEigKCHN0YXR1c2VzGAUgAygOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg0KBW93bmVyGAYgASgJEhcKD2ZpbGVuYW1lX3ByZWZpeBgHIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNdXBkYXRlZF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAsgASgJIlEKE0xpc3RCYXRjaGVzUmVzcG9uc2USIQoHYmF0Y2hlcxgBIAMoCzIQLnVwbG9hZC52MS5CYXRjaBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiEgoQR2V0Q2FsbGVyUmVxdWVzdCKoAQoRR2V0Q2FsbGVyUmVzcG9uc2USEQoJcHJpbmNpcGFsGAEgASgJEg0KBXJvbGVzGAIgAygJEgsKA21heRgDIAMoCRISCgpjcmVkZW50aWFsGAQgASgJEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiAKBnF1b3RhcxgGIAMoCzIQLnVwbG9hZC52MS5RdW90YSIyCgVRdW90YRIMCgRuYW1lGAEgASgJEg0KBWxpbWl0GAIgASgDEgwKBHVzZWQYAyABKAMiagoUR2V0U3RhdGlzdGljc1JlcXVlc3QSKQoGd2luZG93GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBHN0ZXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i9QEKFUdldFN0YXRpc3RpY3NSZXNwb25zZRIjCgVmaWxlcxgBIAMoCzIULnVwbG9hZC52MS5GaWxlQ291bnQSJgoHYmF0Y2hlcxgCIAMoCzIVLnVwbG9hZC52MS5CYXRjaENvdW50EhgKEGNhbmNlbHNfdG9vX2xhdGUYAyABKAMSMQoNY291bnRlZF9zaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoHYnVja2V0cxgFIAMoCzIbLnVwbG9hZC52MS5TdGF0aXN0aWNzQnVja2V0EhQKDHJlc3VtZV90b2tlbhgGIAEoCSJXCglGaWxlQ291bnQSJwoGc3RhdHVzGAEgASgOMhcudXBsb2FkLnYxLlVwbG9hZFN0YXR1cxINCgVmaWxlcxgCIAEoAxISCgpzaXplX2J5dGVzGAMgASgDIkUKCkJhdGNoQ291bnQSJgoGc3RhdHVzGAEgASgOMhYudXBsb2FkLnYxLkJhdGNoU3RhdHVzEg8KB2JhdGNoZXMYAiABKAMinwEKEFN0YXRpc3RpY3NCdWNrZXQSLAoIc3RhcnRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWJlZ3VuGAIgASgDEhEKCWNvbXBsZXRlZBgDIAEoAxIOCgZmYWlsZWQYBCABKAMSEQoJY2FuY2VsbGVkGAUgASgDEhgKEGNhbmNlbHNfdG9vX2xhdGUYBiABKAMiSAoRQ2FuY2VsRmlsZVJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJ6ChJDYW5jZWxGaWxlUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIPCgdmaWxlX2lkGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEjAKDGNhbmNlbGxlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSgoSQ2FuY2VsQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIqcBChNDYW5jZWxCYXRjaFJlc3BvbnNlEg8KB21lc3NhZ2UYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSHQoVY2FuY2VsbGVkX2ZpbGVzX2NvdW50GAMgASgFEhwKFHRvdGFsX2ZpbGVzX2luX2JhdGNoGAQgASgFEjAKDGNhbmNlbGxlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi0wEKEldhdGNoU3RhdHVzUmVxdWVzdBIQCghmaWxlX2lkcxgBIAMoCRIRCgliYXRjaF9pZHMYAiADKAkSGwoTaW5jbHVkZV9iYXRjaF9maWxlcxgDIAEoCBILCgNhbGwYBCABKAgSFAoMcmVzdW1lX3Rva2VuGAUgASgJEhMKC3VudGlsX2ZpbmFsGAYgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBW93bmVyGAggASgJIjMKCFByb2dyZXNzEg8KB2ZpbGVfaWQYASABKAkSFgoOYnl0ZXNfcmVjZWl2ZWQYAiABKAMiHAoIQm9va21hcmsSEAoIcmVzeW5jZWQYASABKAgiygEKE1dhdGNoU3RhdHVzUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASIQoFYmF0Y2gYAiABKAsyEC51cGxvYWQudjEuQmF0Y2hIABInCghwcm9ncmVzcxgDIAEoCzITLnVwbG9hZC52MS5Qcm9ncmVzc0gAEicKCGJvb2ttYXJrGAQgASgLMhMudXBsb2FkLnYxLkJvb2ttYXJrSAASFAoMcmVzdW1lX3Rva2VuGAUgASgJQgcKBWV2ZW50Ip4CChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg8KB2ZpbGVfaWQYASABKAkSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSDQoFYWN0b3IYBiABKAkSDgoGc291cmNlGAcgASgJEhEKCXRvX3N0YXR1cxgIIAEoCRIyCg5vY2N1cnJlZF9hZnRlchgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPb2NjdXJyZWRfYmVmb3JlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVvd25lchgLIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS51cGxvYWQudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkquQEKDFVwbG9hZFN0YXR1cxIdChlVUExPQURfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVVBMT0FEX1NUQVRVU19QRU5ESU5HEAESGwoXVVBMT0FEX1NUQVRVU19VUExPQURJTkcQAhIbChdVUExPQURfU1RBVFVTX0NPTVBMRVRFRBADEhgKFFVQTE9BRF9TVEFUVVNfRkFJTEVEEAQSGwoXVVBMT0FEX1NUQVRVU19DQU5DRUxMRUQQBSqzAQoLQmF0Y2hTdGF0dXMSHAoYQkFUQ0hfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUQkFUQ0hfU1RBVFVTX1BFTkRJTkcQARIbChdCQVRDSF9TVEFUVVNfUFJPQ0VTU0lORxACEhoKFkJBVENIX1NUQVRVU19DT01QTEVURUQQAxIXChNCQVRDSF9TVEFUVVNfRkFJTEVEEAQSGgoWQkFUQ0hfU1RBVFVTX0NBTkNFTExFRBAFMo8MCg1VcGxvYWRTZXJ2aWNlEnkKDkluaXRpYXRlVXBsb2FkEiAudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVxdWVzdBohLnVwbG9hZC52MS5Jbml0aWF0ZVVwbG9hZFJlc3BvbnNlIiKC0+STAhw6ASoiFy9hcGkvdjEvdXBsb2FkL2luaXRpYXRlEnUKDUluaXRpYXRlQmF0Y2gSHy51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlcXVlc3QaIC51cGxvYWQudjEuSW5pdGlhdGVCYXRjaFJlc3BvbnNlIiGC0+STAhs6ASoiFi9hcGkvdjEvYmF0Y2gvaW5pdGlhdGUSTQoKVXBsb2FkRmlsZRIcLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVxdWVzdBodLnVwbG9hZC52MS5VcGxvYWRGaWxlUmVzcG9uc2UoATABElQKB1B1dEZpbGUSGS51cGxvYWQudjEuUHV0RmlsZVJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIdgtPkkwIXOgEqIhIvYXBpL3YxL3VwbG9hZC9wdXQSVgoHR2V0RmlsZRIZLnVwbG9hZC52MS5HZXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh+C0+STAhkSFy9hcGkvdjEvZmlsZXMve2ZpbGVfaWR9El0KCUxpc3RGaWxlcxIbLnVwbG9hZC52MS5MaXN0RmlsZXNSZXF1ZXN0GhwudXBsb2FkLnYxLkxpc3RGaWxlc1Jlc3BvbnNlIhWC0+STAg8SDS9hcGkvdjEvZmlsZXMSUQoMRG93bmxvYWRGaWxlEh4udXBsb2FkLnYxLkRvd25sb2FkRmlsZVJlcXVlc3QaHy51cGxvYWQudjEuRG93bmxvYWRGaWxlUmVzcG9uc2UwARJaCghHZXRCYXRjaBIaLnVwbG9hZC52MS5HZXRCYXRjaFJlcXVlc3QaEC51cGxvYWQudjEuQmF0Y2giIILT5JMCGhIYL2FwaS92MS9iYXRjaC97YmF0Y2hfaWR9EmUKC0xpc3RCYXRjaGVzEh0udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVxdWVzdBoeLnVwbG9hZC52MS5MaXN0QmF0Y2hlc1Jlc3BvbnNlIheC0+STAhESDy9hcGkvdjEvYmF0Y2hlcxJuCg1HZXRTdGF0aXN0aWNzEh8udXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXF1ZXN0GiAudXBsb2FkLnYxLkdldFN0YXRpc3RpY3NSZXNwb25zZSIagtPkkwIUEhIvYXBpL3YxL3N0YXRpc3RpY3MSWgoJR2V0Q2FsbGVyEhsudXBsb2FkLnYxLkdldENhbGxlclJlcXVlc3QaHC51cGxvYWQudjEuR2V0Q2FsbGVyUmVzcG9uc2UiEoLT5JMCDBIKL2FwaS92MS9tZRJ1CgpDYW5jZWxGaWxlEhwudXBsb2FkLnYxLkNhbmNlbEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLkNhbmNlbEZpbGVSZXNwb25zZSIqgtPkkwIkOgEqIh8vYXBpL3YxL3VwbG9hZC9jYW5jZWwve2ZpbGVfaWR9EngKC0NhbmNlbEJhdGNoEh0udXBsb2FkLnYxLkNhbmNlbEJhdGNoUmVxdWVzdBoeLnVwbG9hZC52MS5DYW5jZWxCYXRjaFJlc3BvbnNlIiqC0+STAiQ6ASoiHy9hcGkvdjEvYmF0Y2gvY2FuY2VsL3tiYXRjaF9pZH0SZQoLV2F0Y2hTdGF0dXMSHS51cGxvYWQudjEuV2F0Y2hTdGF0dXNSZXF1ZXN0Gh4udXBsb2FkLnYxLldhdGNoU3RhdHVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS93YXRjaDABEnYKD0xpc3RBdWRpdEV2ZW50cxIhLnVwbG9hZC52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIudXBsb2FkLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIhyC0+STAhYSFC9hcGkvdjEvYXVkaXQvZXZlbnRzQlQKCXVwbG9hZC52MUILVXBsb2FkUHJvdG9QAVo4ZXhhbXBsZS5jb20vdXBsb2FkLXNlcnZpY2UvY2xpZW50cy9nby91cGxvYWQvdjE7dXBsb2FkdjFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChZ1cGxvYWQvdjEvdXBsb2FkLnByb3RvEgl1cGxvYWQudjEiyQQKBEZpbGUSDwoHZmlsZV9pZBgBIAEoCRIQCghmaWxlbmFtZRgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIWCg5ieXRlc19yZWNlaXZlZBgFIAEoAxInCgZzdGF0dXMYBiABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhAKCGJhdGNoX2lkGAcgASgJEg0KBW93bmVyGAggASgJEg4KBnNoYTI1NhgJIAEoCRIuCgpjcmVhdGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNhbmNlbGxlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GA4gASgJEhUKDWNhbmNlbF9yZWFzb24YDyABKAkSFgoOZmFpbHVyZV9yZWFzb24YECABKAkSEAoIcmV2aXNpb24YESABKAMSEwoLY29udGVudF91cmkYEiABKAkSNgoSY29udGVudF9kZWxldGVkX2F0GBMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIaChJjb250ZW50X2RlbGV0ZWRfYnkYFCABKAkihAMKBUJhdGNoEhAKCGJhdGNoX2lkGAEgASgJEiYKBnN0YXR1cxgCIAEoDjIWLnVwbG9hZC52MS5CYXRjaFN0YXR1cxINCgVvd25lchgDIAEoCRITCgt0b3RhbF9maWxlcxgEIAEoBRIXCg9jb21wbGV0ZWRfZmlsZXMYBSABKAUSFAoMZmFpbGVkX2ZpbGVzGAYgASgFEh0KFWNhbmNlbGxlZF9maWxlc19jb3VudBgHIAEoBRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjYW5jZWxsZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNhbmNlbGxlZF9ieRgLIAEoCRIVCg1jYW5jZWxfcmVhc29uGAwgASgJEhAKCHJldmlzaW9uGA0gASgDIv8BCgpBdWRpdEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIYmF0Y2hfaWQYAyABKAkSEwoLZnJvbV9zdGF0dXMYBCABKAkSEQoJdG9fc3RhdHVzGAUgASgJEg0KBWFjdG9yGAYgASgJEg4KBnNvdXJjZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRIvCgtvY2N1cnJlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlZGVudGlhbBgLIAEoCRIMCgRwZWVyGAwgASgJIlYKCEZpbGVTcGVjEhAKCGZpbGVuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSFAoMY29udGVudF90eXBlGAMgASgJEg4KBnNoYTI1NhgEIAEoCSJ3ChVJbml0aWF0ZVVwbG9hZFJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAkiNwoWSW5pdGlhdGVVcGxvYWRSZXNwb25zZRIdCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGUifgoOUHV0RmlsZVJlcXVlc3QSEAoIZmlsZW5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxjb250ZW50X3R5cGUYAyABKAkSDgoGc2hhMjU2GAQgASgJEgwKBGRhdGEYBSABKAwSEgoKcmVxdWVzdF9pZBgGIAEoCSJOChRJbml0aWF0ZUJhdGNoUmVxdWVzdBIiCgVmaWxlcxgBIAMoCzITLnVwbG9hZC52MS5GaWxlU3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIkoKFUluaXRpYXRlQmF0Y2hSZXNwb25zZRIfCgViYXRjaBgBIAEoCzIQLnVwbG9hZC52MS5CYXRjaBIQCghmaWxlX2lkcxgCIAMoCSIvCgxVcGxvYWRIZWFkZXISDwoHZmlsZV9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAMiHgoMVXBsb2FkQ29tbWl0Eg4KBnNoYTI1NhgBIAEoCSKEAQoRVXBsb2FkRmlsZVJlcXVlc3QSKQoGaGVhZGVyGAEgASgLMhcudXBsb2FkLnYxLlVwbG9hZEhlYWRlckgAEg4KBGRhdGEYAiABKAxIABIpCgZjb21taXQYAyABKAsyFy51cGxvYWQudjEuVXBsb2FkQ29tbWl0SABCCQoHbWVzc2FnZSIoCg5VcGxvYWRQcm9ncmVzcxIWCg5ieXRlc19yZWNlaXZlZBgBIAEoAyKXAQoNVXBsb2FkU3RvcHBlZBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEjAKDGNhbmNlbGxlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2FuY2VsbGVkX2J5GAMgASgJEhUKDWNhbmNlbF9yZWFzb24YBCABKAkioQEKElVwbG9hZEZpbGVSZXNwb25zZRItCghwcm9ncmVzcxgBIAEoCzIZLnVwbG9hZC52MS5VcGxvYWRQcm9ncmVzc0gAEiQKCWNvbXBsZXRlZBgCIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASKwoHc3RvcHBlZBgDIAEoCzIYLnVwbG9hZC52MS5VcGxvYWRTdG9wcGVkSABCCQoHbWVzc2FnZSIhCg5HZXRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJIqADChBMaXN0RmlsZXNSZXF1ZXN0EicKBnN0YXR1cxgBIAEoDjIXLnVwbG9hZC52MS5VcGxvYWRTdGF0dXMSEAoIYmF0Y2hfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoIc3RhdHVzZXMYBiADKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEhUKDXdpdGhvdXRfYmF0Y2gYByABKAgSDQoFb3duZXIYCCABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAkgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYDSABKAkiTAoRTGlzdEZpbGVzUmVzcG9uc2USHgoFZmlsZXMYASADKAsyDy51cGxvYWQudjEuRmlsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoTRG93bmxvYWRGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAxIOCgZsZW5ndGgYAyABKAMiUgoURG93bmxvYWRGaWxlUmVzcG9uc2USHwoEZmlsZRgBIAEoCzIPLnVwbG9hZC52MS5GaWxlSAASDgoEZGF0YRgCIAEoDEgAQgkKB21lc3NhZ2UiSwoURGVsZXRlQ29udGVudFJlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSIjCg9HZXRCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAki9wIKEkxpc3RCYXRjaGVzUmVxdWVzdBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSEAoIb3JkZXJfYnkYBCABKAkSKAoIc3RhdHVzZXMYBSADKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDQoFb3duZXIYBiABKAkSFwoPZmlsZW5hbWVfcHJlZml4GAcgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg11cGRhdGVkX2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYW5jZWxsZWRfYnkYCyABKAkiUQoTTGlzdEJhdGNoZXNSZXNwb25zZRIhCgdiYXRjaGVzGAEgAygLMhAudXBsb2FkLnYxLkJhdGNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSISChBHZXRDYWxsZXJSZXF1ZXN0IqgBChFHZXRDYWxsZXJSZXNwb25zZRIRCglwcmluY2lwYWwYASABKAkSDQoFcm9sZXMYAiADKAkSCwoDbWF5GAMgAygJEhIKCmNyZWRlbnRpYWwYBCABKAkSLgoKZXhwaXJlc19hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIAoGcXVvdGFzGAYgAygLMhAudXBsb2FkLnYxLlF1b3RhIjIKBVF1b3RhEgwKBG5hbWUYASABKAkSDQoFbGltaXQYAiABKAMSDAoEdXNlZBgDIAEoAyJqChRHZXRTdGF0aXN0aWNzUmVxdWVzdBIpCgZ3aW5kb3cYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEc3RlcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiL1AQoVR2V0U3RhdGlzdGljc1Jlc3BvbnNlEiMKBWZpbGVzGAEgAygLMhQudXBsb2FkLnYxLkZpbGVDb3VudBImCgdiYXRjaGVzGAIgAygLMhUudXBsb2FkLnYxLkJhdGNoQ291bnQSGAoQY2FuY2Vsc190b29fbGF0ZRgDIAEoAxIxCg1jb3VudGVkX3NpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCgdidWNrZXRzGAUgAygLMhsudXBsb2FkLnYxLlN0YXRpc3RpY3NCdWNrZXQSFAoMcmVzdW1lX3Rva2VuGAYgASgJIlcKCUZpbGVDb3VudBInCgZzdGF0dXMYASABKA4yFy51cGxvYWQudjEuVXBsb2FkU3RhdHVzEg0KBWZpbGVzGAIgASgDEhIKCnNpemVfYnl0ZXMYAyABKAMiRQoKQmF0Y2hDb3VudBImCgZzdGF0dXMYASABKA4yFi51cGxvYWQudjEuQmF0Y2hTdGF0dXMSDwoHYmF0Y2hlcxgCIAEoAyKfAQoQU3RhdGlzdGljc0J1Y2tldBIsCghzdGFydF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYmVndW4YAiABKAMSEQoJY29tcGxldGVkGAMgASgDEg4KBmZhaWxlZBgEIAEoAxIRCgljYW5jZWxsZWQYBSABKAMSGAoQY2FuY2Vsc190b29fbGF0ZRgGIAEoAyJIChFDYW5jZWxGaWxlUmVxdWVzdBIPCgdmaWxlX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJInoKEkNhbmNlbEZpbGVSZXNwb25zZRIPCgdtZXNzYWdlGAEgASgJEg8KB2ZpbGVfaWQYAiABKAkSEAoIZmlsZW5hbWUYAyABKAkSMAoMY2FuY2VsbGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKChJDYW5jZWxCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkSDgoGcmVhc29uGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkipwEKE0NhbmNlbEJhdGNoUmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIdChVjYW5jZWxsZWRfZmlsZXNfY291bnQYAyABKAUSHAoUdG90YWxfZmlsZXNfaW5fYmF0Y2gYBCABKAUSMAoMY2FuY2VsbGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLTAQoSV2F0Y2hTdGF0dXNSZXF1ZXN0EhAKCGZpbGVfaWRzGAEgAygJEhEKCWJhdGNoX2lkcxgCIAMoCRIbChNpbmNsdWRlX2JhdGNoX2ZpbGVzGAMgASgIEgsKA2FsbBgEIAEoCBIUCgxyZXN1bWVfdG9rZW4YBSABKAkSEwoLdW50aWxfZmluYWwYBiABKAgSNAoRcHJvZ3Jlc3NfaW50ZXJ2YWwYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFb3duZXIYCCABKAkiMwoIUHJvZ3Jlc3MSDwoHZmlsZV9pZBgBIAEoCRIWCg5ieXRlc19yZWNlaXZlZBgCIAEoAyIcCghCb29rbWFyaxIQCghyZXN5bmNlZBgBIAEoCCLKAQoTV2F0Y2hTdGF0dXNSZXNwb25zZRIfCgRmaWxlGAEgASgLMg8udXBsb2FkLnYxLkZpbGVIABIhCgViYXRjaBgCIAEoCzIQLnVwbG9hZC52MS5CYXRjaEgAEicKCHByb2dyZXNzGAMgASgLMhMudXBsb2FkLnYxLlByb2dyZXNzSAASJwoIYm9va21hcmsYBCABKAsyEy51cGxvYWQudjEuQm9va21hcmtIABIUCgxyZXN1bWVfdG9rZW4YBSABKAlCBwoFZXZlbnQingIKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDwoHZmlsZV9pZBgBIAEoCRIQCghiYXRjaF9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRINCgVhY3RvchgGIAEoCRIOCgZzb3VyY2UYByABKAkSEQoJdG9fc3RhdHVzGAggASgJEjIKDm9jY3VycmVkX2FmdGVyGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9vY2N1cnJlZF9iZWZvcmUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBW93bmVyGAsgASgJIlkKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiUKBmV2ZW50cxgBIAMoCzIVLnVwbG9hZC52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSq5AQoMVXBsb2FkU3RhdHVzEh0KGVVQTE9BRF9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVVUExPQURfU1RBVFVTX1BFTkRJTkcQARIbChdVUExPQURfU1RBVFVTX1VQTE9BRElORxACEhsKF1VQTE9BRF9TVEFUVVNfQ09NUExFVEVEEAMSGAoUVVBMT0FEX1NUQVRVU19GQUlMRUQQBBIbChdVUExPQURfU1RBVFVTX0NBTkNFTExFRBAFKrMBCgtCYXRjaFN0YXR1cxIcChhCQVRDSF9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRCQVRDSF9TVEFUVVNfUEVORElORxABEhsKF0JBVENIX1NUQVRVU19QUk9DRVNTSU5HEAISGgoWQkFUQ0hfU1RBVFVTX0NPTVBMRVRFRBADEhcKE0JBVENIX1NUQVRVU19GQUlMRUQQBBIaChZCQVRDSF9TVEFUVVNfQ0FOQ0VMTEVEEAUy+wwKDVVwbG9hZFNlcnZpY2USeQoOSW5pdGlhdGVVcGxvYWQSIC51cGxvYWQudjEuSW5pdGlhdGVVcGxvYWRSZXF1ZXN0GiEudXBsb2FkLnYxLkluaXRpYXRlVXBsb2FkUmVzcG9uc2UiIoLT5JMCHDoBKiIXL2FwaS92MS91cGxvYWQvaW5pdGlhdGUSdQoNSW5pdGlhdGVCYXRjaBIfLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVxdWVzdBogLnVwbG9hZC52MS5Jbml0aWF0ZUJhdGNoUmVzcG9uc2UiIYLT5JMCGzoBKiIWL2FwaS92MS9iYXRjaC9pbml0aWF0ZRJNCgpVcGxvYWRGaWxlEhwudXBsb2FkLnYxLlVwbG9hZEZpbGVSZXF1ZXN0Gh0udXBsb2FkLnYxLlVwbG9hZEZpbGVSZXNwb25zZSgBMAESVAoHUHV0RmlsZRIZLnVwbG9hZC52MS5QdXRGaWxlUmVxdWVzdBoPLnVwbG9hZC52MS5GaWxlIh2C0+STAhc6ASoiEi9hcGkvdjEvdXBsb2FkL3B1dBJWCgdHZXRGaWxlEhkudXBsb2FkLnYxLkdldEZpbGVSZXF1ZXN0Gg8udXBsb2FkLnYxLkZpbGUiH4LT5JMCGRIXL2FwaS92MS9maWxlcy97ZmlsZV9pZH0SXQoJTGlzdEZpbGVzEhsudXBsb2FkLnYxLkxpc3RGaWxlc1JlcXVlc3QaHC51cGxvYWQudjEuTGlzdEZpbGVzUmVzcG9uc2UiFYLT5JMCDxINL2FwaS92MS9maWxlcxJRCgxEb3dubG9hZEZpbGUSHi51cGxvYWQudjEuRG93bmxvYWRGaWxlUmVxdWVzdBofLnVwbG9hZC52MS5Eb3dubG9hZEZpbGVSZXNwb25zZTABEmoKDURlbGV0ZUNvbnRlbnQSHy51cGxvYWQudjEuRGVsZXRlQ29udGVudFJlcXVlc3QaDy51cGxvYWQudjEuRmlsZSIngtPkkwIhKh8vYXBpL3YxL2ZpbGVzL3tmaWxlX2lkfS9jb250ZW50EloKCEdldEJhdGNoEhoudXBsb2FkLnYxLkdldEJhdGNoUmVxdWVzdBoQLnVwbG9hZC52MS5CYXRjaCIggtPkkwIaEhgvYXBpL3YxL2JhdGNoL3tiYXRjaF9pZH0SZQoLTGlzdEJhdGNoZXMSHS51cGxvYWQudjEuTGlzdEJhdGNoZXNSZXF1ZXN0Gh4udXBsb2FkLnYxLkxpc3RCYXRjaGVzUmVzcG9uc2UiF4LT5JMCERIPL2FwaS92MS9iYXRjaGVzEm4KDUdldFN0YXRpc3RpY3MSHy51cGxvYWQudjEuR2V0U3RhdGlzdGljc1JlcXVlc3QaIC51cGxvYWQudjEuR2V0U3RhdGlzdGljc1Jlc3BvbnNlIhqC0+STAhQSEi9hcGkvdjEvc3RhdGlzdGljcxJaCglHZXRDYWxsZXISGy51cGxvYWQudjEuR2V0Q2FsbGVyUmVxdWVzdBocLnVwbG9hZC52MS5HZXRDYWxsZXJSZXNwb25zZSISgtPkkwIMEgovYXBpL3YxL21lEnUKCkNhbmNlbEZpbGUSHC51cGxvYWQudjEuQ2FuY2VsRmlsZVJlcXVlc3QaHS51cGxvYWQudjEuQ2FuY2VsRmlsZVJlc3BvbnNlIiqC0+STAiQ6ASoiHy9hcGkvdjEvdXBsb2FkL2NhbmNlbC97ZmlsZV9pZH0SeAoLQ2FuY2VsQmF0Y2gSHS51cGxvYWQudjEuQ2FuY2VsQmF0Y2hSZXF1ZXN0Gh4udXBsb2FkLnYxLkNhbmNlbEJhdGNoUmVzcG9uc2UiKoLT5JMCJDoBKiIfL2FwaS92MS9iYXRjaC9jYW5jZWwve2JhdGNoX2lkfRJlCgtXYXRjaFN0YXR1cxIdLnVwbG9hZC52MS5XYXRjaFN0YXR1c1JlcXVlc3QaHi51cGxvYWQudjEuV2F0Y2hTdGF0dXNSZXNwb25zZSIVgtPkkwIPEg0vYXBpL3YxL3dhdGNoMAESdgoPTGlzdEF1ZGl0RXZlbnRzEiEudXBsb2FkLnYxLkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QaIi51cGxvYWQudjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2UiHILT5JMCFhIUL2FwaS92MS9hdWRpdC9ldmVudHNCVAoJdXBsb2FkLnYxQgtVcGxvYWRQcm90b1ABWjhleGFtcGxlLmNvbS91cGxvYWQtc2VydmljZS9jbGllbnRzL2dvL3VwbG9hZC92MTt1cGxvYWR2MWIGcHJvdG8z", [file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One upload. Times are UTC, cut to microseconds.
@@ -34,7 +34,8 @@ export type File = Message<"upload.v1.File"> & {
   fileId: string;
 
   /**
-   * The sender's name for it: data, never a path of the server. 1 to 255 bytes of NFC UTF-8, segments joined by `/`.
+   * The sender's name for it: data, never a path of the server. Of UTF-8 in Normalization Form C: relative segments of 1
+   * to 255 characters joined by `/`, at most 4,096 bytes in all.
    *
    * @generated from field: string filename = 2;
    */
@@ -139,7 +140,7 @@ export type File = Message<"upload.v1.File"> & {
   failureReason: string;
 
   /**
-   * Starts at 1 and grows by one with each change of status.
+   * Starts at 1 and grows by one with each change of status, and when its bytes are let go.
    *
    * @generated from field: int64 revision = 17;
    */
@@ -147,11 +148,26 @@ export type File = Message<"upload.v1.File"> & {
 
   /**
    * Where its bytes lie, as `s3://bucket/key`; set once completed, where they lie in an object store and its operator
-   * publishes that (`--publish-content-uri`), else empty. To read them takes credentials of that store's own.
+   * publishes that (`--publish-content-uri`), else empty, as it is once they were let go. To read them takes credentials
+   * of that store's own.
    *
    * @generated from field: string content_uri = 18;
    */
   contentUri: string;
+
+  /**
+   * When its bytes were let go, which only those of a completed file are; its status stays.
+   *
+   * @generated from field: google.protobuf.Timestamp content_deleted_at = 19;
+   */
+  contentDeletedAt?: Timestamp | undefined;
+
+  /**
+   * Who let go of them: `user`, `user:<principal>`, or `retention` when the server keeps no bytes for longer.
+   *
+   * @generated from field: string content_deleted_by = 20;
+   */
+  contentDeletedBy: string;
 };
 
 /**
@@ -267,7 +283,8 @@ export const BatchSchema: GenMessage<Batch> = /*@__PURE__*/
   messageDesc(file_upload_v1_upload, 1);
 
 /**
- * One committed change of status of a file or a batch, its creation included.
+ * One committed change of status of a file or a batch, its creation included; and the end of a completed file's bytes,
+ * which goes from `completed` to `completed`.
  *
  * @generated from message upload.v1.AuditEvent
  */
@@ -316,7 +333,7 @@ export type AuditEvent = Message<"upload.v1.AuditEvent"> & {
 
   /**
    * Through which door, or by which rule: `grpc`, `http`, `websocket`, `websocket_close`, `tus`, `batch_cancel`,
-   * `expiry` or `roll_up`.
+   * `expiry`, `roll_up` or `retention`.
    *
    * @generated from field: string source = 7;
    */
@@ -373,8 +390,8 @@ export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
  */
 export type FileSpec = Message<"upload.v1.FileSpec"> & {
   /**
-   * 1 to 255 bytes of NFC UTF-8; relative segments joined by `/`; no empty, `.` or `..` segment, no leading `/`, no
-   * `\`, no control character.
+   * Of UTF-8 in Normalization Form C: relative segments of 1 to 255 characters joined by `/`, at most 4,096 bytes in
+   * all; no empty, `.` or `..` segment, no leading `/`, no `\`, no control character.
    *
    * @generated from field: string filename = 1;
    */
@@ -416,8 +433,8 @@ export const FileSpecSchema: GenMessage<FileSpec> = /*@__PURE__*/
  */
 export type InitiateUploadRequest = Message<"upload.v1.InitiateUploadRequest"> & {
   /**
-   * 1 to 255 bytes of NFC UTF-8; relative segments joined by `/`; no empty, `.` or `..` segment, no leading `/`, no
-   * `\`, no control character.
+   * Of UTF-8 in Normalization Form C: relative segments of 1 to 255 characters joined by `/`, at most 4,096 bytes in
+   * all; no empty, `.` or `..` segment, no leading `/`, no `\`, no control character.
    *
    * @generated from field: string filename = 1;
    */
@@ -1024,6 +1041,42 @@ export const DownloadFileResponseSchema: GenMessage<DownloadFileResponse> = /*@_
   messageDesc(file_upload_v1_upload, 19);
 
 /**
+ * The request of `DeleteContent`.
+ *
+ * @generated from message upload.v1.DeleteContentRequest
+ */
+export type DeleteContentRequest = Message<"upload.v1.DeleteContentRequest"> & {
+  /**
+   * The file. At most 128 characters.
+   *
+   * @generated from field: string file_id = 1;
+   */
+  fileId: string;
+
+  /**
+   * Why, for the audit trail. At most 500 characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Makes the call safe to repeat: an equal request with the same id gets the first answer again, byte for byte. At
+   * most 128 characters.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message upload.v1.DeleteContentRequest.
+ * Use `create(DeleteContentRequestSchema)` to create a new message.
+ */
+export const DeleteContentRequestSchema: GenMessage<DeleteContentRequest> = /*@__PURE__*/
+  messageDesc(file_upload_v1_upload, 20);
+
+/**
  * The request of `GetBatch`.
  *
  * @generated from message upload.v1.GetBatchRequest
@@ -1042,7 +1095,7 @@ export type GetBatchRequest = Message<"upload.v1.GetBatchRequest"> & {
  * Use `create(GetBatchRequestSchema)` to create a new message.
  */
 export const GetBatchRequestSchema: GenMessage<GetBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 20);
+  messageDesc(file_upload_v1_upload, 21);
 
 /**
  * The request of `ListBatches`.
@@ -1135,7 +1188,7 @@ export type ListBatchesRequest = Message<"upload.v1.ListBatchesRequest"> & {
  * Use `create(ListBatchesRequestSchema)` to create a new message.
  */
 export const ListBatchesRequestSchema: GenMessage<ListBatchesRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 21);
+  messageDesc(file_upload_v1_upload, 22);
 
 /**
  * The answer of `ListBatches`.
@@ -1163,7 +1216,7 @@ export type ListBatchesResponse = Message<"upload.v1.ListBatchesResponse"> & {
  * Use `create(ListBatchesResponseSchema)` to create a new message.
  */
 export const ListBatchesResponseSchema: GenMessage<ListBatchesResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 22);
+  messageDesc(file_upload_v1_upload, 23);
 
 /**
  * The request of `GetCaller`.
@@ -1178,7 +1231,7 @@ export type GetCallerRequest = Message<"upload.v1.GetCallerRequest"> & {
  * Use `create(GetCallerRequestSchema)` to create a new message.
  */
 export const GetCallerRequestSchema: GenMessage<GetCallerRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 23);
+  messageDesc(file_upload_v1_upload, 24);
 
 /**
  * The answer of `GetCaller`.
@@ -1234,7 +1287,7 @@ export type GetCallerResponse = Message<"upload.v1.GetCallerResponse"> & {
  * Use `create(GetCallerResponseSchema)` to create a new message.
  */
 export const GetCallerResponseSchema: GenMessage<GetCallerResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 24);
+  messageDesc(file_upload_v1_upload, 25);
 
 /**
  * One bound of a caller, and what it uses of it.
@@ -1269,7 +1322,7 @@ export type Quota = Message<"upload.v1.Quota"> & {
  * Use `create(QuotaSchema)` to create a new message.
  */
 export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 25);
+  messageDesc(file_upload_v1_upload, 26);
 
 /**
  * The request of `GetStatistics`.
@@ -1297,7 +1350,7 @@ export type GetStatisticsRequest = Message<"upload.v1.GetStatisticsRequest"> & {
  * Use `create(GetStatisticsRequestSchema)` to create a new message.
  */
 export const GetStatisticsRequestSchema: GenMessage<GetStatisticsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 26);
+  messageDesc(file_upload_v1_upload, 27);
 
 /**
  * The answer of `GetStatistics`.
@@ -1355,7 +1408,7 @@ export type GetStatisticsResponse = Message<"upload.v1.GetStatisticsResponse"> &
  * Use `create(GetStatisticsResponseSchema)` to create a new message.
  */
 export const GetStatisticsResponseSchema: GenMessage<GetStatisticsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 27);
+  messageDesc(file_upload_v1_upload, 28);
 
 /**
  * How many files are in a state.
@@ -1378,7 +1431,7 @@ export type FileCount = Message<"upload.v1.FileCount"> & {
   files: bigint;
 
   /**
-   * The sum of their announced sizes in bytes; of completed files that is what is stored.
+   * The sum of their announced sizes in bytes; of completed files that is what is stored, and what was let go.
    *
    * @generated from field: int64 size_bytes = 3;
    */
@@ -1390,7 +1443,7 @@ export type FileCount = Message<"upload.v1.FileCount"> & {
  * Use `create(FileCountSchema)` to create a new message.
  */
 export const FileCountSchema: GenMessage<FileCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 28);
+  messageDesc(file_upload_v1_upload, 29);
 
 /**
  * How many batches are in a state.
@@ -1418,7 +1471,7 @@ export type BatchCount = Message<"upload.v1.BatchCount"> & {
  * Use `create(BatchCountSchema)` to create a new message.
  */
 export const BatchCountSchema: GenMessage<BatchCount> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 29);
+  messageDesc(file_upload_v1_upload, 30);
 
 /**
  * What happened to files in a step of time.
@@ -1474,7 +1527,7 @@ export type StatisticsBucket = Message<"upload.v1.StatisticsBucket"> & {
  * Use `create(StatisticsBucketSchema)` to create a new message.
  */
 export const StatisticsBucketSchema: GenMessage<StatisticsBucket> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 30);
+  messageDesc(file_upload_v1_upload, 31);
 
 /**
  * The request of `CancelFile`.
@@ -1510,7 +1563,7 @@ export type CancelFileRequest = Message<"upload.v1.CancelFileRequest"> & {
  * Use `create(CancelFileRequestSchema)` to create a new message.
  */
 export const CancelFileRequestSchema: GenMessage<CancelFileRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 31);
+  messageDesc(file_upload_v1_upload, 32);
 
 /**
  * The answer of `CancelFile`.
@@ -1552,7 +1605,7 @@ export type CancelFileResponse = Message<"upload.v1.CancelFileResponse"> & {
  * Use `create(CancelFileResponseSchema)` to create a new message.
  */
 export const CancelFileResponseSchema: GenMessage<CancelFileResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 32);
+  messageDesc(file_upload_v1_upload, 33);
 
 /**
  * The request of `CancelBatch`.
@@ -1588,7 +1641,7 @@ export type CancelBatchRequest = Message<"upload.v1.CancelBatchRequest"> & {
  * Use `create(CancelBatchRequestSchema)` to create a new message.
  */
 export const CancelBatchRequestSchema: GenMessage<CancelBatchRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 33);
+  messageDesc(file_upload_v1_upload, 34);
 
 /**
  * The answer of `CancelBatch`.
@@ -1637,7 +1690,7 @@ export type CancelBatchResponse = Message<"upload.v1.CancelBatchResponse"> & {
  * Use `create(CancelBatchResponseSchema)` to create a new message.
  */
 export const CancelBatchResponseSchema: GenMessage<CancelBatchResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 34);
+  messageDesc(file_upload_v1_upload, 35);
 
 /**
  * The request of `WatchStatus`: at most 1,000 targets, or `all`.
@@ -1711,7 +1764,7 @@ export type WatchStatusRequest = Message<"upload.v1.WatchStatusRequest"> & {
  * Use `create(WatchStatusRequestSchema)` to create a new message.
  */
 export const WatchStatusRequestSchema: GenMessage<WatchStatusRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 35);
+  messageDesc(file_upload_v1_upload, 36);
 
 /**
  * The newest progress of one file. Not a change: it carries the stream's current token and is not replayed.
@@ -1739,7 +1792,7 @@ export type Progress = Message<"upload.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 36);
+  messageDesc(file_upload_v1_upload, 37);
 
 /**
  * Says that the server has sent everything up to this token.
@@ -1760,7 +1813,7 @@ export type Bookmark = Message<"upload.v1.Bookmark"> & {
  * Use `create(BookmarkSchema)` to create a new message.
  */
 export const BookmarkSchema: GenMessage<Bookmark> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 37);
+  messageDesc(file_upload_v1_upload, 38);
 
 /**
  * A message of a watch.
@@ -1820,7 +1873,7 @@ export type WatchStatusResponse = Message<"upload.v1.WatchStatusResponse"> & {
  * Use `create(WatchStatusResponseSchema)` to create a new message.
  */
 export const WatchStatusResponseSchema: GenMessage<WatchStatusResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 38);
+  messageDesc(file_upload_v1_upload, 39);
 
 /**
  * The request of `ListAuditEvents`.
@@ -1912,7 +1965,7 @@ export type ListAuditEventsRequest = Message<"upload.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 39);
+  messageDesc(file_upload_v1_upload, 40);
 
 /**
  * The answer of `ListAuditEvents`.
@@ -1940,7 +1993,7 @@ export type ListAuditEventsResponse = Message<"upload.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_upload_v1_upload, 40);
+  messageDesc(file_upload_v1_upload, 41);
 
 /**
  * The state of a file. `COMPLETED`, `FAILED` and `CANCELLED` are final.
@@ -2173,7 +2226,9 @@ export const UploadService: GenService<{
    * Over HTTP it is `GET /api/v1/files/{file_id}/content`, with ranges (RFC 9110, 14), an `ETag` made of the SHA-256 and
    * the file's name (RFC 6266).
    *
-   * Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION).
+   * Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+   * the bytes were let go. A download under way then ends whole, or with `CONTENT_DELETED`; over HTTP its connection
+   * breaks off before the last byte.
    *
    * @generated from rpc upload.v1.UploadService.DownloadFile
    */
@@ -2181,6 +2236,24 @@ export const UploadService: GenService<{
     methodKind: "server_streaming";
     input: typeof DownloadFileRequestSchema;
     output: typeof DownloadFileResponseSchema;
+  },
+  /**
+   * Lets go of the bytes of a `completed` file. The file stays, `completed`, with `content_deleted_at` and
+   * `content_deleted_by`; its `revision` grows by one, watchers hear it, and an audit event has `completed` as
+   * `from_status` and as `to_status`.
+   *
+   * When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
+   * stored bytes, also if the process dies in between.
+   *
+   * Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
+   * they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
+   *
+   * @generated from rpc upload.v1.UploadService.DeleteContent
+   */
+  deleteContent: {
+    methodKind: "unary";
+    input: typeof DeleteContentRequestSchema;
+    output: typeof FileSchema;
   },
   /**
    * Returns one batch.

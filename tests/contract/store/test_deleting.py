@@ -1,0 +1,136 @@
+"""How a completed file lets go of its bytes: its row stays, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from contract.store.kit import (
+    EVERYTHING,
+    assert_history_holds,
+    audit,
+    batch_of,
+    command,
+    completed,
+    counted,
+    finish,
+    new_id,
+    now,
+    pending,
+    steps,
+    uploading,
+)
+from upload_server.domain.errors import ContentDeleted, FileNotCompleted, FileNotFound, RequestIdReused
+from upload_server.domain.states import FileStatus, Source
+from upload_server.store.protocol import Store
+from upload_server.store.values import Result
+
+
+async def test_a_completed_file_lets_go_of_its_bytes(store: Store) -> None:
+    file, at = await completed(store), now() + timedelta(seconds=1)
+    before = await counted(store)
+
+    done = await store.delete_content(file.file_id, command("DeleteContent", "r", reason="consumed", at=at))
+
+    after = await store.get_file(file.file_id)
+    assert done.answer == after
+    assert (after.status, after.revision, after.updated_at) == (
+        FileStatus.COMPLETED,
+        file.revision + 1,
+        file.updated_at,
+    )
+    assert (after.content_deleted_at, after.content_deleted_by, after.sha256) == (at, "user", file.sha256)
+    event = (await audit(store, file.file_id))[-1]
+    assert done.audited.events == (event,)
+    assert (event.from_status, event.to_status, event.reason) == ("completed", "completed", "consumed")
+    assert (event.request_id, event.occurred_at, event.event_id) == ("r", at, after.change_no)
+    [owed] = await store.owed_deletions(10)
+    assert owed.file_id == file.file_id
+    named = (await store.names_of([file.file_id]))[file.file_id]
+    assert (named.kept, named.left_over([named.run_fence])) == (None, (named.run_fence,))
+    assert await counted(store) == before
+    [change] = (await store.read_changes(EVERYTHING, None, file.change_no, 10)).changes
+    assert change.record == after
+    await assert_history_holds(store)
+
+
+@pytest.mark.parametrize(("source", "principal", "by"), [("http", "ann", "user:ann"), ("retention", "", "retention")])
+async def test_a_file_says_who_let_go_of_its_bytes(store: Store, source: str, principal: str, by: str) -> None:
+    spec = (await pending(store, principal=principal)).file_id
+    claimed = (await store.claim(spec, 0, command("UploadFile", principal=principal))).answer.file
+    done = await store.complete(spec, claimed.fence, "ab" * 32, 3, command("UploadFile", principal=principal))
+    asked = command("DeleteContent", source=Source(source), principal=principal)
+
+    assert (await store.delete_content(done.answer.file_id, asked)).answer.content_deleted_by == by
+
+
+async def test_what_is_not_completed_or_was_let_go_is_refused_and_stays(store: Store) -> None:
+    gone = await pending(store)
+    await store.cancel_file(gone.file_id, command())
+    gone = await store.get_file(gone.file_id)
+    for file in (await pending(store), await uploading(store), gone):
+        with pytest.raises(FileNotCompleted) as refused:
+            await store.delete_content(file.file_id, command("DeleteContent", new_id()))
+        assert refused.value.found == await store.get_file(file.file_id) == file
+    with pytest.raises(FileNotFound):
+        await store.delete_content(new_id(), command("DeleteContent"))
+    with pytest.raises(FileNotFound):
+        await store.delete_content((await completed(store)).file_id, command("DeleteContent", principal="bob"))
+    file = await completed(store)
+    await store.delete_content(file.file_id, command("DeleteContent", "first"))
+    with pytest.raises(ContentDeleted) as again:
+        await store.delete_content(file.file_id, command("DeleteContent", "second"))
+    assert again.value.metadata["content_deleted_by"] == "user"
+    await assert_history_holds(store)
+
+
+async def test_a_repeated_call_gets_the_first_answer_and_another_request_is_refused(store: Store) -> None:
+    file = await completed(store)
+    first = await store.delete_content(file.file_id, command("DeleteContent", "r", b"f"))
+    before = store.last_change
+
+    again = await store.delete_content(file.file_id, command("DeleteContent", "r", b"f"))
+
+    assert (again.answer, again.replayed, again.audited.events) == (first.answer, True, ())
+    with pytest.raises(RequestIdReused):
+        await store.delete_content(file.file_id, command("DeleteContent", "r", b"g"))
+    assert store.last_change == before
+
+
+async def test_of_many_calls_at_once_one_lets_go(store: Store) -> None:
+    file = await completed(store)
+    asked = [store.delete_content(file.file_id, command("DeleteContent")) for _ in range(20)]
+
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert sum(isinstance(outcome, Result) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, ContentDeleted) for outcome in outcomes) == 19
+    assert steps(await audit(store, file.file_id)).count(("completed", "completed")) == 1
+
+
+async def test_a_file_of_a_batch_lets_go_and_its_batch_stays(store: Store) -> None:
+    batch, [file_id] = await batch_of(store, 1)
+    await finish(store, (await store.claim(file_id, 0, command("UploadFile"))).answer.file)
+    batch = await store.get_batch(batch.batch_id)
+
+    await store.delete_content(file_id, command("DeleteContent"))
+
+    assert await store.get_batch(batch.batch_id) == batch
+    await assert_history_holds(store)
+
+
+async def test_what_is_let_go_while_left_over_bytes_are_deleted_stays_owed(store: Store) -> None:
+    """The janitor has deleted what another run left of a completed file; all of it is owed by now."""
+    file = await uploading(store)
+    claimed = (await store.claim(file.file_id, 0, command("UploadFile"))).answer.file
+    await store.complete(file.file_id, claimed.fence, "ab" * 32, 3, command("UploadFile"), leaves_bytes=True)
+    [owed] = await store.owed_deletions(10)
+
+    await store.delete_content(file.file_id, command("DeleteContent"))
+    await store.settle_deletions([], [owed.row])
+
+    assert [each.file_id for each in await store.owed_deletions(10)] == [file.file_id]
+    await store.settle_deletions([owed.row])
+    assert await store.owed_deletions(10) == []
