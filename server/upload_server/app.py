@@ -25,7 +25,7 @@ from upload_server.access.callers import Callers
 from upload_server.access.certificates import Certificates, Proxies
 from upload_server.access.identity import Authenticator, Presented
 from upload_server.access.jwt import Jwt, keys_of, rules_of
-from upload_server.access.policy import check_complete
+from upload_server.access.policy import check_complete, named_roles
 from upload_server.access.quotas import Quota, Quotas, Use
 from upload_server.access.tickets import Tickets
 from upload_server.access.tokens_file import QuotasFile, TokensFile
@@ -108,7 +108,7 @@ class Service:
         self._tokens = _open_tokens(config) if config.tokens_file else None
         self._jwt = _open_jwt(config) if config.jwt_issuer else None
         # Certificates last: a call with a bearer is the bearer's.
-        self._certificates = Certificates(config.cert_principal) if config.cert_principal else None
+        self._certificates = _open_certificates(config) if config.cert_principal else None
         self._proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
         self._tickets = Tickets(store, self._authenticators())
         if config.with_auth:
@@ -422,10 +422,7 @@ def _open_tokens(config: Config) -> TokensFile:
 
 
 def _open_jwt(config: Config) -> Jwt:
-    alias, issuer = config.jwt_alias
-    rules = rules_of(
-        alias,
-        issuer,
+    of_all = (
         config.jwt_audience,
         config.jwt_algorithms,
         config.jwt_typ,
@@ -433,7 +430,13 @@ def _open_jwt(config: Config) -> Jwt:
         config.jwt_role_claim,
         config.jwt_roles,
     )
-    return Jwt(rules, keys_of(issuer, config.jwt_jwks))
+    return Jwt(
+        [(rules_of(alias, issuer, *of_all), keys_of(issuer, config.jwt_jwks)) for alias, issuer in config.jwt_issuers]
+    )
+
+
+def _open_certificates(config: Config) -> Certificates:
+    return Certificates(config.cert_principal, named_roles("--cert-roles", config.cert_roles))
 
 
 @contextlib.asynccontextmanager

@@ -169,9 +169,11 @@ class Config:
     quotas_file: str = _option(
         "", "file of named quotas, NAME open-files=… bytes=… …, of which a line of --tokens-file may name one"
     )
-    jwt_issuer: str = _option(
-        "",
-        "with --auth required: URL of the issuer whose JWTs count; ALIAS=URL: they are ALIAS:SUB, else jwt:SUB",
+    jwt_issuer: tuple[str, ...] = _option(
+        (),
+        "with --auth required: URL of the issuer whose JWTs count; ALIAS=URL: they are ALIAS:SUB, else jwt:SUB;"
+        " comma-separated: several",
+        parse_list,
     )
     jwt_audience: str = _option("", "what a JWT's aud must name: this service")
     jwt_jwks: str = _option("", "file or URL of the issuer's keys; empty: where the issuer's discovery says")
@@ -185,6 +187,9 @@ class Config:
     cert_principal: str = _option(
         "",
         "uri, email or dns: the one name of that kind in a caller's certificate is the caller; empty: nobody is",
+    )
+    cert_roles: tuple[str, ...] = _option(
+        (), "comma-separated ROLE=NAME of such certificates, such as operator=spiffe://example/sre", parse_list
     )
     trusted_proxies: tuple[str, ...] = _option(
         (),
@@ -388,6 +393,8 @@ class Config:
             raise ConfigError(f"{self.identity_sources[0]}: needs --auth required, or it would be ignored")
         if self.quotas_file and not self.tokens_file:
             raise ConfigError("--quotas-file: needs --tokens-file, whose lines name quotas")
+        if self.cert_roles and not self.cert_principal:
+            raise ConfigError("--cert-roles: needs --cert-principal, which says by what names")
         if (self.cert_principal or self.trusted_proxies) and self.tls_client_auth == ClientAuth.NONE:
             option = "--cert-principal" if self.cert_principal else "--trusted-proxies"
             raise ConfigError(f"{option}: needs --tls-client-auth optional or required, or nobody is asked")
@@ -400,16 +407,18 @@ class Config:
             return
         if not self.jwt_audience:
             raise ConfigError("--jwt-audience: must be given with --jwt-issuer, or tokens for others would count here")
+        if self.jwt_jwks and len(self.jwt_issuer) > 1:
+            raise ConfigError("--jwt-jwks: is for one issuer; the keys of several are where their discovery says")
         if self.jwt_typ not in ("at+jwt", "any"):
             raise ConfigError("--jwt-typ: must be at+jwt or any")
         if bool(self.jwt_roles) != bool(self.jwt_role_claim):
             raise ConfigError("--jwt-roles, --jwt-role-claim: go together")
 
     @property
-    def jwt_alias(self) -> tuple[str, str]:
-        """What stands before the subjects of the issuer, and its URL."""
-        alias, between, url = self.jwt_issuer.partition("=")
-        return (alias, url) if between and "/" not in alias else ("jwt", self.jwt_issuer)
+    def jwt_issuers(self) -> Sequence[tuple[str, str]]:
+        """Of each issuer what stands before its subjects, and its URL."""
+        parts = [(word, *word.partition("=")) for word in self.jwt_issuer]
+        return [(alias, url) if between and "/" not in alias else ("jwt", word) for word, alias, between, url in parts]
 
     @property
     def identity_sources(self) -> Sequence[str]:

@@ -70,7 +70,7 @@ async def measure(options: argparse.Namespace) -> None:
     """Measure in turns, so that a noisy minute hits both."""
     quiet, busy = [], []
     with Issuer() as issuer:
-        jwt = Jwt(Rules(issuer.url, AUDIENCE), Keys(of_issuer(issuer.url)))
+        jwt = Jwt([(Rules(issuer.url, AUDIENCE), Keys(of_issuer(issuer.url)))])
         token = issuer.token()
         await jwt.identify(Presented((f"Bearer {token}",)))
         for _ in range(options.rounds):

@@ -116,6 +116,20 @@ def test_quotas_have_names_for_tokens_alone() -> None:
         load(given, {}).check_auth()
 
 
+def test_issuers_have_aliases_and_are_found_by_discovery_when_there_are_several() -> None:
+    given = {"auth": "required", "jwt_issuer": "https://x/?a=b, corp=https://y", "jwt_audience": "y"}
+    config = load(given, {})
+    config.check_auth()
+    assert config.jwt_issuers == [("jwt", "https://x/?a=b"), ("corp", "https://y")]
+    with pytest.raises(ConfigError, match="--jwt-jwks: is for one issuer"):
+        load({**given, "jwt_jwks": "https://x/keys"}, {}).check_auth()
+
+
+def test_roles_of_certificates_need_certificates_that_name() -> None:
+    with pytest.raises(ConfigError, match="--cert-roles: needs --cert-principal"):
+        load({"auth": "required", "tokens_file": "/t", "cert_roles": "operator=x"}, {}).check_auth()
+
+
 def test_host_names_are_taken_as_a_host_header_has_them() -> None:
     assert load({"allowed_hosts": "files.example.com,[::1]"}, {}).allowed_hosts == ("files.example.com", "[::1]")
 

@@ -15,11 +15,11 @@ from functools import lru_cache
 from typing import Final
 
 from upload_server.access.identity import Identity, PeerCertificate, Presented, fits_a_principal
+from upload_server.access.policy import roles_of
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid
 from upload_server.process.certificates import certificate_of
 
 KINDS: Final = ("uri", "email", "dns")
-_ROLES: Final = frozenset({"user"})
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 # A pair of X-Forwarded-Client-Cert: its value may stand in quotes, where a backslash takes one of its meaning.
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)([;,]|$)')
@@ -64,9 +64,12 @@ def _id(certificate: PeerCertificate) -> str:
 class Certificates:
     """The authenticator of certificates: the only name of one kind is the caller."""
 
-    def __init__(self, kind: str, clock: Callable[[], float] = time.time) -> None:
-        """``kind``: ``uri``, ``email`` or ``dns``."""
+    def __init__(
+        self, kind: str, roles: Sequence[tuple[str, str]] = (), clock: Callable[[], float] = time.time
+    ) -> None:
+        """``kind``: ``uri``, ``email`` or ``dns``. ``roles``: roles, each with the name of who has it."""
         self._kind = kind
+        self._roles = roles
         self._clock = clock
 
     async def identify(self, presented: Presented) -> Identity | None:
@@ -85,7 +88,7 @@ class Certificates:
             raise CredentialInvalid("the certificate's name cannot be a principal", _id(certificate))
         if certificate.not_after is not None and certificate.not_after <= self._clock():
             raise CredentialExpired(_id(certificate))
-        return Identity(principal, _ROLES, _id(certificate), certificate.not_after)
+        return Identity(principal, roles_of(self._roles, names), _id(certificate), certificate.not_after)
 
     def revoked(self, identity: Identity) -> bool:  # noqa: ARG002 - as the protocol
         """Never: it counts until it expires, or a connection is opened under other signers."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from upload_server.access.identity import Identity, Presented, bearer, fits_a_principal
 from upload_server.access.jwks import Json, Key, Keys, check_url, of_file, of_issuer, of_url
-from upload_server.access.policy import GRANTS, ROLES, SCOPES
+from upload_server.access.policy import GRANTS, SCOPES, named_roles, roles_of
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid, Overloaded
 
 # What each algorithm needs of a key; no other can be named: none of them is a secret, and none is no signature.
@@ -75,6 +75,7 @@ class _Token:
     """A token taken apart, whose every rule but the signature is kept."""
 
     known: _Known
+    issuer: str
     algorithm: str
     kid: str
     signed: bytes
@@ -101,11 +102,8 @@ def rules_of(
     if not algorithms or (wrong := sorted(set(algorithms) - ALGORITHMS.keys())):
         named = wrong[0] if algorithms else "none"
         raise CannotStart(f"--jwt-algorithms: there is no {named}; there are {', '.join(ALGORITHMS)}")
-    groups = [word.partition("=")[::2] for word in roles]
-    for role, group in groups:
-        if role not in ROLES or not group:
-            raise CannotStart(f"--jwt-roles: {role!r} is no ROLE=GROUP with a role of {', '.join(ROLES)}")
-    return Rules(issuer, audience, alias, frozenset(algorithms), typ, leeway, role_claim, tuple(groups))
+    groups = named_roles("--jwt-roles", roles)
+    return Rules(issuer, audience, alias, frozenset(algorithms), typ, leeway, role_claim, groups)
 
 
 def keys_of(issuer: str, where: str) -> Keys:
@@ -135,17 +133,19 @@ def need_library() -> None:
 
 
 class Jwt:
-    """The authenticator of JWTs of one issuer."""
+    """The authenticator of JWTs, of one or several issuers."""
 
-    def __init__(self, rules: Rules, keys: Keys, clock: Callable[[], float] = time.time) -> None:
-        """Raises ``CannotStart`` without the library."""
+    def __init__(self, issuers: Sequence[tuple[Rules, Keys]], clock: Callable[[], float] = time.time) -> None:
+        """Raises ``CannotStart`` without the library, or where two issuers cannot be told apart."""
         need_library()
-        self._rules = rules
-        self._keys = keys
+        self._rules = {rules.issuer: rules for rules, _ in issuers}
+        self._keys = {rules.issuer: keys for rules, keys in issuers}
+        if len(self._rules) < len(issuers) or len({rules.alias for rules, _ in issuers}) < len(issuers):
+            raise CannotStart("--jwt-issuer: each of several needs an alias and a URL of its own, such as corp=URL")
         self._clock = clock
         # By the SHA-256 of the token; those used last stand last.
         self._known: dict[bytes, _Known] = {}
-        self._edition = keys.edition
+        self._edition = self._edition_now
         self._verifying: dict[bytes, asyncio.Task[_Known]] = {}
         # One: whoever sends tokens that nobody has signed keeps one thread busy, and waits for it.
         self._thread = ThreadPoolExecutor(1, "jwt")
@@ -153,7 +153,7 @@ class Jwt:
     async def run(self) -> None:
         """Keep the keys fresh, until cancelled."""
         try:
-            await self._keys.run()
+            await asyncio.gather(*(keys.run() for keys in self._keys.values()))
         finally:
             self.close()
 
@@ -191,9 +191,14 @@ class Jwt:
         self._known[digest] = known
         return known
 
+    @property
+    def _edition_now(self) -> int:
+        """What tells the keys as they are from those of before."""
+        return sum(keys.edition for keys in self._keys.values())
+
     def _forget_old_keys(self) -> None:
-        if self._edition != self._keys.edition:
-            self._edition = self._keys.edition
+        if self._edition != (now := self._edition_now):
+            self._edition = now
             self._known.clear()
 
     async def _verified(self, digest: bytes, text: str) -> _Known:
@@ -215,8 +220,8 @@ class Jwt:
 
     async def _verify(self, digest: bytes, token: _Token) -> _Known:
         credential = token.known.identity.credential
-        key = await self._keys.get(token.kid)
-        edition = self._keys.edition
+        key = await self._keys[token.issuer].get(token.kid)
+        edition = self._edition_now
         if key is None:
             raise CredentialInvalid("its key is not one of the issuer's", credential)
         if not _fits(key, token.algorithm):
@@ -224,7 +229,7 @@ class Jwt:
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._thread, _rested, _is_signed_by, key, token):
             raise CredentialInvalid("its signature is wrong", credential)
-        if edition == self._keys.edition:
+        if edition == self._edition_now:
             self._forget_old_keys()
             while len(self._known) >= _CACHED:
                 del self._known[next(iter(self._known))]
@@ -266,14 +271,19 @@ def _check_bound(known: _Known, presented: Presented) -> None:
 # Rules that need no signature ----------------------------------------------------------------------------------------
 
 
-def read(text: str, digest: bytes, rules: Rules, now: float) -> _Token:
-    """Take a token apart and judge it by all but its signature; raises ``CredentialInvalid`` or ``…Expired``."""
+def read(text: str, digest: bytes, issuers: Mapping[str, Rules], now: float) -> _Token:
+    """Take a token apart and judge it by all but its signature, by the rules of the issuer that it names.
+
+    Raises ``CredentialInvalid`` or ``…Expired``.
+    """
     first, second, third = text.split(".")
     head, claims = _object(first), _object(second)
-    _judge_head(head, rules)
     credential = _credential(claims, digest)
+    rules = issuers.get(str(claims.get("iss")))
+    if rules is None:
+        raise CredentialInvalid("its issuer is another one", credential)
+    _judge_head(head, rules)
     issued_at, expires_at = _moment(claims, "iat"), _moment(claims, "exp")
-    _refuse(claims.get("iss") != rules.issuer, "its issuer is another one", credential)
     audience = claims.get("aud")
     _refuse(rules.audience not in (audience if isinstance(audience, list) else [audience]), "its audience", credential)
     _refuse(rules.typ == "any" and bool({"nonce", "at_hash"} & claims.keys()), "it is an ID token", credential)
@@ -286,7 +296,7 @@ def read(text: str, digest: bytes, rules: Rules, now: float) -> _Token:
         raise CredentialExpired(credential)
     identity = Identity(_principal(claims, rules, credential), _roles(claims, rules), credential, ends_at)
     known = _Known(identity, _bound_to(claims, credential), ends_at, min(ends_at, now + _CACHED_SECONDS))
-    return _Token(known, head["alg"], head["kid"], f"{first}.{second}".encode(), _bytes(third))
+    return _Token(known, rules.issuer, head["alg"], head["kid"], f"{first}.{second}".encode(), _bytes(third))
 
 
 def _refuse(wrong: bool, why: str, credential: str = "") -> None:
@@ -358,10 +368,7 @@ def _roles(claims: Json, rules: Rules) -> frozenset[str]:
         words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
         known = {word for word in GRANTS if word.startswith("upload.")} | SCOPES.keys()
         return frozenset(word for word in words if isinstance(word, str) and word in known)
-    groups = _groups(claims, rules.role_claim)
-    roles = {role for role, group in rules.roles if group in groups}
-    everybody = all(role != "user" for role, _ in rules.roles)
-    return frozenset({*roles, "user"} if everybody else roles)
+    return roles_of(rules.roles, _groups(claims, rules.role_claim))
 
 
 def _groups(claims: Json, name: str) -> Sequence[object]:

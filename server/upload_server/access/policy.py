@@ -5,7 +5,7 @@ Must not know how a caller is known. A server does not start with an RPC that ha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -93,6 +93,22 @@ def check_complete(rpcs: Collection[str]) -> None:
     missing = sorted(set(rpcs) - NEEDS.keys())
     if missing:
         raise CannotStart(f"access/policy.py has no row for {', '.join(missing)}")
+
+
+def named_roles(option: str, words: Sequence[str]) -> Sequence[tuple[str, str]]:
+    """Read what names have which roles, each ``ROLE=NAME``; raises ``CannotStart``."""
+    named = [word.partition("=")[::2] for word in words]
+    for role, name in named:
+        if role not in ROLES or not name:
+            raise CannotStart(f"{option}: {role!r} is no ROLE=NAME with a role of {', '.join(ROLES)}")
+    return tuple(named)
+
+
+def roles_of(named: Sequence[tuple[str, str]], names: Collection[object]) -> frozenset[str]:
+    """Return the roles of a caller with these names. Everybody is a user, unless that is a role with names too."""
+    roles = {role for role, name in named if name in names}
+    everybody = all(role != "user" for role, _ in named)
+    return frozenset({*roles, "user"} if everybody else roles)
 
 
 # Asked for every call.

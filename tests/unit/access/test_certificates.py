@@ -12,6 +12,7 @@ import pytest
 from support.certificates import Authority
 from upload_server.access.certificates import Certificates, Proxies, peer_certificate, peer_certificate_of_pem
 from upload_server.access.identity import PeerCertificate, Presented
+from upload_server.access.policy import named_roles
 from upload_server.domain.errors import CannotStart, CredentialExpired, CredentialInvalid
 
 SHOWN = PeerCertificate(("spiffe://x/ann",), ("ann@x.example",), ("a.example", "b.example"), "ab" * 32, "1f", 2e9)
@@ -64,6 +65,27 @@ async def test_the_only_name_of_the_kind_is_the_caller(
     assert found is not None
     assert (found.principal, found.credential, set(found.roles)) == (principal, "cert:1f", {"user"})
     assert found.expires_at == SHOWN.not_after
+
+
+@pytest.mark.parametrize(
+    ("named", "roles"),
+    [
+        (["operator=spiffe://example/ann"], {"user", "operator"}),
+        (["operator=spiffe://example/bob", "monitor=spiffe://example/ann"], {"user", "monitor"}),
+        (["operator=spiffe://example/ann?x=1"], {"user"}),
+        (["user=spiffe://example/bob"], set()),
+    ],
+)
+async def test_a_name_has_its_roles(named: list[str], roles: set[str]) -> None:
+    shown = replace(SHOWN, uris=("spiffe://example/ann",))
+    found = await Certificates("uri", named_roles("--cert-roles", named)).identify(Presented(certificate=shown))
+    assert found is not None
+    assert found.roles == roles
+
+
+def test_a_role_that_is_none_is_refused_at_the_start() -> None:
+    with pytest.raises(CannotStart, match=r"^--cert-roles: 'root' is no ROLE=NAME"):
+        named_roles("--cert-roles", ["root=x"])
 
 
 async def test_of_a_certificate_that_only_a_proxy_has_seen_no_end_is_known() -> None:

@@ -40,7 +40,7 @@ class World:
     def __init__(self, issuer: Issuer, **rules: Any) -> None:
         self.now = time.time()
         self.keys = Keys(of_issuer(issuer.url), clock=lambda: self.now)
-        self.jwt = Jwt(Rules(issuer.url, AUDIENCE, **rules), self.keys, clock=lambda: self.now)
+        self.jwt = Jwt([(Rules(issuer.url, AUDIENCE, **rules), self.keys)], clock=lambda: self.now)
 
     async def who(self, token: str, certificate: PeerCertificate | None = None) -> Identity | None:
         return await self.jwt.identify(Presented((f"Bearer {token}",), certificate))
@@ -364,8 +364,8 @@ async def test_the_cache_keeps_the_newest(world: World, issuer: Issuer, monkeypa
         ({"algorithms": ["HS256"]}, "--jwt-algorithms: there is no HS256; there are RS256, PS256, ES256, ES384, EdDSA"),
         ({"algorithms": ["none"]}, "--jwt-algorithms: there is no none"),
         ({"algorithms": []}, "--jwt-algorithms: there is no none"),
-        ({"roles": ["root=admins"]}, "--jwt-roles: 'root' is no ROLE=GROUP"),
-        ({"roles": ["operator"]}, "--jwt-roles: 'operator' is no ROLE=GROUP"),
+        ({"roles": ["root=admins"]}, "--jwt-roles: 'root' is no ROLE=NAME"),
+        ({"roles": ["operator"]}, "--jwt-roles: 'operator' is no ROLE=NAME"),
     ],
 )
 def test_rules_that_would_let_others_in_are_refused_at_the_start(changed: dict[str, Any], words: str) -> None:
@@ -382,6 +382,32 @@ def test_rules_that_would_let_others_in_are_refused_at_the_start(changed: dict[s
     assert rules_of(**given).alias == "corp"
     with pytest.raises(CannotStart, match=f"^{words}"):
         rules_of(**{**given, **changed})
+
+
+async def test_each_of_several_issuers_signs_for_itself_alone(issuer: Issuer) -> None:
+    with Issuer() as other:
+        pairs = [
+            (Rules(one.url, AUDIENCE, alias), Keys(of_issuer(one.url))) for alias, one in (("a", issuer), ("b", other))
+        ]
+        jwt = Jwt(pairs)
+
+        async def who(token: str) -> str | None:
+            found = await jwt.identify(Presented((f"Bearer {token}",)))
+            return found.principal if found else None
+
+        assert [await who(one.token()) for one in (issuer, other, issuer, other)] == ["a:ann", "b:ann"] * 2
+        for forged in (other.token(iss=issuer.url), issuer.token(iss=other.url), issuer.token(iss=f"{issuer.url}/")):
+            with pytest.raises(CredentialInvalid):
+                await who(forged)
+        jwt.close()
+
+
+@pytest.mark.parametrize("second", [("a", "https://other.example"), ("b", "https://id.example")])
+def test_issuers_that_cannot_be_told_apart_are_refused_at_the_start(second: tuple[str, str]) -> None:
+    given = (("a", "https://id.example"), second)
+    pairs = [(Rules(url, AUDIENCE, alias), Keys(of_issuer(url))) for alias, url in given]
+    with pytest.raises(CannotStart, match=r"^--jwt-issuer: each of several needs an alias and a URL of its own"):
+        Jwt(pairs)
 
 
 def test_without_the_library_a_start_says_what_to_install(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
