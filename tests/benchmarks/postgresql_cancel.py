@@ -56,7 +56,7 @@ class Raw:
 
     def sessions(self) -> list[int]:
         """Return the server's processes for this database."""
-        sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
         return [row[0] for row in self._connection.rows(sql)]
 
     def cancel_all(self, groups: Sequence[Sequence[str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -286,11 +287,57 @@ def test_a_fate_is_that_of_the_transaction_as_it_stands(url: str, end: str, fate
         [(number,)] = one.rows("SELECT pg_current_xact_id()::text")
         if end:
             one.execute(end)
-        [(found, _)] = two.rows(READ_FATE, {"transaction": number, "began_at": 0})
+        [(found, *_)] = two.rows(READ_FATE, {"transaction": number, "began_at": 0, "node": ""})
         assert found == fate
         # One that was never given, as after a crash.
-        [(found, _)] = two.rows(READ_FATE, {"transaction": str(int(number) + 1000), "began_at": 0})
+        never = {"transaction": str(int(number) + 1000), "began_at": 0, "node": ""}
+        [(found, *_)] = two.rows(READ_FATE, never)
         assert found == "aborted"
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+async def test_the_commit_of_another_node_under_a_number_that_a_crash_gave_again_is_not_taken_for_ours(
+    store: Store, url: str, server: postgres.Server, monkeypatch: pytest.MonkeyPatch, *, numbered: bool
+) -> None:
+    """The log of a transaction that did not commit may be lost, and with it that its number was given."""
+    other = await store_at(url).open(OPTIONS)
+    loop = asyncio.get_running_loop()
+    next_number = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
+    given_again = False
+
+    def crash() -> None:
+        nonlocal given_again
+        ours = int(server.command(next_number, "postgres")) - 1
+        server.end()
+        server.start()
+        given_again = int(server.command(next_number, "postgres")) <= ours
+        while int(server.command(next_number, "postgres")) <= ours:
+            asyncio.run_coroutine_threadsafe(of_other(), loop).result()
+
+    async def of_other() -> None:
+        with contextlib.suppress(DatabaseFailure):
+            await other.cancel_file((await pending(other)).file_id, command())
+
+    for _ in range(5):
+        file = await pending(store)
+        await store.claim(file.file_id, 0, command("UploadFile"))
+        # Once the statements are ready, and the log is written out.
+        await store.record_progress(file.file_id, 1, 1, command().at)
+        await store.cancel_file((await pending(store)).file_id, command())
+        Cut(store, monkeypatch, sent=False, after=crash)
+        if numbered:
+            with pytest.raises(DatabaseFailure):
+                await store.cancel_file(file.file_id, command())
+        else:
+            with pytest.raises(DatabaseFailure):
+                await store.record_progress(file.file_id, 1, 3, command().at)
+        found = await store.get_file(file.file_id)
+        assert (found.status, found.bytes_received) == (FileStatus.UPLOADING, 1)
+        if given_again:
+            break
+    assert given_again
+    await assert_history_holds(store)
+    await other.close()
 
 
 @pytest.mark.parametrize("sent", [False, True])

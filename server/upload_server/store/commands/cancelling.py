@@ -161,6 +161,7 @@ class CancelBatch(Write[Result[CancelledBatch]]):
     batch_id: str
     command: Command
     urgent: ClassVar[bool] = True
+    long: ClassVar[bool] = True
 
     @property
     def wants(self) -> Wants:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from upload_server.domain.states import Batch, BatchStatus, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
@@ -128,6 +129,7 @@ class InitiateBatch(Write[Result[InitiatedBatch]]):
     batch_id: str
     file_ids: Sequence[str]
     command: Command
+    long: ClassVar[bool] = True
 
     @property
     def wants(self) -> Wants:

@@ -38,6 +38,8 @@ class Write(Generic[T]):
     urgent: ClassVar[bool] = False
     # Several of one group may want the same: they are done by one set of statements.
     by_sets: ClassVar[bool] = False
+    # It may take numbers by the thousand.
+    long: ClassVar[bool] = False
 
     @property
     def wants(self) -> Wants:

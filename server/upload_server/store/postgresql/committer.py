@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +45,7 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         # The server's process for the connection that was lost last.
         self._ended = 0
         self._connection = connection
+        self._attempts = itertools.count(1)
         # Takes blocks of numbers beside a long transaction, once there is one.
         self._numbering: PostgresqlConnection | None = None
         self._count_open(connection)
@@ -57,13 +60,14 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         return connection
 
     def _transact(self, connection: PostgresqlConnection) -> PostgresqlTransaction:
-        return PostgresqlTransaction(connection, self._clock, self._room, self._node_id, self._take_block)
+        numbering = self._numbering
+        take_block = None if numbering is None else functools.partial(self._take_block, numbering)
+        attempt = next(self._attempts)
+        return PostgresqlTransaction(connection, self._clock, self._room, self._node_id, take_block, attempt)
 
-    def _take_block(self, count: int) -> int:
-        if self._numbering is None:
-            self._numbering = self._connect(0)
+    def _take_block(self, numbering: PostgresqlConnection, count: int) -> int:
         try:
-            taken = self._numbering.in_one(
+            taken = numbering.in_one(
                 [
                     (statements.BEGIN, {}),
                     (statements.TAKE_ORDER_LOCK, {}),
@@ -88,6 +92,12 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
 
     def run(self, group: Sequence[Write[Any]]) -> Committed:
         """Commit the group, in as many transactions as there are writes that want the same."""
+        if self._numbering is None and any(write.long for write in group):
+            # Now: in the transaction it would keep rows from others meanwhile. Without it numbers come under the lock.
+            try:
+                self._numbering = self._connect(0)
+            except self._cannot_open as error:
+                _log.warning("a second session that writes cannot be opened: %s", said(error))
         waves = in_waves(group)
         if len(waves) == 1:
             return super().run(group)
@@ -127,13 +137,21 @@ class PostgresqlCommitter(SqlCommitter[PostgresqlConnection, PostgresqlTransacti
         try:
             if self._connection is None:
                 self._connection = self._open()
-            asked = {"transaction": transaction.transaction_no, "began_at": transaction.began_at}
-            [(fate, first)] = self._connection.rows(statements.READ_FATE, asked)
-            if fate == "committed" and transaction.numbered:
-                if first is None:
-                    return "aborted"
-                transaction.numbers_begin(first)
+            asked = {
+                "transaction": transaction.transaction_no,
+                "began_at": transaction.began_at,
+                "node": self._node_id,
+            }
+            [(fate, attempt, first)] = self._connection.rows(statements.READ_FATE, asked)
             if fate == "committed":
+                if attempt is None:
+                    # The others have forgotten this node: it was stopped for longer than they remember a dead one.
+                    raise Unknown
+                if attempt != transaction.attempt:
+                    # The number was lost in a crash, and given again to another node.
+                    return "aborted"
+                if transaction.numbered:
+                    transaction.numbers_begin(first)
                 # A session that ends while it waits for a standby has committed without it; this one waits for both.
                 self._connection.execute(statements.FOLLOW)
             return str(fate)

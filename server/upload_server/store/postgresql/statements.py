@@ -81,10 +81,13 @@ def exactly(name: str) -> Sql:
 
 # A commit that changes nothing of ours.
 FOLLOW = Sql("UPDATE store_info SET last_change = last_change WHERE id = 1")
-# Of a transaction whose session has ended: what became of it, and the first change number of what it has written. A
-# crash may lose a transaction's number that was given, and give it again.
+# What this node tries to commit, by a number that it gives nothing else.
+NOTE_ATTEMPT = Sql("UPDATE node SET attempt = :attempt WHERE node_id = :node")
+# Of a transaction whose session has ended: what became of it, the node's last attempt, and the first change number of
+# what it has written. A crash may lose a transaction's number that was given, and give it again to another node.
 READ_FATE = Sql("""
     SELECT CASE WHEN t.no >= pg_current_xact_id() THEN 'aborted' ELSE pg_xact_status(t.no) END,
+           (SELECT n.attempt FROM node AS n WHERE n.node_id = :node),
            (SELECT min(a.change_no) FROM audit_event AS a WHERE a.change_no > :began_at AND a.xmin = t.no::xid)
     FROM (SELECT :transaction::xid8) AS t (no)""")
 

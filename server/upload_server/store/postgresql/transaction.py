@@ -45,8 +45,11 @@ class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
         room: RowRoom | None = None,
         node_id: str = "",
         take_block: Callable[[int], int] | None = None,
+        attempt: int = 0,
     ) -> None:
-        """``take_block`` takes a block of so many numbers in a session of its own, and returns the first of them."""
+        """``take_block`` takes a block of so many numbers in a session of its own, and returns the first of them.
+        ``attempt``: no other transaction of this node has the same."""
+        self.attempt = attempt
         super().__init__(connection, clock, room, node_id)
         self._take_block = take_block
 
@@ -120,12 +123,15 @@ class PostgresqlTransaction(SqlTransaction[PostgresqlConnection]):
             message = [(statements.TAKE_ORDER_LOCK, {}), (statements.GIVE_NUMBERS, counted), *message]
         elif self._keeps:
             message = [(statements.KEEP_SERVED, {"served": self.served}), *message]
+        if self.wrote:
+            # Nobody else wants the row.
+            message = [(statements.NOTE_ATTEMPT, {"attempt": self.attempt, "node": self.node_id}), *message]
         try:
             answers = self._connection.in_one(message)
         except psycopg.errors.AssertFailure as error:
             raise Inconsistent(error.diag.message_primary) from error
         if count:
-            self.numbers_begin(self._block or answers[1][0][0])
+            self.numbers_begin(self._block or answers[2][0][0])
             [(self._committed,)] = answers[-2]
 
     def numbers_begin(self, first: int) -> None:

@@ -1,4 +1,4 @@
-"""The schema as the steps of SQLite make it: the same tables and columns, but for counted commits and open blocks."""
+"""The schema as the steps of SQLite make it: the same tables and columns, but for counts of commits, and blocks."""
 
 from __future__ import annotations
 
@@ -116,13 +116,15 @@ TABLES = (
         last_change {COUNT},
         served_seconds double precision NOT NULL DEFAULT 0
     ) WITH (fillfactor = 10)""",
+    # A node writes the number of its last attempt with all else that it commits, and looks it up by that.
     f"""
     CREATE TABLE node (
         node_id {TEXT} PRIMARY KEY,
         started_at timestamptz NOT NULL,
         lives_until timestamptz NOT NULL,
         version {TEXT},
-        address {TEXT}
+        address {TEXT},
+        attempt bigint
     ) WITH (fillfactor = 10)""",
     f"""
     CREATE TABLE stream_stop (
