@@ -21,8 +21,8 @@ from support.process import ServerProcess
 from support.proxy import Direction, FaultProxy, fault_proxy
 
 T = TypeVar("T")
-# How a server is started, with its data directory and its options.
-Start = Callable[[Path, Sequence[str]], ServerProcess]
+# How a server is started, with its data directory, its options and its environment.
+Start = Callable[..., ServerProcess]
 
 # A kernel gives up a connection on which nothing is acknowledged, as the driver's settings have it.
 _GIVEN_UP_SECONDS = 6.0
@@ -107,6 +107,8 @@ class Node:
         (self.data_dir / "bytes").symlink_to(cluster.storage, target_is_directory=True)
         # Its processes, one after the other; the last one may run.
         self.processes: list[ServerProcess] = []
+        # The program that it is started from, where that is not this one.
+        self.program: Path | None = None
 
     @property
     def server(self) -> ServerProcess:
@@ -124,7 +126,9 @@ class Node:
         if self._line is not None:
             url = f"postgresql://{self._cluster.user}@127.0.0.1:{self._line.port}/{self._cluster.database}"
         words = ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port), "--database-url", url]
-        self.processes.append(self._cluster.start_server(self.data_dir, [*words, *self._cluster.options]))
+        words += self._cluster.options
+        place = ({"PYTHONPATH": str(self.program)},) if self.program else ()
+        self.processes.append(self._cluster.start_server(self.data_dir, words, *place))
 
     def terminate(self) -> int:
         """SIGTERM, and wait; returns the exit code."""

@@ -14,9 +14,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
+from robustness.prove import newer
 from robustness.prove.clients import Caller, Connections
 from robustness.prove.histories import Options, World
 from robustness.prove.history import FAILS_OVER, History, parse
@@ -62,6 +64,9 @@ DEEDS: Mapping[str, Deed] = {
     "kill": Deed(lambda _, node, __: node.kill(), lambda _, node: node.start()),
     "stop": Deed(_stop, lambda _, node: node.start()),
     "freeze": Deed(lambda _, node, __: node.freeze(), lambda _, node: node.thaw(), 3.0),
+    # A rolling upgrade, and back: one server by the next release beside others by this one.
+    "upgrade": Deed(lambda cluster, node, _: newer.upgrade(cluster, node), lambda _, node: node.start()),
+    "set back": Deed(lambda cluster, node, _: newer.set_back(cluster, node), lambda _, node: node.start()),
     # Past the lease.
     "long freeze": Deed(lambda _, node, __: node.freeze(), lambda _, node: node.thaw(), 15.0),
     "database restarts": Deed(lambda cluster, _, __: cluster.restart_database(), all=True),
@@ -245,9 +250,9 @@ async def record(
     The clocks of two of its servers are ten seconds apart.
     """
 
-    def start(data_dir: Path, words: Sequence[str]) -> ServerProcess:
+    def start(data_dir: Path, words: Sequence[str], place: Mapping[str, str] = MappingProxyType({})) -> ServerProcess:
         starter = cluster_starter("+".join(filter(None, (mutants, _CLOCKS.get(data_dir.name)))))
-        return starter(data_dir, words, environment() if bucket else None)
+        return starter(data_dir, words, {**(environment() if bucket else {}), **place})
 
     making = functools.partial(Cluster, folder / "cluster", options=(*SERVER, *server), cuttable=True, start=start)
     cluster = await asyncio.to_thread(functools.partial(making, bucket=bucket))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "deeds",
     [
-        ("kill", "freeze", "database restarts", FAILS_OVER, "cut off", "stop"),
+        ("kill", "freeze", "upgrade", "database restarts", FAILS_OVER, "cut off", "set back"),
         ("sessions end", "long freeze", "hears nothing"),
     ],
     ids=["short", "long"],

@@ -17,9 +17,10 @@ from contract.store.kit import by_the_wall
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import BatchNotCancellable, FileNotCancellable, FileNotWritable
 from upload_server.domain.states import Batch, BatchStatus, File, FileStatus, Source
+from upload_server.store.levels import SchemaTooNew, least_level
 from upload_server.store.open import migrate_store, open_store
 from upload_server.store.protocol import Store
-from upload_server.store.sqlite.schema import MIGRATIONS, SchemaTooNew, prepare
+from upload_server.store.sqlite.schema import MIGRATIONS, prepare
 from upload_server.store.values import Change, Command, Listing, Targets
 
 INITIAL = "0001_initial"
@@ -370,7 +371,20 @@ async def test_migrating_is_done_once_and_a_newer_schema_is_refused(path: Path) 
         connection.execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_later', '2030-01-01 00:00:00')")
         connection.commit()
 
-    with pytest.raises(SchemaTooNew, match="9999_later"):
-        await open_store(url)
-    with pytest.raises(SchemaTooNew):
-        await migrate_store(url)
+    # The header says which programs the file bears: this one, as long as the step says nothing else.
+    own = int(STEPS[-1][:4])
+    await (await open_store(url)).close()
+    assert await migrate_store(url) == []
+    for least, words in ((own + 1, f"bears programs from level {own + 1} on"), (0, "install that version")):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA user_version = {least}")
+        for refuse in (open_store, migrate_store):
+            with pytest.raises(SchemaTooNew, match=rf"\(9999_later\).*{words}"):
+                await refuse(url)
+
+
+def test_a_schema_bears_the_programs_that_all_its_steps_bear(tmp_path: Path) -> None:
+    for name, text in (("0001_a", ""), ("0002_b", "BEARS = 1"), ("0003_c", ""), ("0004_d", "BEARS = 2")):
+        (tmp_path / f"{name}.py").write_text(text)
+
+    assert [least_level(tmp_path, upto) for upto in ("0001_a", "0002_b", "0003_c", None)] == [1, 1, 3, 3]

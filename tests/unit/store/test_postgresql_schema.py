@@ -25,9 +25,10 @@ from upload_server.store.postgresql.requirements import Found, problems
 
 TYPES = {"AUTO": "bigint", "INT": "bigint", "BIGINT": "bigint", "DATETIME": "timestamp with time zone"}
 TYPES |= {"DOUBLE": "double precision", "BLOB": "bytea", "VARCHAR": "text", "TEXT": "text"}
-# A commit is looked up by the database's own number of it, and by the number of its node's attempt.
+# A commit is looked up by the database's own number of it, and by the number of its node's attempt. Which programs it
+# bears a file of SQLite says in its header.
 LEFT_OUT = {(StoreInfo, "commits")}
-ADDED = {"node": {"attempt": ("bigint", True, None)}}
+ADDED = {"node": {"attempt": ("bigint", True, None)}, "store_info": {"min_level": ("bigint", False, None)}}
 # Followed every byte, on PostgreSQL at the price of all the others.
 NO_INDEX = {"file_idle"}
 
@@ -168,11 +169,19 @@ async def test_two_who_migrate_at_once_do_it_once(server: postgres.Server) -> No
     assert sorted(map(list, applied)) == [[], [], ["0001_initial"]]
 
 
-async def test_a_newer_programs_database_is_refused(server: postgres.Server, hand: Any) -> None:
+async def test_a_newer_programs_database_is_refused_unless_it_bears_this_one(
+    server: postgres.Server, hand: Any
+) -> None:
     hand.execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_future', now())")
     url = server.url(hand.info.dbname)
+    # Unless it bears this one.
+    await (await open_store(url)).close()
+    assert await migrate_store(url) == []
+    hand.execute("UPDATE store_info SET min_level = 2")
     for open_it in (open_store, migrate_store):
-        with pytest.raises(CannotStart, match=r"migrated by a newer upload-server \(9999_future\)"):
+        with pytest.raises(
+            CannotStart, match=r"newer upload-server \(9999_future\), and bears .* level 2 on .*install"
+        ):
             await open_it(url)
 
 

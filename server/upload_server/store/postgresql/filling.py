@@ -32,10 +32,14 @@ class PostgresqlFilling:
 
     def add(self, table: str, rows: Iterable[TableRow]) -> int:
         """Add rows to a table. A text with NUL, or of bytes that were no UTF-8, is refused."""
+        names = _TABLES[table].copied_columns()
+        columns = ", ".join(names)
         with as_damaged(*self._connection.errors, UnicodeEncodeError):
             if table == _IDENTITY:
-                self._connection.execute(f"DELETE FROM {table}")
-            columns = ", ".join(_TABLES[table].copied_columns())
+                # Which programs its schema bears is its own.
+                places = ", ".join(f"%({name})s" for name in names)
+                update = f"UPDATE {table} SET ({columns}) = ROW ({places})"
+                return sum(self._connection.execute(update, dict(zip(names, row, strict=True))) for row in rows)
             return self._connection.load(f"COPY {table} ({columns}) FROM STDIN", rows)
 
     def commit(self) -> None:

@@ -16,6 +16,7 @@ from playhouse.migrations import Migration, MigrationError, Runner
 
 from upload_server.domain.errors import CannotStart
 from upload_server.store.inspection import SchemaFault
+from upload_server.store.levels import check_level, least_level
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, PostgresqlConnection, connect
 from upload_server.store.postgresql.requirements import check_server
@@ -38,14 +39,11 @@ _OBJECTS: Final = """
     FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
     WHERE NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace"""
 
+_LEAST_LEVEL: Final = "SELECT min_level FROM store_info WHERE id = 1"
+_RAISE_LEVEL: Final = Sql(
+    "UPDATE store_info SET min_level = :least WHERE id = 1 AND min_level < :least RETURNING min_level"
+)
 _HAS_TABLE: Final = Sql("SELECT to_regclass(:name) IS NOT NULL")
-
-
-class SchemaTooNew(CannotStart):
-    """The database was migrated by a newer program; this one would not understand it."""
-
-    def __init__(self, address: Address, steps: Sequence[str]) -> None:
-        super().__init__(f"{address} was migrated by a newer upload-server ({', '.join(steps)})")
 
 
 class SchemaTooOld(CannotStart):
@@ -83,22 +81,35 @@ def migrate(address: Address, target: str | None = None) -> Sequence[str]:
         check_server(connection, address, options, bounded=False)
         connection.rows(_LOCK)
         runner = Runner(connection.database, str(MIGRATIONS))
-        unknown = [step.name for step in runner.status() if step.path is None]
-        if unknown:
-            raise SchemaTooNew(address, unknown)
+        if has_table(connection, "store_info"):
+            _check(connection, address)
+            # Before the steps: no program that they are too new for is to begin on what they leave half done.
+            _raise_level(connection, target)
         applied: list[str] = runner.up(target)
+        _raise_level(connection, target)
     finally:
         connection.close()
     return applied
 
 
 def check_schema(connection: Connection, address: Address) -> None:
-    """Raise ``SchemaTooNew`` or ``SchemaTooOld`` unless the database has just the steps that this program knows."""
-    unknown, missing = _steps(connection)
-    if unknown:
-        raise SchemaTooNew(address, unknown)
+    """Raise ``SchemaTooNew`` or ``SchemaTooOld`` unless the database has the steps that this program knows, and with
+    others bears it."""
+    missing = _check(connection, address)
     if missing:
         raise SchemaTooOld(address, missing)
+
+
+def _check(connection: Connection, address: Address) -> list[str]:
+    """Return the steps that are missing; raises ``SchemaTooNew``."""
+    unknown, missing = _steps(connection)
+    if unknown:
+        check_level(address, MIGRATIONS, unknown, connection.rows(_LEAST_LEVEL)[0][0])
+    return missing
+
+
+def _raise_level(connection: Connection, target: str | None) -> None:
+    connection.rows(_RAISE_LEVEL, {"least": least_level(MIGRATIONS, target)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from upload_server.domain.errors import CannotStart
 from upload_server.process.files import open_own, refuse_strangers_link
 from upload_server.process.room import used_up
 from upload_server.store.inspection import SchemaFault
+from upload_server.store.levels import check_level, least_level
 from upload_server.store.sqlite.connection import SqliteConnection
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -27,13 +28,6 @@ _LEAST_SQLITE = (3, 38, 0)
 # Names of people and of files are in it.
 _PRIVATE = 0o600
 _OTHERS = 0o077
-
-
-class SchemaTooNew(CannotStart):
-    """The database was written by a newer program; this one would not understand it."""
-
-    def __init__(self, path: Path, steps: Sequence[str]) -> None:
-        super().__init__(f"{path} was migrated by a newer upload-server ({', '.join(steps)})")
 
 
 class SqliteTooOld(CannotStart):
@@ -65,8 +59,8 @@ def as_unusable(path: Path) -> Iterator[None]:
 def prepare(path: Path, target: str | None = None) -> Sequence[str]:
     """Create the database if there is none and apply the steps that it lacks (up to ``target``); returns their names.
 
-    Each step is one transaction. Raises ``SchemaTooNew``, ``SqliteTooOld``, OSError, MigrationError or what
-    the database raises.
+    Each step is one transaction. The file's header says which programs it bears since. Raises ``SchemaTooNew``,
+    ``SqliteTooOld``, OSError, MigrationError or what the database raises.
     """
     if sqlite3.sqlite_version_info < _LEAST_SQLITE:
         raise SqliteTooOld
@@ -74,9 +68,12 @@ def prepare(path: Path, target: str | None = None) -> Sequence[str]:
     database = SqliteDatabase(str(path), pragmas={"journal_mode": "wal", "synchronous": "full"}, thread_safe=False)
     with database.connection_context():
         runner = Runner(database, str(MIGRATIONS))
-        unknown = [step.name for step in runner.status() if step.path is None]
-        if unknown:
-            raise SchemaTooNew(path, unknown)
+        status = runner.status()
+        least = int(database.pragma("user_version"))
+        check_level(path, MIGRATIONS, [step.name for step in status if step.path is None], least)
+        if not least or any(step.applied is None for step in status):
+            # Before the steps: no program that they are too new for is to begin on what they leave half done.
+            database.pragma("user_version", max(least, least_level(MIGRATIONS, target)))
         applied: list[str] = runner.up(target)
     return applied
 
