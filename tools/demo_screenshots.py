@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 ROOT: Final = Path(__file__).parents[1]
 IMAGES: Final = ROOT / "docs" / "images"
-WIDE: Final = {"width": 1280, "height": 860}
+WIDE: Final = {"width": 1440, "height": 900}
 NARROW: Final = {"width": 390, "height": 844}
 DEMO_SECONDS: Final = 75
 MB: Final = 1_000_000
@@ -97,7 +97,6 @@ async def pictures(browser: Browser, url: str, folder: Path) -> None:
     await cancel(light, film.name, "the wrong film")
     await cancel(light, photos.name, "")
     await light.locator(".line", has_text=re.compile(r"^Cancelled \d+ of 24")).wait_for()
-    await light.locator(".batch", has_text=photos.name).evaluate("(row) => row.scrollIntoView({ block: 'center' })")
     await take(light, "console-cancelled")
     await light.get_by_role("button", name=f"Details of {film.name}").evaluate("(button) => button.click()")
     await light.locator("#trail li").nth(2).wait_for()

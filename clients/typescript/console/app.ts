@@ -6,32 +6,47 @@ import { backoff } from "../src/pause.js";
 import { quoted } from "../src/visible.js";
 import { renderChart } from "./chart.js";
 import { Details } from "./details.js";
+import { Export } from "./export.js";
 import { byId, say, setAttribute, throttled } from "./dom.js";
 import { filesOfDrop, filesOfInput } from "./drop.js";
 import { Feed } from "./feed.js";
 import * as format from "./format.js";
-import { Filters, List } from "./list.js";
-import { Model } from "./model.js";
-import type { BatchRow, FileRow, Filter } from "./model.js";
+import { List } from "./list.js";
+import type { Direction } from "./list.js";
+import { may } from "./me.js";
+import { isBatch, Model } from "./model.js";
+import type { BatchRow, FileRow } from "./model.js";
 import { isTold, notice } from "./notices.js";
+import { Rows } from "./rows.js";
+import { Search } from "./search.js";
 import { SignIn } from "./sign-in.js";
 import { Statistics } from "./statistics.js";
+import { Strip } from "./strip.js";
 import { backgroundSleep } from "./ticker.js";
+import { Tray } from "./tray.js";
+import { EVERYTHING, hashOf, idIn, placeOf, sameView } from "./view.js";
+import type { Opened, Place, View } from "./view.js";
 
 /** So often the chart moves on when nothing happens, in milliseconds. */
 const CHART_MS = 10_000;
 
+/** The page's own folder: a proxy may serve it under a prefix. */
+const HOME = new URL(".", location.href).href;
+
 class Console {
   private readonly signIn = new SignIn(() => void this.listen());
-  private readonly client = new UploadClient({ fetch: this.signIn.fetch, sleep: backgroundSleep("/console/ticker.js") });
-  private readonly details = new Details(this.client.api);
+  private readonly client = new UploadClient({ baseUrl: HOME, fetch: this.signIn.fetch, sleep: backgroundSleep("console/ticker.js") });
+  private readonly details: Details;
   private readonly model = new Model(this.client.api, () => this.details.shown);
-  private readonly feed = new Feed();
+  private readonly feed = new Feed((row) => this.name(row));
   private readonly statistics = new Statistics(this.client.api, () => this.renderStatistics());
   private readonly list: List;
-  private readonly filters: Filters;
+  private readonly tray: Tray;
+  private readonly search = new Search((view, typing) => this.choose(view, typing));
+  private readonly strip = new Strip(() => this.readMetrics());
   private readonly draw = throttled(100, () => this.render());
   private readonly rows = new Map<Upload, FileRow>();
+  private place: Place = { view: EVERYTHING, opened: undefined };
   private locals = 0;
   private watch: SharedWatch | undefined;
   private reading: Promise<void> | undefined;
@@ -39,16 +54,33 @@ class Console {
   private naming: Promise<unknown> = Promise.resolve();
 
   constructor() {
+    const contentUrl = ({ fileId }: FileRow): string => `api/v1/files/${encodeURIComponent(fileId)}/content`;
+    const cancelFile = (row: FileRow, reason: string): void => this.cancelFile(row, reason);
+    const cancelBatch = (row: BatchRow, reason: string): void => this.cancelBatch(row, reason);
+    const dismiss = (row: FileRow | BatchRow): void => this.dismiss(row);
     const actions = {
-      cancelFile: (row: FileRow, reason: string) => this.cancelFile(row, reason),
-      cancelBatch: (row: BatchRow, reason: string) => this.cancelBatch(row, reason),
-      details: (row: FileRow) => this.details.open(row),
-      more: () => void this.read(),
+      cancelFile,
+      cancelBatch,
+      contentUrl,
+      dismiss,
+      details: (row: FileRow | BatchRow) => this.open(isBatch(row) ? { kind: "batches", id: row.batchId } : { kind: "files", id: row.fileId }),
+      retry: (row: FileRow | BatchRow) => this.retry(row),
       moreFiles: (row: BatchRow) => this.readFiles(row),
       name: (row: BatchRow) => this.name(row),
     };
-    this.list = new List(this.model, actions, byId("list"), byId("empty"), byId("end"), byId("fresh"));
-    this.filters = new Filters(byId("filters"), (filter) => this.show(filter));
+    this.details = new Details(this.client.api, {
+      cancelFile,
+      cancelBatch,
+      contentUrl,
+      closed: () => this.go({ view: this.place.view, opened: undefined }, true),
+      batch: (id) => this.open({ kind: "batches", id }),
+      list: (text) => this.go({ view: { ...EVERYTHING, text }, opened: undefined }),
+    });
+    const rows = (): Rows => new Rows(this.model, actions, () => this.render());
+    const elements = ["list", "empty", "end", "begin", "fresh"].map((id) => byId(id)) as [HTMLElement, HTMLElement, HTMLElement, HTMLElement, HTMLElement];
+    this.list = new List(this.model, rows(), ...elements, (where) => void this.read(where), () => this.showNewest());
+    this.tray = new Tray(this.model, rows(), dismiss);
+    new Export(this.client.api, () => this.model.asked);
     const time = byId<HTMLSelectElement>("window");
     time.addEventListener("change", () => {
       this.statistics.windowSeconds = Number(time.value);
@@ -64,9 +96,82 @@ class Console {
     // A page that comes back from the browser's cache has lost its connections and its place.
     addEventListener("pageshow", (event) => event.persisted && location.reload());
     await this.signIn.begin(this.client.api);
+    byId("drop").hidden = !may("write");
+    byId("metrics").hidden = !may("metrics");
+    addEventListener("popstate", () => this.arrive());
+    this.arrive();
     await this.listen();
     addEventListener("online", () => this.watch?.wake());
     setInterval(() => this.statistics.renew(), CHART_MS);
+    this.strip.start();
+  }
+
+  // Where the page is ------------------------------------------------------------------------------------------------
+
+  private go(place: Place, replacing = false): void {
+    const hash = hashOf(place);
+    if (replacing) history.replaceState(undefined, "", hash);
+    else history.pushState(undefined, "", hash);
+    this.arrive();
+  }
+
+  /** Show what the URL says. */
+  private arrive(): void {
+    const place = placeOf(location.hash);
+    if (!place) return;
+    const { view, opened } = this.place;
+    this.place = place;
+    this.search.show(place.view);
+    if (!sameView(view, place.view)) this.showView(place.view);
+    if (opened?.kind === place.opened?.kind && opened?.id === place.opened?.id) return;
+    if (place.opened) void this.look(place.opened);
+    else this.details.close();
+  }
+
+  private choose(view: View, typing: boolean): void {
+    const id = idIn(view.text);
+    if (id) this.open({ kind: "files", id });
+    else this.go({ view, opened: undefined }, typing);
+  }
+
+  private open(opened: Opened): void {
+    this.go({ view: this.place.view, opened });
+  }
+
+  /** Show a file or batch, whether or not a list holds it. */
+  private async look(opened: Opened): Promise<void> {
+    notice("link", "");
+    try {
+      const row = await this.rowOf(opened);
+      if (this.place.opened === opened) this.details.open(row);
+    } catch (error) {
+      if (this.place.opened !== opened) return;
+      // Whoever has only an id knows not always of what.
+      if (opened.kind === "files" && error instanceof UploadError && error.reason === "FILE_NOT_FOUND") {
+        return this.go({ view: this.place.view, opened: { kind: "batches", id: opened.id } }, true);
+      }
+      const missing = error instanceof UploadError && error.reason === "BATCH_NOT_FOUND";
+      notice("link", missing ? `There is no upload and no batch with the id ${quoted(opened.id)}, or you may not see it.` : `It could not be read. ${messageOf(error)}`);
+      this.go({ view: this.place.view, opened: undefined }, true);
+    }
+  }
+
+  private async rowOf({ kind, id }: Opened): Promise<FileRow | BatchRow> {
+    if (kind === "files") return this.model.files.get(id) ?? this.model.holdFile(await this.client.api.getFile(id));
+    return this.model.batches.get(id) ?? this.model.holdBatch(await this.client.api.getBatch(id));
+  }
+
+  private showView(view: View): void {
+    this.model.setView(view);
+    this.list.showFresh();
+    void this.read();
+  }
+
+  private showNewest(): void {
+    this.model.begin();
+    this.list.showFresh();
+    scrollTo({ top: 0, behavior: "instant" });
+    void this.read();
   }
 
   /** Watch and read; or go on where the watch was, which has ended when its person was not known any more. */
@@ -96,21 +201,27 @@ class Console {
     }
   }
 
-  /** Read the lists as far down as they are shown. */
-  private read(): Promise<void> {
-    this.reading ??= this.readOn().finally(() => (this.reading = undefined));
+  /** Read on at one end of the list; once at a time. */
+  private read(where: Direction = "below"): Promise<void> {
+    this.reading ??= this.readOn(where).finally(() => (this.reading = undefined));
     return this.reading;
   }
 
-  private async readOn(): Promise<void> {
+  private async readOn(where: Direction): Promise<void> {
+    const { asked } = this.model;
     try {
-      do await this.model.load();
-      while (this.model.items().length < this.list.wanted && this.model.more.readable);
+      const outermost = (): FileRow | BatchRow | undefined => this.model.items().at(where === "below" ? -1 : 0);
+      const before = outermost();
+      // A page may have nothing that is new to the list.
+      do await (where === "below" ? this.model.load() : this.model.loadBack());
+      while (outermost() === before && this.model.more[where] && asked === this.model.asked);
       notice("list", "");
     } catch (error) {
       this.tellUnread(error);
     }
-    this.list.showRead();
+    // Another view was chosen meanwhile.
+    if (asked !== this.model.asked) return this.readOn("below");
+    this.list.showRead(where);
   }
 
   private readFiles(row: BatchRow): void {
@@ -118,7 +229,7 @@ class Console {
   }
 
   private tellUnread(error: unknown): void {
-    notice("list", `The list could not be read. ${error instanceof UploadError ? error.message : ""}`);
+    notice("list", `The list could not be read. ${messageOf(error)}`);
   }
 
   private name(row: BatchRow): void {
@@ -132,10 +243,10 @@ class Console {
       .then(this.draw);
   }
 
-  private show(filter: Filter): void {
-    this.model.setFilter(filter);
-    this.list.restart();
-    void this.read();
+  private async readMetrics(): Promise<string> {
+    const response = await this.signIn.fetch(`${HOME}metrics`, { cache: "no-store" });
+    if (!response.ok) throw new Error(`metrics: ${response.status}`);
+    return response.text();
   }
 
   private hear(event: WatchEvent): void {
@@ -161,6 +272,7 @@ class Console {
 
   private render(): void {
     this.list.render();
+    this.tray.render();
     this.feed.render();
     this.details.update();
   }
@@ -168,7 +280,8 @@ class Console {
   private renderStatistics(): void {
     const { latest, latestSeconds } = this.statistics;
     if (!latest) return;
-    this.filters.update(latest);
+    this.search.update(latest);
+    this.strip.update(latest);
     renderChart(latest, latestSeconds);
   }
 
@@ -194,11 +307,6 @@ class Console {
     if (!first) notice("upload", "There is nothing to upload in that; choose at least one file.");
     else if (files.length === 1) this.uploadOne(first);
     else this.uploadBatch(files);
-    if (first && this.model.filter !== "all") {
-      this.filters.choose("all");
-      this.show("all");
-    }
-    this.list.showFresh();
     this.render();
   }
 
@@ -215,21 +323,38 @@ class Console {
     for (const { file, error } of batch.refused) {
       this.model.addProblem(this.nextKey(), file.filename ?? "", file.blob.size, error.message);
     }
-    batch.announced.then(
-      (batchId) => this.adoptBatch(batch, batchId),
-      (error: UploadError) => notice("upload", error.message),
-    );
+    if (batch.uploads.length > 0) this.adoptBatch(batch);
     say(byId("said"), `Announcing ${format.count(batch.uploads.length, "file")} as a batch`);
   }
 
-  private adoptBatch(batch: BatchUpload, batchId: string): void {
-    this.model.adoptBatch(batch, batchId);
-    const tell = (): void => {
-      this.list.showFresh();
-      this.draw();
-    };
-    // The watch tells it too, as a rule before.
-    this.client.api.getBatch(batchId).then((known) => this.model.takeBatch(known), () => {}).then(tell);
+  private adoptBatch(batch: BatchUpload): void {
+    const row = this.model.addBatch(batch, this.nextKey());
+    batch.announced.then(
+      (batchId) => {
+        this.model.identifyBatch(row, batchId);
+        // The watch tells it too, as a rule before.
+        this.client.api.getBatch(batchId).then((known) => this.model.takeBatch(known), () => {}).then(this.draw);
+      },
+      (error: UploadError) => {
+        row.problem = error.message;
+        row.status = "failed";
+        say(byId("said"), error.message);
+        this.draw();
+      },
+    );
+  }
+
+  /** Begin anew what did not arrive; of a batch, those of its files. */
+  private retry(row: FileRow | BatchRow): void {
+    const uploads = isBatch(row) ? (row.upload?.uploads ?? []) : row.upload ? [row.upload] : [];
+    const files = uploads.filter(({ state }) => state !== "completed").map(({ blob, filename }) => ({ blob, filename }));
+    this.dismiss(row);
+    this.upload(files);
+  }
+
+  private dismiss(row: FileRow | BatchRow): void {
+    this.model.dismiss(row);
+    this.render();
   }
 
   private adopt(upload: Upload): void {
@@ -352,6 +477,10 @@ class Console {
     });
     addEventListener("pagehide", () => this.client.leave());
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof UploadError ? error.message : "";
 }
 
 void new Console().start();

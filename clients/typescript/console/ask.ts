@@ -1,6 +1,6 @@
 /** Asks for the reason of one cancel, beside its button. Must not know what is cancelled. */
 
-import { make, say, setAttribute } from "./dom.js";
+import { make, say, setAttribute, told } from "./dom.js";
 
 const USUAL = ["Wrong file", "Sent to the wrong place", "No longer needed", "Takes too long"];
 /** As many characters as the service takes. */
@@ -8,8 +8,17 @@ const MOST_CHARACTERS = 500;
 
 let asked = 0;
 
-/** Open or close the question of `button` at the end of `row`; `confirmed` hears the reason, which may be empty. */
-export function toggleAsk(row: HTMLElement, button: HTMLElement, what: string, confirmed: (reason: string) => void): void {
+/**
+ * Open or close the question of `button` at the end of `row`, which says what is at stake; `confirmed` hears the reason,
+ * which may be empty.
+ */
+export function toggleAsk(
+  row: HTMLElement,
+  button: HTMLElement,
+  what: string,
+  warning: string,
+  confirmed: (reason: string) => void,
+): void {
   if (closeAsk(row)) return;
   for (const open of document.querySelectorAll<HTMLElement>(".ask")) closeAsk(open.parentElement!);
   const input = make("input");
@@ -20,6 +29,9 @@ export function toggleAsk(row: HTMLElement, button: HTMLElement, what: string, c
     const characters = [...input.value];
     if (characters.length > MOST_CHARACTERS) input.value = characters.slice(0, MOST_CHARACTERS).join("");
   });
+  const about = told("p", "warning", warning);
+  about.id = `${input.id}-about`;
+  setAttribute(input, "aria-describedby", about.id);
   const label = make("label", "", "Why? Everyone sees it; may be left empty");
   label.htmlFor = input.id;
   const yes = pressable("button cancel", what);
@@ -33,13 +45,18 @@ export function toggleAsk(row: HTMLElement, button: HTMLElement, what: string, c
     return pick;
   });
   const no = pressable("button", "Keep it");
-  const form = make("form", "ask", label, input, make("div", "usual", ...usual), make("div", "side", yes, no));
+  const form = make("form", "ask", about, label, input, make("div", "usual", ...usual), make("div", "side", yes, no));
   const close = (): void => {
     closeAsk(row);
     button.focus();
   };
   no.addEventListener("click", close);
-  form.addEventListener("keydown", (event) => event.key === "Escape" && close());
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    // The dialog around it stays.
+    event.preventDefault();
+    close();
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     close();

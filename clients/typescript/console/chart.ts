@@ -71,10 +71,21 @@ function draw(buckets: readonly Bucket[], seconds: number): SVGElement {
     bar("begun", 0, bucket.begun, 0.5);
     bar("cancelled", 0, bucket.cancelled, step / 2);
     bar("late", bucket.cancelled, bucket.late, step / 2);
+    // Whoever points at a step of time is told its values.
+    const hover = svg("rect", { class: "hover", x, y: 0, width: step, height: BASE });
+    const title = svg("title", {});
+    title.textContent = `From ${clock(bucket.from)}: ${bucket.begun} begun, ${bucket.cancelled} cancelled, ${bucket.late} too late`;
+    hover.append(title);
+    root.append(hover);
   });
-  const times: [number, string][] = [[LEFT, clock(buckets[0]!.from)], [WIDTH, "now"]];
-  for (const [x, words] of times) {
-    const text = svg("text", { class: "tick", x, y: HEIGHT - 6, "text-anchor": x === LEFT ? "start" : "end" });
+  const middle = Math.floor(buckets.length / 2);
+  const times: [number, string, string][] = [
+    [LEFT, clock(buckets[0]!.from), "start"],
+    [LEFT + middle * step, clock(buckets[middle]!.from), "middle"],
+    [WIDTH, "now", "end"],
+  ];
+  for (const [x, words, anchor] of times) {
+    const text = svg("text", { class: "tick", x, y: HEIGHT - 6, "text-anchor": anchor });
     text.textContent = words;
     root.append(text);
   }

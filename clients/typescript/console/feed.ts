@@ -3,66 +3,83 @@
 import { isFinal } from "../src/index.js";
 import type { StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
-import { byId, make, show, told } from "./dom.js";
+import { arrange, byId, make, say, show } from "./dom.js";
 import * as format from "./format.js";
+import { me } from "./me.js";
 import type { BatchRow, FileRow } from "./model.js";
 import { batchTitle } from "./words.js";
 
-const MOST = 12;
+const MOST = 30;
+
+interface Line {
+  element: HTMLElement;
+  /** Says it again: a batch's name may have become known. */
+  retell: () => void;
+}
 
 export class Feed {
   private readonly list = byId("feed");
-  private waiting: HTMLElement[] = [];
+  private waiting: Line[] = [];
+  private shown: Line[] = [];
+
+  /** `name` finds out what a batch's first file is called. */
+  constructor(private readonly name: (row: BatchRow) => void) {}
 
   /** A file's status has changed. The files of a batch are told as one, by the batch, unless something befell one alone. */
   tell(row: FileRow): void {
     if (row.status === "pending") return;
     const alone = row.batchId === "" || row.status === "failed" || (row.status === "cancelled" && row.cancelledBy !== "batch_cancel");
-    if (alone) this.add(entry(row.status, words(row), row.updatedAt));
+    const text = words(row);
+    if (alone) this.add(entry(row.status, () => text, row.updatedAt));
   }
 
   /** A batch has changed; what its status was before, where that is known. */
   tellBatch(row: BatchRow, before: StatusWord | undefined): void {
     // Of one that nobody has seen before it is not known whether it has begun just now, or long ago.
     if (before === row.status || (before === undefined && !isFinal(row.status))) return;
-    const title = batchTitle(row);
-    const by = row.status === "cancelled" ? ` by ${format.who(row.cancelledBy)}${why(row.cancelReason)}` : "";
+    const by = row.status === "cancelled" ? ` by ${format.who(row.cancelledBy, me.principal)}${why(row.cancelReason)}` : "";
     const what = { completed: "is complete", failed: "has failed files", cancelled: "was cancelled", processing: "began to upload" };
     const verb = what[row.status as keyof typeof what];
-    if (verb) this.add(entry(row.status, `${title}: ${verb}${by}`, row.updatedAt));
+    if (!verb) return;
+    this.add(entry(row.status, () => `${batchTitle(row)}: ${verb}${by}`, row.updatedAt));
+    if (row.firstName === undefined) this.name(row);
   }
 
-  private add(item: HTMLElement): void {
+  private add(item: Line): void {
     this.waiting.push(item);
     if (this.waiting.length > MOST) this.waiting.shift();
   }
 
   /** What was told may never have been. */
   clear(): void {
-    this.waiting = [];
+    this.waiting = this.shown = [];
     this.list.replaceChildren();
     show(byId("feed-empty"), true);
   }
 
   render(): void {
+    for (const { retell } of this.shown) retell();
     if (this.waiting.length === 0) return;
-    this.list.prepend(...this.waiting.reverse());
+    this.shown = [...this.waiting.reverse(), ...this.shown].slice(0, MOST);
     this.waiting = [];
-    while (this.list.childElementCount > MOST) this.list.lastElementChild?.remove();
+    arrange(this.list, this.shown.map(({ element }) => element));
     show(byId("feed-empty"), false);
   }
 }
 
-function entry(status: string, text: string, at: Date): HTMLElement {
+function entry(status: string, text: () => string, at: Date): Line {
+  const what = make("span", "what");
+  const retell = (): void => say(what, text());
+  retell();
   const time = make("time", "", format.when(at));
   time.dateTime = at.toISOString();
-  const item = make("li", "", told("span", "what", text), time);
+  const item = make("li", "", what, time);
   item.dataset["state"] = status;
-  return item;
+  return { element: item, retell };
 }
 
 function words(row: FileRow): string {
-  if (row.status === "cancelled") return `${quoted(row.filename)} was cancelled by ${format.who(row.cancelledBy)}${why(row.cancelReason)}`;
+  if (row.status === "cancelled") return `${quoted(row.filename)} was cancelled by ${format.who(row.cancelledBy, me.principal)}${why(row.cancelReason)}`;
   if (row.status === "uploading") return `${quoted(row.filename)} began to upload`;
   return `${quoted(row.filename)} ${row.status === "failed" ? "failed" : "is complete"}`;
 }

@@ -11,6 +11,7 @@ export function size(bytes: number): string {
     value /= 1000;
     unit++;
   }
+  if (bytes === 1) return "1 byte";
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
 }
 
@@ -34,6 +35,11 @@ export function when(date: Date): string {
   return today ? CLOCK.format(date) : `${DAY.format(date)}, ${CLOCK.format(date)}`;
 }
 
+/** The day and the time, for facts that are read much later. */
+export function day(date: Date): string {
+  return `${date.toLocaleDateString(undefined, { year: "numeric", month: "short", day: "numeric" })}, ${CLOCK.format(date)}`;
+}
+
 export function exactly(date: Date): string {
   return `${date.toISOString().replace("T", " ").replace(/Z$/, "")} UTC`;
 }
@@ -55,15 +61,17 @@ export function percent(part: number, whole: number): string {
 
 const WHO: Readonly<Record<string, string>> = {
   user: "a user",
-  batch_cancel: "cancelling its batch",
+  batch_cancel: "the cancel of its batch",
   websocket_close: "the end of its page's connection",
-  all_files: "cancelling every file",
+  all_files: "the cancels of all its files",
   system: "the service",
 };
 
-/** Who cancelled, in words. */
-export function who(by: string): string {
-  return WHO[by] ?? quoted(by.startsWith("user:") ? by.slice(5) : by || "somebody");
+/** Who did it, in words; `me` is who uses this page. */
+export function who(by: string, me = ""): string {
+  const person = by.startsWith("user:") ? by.slice(5) : "";
+  if (person && person === me) return "you";
+  return WHO[by] ?? quoted(person || by || "somebody");
 }
 
 export function count(number: number, one: string, many = `${one}s`): string {

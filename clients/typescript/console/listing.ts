@@ -1,79 +1,158 @@
 /**
- * A list of the service, of which the page holds the newest: from the top down to where it has read.
- * Must not know what its rows are.
+ * A list of the service, of which the page holds a part: pages one below the other, the newest rows first, read on at
+ * both ends. Must not know what its rows are. Bounded: where one end grows, the other is let go and can be read again.
  */
 
 export interface Row {
   createdAt: Date;
 }
 
-interface Page<R> {
+interface Answer<R> {
   rows: R[];
   nextPageToken: string;
 }
 
-/** The most rows of one list that a page holds; what is older is left to the filters and to other tools. */
-export const MOST_ROWS = 2_000;
+interface Page<R> {
+  /** What it is read by. */
+  token: string;
+  rows: R[];
+}
+
+/** So many rows are read at a time. */
+export const PAGE = 60;
+/** The most rows of one list that a page holds. */
+export const MOST_ROWS = 5 * PAGE;
 
 export class Listing<R extends Row> {
-  /** In the order of the service. */
-  readonly rows: R[] = [];
-  private nextPageToken: string | undefined = "";
+  private pages: Page<R>[] = [];
+  /** The tokens of pages above those that are held. */
+  private above: string[] = [];
+  private next: string | undefined = "";
+  private flat: readonly R[] | undefined = [];
   private reading: Promise<void> | undefined;
 
   constructor(
-    private readonly read: (pageToken: string) => Promise<Page<R>>,
+    private readonly read: (pageToken: string) => Promise<Answer<R>>,
     /** Whether a row that changes belongs here. */
     private readonly wants: (row: R) => boolean,
+    private readonly most = MOST_ROWS,
   ) {}
 
-  /** Whether the service has more rows than are held. */
+  /** In the order of the service. */
+  get rows(): readonly R[] {
+    return (this.flat ??= this.pages.flatMap(({ rows }) => rows));
+  }
+
+  /** Whether the service has more rows below those that are held. */
   get more(): boolean {
-    return this.nextPageToken !== undefined;
+    return this.next !== undefined;
   }
 
-  /** Whether more can be read: not beyond what a page can show. */
-  get readable(): boolean {
-    return this.more && this.rows.length < MOST_ROWS;
+  /** Whether rows above those that are held were let go. */
+  get cut(): boolean {
+    return this.above.length > 0;
   }
 
-  /** Down to which time every row is held. */
+  /** From which time on every row is held, the newest first … */
+  get start(): number {
+    return this.cut ? (this.rows[0]?.createdAt.getTime() ?? -Infinity) : Infinity;
+  }
+
+  /** … and down to which time. */
   get end(): number {
     if (!this.more) return -Infinity;
     return this.rows.at(-1)?.createdAt.getTime() ?? Infinity;
   }
 
-  /** Read the next page; once at a time. */
+  /** Read on downwards; once at a time. */
   load(): Promise<void> {
-    this.reading ??= this.loadPage().finally(() => (this.reading = undefined));
+    return this.once(() => this.loadBelow());
+  }
+
+  /** Read again what was let go above; once at a time. */
+  loadBack(): Promise<void> {
+    return this.once(() => this.loadAbove());
+  }
+
+  private once(load: () => Promise<void>): Promise<void> {
+    this.reading ??= load().finally(() => (this.reading = undefined));
     return this.reading;
   }
 
-  private async loadPage(): Promise<void> {
-    if (!this.readable) return;
-    const page = await this.read(this.nextPageToken ?? "");
+  private async loadBelow(): Promise<void> {
+    const token = this.next;
+    if (token === undefined) return;
+    const answer = await this.read(token);
+    const rows = this.unheld(answer.rows);
+    const last = this.pages.at(-1);
+    // After the newest were cut short: the rest of the first page.
+    if (token === "" && last) last.rows.push(...rows);
+    else this.pages.push({ token, rows });
+    this.next = answer.nextPageToken || undefined;
+    this.flat = undefined;
+    while (this.rows.length > this.most && this.pages.length > 1) this.letGo(this.pages.shift()!, "above");
+  }
+
+  /** Down to what is held: since it was let go, rows may have come in between. */
+  private async loadAbove(): Promise<void> {
+    const first = this.above.at(-1);
+    if (first === undefined) return;
+    const read: Page<R>[] = [];
+    const top = this.rows[0];
+    for (let token = first; ; ) {
+      const { rows, nextPageToken } = await this.read(token);
+      const met = rows.some((row) => this.rows.includes(row)) || (top && rows.some((row) => row.createdAt < top.createdAt));
+      const known = new Set(read.flatMap((page) => page.rows));
+      read.push({ token, rows: this.unheld(rows).filter((row) => !known.has(row) && !(top && row.createdAt < top.createdAt)) });
+      if (met || !nextPageToken || nextPageToken === this.pages[0]?.token) break;
+      token = nextPageToken;
+    }
+    this.above.pop();
+    this.pages.unshift(...read);
+    this.flat = undefined;
+    while (this.rows.length > this.most && this.pages.length > read.length + 1) this.letGo(this.pages.pop()!, "below");
+  }
+
+  private unheld(rows: readonly R[]): R[] {
     const held = new Set(this.rows);
-    this.rows.push(...page.rows.filter((row) => !held.has(row)));
-    this.nextPageToken = page.nextPageToken || undefined;
+    return rows.filter((row) => !held.has(row));
+  }
+
+  private letGo({ token }: Page<R>, where: "above" | "below"): void {
+    if (where === "above") this.above.push(token);
+    else this.next = token;
+    this.flat = undefined;
   }
 
   /** A row is new or has changed: put it where it belongs, if it belongs to what is held. */
   take(row: R): void {
-    const at = this.rows.indexOf(row);
-    if (this.wants(row)) {
-      if (at < 0 && row.createdAt.getTime() >= this.end) this.insert(row);
-    } else if (at >= 0) this.rows.splice(at, 1);
+    const page = this.pages.find(({ rows }) => rows.includes(row));
+    if (page && this.wants(row)) return;
+    if (page) page.rows.splice(page.rows.indexOf(row), 1);
+    else if (this.wants(row) && row.createdAt.getTime() >= this.end && row.createdAt.getTime() <= this.start) this.insert(row);
+    else return;
+    this.flat = undefined;
   }
 
   private insert(row: R): void {
-    const time = row.createdAt.getTime();
-    const at = this.rows.findIndex(({ createdAt }) => createdAt.getTime() <= time);
-    this.rows.splice(at < 0 ? this.rows.length : at, 0, row);
+    const isBelow = ({ createdAt }: R): boolean => createdAt <= row.createdAt;
+    let page = this.pages.find(({ rows }) => rows.some(isBelow)) ?? this.pages.at(-1);
+    if (!page) this.pages.push((page = { token: "", rows: [] }));
+    const at = page.rows.findIndex(isBelow);
+    page.rows.splice(at < 0 ? page.rows.length : at, 0, row);
+    this.flat = undefined;
     // The oldest go, so that a page that is open for a week holds no more than one of a minute.
-    if (this.rows.length > MOST_ROWS) {
-      this.rows.length = MOST_ROWS;
-      // The next page lies before what has just gone; rows that are held are not taken twice.
-      this.nextPageToken = "";
+    while (this.rows.length > this.most && this.pages.length > 1) this.letGo(this.pages.pop()!, "below");
+    if (page.rows.length > this.most && this.pages.length === 1 && !this.cut) {
+      page.rows.length = PAGE;
+      this.next = "";
+      this.flat = undefined;
     }
+  }
+
+  /** One row stands for another of the same thing. */
+  replace(old: R, row: R): void {
+    for (const { rows } of this.pages) if (rows.includes(old)) rows[rows.indexOf(old)] = row;
+    this.flat = undefined;
   }
 }

@@ -6,7 +6,9 @@
 import { batchStatusWord, dateOf, fileStatusWord, isFinal, UploadStatus } from "../src/index.js";
 import type { Api, Batch, BatchUpload, Cancellation, StatusWord, Upload, UploadedFile, UploadProgress } from "../src/index.js";
 import { Pace } from "../src/pace.js";
-import { Listing, MOST_ROWS } from "./listing.js";
+import { Listing, MOST_ROWS, PAGE } from "./listing.js";
+import { askedOf, EVERYTHING, isFlat, wantsEither, wantsFile } from "./view.js";
+import type { Asked, Filter, View } from "./view.js";
 
 export interface FileRow {
   key: string;
@@ -16,12 +18,17 @@ export interface FileRow {
   received: number;
   status: StatusWord;
   batchId: string;
+  owner: string;
   createdAt: Date;
   updatedAt: Date;
   cancelledBy: string;
   cancelReason: string;
   failureReason: string;
   revision: bigint;
+  /** All that the service has told of it. */
+  record: UploadedFile | undefined;
+  /** Begun by this page, and not dismissed. */
+  own: boolean;
   /** This page's upload of it. */
   upload: Upload | undefined;
   progress: UploadProgress | undefined;
@@ -37,6 +44,7 @@ export interface BatchRow {
   key: string;
   batchId: string;
   status: StatusWord;
+  owner: string;
   total: number;
   completed: number;
   failed: number;
@@ -48,15 +56,21 @@ export interface BatchRow {
   revision: bigint;
   /** The name of its first file; undefined while it is not known. */
   firstName: string | undefined;
+  /** All that the service has told of it. */
+  record: Batch | undefined;
+  /** Begun by this page, and not dismissed. */
+  own: boolean;
   upload: BatchUpload | undefined;
+  /** How fast this page sends it. */
+  pace: Pace;
+  /** Why this page could not begin it, in one sentence. */
+  problem: string;
   /** What this page's cancel of it is doing, or has come to, in one sentence. */
   cancelling: "" | "pending" | "done";
   outcome: string;
   /** Its files, while they are shown, in the order of their announcement. */
   files: Listing<FileRow> | undefined;
 }
-
-export type Filter = "all" | "pending" | "uploading" | "completed" | "failed" | "cancelled";
 
 const STATUSES: Readonly<Record<Exclude<Filter, "all">, UploadStatus>> = {
   pending: UploadStatus.PENDING,
@@ -67,15 +81,18 @@ const STATUSES: Readonly<Record<Exclude<Filter, "all">, UploadStatus>> = {
 };
 
 const NEWEST_FIRST = "created_at desc";
-/** How many rows are read at a time. */
-const PAGE = 100;
+/** The most files of a batch that are shown below it; the list shows them all. */
+export const MOST_OF_BATCH = 600;
+
+const MOST_OWN = 200;
 
 export class Model {
   readonly files = new Map<string, FileRow>();
   readonly batches = new Map<string, BatchRow>();
-  filter: Filter = "all";
-  /** Uploads of this page that the service has not told yet, and files that could not be begun; the newest first. */
-  private locals: FileRow[] = [];
+  view: View = EVERYTHING;
+  asked: Asked = askedOf(EVERYTHING, new Date());
+  /** What this page has begun, or could not begin, until it is dismissed; the newest first. */
+  own: (FileRow | BatchRow)[] = [];
   private listings = this.newListings();
   /** What the watch tells while a page is read, which may be older. */
   private readonly heard = new Map<string, UploadedFile | Batch>();
@@ -85,37 +102,35 @@ export class Model {
   constructor(
     private readonly api: Api,
     /** A row that somebody looks at though no list holds it. */
-    private readonly lookedAt: () => FileRow | undefined,
+    private readonly lookedAt: () => FileRow | BatchRow | undefined,
   ) {}
 
-  private newListings(): { alone: Listing<FileRow>; batches: Listing<BatchRow>; filtered: Listing<FileRow> | undefined } {
-    const { filter } = this;
+  private newListings(): { alone: Listing<FileRow>; batches: Listing<BatchRow>; flat: Listing<FileRow> | undefined } {
+    const { asked } = this;
+    const common = { ...timesOf(asked), owner: asked.owner, orderBy: NEWEST_FIRST };
+    const batchesAsked = { ...common, pageSize: PAGE };
     return {
-      alone: this.listingOf({ withoutBatch: true, orderBy: NEWEST_FIRST }, ({ batchId }) => batchId === ""),
+      alone: this.listingOf({ ...common, withoutBatch: true }, (row) => row.batchId === "" && wantsEither(asked, row)),
       batches: new Listing(
-        (pageToken) => this.readBatches(pageToken),
-        () => true,
+        (pageToken) => this.readBatches({ ...batchesAsked, pageToken }),
+        (row) => wantsEither(asked, row),
       ),
-      filtered:
-        filter === "all"
-          ? undefined
-          : this.listingOf({ statuses: [STATUSES[filter]], orderBy: NEWEST_FIRST }, ({ status }) => status === filter),
+      flat: isFlat(asked) ? this.listingOf(requestOf(asked), (row) => wantsFile(asked, row)) : undefined,
     };
   }
 
-  private listingOf(request: Parameters<Api["listFiles"]>[0], wants: (row: FileRow) => boolean): Listing<FileRow> {
-    return new Listing((pageToken) => this.readFiles({ ...request, pageSize: PAGE, pageToken }), wants);
+  private listingOf(request: Request, wants: (row: FileRow) => boolean, most = MOST_ROWS): Listing<FileRow> {
+    return new Listing((pageToken) => this.readFiles({ ...request, pageSize: PAGE, pageToken }), wants, most);
   }
 
   // What the service tells -------------------------------------------------------------------------------------------
 
-  private async readFiles(request: NonNullable<Parameters<Api["listFiles"]>[0]>) {
+  private async readFiles(request: Request) {
     const { files, nextPageToken } = await this.whileReading(() => this.api.listFiles(request));
     return { rows: files.map((file) => this.holdFile(file)), nextPageToken };
   }
 
-  private async readBatches(pageToken: string) {
-    const request = { orderBy: NEWEST_FIRST, pageSize: PAGE, pageToken };
+  private async readBatches(request: NonNullable<Parameters<Api["listBatches"]>[0]>) {
     const { batches, nextPageToken } = await this.whileReading(() => this.api.listBatches(request));
     return { rows: batches.map((batch) => this.holdBatch(batch)), nextPageToken };
   }
@@ -147,18 +162,16 @@ export class Model {
   takeFile(file: UploadedFile): FileRow {
     if (this.reading > 0) this.heard.set(file.fileId, file);
     const row = this.rowOf(file);
-    const { alone, filtered } = this.listings;
-    for (const listing of [alone, filtered]) listing?.take(row);
-    if (alone.rows.includes(row) || filtered?.rows.includes(row)) this.files.set(row.key, row);
+    const listing = this.listings.flat ?? this.listings.alone;
+    listing.take(row);
+    if (listing.rows.includes(row)) this.files.set(row.key, row);
     if (this.files.size > this.pruneAt) this.prune();
     return row;
   }
 
   /** The row that is held, or a new one, as the service tells it. */
   private rowOf(file: UploadedFile): FileRow {
-    const row = fill(this.files.get(file.fileId) ?? emptyRow(file.fileId), file);
-    if (this.locals.includes(row)) this.locals = this.locals.filter((local) => local !== row);
-    return row;
+    return fill(this.files.get(file.fileId) ?? emptyRow(file.fileId), file);
   }
 
   /** A batch as the watch tells it: the row that is held, or one that is not kept; and its status before, if known. */
@@ -180,14 +193,14 @@ export class Model {
     row.pace.note(row.received);
   }
 
-  /** A row of a page that was read. */
-  private holdFile(file: UploadedFile): FileRow {
+  /** A row of a page that was read, or that somebody looks at. */
+  holdFile(file: UploadedFile): FileRow {
     const row = this.rowOf(file);
     this.files.set(row.key, row);
     return row;
   }
 
-  private holdBatch(batch: Batch): BatchRow {
+  holdBatch(batch: Batch): BatchRow {
     const row = fillBatch(this.batches.get(batch.batchId) ?? emptyBatch(batch.batchId), batch);
     this.batches.set(row.batchId, row);
     return row;
@@ -196,57 +209,76 @@ export class Model {
   // What is shown ----------------------------------------------------------------------------------------------------
 
   /** Show another part of the service; what no list holds any more is forgotten. */
-  setFilter(filter: Filter): void {
-    this.filter = filter;
-    this.listings = { ...this.newListings(), alone: this.listings.alone, batches: this.listings.batches };
+  setView(view: View): void {
+    this.view = view;
+    this.begin();
+  }
+
+  /** From the newest on. */
+  begin(): void {
+    this.asked = askedOf(this.view, new Date());
+    this.listings = this.newListings();
     this.prune();
   }
 
   /** The service's past is another than was known: keep only what this page is doing itself. */
   forget(): void {
-    this.locals = [...this.files.values()].filter(({ upload, problem, batchId }) => !batchId && (problem || (upload && !upload.over)));
-    for (const row of this.locals) row.revision = 0n;
+    for (const row of this.files.values()) row.revision = 0n;
     for (const row of this.batches.values()) row.revision = 0n;
+    for (const row of this.own) if (!row.problem && isOver(row)) row.own = false;
+    this.own = this.own.filter(({ own }) => own);
     this.heard.clear();
-    this.listings = this.newListings();
-    this.prune();
+    this.begin();
   }
 
-  /** Whether the service has more of what is shown, and whether the page can still show it. */
-  get more(): { exists: boolean; readable: boolean } {
-    const next = this.next();
-    return { exists: next !== undefined, readable: next?.readable ?? false };
+  /** Whether the service has more of what is shown, below and above. */
+  get more(): { below: boolean; above: boolean } {
+    return { below: this.nextBelow() !== undefined, above: this.nextAbove() !== undefined };
   }
 
-  /** Read on. */
+  /** Read on downwards. */
   async load(): Promise<void> {
-    await this.next()?.load();
+    await this.nextBelow()?.load();
     this.prune();
+  }
+
+  /** Read again what was let go above. */
+  async loadBack(): Promise<void> {
+    await this.nextAbove()?.loadBack();
+    this.prune();
+  }
+
+  private shown(): (Listing<FileRow> | Listing<BatchRow>)[] {
+    const { alone, batches, flat } = this.listings;
+    return flat ? [flat] : [alone, batches];
   }
 
   /** The list of those shown that is held least far: where it ends, all does. */
-  private next(): Listing<FileRow> | Listing<BatchRow> | undefined {
-    const { alone, batches, filtered } = this.listings;
-    const shown = filtered ? [filtered] : [alone, batches];
-    return shown.filter(({ more }) => more).sort((a, b) => b.end - a.end)[0];
+  private nextBelow(): Listing<FileRow> | Listing<BatchRow> | undefined {
+    return this.shown().filter(({ more }) => more).sort((a, b) => b.end - a.end)[0];
   }
 
-  /** Files, or batches and files that stand alone, newest first, as far down as everything is held. */
+  private nextAbove(): Listing<FileRow> | Listing<BatchRow> | undefined {
+    return this.shown().filter(({ cut }) => cut).sort((a, b) => a.start - b.start)[0];
+  }
+
+  /** Files, or batches and files that stand alone, newest first, as far as everything is held; without this page's own. */
   items(): (FileRow | BatchRow)[] {
-    const { alone, batches, filtered } = this.listings;
-    if (filtered) return [...filtered.rows];
-    const end = Math.max(alone.end, batches.end);
-    const held = [...alone.rows, ...batches.rows].filter(({ createdAt }) => createdAt.getTime() >= end);
-    return [...this.locals, ...held.sort((a, b) => b.createdAt.getTime() - a.createdAt.getTime())];
+    const { alone, batches, flat } = this.listings;
+    if (flat) return flat.rows.filter(({ own }) => !own);
+    const [start, end] = [Math.min(alone.start, batches.start), Math.max(alone.end, batches.end)];
+    const isHeld = ({ createdAt }: FileRow | BatchRow): boolean => createdAt.getTime() >= end && createdAt.getTime() <= start;
+    const held = [...alone.rows, ...batches.rows].filter((row) => !row.own && isHeld(row));
+    return held.sort((a, b) => b.createdAt.getTime() - a.createdAt.getTime());
   }
 
   /** Whether this is the row of its file or batch still: a row may have been found to be another's. */
   isCurrent(item: FileRow | BatchRow): boolean {
-    return (isBatch(item) ? this.batches.get(item.batchId) : this.files.get(item.key)) === item;
+    return !item.own && (isBatch(item) ? this.batches.get(item.batchId) : this.files.get(item.key)) === item;
   }
 
   openBatch(row: BatchRow): void {
-    row.files = this.listingOf({ batchId: row.batchId }, () => true);
+    row.files = this.listingOf({ batchId: row.batchId }, () => true, MOST_OF_BATCH);
   }
 
   closeBatch(row: BatchRow): void {
@@ -255,11 +287,11 @@ export class Model {
   }
 
   private prune(): void {
-    const { alone, batches, filtered } = this.listings;
-    const keep = new Set<FileRow | undefined>([...this.locals, ...alone.rows, ...(filtered?.rows ?? []), this.lookedAt()]);
-    const keepBatches = new Set(batches.rows);
+    const { alone, batches, flat } = this.listings;
+    const keep = new Set<FileRow | BatchRow | undefined>([...this.own, ...(flat ?? alone).rows, this.lookedAt()]);
+    if (!flat) for (const row of batches.rows) keep.add(row);
     for (const [key, row] of this.batches) {
-      if (keepBatches.has(row) || row.upload) for (const file of row.files?.rows ?? []) keep.add(file);
+      if (keep.has(row)) for (const file of row.files?.rows ?? []) keep.add(file);
       else this.batches.delete(key);
     }
     for (const [key, row] of this.files) if (!keep.has(row) && !(row.upload && !row.upload.over)) this.files.delete(key);
@@ -270,24 +302,49 @@ export class Model {
 
   /** An upload that this page begins; it has no id yet. */
   addUpload(upload: Upload, key: string): FileRow {
-    const row = this.addLocal(key, upload.filename, upload.blob.size);
+    const row = this.addOwn(key, upload.filename, upload.blob.size);
     row.upload = upload;
     return row;
   }
 
   /** A file that could not be begun. */
   addProblem(key: string, filename: string, size: number, problem: string): FileRow {
-    const row = this.addLocal(key, filename, size);
+    const row = this.addOwn(key, filename, size);
     row.status = "failed";
     row.problem = problem;
     return row;
   }
 
-  private addLocal(key: string, filename: string, size: number): FileRow {
-    const row = { ...emptyRow(""), key, filename, size };
+  private addOwn(key: string, filename: string, size: number): FileRow {
+    const row = { ...emptyRow(""), key, filename, size, own: true };
     this.files.set(key, row);
-    this.locals.unshift(row);
+    this.own.unshift(row);
+    this.bound();
     return row;
+  }
+
+  /** A batch that this page begins; it has no id yet. */
+  addBatch(upload: BatchUpload, key: string): BatchRow {
+    const row = { ...emptyBatch(""), key, upload, own: true, total: upload.uploads.length };
+    row.firstName = upload.uploads[0]?.filename ?? "";
+    this.own.unshift(row);
+    this.bound();
+    return row;
+  }
+
+  /** From now on it is a row of the list as any other. */
+  dismiss(row: FileRow | BatchRow): void {
+    row.own = false;
+    this.own = this.own.filter((other) => other !== row);
+    // What it holds of the disk's files is not needed any more.
+    if (isBatch(row) && isOver(row)) row.upload = undefined;
+    this.prune();
+  }
+
+  /** Of what is over, the oldest go by themselves. */
+  private bound(): void {
+    const over = this.own.filter(isOver);
+    if (this.own.length > MOST_OWN && over.length > 0) this.dismiss(over.at(-1)!);
   }
 
   /**
@@ -301,21 +358,52 @@ export class Model {
     this.files.set(fileId, row);
     if (!told || told === row) return;
     const { upload, progress, cancellation, problem } = row;
-    Object.assign(row, told, { upload, progress, cancellation: cancellation ?? told.cancellation, problem });
-    this.locals = this.locals.filter((local) => local !== row);
-    for (const { rows } of [this.listings.alone, this.listings.filtered ?? this.listings.alone]) {
-      const at = rows.indexOf(told);
-      if (at >= 0) rows[at] = row;
-    }
+    Object.assign(row, told, { upload, progress, cancellation: cancellation ?? told.cancellation, problem, own: row.own });
+    (this.listings.flat ?? this.listings.alone).replace(told, row);
   }
 
   /** A batch of this page has its id. */
-  adoptBatch(upload: BatchUpload, batchId: string): void {
-    const row = this.batches.get(batchId) ?? emptyBatch(batchId);
-    row.upload = upload;
-    row.firstName = upload.uploads[0]?.filename;
+  identifyBatch(row: BatchRow, batchId: string): void {
+    const told = this.batches.get(batchId);
+    row.batchId = batchId;
+    row.key = `batch ${batchId}`;
     this.batches.set(batchId, row);
+    if (!told || told === row) return;
+    const { upload, pace, firstName, own } = row;
+    Object.assign(row, told, { upload, pace, firstName, own });
+    this.listings.batches.replace(told, row);
   }
+}
+
+type Request = NonNullable<Parameters<Api["listFiles"]>[0]>;
+
+/** What the service is asked for when files are listed one by one. */
+export function requestOf(asked: Asked): Request {
+  return {
+    ...timesOf(asked),
+    orderBy: NEWEST_FIRST,
+    statuses: asked.status === "all" ? [] : [STATUSES[asked.status]],
+    filenamePrefix: asked.name,
+    owner: asked.owner,
+    cancelledBy: asked.by,
+    batchId: asked.batch,
+  };
+}
+
+function timesOf({ after, before }: Asked) {
+  return { ...(after && { createdAfter: timestamp(after) }), ...(before && { createdBefore: timestamp(before) }) };
+}
+
+function timestamp(date: Date) {
+  const milliseconds = date.getTime();
+  const seconds = Math.floor(milliseconds / 1000);
+  return { seconds: BigInt(seconds), nanos: (milliseconds - 1000 * seconds) * 1_000_000 };
+}
+
+/** Whether this page has nothing more to do for what it began. */
+export function isOver(row: FileRow | BatchRow): boolean {
+  if (!isBatch(row)) return row.upload?.over ?? true;
+  return row.problem !== "" || (row.upload?.uploads.every(({ over }) => over) ?? true);
 }
 
 export function isBatch(item: FileRow | BatchRow): item is BatchRow {
@@ -330,6 +418,8 @@ function fill(row: FileRow, file: UploadedFile): FileRow {
   row.received = Math.max(row.received, Number(file.bytesReceived));
   row.status = fileStatusWord(file.status);
   row.batchId = file.batchId;
+  row.owner = file.owner;
+  row.record = file;
   row.createdAt = dateOf(file.createdAt) ?? row.createdAt;
   row.updatedAt = dateOf(file.updatedAt) ?? row.updatedAt;
   row.cancelledBy = file.cancelledBy;
@@ -342,6 +432,8 @@ function fill(row: FileRow, file: UploadedFile): FileRow {
 function fillBatch(row: BatchRow, batch: Batch): BatchRow {
   if (row.revision >= batch.revision) return row;
   row.status = batchStatusWord(batch.status);
+  row.owner = batch.owner;
+  row.record = batch;
   row.total = batch.totalFiles;
   row.completed = batch.completedFiles;
   row.failed = batch.failedFiles;
@@ -364,12 +456,15 @@ function emptyRow(fileId: string): FileRow {
     received: 0,
     status: "pending",
     batchId: "",
+    owner: "",
     createdAt: now,
     updatedAt: now,
     cancelledBy: "",
     cancelReason: "",
     failureReason: "",
     revision: 0n,
+    record: undefined,
+    own: false,
     upload: undefined,
     progress: undefined,
     cancellation: undefined,
@@ -384,6 +479,7 @@ function emptyBatch(batchId: string): BatchRow {
     key: `batch ${batchId}`,
     batchId,
     status: "pending",
+    owner: "",
     total: 0,
     completed: 0,
     failed: 0,
@@ -394,7 +490,11 @@ function emptyBatch(batchId: string): BatchRow {
     cancelReason: "",
     revision: 0n,
     firstName: undefined,
+    record: undefined,
+    own: false,
     upload: undefined,
+    pace: new Pace(),
+    problem: "",
     cancelling: "",
     outcome: "",
     files: undefined,

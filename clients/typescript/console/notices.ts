@@ -2,7 +2,7 @@
 
 import { byId, say, told } from "./dom.js";
 
-export type Teller = "list" | "upload" | "cancel";
+export type Teller = "list" | "upload" | "cancel" | "link";
 
 const shown = new Map<Teller, HTMLElement>();
 

@@ -7,8 +7,10 @@ import { UploadError } from "../src/index.js";
 import type { Api } from "../src/api.js";
 import { errorOfStatus } from "../src/errors.js";
 import { byId, say } from "./dom.js";
+import { me } from "./me.js";
 
-const PATH = "/auth/session";
+/** Beside the page, whatever prefix a proxy serves it under. */
+const PATH = "auth/session";
 
 export class SignIn {
   /** Whether the form is shown. */
@@ -35,8 +37,9 @@ export class SignIn {
   /** Resolves once the service knows who calls, or does not ask; until then the page shows the form. */
   async begin(api: Api): Promise<void> {
     try {
-      const { principal } = await api.getCaller({ retries: 0 });
-      if (principal) this.show(principal);
+      const caller = await api.getCaller({ retries: 0 });
+      me.may = new Set(caller.may);
+      if (caller.principal) this.show(caller.principal);
     } catch (error) {
       // Of anything else the page says itself what is wrong.
       if (error instanceof UploadError && error.reason.startsWith("CREDENTIAL_")) await this.ask();
@@ -78,7 +81,7 @@ export class SignIn {
     say(byId("who-name"), principal);
     byId("who").hidden = false;
     if (!this.principal) byId("sign-out").addEventListener("click", signOut);
-    this.principal = principal;
+    this.principal = me.principal = principal;
   }
 }
 
@@ -89,8 +92,9 @@ async function signIn(token: string): Promise<{ principal: string } | { problem:
     const response = await fetch(PATH, { method: "POST", headers });
     if (response.status === 401) return { problem: "This token is not valid here." };
     if (!response.ok) return { problem: "The service refused to sign this page in." };
-    const me = (await (await fetch("/api/v1/me", { cache: "no-store" })).json()) as { principal?: string };
-    return me.principal ? { principal: me.principal } : { problem: "The browser keeps no cookie of this page." };
+    const caller = (await (await fetch("api/v1/me", { cache: "no-store" })).json()) as { principal?: string; may?: string[] };
+    me.may = new Set(caller.may);
+    return caller.principal ? { principal: caller.principal } : { problem: "The browser keeps no cookie of this page." };
   } catch {
     return { problem: "The service did not answer; or this is no token." };
   }

@@ -3,13 +3,14 @@
 import type { Api, GetStatisticsResponse } from "../src/index.js";
 import { throttled } from "./dom.js";
 
-const BARS = 30;
+/** How long a bar's time is, by the window: few enough that bars are wide, and hours are the clock's. In seconds. */
+const STEPS: Readonly<Record<number, number>> = { 300: 20, 3600: 240, 86_400: 3600 };
 
 export class Statistics {
   latest: GetStatisticsResponse | undefined;
   /** The window of the latest answer; another may have been chosen since. */
-  latestSeconds = 300;
-  windowSeconds = 300;
+  latestSeconds = 3600;
+  windowSeconds = 3600;
   private asking = false;
   private changed = false;
   private readonly askSoon = throttled(1_000, () => void this.ask().catch(() => {}));
@@ -33,7 +34,7 @@ export class Statistics {
     this.changed = false;
     try {
       const { windowSeconds } = this;
-      const answer = await this.api.getStatistics({ windowSeconds, stepSeconds: windowSeconds / BARS });
+      const answer = await this.api.getStatistics({ windowSeconds, stepSeconds: STEPS[windowSeconds] ?? windowSeconds / 30 });
       this.latest = answer;
       this.latestSeconds = windowSeconds;
       this.onAnswer();

@@ -4,14 +4,17 @@ import { fileStatusWord, isFinal } from "../src/index.js";
 import type { GetStatisticsResponse, StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import * as format from "./format.js";
-import type { BatchRow, FileRow, Filter } from "./model.js";
+import { me } from "./me.js";
+import { isBatch } from "./model.js";
+import type { BatchRow, FileRow } from "./model.js";
+import type { Asked, Filter } from "./view.js";
 
 /** What the badge shows: the service's status, or what is happening right now on this page. */
 export type Badge = StatusWord | "queued" | "cancelling" | "interrupted" | "refused";
 
 export const BADGES: Readonly<Record<Badge, string>> = {
   pending: "Pending",
-  queued: "Waiting",
+  queued: "Pending",
   uploading: "Uploading",
   processing: "Uploading",
   interrupted: "Reconnecting",
@@ -83,9 +86,11 @@ function cancellingLine(row: FileRow): string {
 function cancelledLine(row: FileRow): string {
   const result = row.cancellation?.result;
   const mine = result?.state === "cancelled" && result.by !== "other";
-  const how = mine ? `you, ${result.by === "http" ? "over HTTP" : "by closing its connection"}` : format.who(row.cancelledBy);
-  const why = row.cancelReason ? `: “${quoted(row.cancelReason)}”` : "";
-  return `Cancelled ${format.when(row.updatedAt)} by ${how}${why}`;
+  return `Cancelled ${format.when(row.updatedAt)} by ${mine ? "you" : format.who(row.cancelledBy, me.principal)}${why(row)}`;
+}
+
+function why({ cancelReason }: FileRow | BatchRow): string {
+  return cancelReason ? `: “${quoted(cancelReason)}”` : "";
 }
 
 function lateLine(row: FileRow): string {
@@ -109,18 +114,60 @@ export function batchTitle(row: BatchRow): string {
   return row.firstName ? `${files}: ${quoted(row.firstName)}${row.total > 1 ? ", …" : ""}` : files;
 }
 
+export function titleOf(row: FileRow | BatchRow): string {
+  return isBatch(row) ? batchTitle(row) : quoted(row.filename);
+}
+
 export function batchBadge(row: BatchRow): Badge {
+  if (row.problem) return "refused";
   return row.cancelling === "pending" && !isFinal(row.status) ? "cancelling" : row.status;
 }
 
 export function batchLine(row: BatchRow): string {
-  if (row.outcome) return row.outcome;
+  if (row.problem) return row.problem;
+  if (!row.batchId) return "Being announced";
+  const by = row.status === "cancelled" ? ` · by ${row.outcome ? "you" : format.who(row.cancelledBy, me.principal)}${why(row)}` : "";
+  if (row.outcome) return row.outcome + by;
   if (row.cancelling === "pending") return "Asked the server to cancel all of it; waiting for its word";
-  const parts = [`${row.completed.toLocaleString("en")} completed`];
   const open = row.total - row.completed - row.failed - row.cancelled;
-  if (open > 0) parts.push(`${open.toLocaleString("en")} uploading or waiting`);
-  if (row.failed) parts.push(`${row.failed.toLocaleString("en")} failed`);
-  if (row.cancelled) parts.push(`${row.cancelled.toLocaleString("en")} cancelled`);
-  const by = row.status === "cancelled" ? ` · by ${format.who(row.cancelledBy)}${row.cancelReason ? `: “${quoted(row.cancelReason)}”` : ""}` : "";
-  return parts.join(", ") + by;
+  const parts = [`${format.number(row.completed)} completed`];
+  if (open > 0) parts.push(`${format.number(open)} uploading or pending`);
+  if (row.failed) parts.push(`${format.number(row.failed)} failed`);
+  if (row.cancelled) parts.push(`${format.number(row.cancelled)} cancelled`);
+  return parts.join(", ") + sentLine(row) + by;
+}
+
+/** Of its own batches this page knows the bytes. */
+function sentLine(row: BatchRow): string {
+  const sent = sentOf(row);
+  if (!sent || isFinal(row.status)) return "";
+  const parts = [`${format.size(sent.done)} of ${format.size(sent.whole)}`];
+  const speed = row.pace.bytesPerSecond;
+  if (speed) parts.push(format.speed(speed), `${format.duration((sent.whole - sent.done) / speed)} left`);
+  return ` · ${parts.join(", ")}`;
+}
+
+export function sentOf({ upload }: BatchRow): { done: number; whole: number } | undefined {
+  if (!upload) return undefined;
+  let [done, whole] = [0, 0];
+  for (const { blob, state, bytesReceived } of upload.uploads) {
+    whole += blob.size;
+    done += state === "completed" ? blob.size : bytesReceived;
+  }
+  return { done, whole };
+}
+
+/** What is said of a view that shows nothing. */
+export function emptyLine({ status, name, owner, by, batch, after, before }: Asked): string {
+  if (name || owner || by || batch || after || before) return "Nothing matches. Capital letters count; a name is found by how it begins.";
+  const states = { pending: "waits", uploading: "is uploading now", completed: "has completed", cancelled: "was cancelled", failed: "has failed" };
+  return status === "all" ? "No uploads yet. Drop a file above." : `No upload ${states[status]}.`;
+}
+
+/** What a cancel is asked to be sure of: whose it is, where it is not one's own. */
+export function cancelWarning(row: FileRow | BatchRow): string {
+  const mine = row.upload !== undefined || (me.principal !== "" && row.owner === me.principal);
+  const whose = row.owner ? `It belongs to ${quoted(row.owner)}.` : "This page did not begin it.";
+  const what = isBatch(row) ? `${titleOf(row)}, with every file of it that is not final` : titleOf(row);
+  return `${mine ? "" : `${whose} `}This cancels ${what}; it cannot be taken back.`;
 }

@@ -22,7 +22,7 @@ await build({
   charset: "utf8",
   legalComments: "none",
 });
-await build({ entryPoints: { app: "console/app.css" }, outdir: out, bundle: true, minify: true, external: ["/console/*"], target: ["chrome120", "firefox125", "safari17.4"] });
+await build({ entryPoints: { app: "console/app.css" }, outdir: out, bundle: true, minify: true, external: ["icon.svg"], target: ["chrome120", "firefox125", "safari17.4"] });
 for (const name of ["index.html", "icon.svg"]) copyFileSync(`console/${name}`, join(out, name));
 
 if (checking) {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Locator, Page
 
 from support.chromium import launched_chromium
 from support.process import ServerProcess
@@ -58,6 +58,14 @@ class Visitor:
         await self.page.set_input_files("#folder", path)
 
 
+async def saved(page: Page, button: Locator) -> str:
+    """What a press on this button or link saves, as text."""
+    async with page.expect_download() as download:
+        await button.click()
+    path = await (await download.value).path()
+    return await asyncio.to_thread(path.read_text)
+
+
 class Row:
     """A line of the list."""
 
@@ -68,6 +76,7 @@ class Row:
         self.line = self.row.locator(".line")
         self.cancel = self.row.locator("> .side > .cancel")
         self.details = self.row.locator(".open")
+        self.files = self.row.locator(".files")
 
     async def ask_to_cancel(self) -> None:
         """Press the row's cancel button and wait for the question of its reason."""

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, expect
 
-from clients.browser.conftest import LOOP, StartServer, eventually
+from clients.browser.conftest import LOOP, StartServer, eventually, saved
 from support.tokens import tokens_in
 
 pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
@@ -46,6 +46,10 @@ async def test_a_person_signs_in_uploads_as_themselves_and_signs_out(
             return [(file["owner"], file["status"]) for file in files] == [("ada", "UPLOAD_STATUS_COMPLETED")]
 
         await eventually(is_completed)
+    # What its cookie lets a page do: fetch what is its own, and nothing that is for operators.
+    assert await saved(page, page.get_by_role("link", name="Download mine.txt")) == "mine"
+    await expect(page.locator("#strip, #metrics")).to_have_count(2)
+    await expect(page.locator("#strip:visible, #metrics:visible")).to_have_count(0)
     await page.get_by_role("button", name="Sign out").click()
     await expect(form).to_be_visible()
     assert await context.cookies() == []

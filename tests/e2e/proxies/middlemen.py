@@ -46,6 +46,14 @@ http {{
       proxy_cache_valid 10m;
       add_header X-Cache $upstream_cache_status;
     }}
+    location /files-svc/ {{
+      proxy_pass http://service/;
+      proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $http_connection;
+      proxy_http_version 1.1;
+      proxy_buffering off;
+    }}
   }}
 }}
 """

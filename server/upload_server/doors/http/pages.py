@@ -98,14 +98,19 @@ _CONSOLE_FILES: Final = {
 }
 
 _VIEWER: Final = "openapi-explorer-2.4.820.min.js"
-_VIEWER_STYLE: Final = "body{margin:0}openapi-explorer{height:100vh}"
+_VIEWER_STYLE: Final = (
+    "body{margin:0;font:14px/1.4 system-ui,sans-serif}nav{padding:.5rem 1.5rem}nav a{color:#2557d6}"
+    "openapi-explorer{height:calc(100vh - 2.4rem)}"
+)
 # The viewer asks this server only: for the document, and for what its reader tries out. It makes style sheets as it
 # goes, which are harmless while nothing can be loaded from elsewhere; scripts are this server's files alone.
 _VIEWER_POLICY: Final = "style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
-_DOCS: Final = f"""<script type="module" src="/docs/{_VIEWER}"></script>
-<openapi-explorer spec-url="/openapi.json" hide-authentication hide-server-selection>
+# By relative addresses: a proxy may serve the page under a prefix.
+_DOCS: Final = f"""<nav><a href="./">← Uploads</a></nav>
+<script type="module" src="docs/{_VIEWER}"></script>
+<openapi-explorer spec-url="openapi.json" hide-authentication hide-server-selection>
 </openapi-explorer>
-<noscript>This page needs scripts. The document itself: <a href="/openapi.json">openapi.json</a></noscript>"""
+<noscript>This page needs scripts. The document itself: <a href="openapi.json">openapi.json</a></noscript>"""
 
 
 def default_pages() -> Mapping[str, Page]:

@@ -1,0 +1,122 @@
+"""What one looks for on the page at /, and its address: search, views, links to one file or batch, export, a prefix."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from clients.browser.conftest import LOOP, OpenPage, Visitor, saved
+from clients.browser.test_console import announce, cancel, file_of
+from clients.browser.test_truth import announce_batch, cancel_batch
+from e2e.proxies.middlemen import nginx
+from support.process import ServerProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
+expect.set_options(timeout=20_000)
+
+FORMULA = '=HYPERLINK("http://evil")'
+
+
+async def test_what_is_looked_for_is_found_and_stands_in_the_address(
+    open_page: OpenPage, server: ServerProcess
+) -> None:
+    made = await announce_batch(server, "sought", 3)
+    await cancel_batch(server, made, "the whole batch")
+    wanted = await announce(server, "sought/customer Y.pdf")
+    await cancel(server, await announce(server, "sought/customer Z.pdf"), FORMULA)
+    visitor = await open_page(server.url)
+    await look_for_names(visitor, server)
+    await look_for_words(visitor)
+    link = await look_for_an_id(visitor, wanted)
+    assert visitor.problems == []
+    await follow_links(await open_page(link), server.url, wanted, made["batch"]["batch_id"])
+
+
+async def look_for_names(visitor: Visitor, server: ServerProcess) -> None:
+    page, search = visitor.page, visitor.page.get_by_role("searchbox")
+    await search.fill("sought/customer")
+    await expect(page.locator("#list > li .name")).to_have_text(["sought/customer Z.pdf", "sought/customer Y.pdf"])
+    await expect(page).to_have_url(re.compile(r"/#/\?q=sought%2Fcustomer$"))
+    # What is new is shown, if it is what is looked for.
+    await announce(server, "other.pdf")
+    await announce(server, "sought/customer W.pdf")
+    await expect(page.locator("#list > li .name").first).to_have_text("sought/customer W.pdf")
+    await page.get_by_role("radio", name="Cancelled").check()
+    await expect(page.locator("#list > li .name")).to_have_text("sought/customer Z.pdf")
+    await page.reload()
+    await expect(page.locator("#list > li .name")).to_have_text("sought/customer Z.pdf")
+    await expect(page.get_by_role("radio", name="Cancelled")).to_be_checked()
+    told = await saved(page, page.get_by_role("button", name="JSON lines"))
+    lines = [json.loads(line) for line in told.splitlines()]
+    assert [(line["filename"], line["cancel_reason"]) for line in lines] == [("sought/customer Z.pdf", FORMULA)]
+    (row,) = csv.DictReader((await saved(page, page.get_by_role("button", name="CSV"))).splitlines())
+    assert (row["filename"], row["cancel_reason"]) == ("sought/customer Z.pdf", f"'{FORMULA}")
+    await page.go_back()
+    await expect(search).to_have_value("sought/customer")
+    await expect(page.locator("#list > li")).to_have_count(3)
+
+
+async def look_for_words(visitor: Visitor) -> None:
+    page, search = visitor.page, visitor.page.get_by_role("searchbox")
+    await search.fill('sought/ by:batch_cancel after:2020-01-01 owner:""')
+    await expect(page.locator("#list > li .name")).to_have_text([f"sought/{number}" for number in (2, 1, 0)])
+    await search.fill("sought/ after:yesterday")
+    problem = page.locator("#search-problem")
+    await expect(problem).to_have_text(re.compile("^after:yesterday is not a time; write after:2026-01-31"))
+
+
+async def look_for_an_id(visitor: Visitor, wanted: str) -> str:
+    """An id leads to its file; returns the address, which is for others too."""
+    page = visitor.page
+    await page.get_by_role("searchbox").fill(f" {wanted.upper()} ")
+    await expect(page.get_by_role("dialog", name="sought/customer Y.pdf")).to_be_visible()
+    assert f"#/files/{wanted}" in page.url
+    return page.url
+
+
+async def follow_links(other: Visitor, home: str, wanted: str, batch_id: str) -> None:
+    dialog = other.page.get_by_role("dialog", name="sought/customer Y.pdf")
+    await expect(dialog.locator("#facts")).to_contain_text(wanted)
+    await dialog.get_by_role("button", name="Cancel", exact=True).click()
+    await expect(dialog.locator(".warning")).to_have_text(re.compile("^This page did not begin it. .*customer Y.pdf"))
+    await dialog.get_by_role("button", name="Cancel the upload").click()
+    await expect(dialog.locator("#trail li")).to_have_count(2)
+    await expect(dialog.get_by_role("button", name="Cancel", exact=True)).to_be_hidden()
+    await other.page.keyboard.press("Escape")
+    await expect(other.page).to_have_url(re.compile(r"#/(\?.*)?$"))
+    await other.page.goto(f"{home}/#/files/{batch_id}")
+    dialog = other.page.get_by_role("dialog", name="Batch of 3 files")
+    await expect(dialog.locator("#trail strong")).to_have_text(["announced as pending", "pending → cancelled"])
+    await dialog.get_by_role("button", name="3", exact=True).click()
+    await expect(other.page.locator("#list > li .name")).to_have_text([f"sought/{number}" for number in (2, 1, 0)])
+    await other.page.goto(f"{home}/#/files/none")
+    alert = other.page.get_by_role("alert")
+    await expect(alert).to_have_text(re.compile("^There is no upload and no batch with the id"))
+
+
+async def test_under_the_prefix_of_a_proxy(open_page: OpenPage, server: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "by a prefix.txt"
+    path.write_text("all of it")
+    with nginx(tmp_path, server.http_port) as url:
+        visitor = await open_page(f"{url}/files-svc/")
+        page = visitor.page
+        await visitor.choose(path)
+        row = visitor.row(path.name)
+        await expect(row.badge).to_have_text("Completed")
+        assert await saved(page, row.row.get_by_role("link", name="Download")) == "all of it"
+        await row.details.click()
+        assert page.url == f"{url}/files-svc/#/files/{(await file_of(server, path.name))['file_id']}"
+        await page.keyboard.press("Escape")
+        # Out of one's own uploads it is a row as any other.
+        await row.row.get_by_role("button", name="Dismiss").click()
+        await expect(page.locator("#tray")).to_be_hidden()
+        await expect(page.locator("#list .name", has_text=path.name)).to_be_visible()
+        await expect(page.locator("#strip")).to_contain_text("Open uploads")
+        await page.goto(f"{url}/files-svc/docs")
+        await expect(page.locator("openapi-explorer")).to_contain_text("InitiateUpload", use_inner_text=False)
+        assert visitor.problems == []
