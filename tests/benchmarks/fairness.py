@@ -1,26 +1,31 @@
 """CancelFile of one principal, alone and beside another that calls as fast as it can, in turns on one server.
 
-Options: ``--rounds N`` (3), ``--seconds N`` of each turn (4), ``--quota-calls N`` of each principal a second (0: any),
-``--kinds list,watch,announce`` of calls of the other one (all of them).
-Prints p50 and p99 of both, their ratio, and how many calls the other one made and was refused.
+Options: ``--rounds N`` (5), ``--seconds N`` of each turn (2), ``--quota-calls N`` of each principal a second (0: any),
+``--kinds list,watch,…`` of calls of the other one (each apart, then all together).
+Prints p50, p99 and CPU of the server, beside that of the turns alone, and how many calls the other one made.
 
-The other one announces, lists, opens watches and cancels over its own connections, from a process of its own.
+The other one has 64 calls under way, over connections of its own, from a process of its own that takes what the caller
+leaves of half of the cores (nice), the server has all: what starves is never the caller for the other one's sake.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from multiprocessing.synchronize import Event
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
+import psutil
 
 from benchmarks.sizes import quantile
 from support.process import ServerProcess
@@ -28,55 +33,124 @@ from support.tokens import tokens_in
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
 
+if TYPE_CHECKING:
+    from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
 _CONNECTIONS = 8
 _DEEDS_AT_ONCE = 8
+_BATCH_FILES = 100
+_NICE = 10
+_ALONE = "alone"
+_ALL = "all of them"
+
+Metadata = tuple[tuple[str, str], ...]
 
 
-def greedy(
-    port: int, metadata: tuple[tuple[str, str], ...], kinds: Sequence[str], goes: Event, ends: Event, made: object
-) -> None:
-    """Call as fast as answers come while ``goes`` is set, until ``ends``; report how calls ended."""
-    counts: Counter[str] = asyncio.run(_greedy(port, metadata, kinds, goes, ends))
-    made.put(dict(counts))  # type: ignore[attr-defined]
+class Deeds:
+    """What the other one does over one connection."""
+
+    def __init__(self, stub: Stub, metadata: Metadata) -> None:
+        self._stub = stub
+        self._metadata = metadata
+        self._ended = ""
+
+    async def list(self) -> None:
+        """Ask for a page of files."""
+        await self._stub.ListFiles(pb.ListFilesRequest(page_size=50), metadata=self._metadata)
+
+    async def get(self) -> None:
+        """Ask for its quotas."""
+        await self._stub.GetCaller(pb.GetCallerRequest(), metadata=self._metadata)
+
+    async def watch(self) -> None:
+        """Open a watch, and leave it once something has come."""
+        watch = self._stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=self._metadata)
+        await watch.read()
+        watch.cancel()
+
+    async def announce(self) -> None:
+        """Announce a file and cancel it."""
+        file_id = await self._announced()
+        await self._stub.CancelFile(pb.CancelFileRequest(file_id=file_id), metadata=self._metadata)
+
+    async def batch(self) -> None:
+        """Announce a batch and cancel it."""
+        files = [pb.FileSpec(filename="a", size_bytes=10)] * _BATCH_FILES
+        made = await self._stub.InitiateBatch(pb.InitiateBatchRequest(files=files), metadata=self._metadata)
+        request = pb.CancelBatchRequest(batch_id=made.batch.batch_id)
+        await self._stub.CancelBatch(request, metadata=self._metadata)
+
+    async def cancel(self) -> None:
+        """Cancel what is cancelled: refused, by the writer."""
+        if not self._ended:
+            self._ended = await self._announced()
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self._stub.CancelFile(pb.CancelFileRequest(file_id=self._ended), metadata=self._metadata)
+
+    async def put(self) -> None:
+        """Have a file of 4 KiB kept."""
+        request = pb.PutFileRequest(filename="a", size_bytes=4096, data=bytes(4096))
+        await self._stub.PutFile(request, metadata=self._metadata)
+
+    async def upload(self) -> None:
+        """Open an upload, and cancel its file."""
+        file_id = await self._announced()
+        stream = self._stub.UploadFile(metadata=self._metadata)
+        await stream.write(pb.UploadFileRequest(header=pb.UploadHeader(file_id=file_id)))
+        await stream.read()
+        await self._stub.CancelFile(pb.CancelFileRequest(file_id=file_id), metadata=self._metadata)
+        stream.cancel()
+
+    async def _announced(self) -> str:
+        request = pb.InitiateUploadRequest(filename="a", size_bytes=10)
+        return (await self._stub.InitiateUpload(request, metadata=self._metadata)).file.file_id
 
 
-async def _greedy(
-    port: int, metadata: tuple[tuple[str, str], ...], kinds: Sequence[str], goes: Event, ends: Event
-) -> Counter[str]:
-    counts: Counter[str] = Counter()
+KINDS: Mapping[str, Callable[[Deeds], Awaitable[None]]] = {
+    "list": Deeds.list,
+    "watch": Deeds.watch,
+    "announce": Deeds.announce,
+    "batch": Deeds.batch,
+    "cancel": Deeds.cancel,
+    "put": Deeds.put,
+    "upload": Deeds.upload,
+    "get": Deeds.get,
+}
 
-    async def work(stub: upload_pb2_grpc.UploadServiceAsyncStub, number: int) -> None:
-        while not ends.is_set():
-            if not goes.is_set():
-                await asyncio.sleep(0.05)
-                continue
+
+def greedy(port: int, metadata: Metadata, orders: Connection) -> None:
+    """Do what is ordered, kind after kind, and report how calls ended."""
+    os.nice(_NICE)
+    asyncio.run(_greedy(port, metadata, orders))
+
+
+async def _greedy(port: int, metadata: Metadata, orders: Connection) -> None:
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) for _ in range(_CONNECTIONS)]
+    deeds = [Deeds(upload_pb2_grpc.UploadServiceStub(channel), metadata) for channel in channels]
+
+    async def work(one: Deeds, kind: str, counts: Counter[str], end: float) -> None:
+        while time.monotonic() < end:
             try:
-                kind = kinds[number % len(kinds)]
-                if kind == "list":
-                    await stub.ListFiles(pb.ListFilesRequest(page_size=50), metadata=metadata)
-                elif kind == "watch":
-                    watch = stub.WatchStatus(pb.WatchStatusRequest(all=True), metadata=metadata)
-                    await watch.read()
-                    watch.cancel()
-                else:
-                    request = pb.InitiateUploadRequest(filename="a", size_bytes=10)
-                    file = (await stub.InitiateUpload(request, metadata=metadata)).file
-                    await stub.CancelFile(pb.CancelFileRequest(file_id=file.file_id), metadata=metadata)
+                await KINDS[kind](one)
                 counts["OK"] += 1
             except grpc.aio.AioRpcError as error:
                 counts[error.code().name] += 1
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_CONNECTIONS):
-            options = (("grpc.use_local_subchannel_pool", 1),)
-            stub = upload_pb2_grpc.UploadServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{port}", options))
-            for number in range(_DEEDS_AT_ONCE):
-                group.create_task(work(stub, number))
-    return counts
+    while (order := await asyncio.to_thread(orders.recv)) is not None:
+        kinds, end = order
+        counts: Counter[str] = Counter()
+        works = [
+            work(one, kinds[(at + number) % len(kinds)], counts, end)
+            for at, one in enumerate(deeds)
+            for number in range(_DEEDS_AT_ONCE)
+        ]
+        await asyncio.gather(*works)
+        orders.send(counts)
 
 
 def cancels(
-    stub: upload_pb2_grpc.UploadServiceStub, metadata: tuple[tuple[str, str], ...], seconds: float, pause: float = 0
+    stub: upload_pb2_grpc.UploadServiceStub, metadata: Metadata, seconds: float, pause: float = 0
 ) -> list[float]:
     """Announce and cancel file after file, with a pause between; returns how long each cancel took."""
     took, end = [], time.monotonic() + seconds
@@ -90,47 +164,85 @@ def cancels(
     return took
 
 
+class Turns:
+    """What the turns of one name have given: times of cancels, CPU seconds of the server, calls of the other one."""
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self.cpu = 0.0
+        self.counts: Counter[str] = Counter()
+
+    def line(self, name: str, alone: Turns) -> str:
+        """Return the figures, as the last one compares them."""
+        p50, p99 = (quantile(self.took, at) * 1000 for at in (0.5, 0.99))
+        before = [quantile(alone.took, at) * 1000 for at in (0.5, 0.99)]
+        return (
+            f"{name:<12} p50 {p50:6.2f} ms ({p50 / before[0]:5.2f})   p99 {p99:6.2f} ms ({p99 / before[1]:5.2f})"
+            f"   {len(self.took)} cancels   CPU {self.cpu:.1f} s   the other one's: {dict(self.counts)}"
+        )
+
+
+def measure(
+    server: ServerProcess,
+    metadata: Metadata,
+    other: Connection,
+    turns: Mapping[str, Sequence[str]],
+    given: argparse.Namespace,
+) -> dict[str, Turns]:
+    """Take turns, so that a noisy minute hits all."""
+    found = {name: Turns() for name in turns}
+    # Well below its own quota.
+    pause = 2 / given.quota_calls if given.quota_calls else 0
+    process = psutil.Process(server.pid)
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = upload_pb2_grpc.UploadServiceStub(channel)
+        cancels(stub, metadata, 1.0, pause)
+        for _ in range(given.rounds):
+            for name, kinds in turns.items():
+                if kinds:
+                    other.send((kinds, time.monotonic() + given.seconds + 0.5))
+                    time.sleep(0.3)
+                before = sum(process.cpu_times()[:2])
+                found[name].took += cancels(stub, metadata, given.seconds, pause)
+                found[name].cpu += sum(process.cpu_times()[:2]) - before
+                if kinds:
+                    found[name].counts += other.recv()
+                    # What is still queued of it is no part of the turn that follows.
+                    time.sleep(0.3)
+    return found
+
+
 def main() -> int:
     """Run the turns and print the figures."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=4.0)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--seconds", type=float, default=2.0)
     options.add_argument("--quota-calls", type=int, default=0)
-    options.add_argument("--kinds", default="list,watch,announce,announce")
+    options.add_argument("--kinds", default=",".join(KINDS))
     given = options.parse_args()
-    context = multiprocessing.get_context("spawn")
+    kinds = given.kinds.split(",")
+    turns: dict[str, Sequence[str]] = {_ALONE: (), **{kind: [kind] for kind in kinds}}
+    if len(kinds) > 1:
+        turns[_ALL] = kinds
+    cores = sorted(os.sched_getaffinity(0))
+    ours = cores[: max(1, len(cores) // 2)]
     with tempfile.TemporaryDirectory() as folder:
         tokens = tokens_in(Path(folder))
         (Path(folder) / "data").mkdir()
         words = (*tokens.options, "--quota-calls", f"{given.quota_calls}")
         with ServerProcess(Path(folder) / "data", words) as server:
-            goes, ends, made = context.Event(), context.Event(), context.Queue()
+            os.sched_setaffinity(0, ours)
+            context = multiprocessing.get_context("spawn")
+            orders, its_end = context.Pipe()
             other = context.Process(
-                target=greedy,
-                args=(server.grpc_port, tokens.metadata("other"), given.kinds.split(","), goes, ends, made),
-                daemon=True,
+                target=greedy, args=(server.grpc_port, tokens.metadata("other"), its_end), daemon=True
             )
             other.start()
-            took: dict[bool, list[float]] = {False: [], True: []}
-            with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-                stub = upload_pb2_grpc.UploadServiceStub(channel)
-                # Well below its own quota.
-                pause = 2 / given.quota_calls if given.quota_calls else 0
-                cancels(stub, tokens.metadata("owner"), 1.0, pause)
-                for _ in range(given.rounds):
-                    for beside in (False, True):
-                        (goes.set if beside else goes.clear)()
-                        time.sleep(0.5)
-                        took[beside] += cancels(stub, tokens.metadata("owner"), given.seconds, pause)
-            goes.clear()
-            ends.set()
-            counts = made.get(timeout=30)
+            found = measure(server, tokens.metadata("owner"), orders, turns, given)
+            orders.send(None)
             other.join(10)
-    figures = {beside: [quantile(times, at) * 1000 for at in (0.5, 0.99)] for beside, times in took.items()}
-    for beside, (p50, p99) in figures.items():
-        name = "beside another" if beside else "alone"
-        print(f"{name:<16} p50 {p50:6.2f} ms   p99 {p99:6.2f} ms   {len(took[beside])} cancels")
-    print(f"p99 beside / alone: {figures[True][1] / figures[False][1]:.2f}   the other one's calls: {counts}")
+    for name, of in found.items():
+        print(of.line(name, found[_ALONE]))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,3 +161,24 @@ async def test_a_call_with_a_body_counts_once_and_too_often_is_refused_before_an
             writer.close()
     assert answered.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nretry-after: 1\r\n" in answered
+
+
+async def test_messages_that_are_late_keep_no_turn_from_other_calls_of_their_principal(
+    channel: grpc.aio.Channel, stub: Stub, tokens: Tokens
+) -> None:
+    serialise, parse = pb.GetFileRequest.SerializeToString, pb.File.FromString
+    method = channel.stream_unary("/upload.v1.UploadService/GetFile", serialise, parse)
+    over = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[pb.GetFileRequest]:
+        await over.wait()
+        yield pb.GetFileRequest()
+
+    mine = tokens.metadata("payer")
+    await stub.GetCaller(pb.GetCallerRequest(), metadata=tokens.metadata("other"))
+    late = [method(nothing(), metadata=mine) for _ in range(6)]
+    # Their messages may take longer than this.
+    async with asyncio.timeout(4):
+        await stub.GetCaller(pb.GetCallerRequest(), metadata=mine)
+    for call in late:
+        call.cancel()

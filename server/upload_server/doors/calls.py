@@ -44,6 +44,7 @@ from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
 from upload_server.doors.errors import STATUS_CODES, challenge, code_of, to_status
 from upload_server.doors.presented import of_scope
+from upload_server.doors.turns import Kind, Turn, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +121,7 @@ class Admission:
         self._untaken = 0
         self._large_lists = asyncio.Semaphore(_LARGE_LISTS)
         self._small_lists = asyncio.Semaphore(_SMALL_LISTS)
+        self.turns = Turns()
         self._closed = False
         # Blocks that end when it closes, and blocks that end with their caller's credential.
         self._until_closed: set[asyncio.Timeout] = set()
@@ -367,6 +369,10 @@ class Call:
             self._gate = gate
         return caller
 
+    def turn(self, kind: Kind, caller: Caller) -> Turn:
+        """Return a block that begins when it is the turn of its principal's calls of this kind; at once without one."""
+        return self._calls.admission.turns.turn(caller.principal, kind)
+
     def refuse(self, error: UploadError) -> None:
         """Note that the call ends with ``error``. The audit trail has no refusals: they change nothing."""
         self.code = STATUS_CODES[code_of(error)].name
@@ -445,8 +451,8 @@ class Unread:
 
     __slots__ = ()
 
-    async def read(self) -> Any:
-        """Return the message; raises an ``UploadError``."""
+    async def read(self, is_late: Callable[[], None] | None = None) -> Any:
+        """Return the message; raises an ``UploadError``. ``is_late`` is called when it does not come at once."""
         raise NotImplementedError
 
     async def tell(self, error: UploadError) -> None:
@@ -467,11 +473,12 @@ Servicer = TypeVar("Servicer", bound=HasCalls)
 
 def unary(
     gate: Gate,
+    kind: Kind = Kind.OTHER,
 ) -> Callable[
     [Callable[[Servicer, Request, Caller], Awaitable[Response]]],
     Callable[[Servicer, Request | Unread, Context], Awaitable[Response]],
 ]:
-    """Make a method of (request, caller) a unary handler of (request, context)."""
+    """Make a method of (request, caller) a unary handler of (request, context); ``kind`` takes turns."""
 
     def wrap(
         method: Callable[[Servicer, Request, Caller], Awaitable[Response]],
@@ -480,9 +487,13 @@ def unary(
         async def handler(servicer: Servicer, request: Request | Unread, context: Context) -> Response:
             calls = servicer.calls
             tell = request.tell if isinstance(request, Unread) else functools.partial(abort, context)
-            async with Call(calls, method.__name__, tell, context) as call:
+            async with (
+                Call(calls, method.__name__, tell, context) as call,
+                # Before anything is done for the call but to know whose it is: what is refused takes its turn, too.
+                call.turn(kind, await call.identify()) as turn,
+            ):
                 caller = await call.admit(gate)
-                message: Request = await request.read() if isinstance(request, Unread) else request
+                message: Request = await request.read(turn.give) if isinstance(request, Unread) else request
                 with calls.limit():
                     response = await method(servicer, message, caller)
                 calls.admission.hold_answer(response, context)

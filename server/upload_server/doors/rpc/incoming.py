@@ -58,14 +58,16 @@ class Incoming(Timer, Unread):
         self._context = context
         self._decode = decode
         self._arrivals = arrivals
+        self._is_late: Callable[[], None] | None = None
         # Why it is not waited for any longer, and the task that says so.
         self._given_up: UploadError | None = None
         self._telling: asyncio.Task[None] | None = None
         # Bytes that it takes of the budget, from when it has come until the call leaves it.
         self._taken = 0
 
-    async def read(self) -> Any:
+    async def read(self, is_late: Callable[[], None] | None = None) -> Any:
         """Return the message; raises an ``UploadError`` when none comes, or one that cannot be taken."""
+        self._is_late = is_late
         self.start(_PROMPT_SECONDS)
         try:
             raw = await self._context.read()
@@ -118,6 +120,8 @@ class Incoming(Timer, Unread):
         seconds = self._arrivals.seconds
         if self not in self._arrivals.late:
             self._arrivals.wait(self)
+            if self._is_late is not None:
+                self._is_late()
             self.start(seconds - _PROMPT_SECONDS)
         else:
             self.give_up(UnexpectedMessage(f"The call's message did not come within {seconds:g} s"))

@@ -24,6 +24,7 @@ from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext,
 from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader
+from upload_server.doors.turns import Kind
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 from upload_server.store.values import Targets
@@ -72,7 +73,7 @@ class UploadServicer:
         batch, file_ids = await self._uploads.initiate_batch(files, spec_of, request.request_id, caller)
         return pb.InitiateBatchResponse(batch=convert.batch_to_proto(batch), file_ids=file_ids)
 
-    @unary(Gate.CHANGE)
+    @unary(Gate.CHANGE, Kind.WHOLE)
     async def PutFile(self, request: pb.PutFileRequest, caller: Caller) -> pb.File:
         """Take a file that comes whole."""
         spec = convert.file_spec(request)
@@ -118,13 +119,13 @@ class UploadServicer:
         quotas = await self._quotas.used(caller.principal) if self._quotas is not None and caller.principal else {}
         return convert.caller_to_proto(caller, quotas)
 
-    @unary(Gate.CANCEL)
+    @unary(Gate.CANCEL, Kind.CANCEL)
     async def CancelFile(self, request: pb.CancelFileRequest, caller: Caller) -> pb.CancelFileResponse:
         """Cancel a file."""
         answer = await self._uploads.cancel_file(request.file_id, request.reason, request.request_id, caller)
         return convert.cancelled_file_to_proto(answer)
 
-    @unary(Gate.CANCEL)
+    @unary(Gate.CANCEL, Kind.CANCEL)
     async def CancelBatch(self, request: pb.CancelBatchRequest, caller: Caller) -> pb.CancelBatchResponse:
         """Cancel a batch and its files."""
         answer = await self._uploads.cancel_batch(request.batch_id, request.reason, request.request_id, caller)
@@ -183,10 +184,14 @@ class UploadServicer:
         """Stream the changes of what is watched."""
         async with (
             Call(self.calls, "WatchStatus", partial(abort, context), context) as call,
-            aclosing(self.watch(request, await call.admit(Gate.WATCH))) as events,
+            call.turn(Kind.OTHER, await call.identify()) as turn,
         ):
-            async for event in events:
-                yield self.watch_response(event)
+            caller = await call.admit(Gate.WATCH)
+            async with aclosing(self.watch(request, caller)) as events:
+                async for event in events:
+                    # The store was read; what follows may take for ever.
+                    turn.give()
+                    yield self.watch_response(event)
 
     def watch(
         self, request: pb.WatchStatusRequest, caller: Caller, outlet: Outlet | None = None

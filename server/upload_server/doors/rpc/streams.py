@@ -17,6 +17,7 @@ from upload_server.domain.errors import Overloaded, UploadError
 from upload_server.doors.calls import Call, Gate
 from upload_server.doors.rpc.incoming import Incoming
 from upload_server.doors.rpc.servicer import UploadServicer
+from upload_server.doors.turns import Kind
 
 # What is written: events of a watch, pieces of a file.
 E = TypeVar("E")
@@ -89,14 +90,19 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
 
     async def handler(_messages: object, context: Any) -> None:
         unread = incoming(context)
-        async with Call(servicer.calls, "WatchStatus", unread.tell, context) as call:
+        async with (
+            Call(servicer.calls, "WatchStatus", unread.tell, context) as call,
+            call.turn(Kind.OTHER, await call.identify()) as turn,
+        ):
             caller = await call.admit(Gate.WATCH)
-            request = await unread.read()
+            request = await unread.read(turn.give)
             unread.leave()
             outlet = GrpcOutlet(context, timers, servicer.watch_bytes)
             async with aclosing(servicer.watch(request, caller, outlet)) as events:
                 try:
                     async for event in events:
+                        # The store was read; what follows may take for ever.
+                        turn.give()
                         await outlet.taken()
                         outlet.send(event)
                         await outlet.taken()

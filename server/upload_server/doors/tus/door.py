@@ -36,6 +36,7 @@ from upload_server.doors.calls import Admission, Call, Calls, Gate
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, is_gone
 from upload_server.doors.http.pump import LEND, Lend
 from upload_server.doors.mailbox import End, Mailbox
+from upload_server.doors.turns import Kind
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
@@ -239,8 +240,9 @@ class TusDoor:
         if (completed := await self._put(exchange, call, spec)) is not None:
             return Answer(201, [_location(completed), (b"upload-offset", b"%d" % completed.size_bytes)])
         caller = await call.admit(Gate.CHANGE)
-        with self._calls.limit():
-            exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
+        async with call.turn(Kind.OTHER, caller):
+            with self._calls.limit():
+                exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
         location = _location(file)
         if not (file.size_bytes == 0 or (request.carries_bytes and request.has_body)):
             return Answer(201, [location, self._expires()])
@@ -268,8 +270,9 @@ class TusDoor:
             if len(data) == size and end is not None and (checksum is None or checksum.matches):
                 if await exchange.is_gone():
                     raise SenderGone
-                with contextlib.suppress(InvalidField), self._calls.limit():
-                    return await self._uploads.put_file(spec, data, "", caller)
+                async with call.turn(Kind.WHOLE, caller):
+                    with contextlib.suppress(InvalidField), self._calls.limit():
+                        return await self._uploads.put_file(spec, data, "", caller)
             # What is wrong with the bytes a stream tells, and waits for those that are slow.
             body.put_back(pieces)
             pieces = []
@@ -310,8 +313,9 @@ class TusDoor:
     async def _cancel(self, exchange: Exchange, call: Call) -> Answer:
         """DELETE is CancelFile. Of one URL it is always the same request: sent again, it is answered again."""
         caller = await call.admit(Gate.CANCEL)
-        with self._calls.limit():
-            await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
+        async with call.turn(Kind.CANCEL, caller):
+            with self._calls.limit():
+                await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
         return Answer(NO_CONTENT)
 
     async def _is_owed_news(self, file: File, caller: Caller) -> bool:

@@ -1,0 +1,133 @@
+"""Calls of one principal wait for one another while others call, by kinds, and for nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from upload_server.domain.errors import Overloaded
+from upload_server.doors import turns as module
+from upload_server.doors.turns import Kind, Turns
+
+
+class World:
+    """Calls that go on until they are let go."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.running: Counter[tuple[str, Kind]] = Counter()
+        self.most: Counter[tuple[str, Kind]] = Counter()
+        self.began: list[int] = []
+        self.over = asyncio.Event()
+
+    async def call(self, principal: str, kind: Kind = Kind.OTHER, number: int = 0) -> None:
+        async with self.turns.turn(principal, kind):
+            self.began.append(number)
+            self.running[principal, kind] += 1
+            self.most[principal, kind] = max(self.most[principal, kind], self.running[principal, kind])
+            await self.over.wait()
+            await asyncio.sleep(0)
+            self.running[principal, kind] -= 1
+
+    def start(self, count: int, principal: str, kind: Kind = Kind.OTHER) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self.call(principal, kind, number)) for number in range(count)]
+
+    async def forgotten(self) -> None:
+        """Wait until nothing is kept of anybody: turns rest a little."""
+        async with asyncio.timeout(10):
+            # Nothing else shows it, nor says so.
+            while self.turns._lines or self.turns._of or self.turns._running:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_who_calls_alone_waits_for_nothing_and_calls_without_a_name_do_not_either() -> None:
+    world = World()
+    async with asyncio.timeout(10):
+        world.turns._shared_until = 0.0
+        world.turns._latest = "ada"
+        tasks = world.start(50, "ada") + world.start(50, "")
+        await settle()
+        assert (world.running["ada", Kind.OTHER], world.running["", Kind.OTHER]) == (50, 50)
+        world.over.set()
+        await asyncio.gather(*tasks)
+    await world.forgotten()
+
+
+async def test_while_others_call_few_of_a_kind_go_on_at_once_in_the_order_they_came() -> None:
+    world = World()
+    async with asyncio.timeout(10):
+        tasks = world.start(20, "ada") + world.start(1, "bob")
+        await settle()
+        tasks += world.start(20, "ada", Kind.CANCEL) + world.start(20, "ada", Kind.WHOLE)
+        await settle()
+        # Neither its own cancels nor anybody else's call waits behind them.
+        assert world.running == {
+            ("ada", Kind.OTHER): 2,
+            ("ada", Kind.CANCEL): 2,
+            ("ada", Kind.WHOLE): 2,
+            ("bob", Kind.OTHER): 1,
+        }
+        world.began.clear()
+        world.over.set()
+        await asyncio.gather(*tasks)
+    assert max(world.most.values()) == 2
+    assert Counter(world.began) == Counter([*range(2, 20)] * 3)
+    await world.forgotten()
+
+
+async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
+    world = World()
+    async with asyncio.timeout(10):
+        others = world.start(1, "bob")
+        await settle()
+        first = world.turns.turn("ada", Kind.OTHER)
+        await first.__aenter__()
+        waiting = world.start(3, "ada")
+        await settle()
+        assert world.running["ada", Kind.OTHER] == 1
+        first.give()
+        await settle()
+        assert world.running["ada", Kind.OTHER] == 1
+        world.over.set()
+        await asyncio.gather(*others, waiting[0])
+        # Nobody else calls any more: what ends now is followed at once.
+        await asyncio.gather(*waiting)
+    assert world.began == [0, 0, 1, 2]
+
+
+async def test_who_leaves_while_it_waits_keeps_no_turn() -> None:
+    world = World()
+    async with asyncio.timeout(10):
+        tasks = world.start(1, "bob") + world.start(5, "ada")
+        await settle()
+        tasks[-1].cancel()
+        await settle()
+        # One has just been given its turn, and leaves before it knows.
+        world.over.set()
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await world.forgotten()
+
+
+async def test_who_waits_too_long_or_behind_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.05)
+    world = World()
+    async with asyncio.timeout(10):
+        tasks = world.start(1, "bob") + world.start(5, "ada")
+        await settle()
+        with pytest.raises(Overloaded, match="Too many of your calls wait for one another"):
+            await world.call("ada")
+        ended = await asyncio.gather(*tasks[3:], return_exceptions=True)
+        assert [type(end) for end in ended] == [Overloaded] * 3
+        world.over.set()
+        await asyncio.gather(*tasks[:3])
+    await world.forgotten()
