@@ -116,6 +116,25 @@ def test_quotas_have_names_for_tokens_alone() -> None:
         load(given, {}).check_auth()
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"host": "0.0.0.0"}, "--host 0.0.0.0: others than this machine reach that address"),  # noqa: S104
+        ({"host": "0.0.0.0", "auth": "required"}, "--auth required: needs --tokens-file"),  # noqa: S104
+        ({"host": "0.0.0.0", "auth": "required", "tokens_file": "/t"}, "credentials would travel there in plain"),  # noqa: S104
+        ({"auth": "sometimes"}, "--auth: must be none or required"),
+        ({"tokens_file": "/t"}, "--tokens-file: needs --auth required"),
+        ({"auth": "none", "jwt_issuer": "https://x"}, "--jwt-issuer: needs --auth required"),
+        ({"auth": "required", "jwt_issuer": "https://x"}, "--jwt-audience: must be given"),
+        ({"auth": "required", "cert_principal": "uri"}, "--cert-principal: needs --tls-client-auth"),
+        ({"auth": "required", "tokens_file": "/t", "trusted_proxies": "cert:dns:a"}, "--trusted-proxies: needs --tls-"),
+    ],
+)
+def test_callers_whom_nobody_has_let_in_are_kept_out_at_the_start(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(given, {}).check_auth()
+
+
 def test_issuers_have_aliases_and_are_found_by_discovery_when_there_are_several() -> None:
     given = {"auth": "required", "jwt_issuer": "https://x/?a=b, corp=https://y", "jwt_audience": "y"}
     config = load(given, {})

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from upload_server.access.certificates import Proxies
-from upload_server.access.identity import Authenticator, Identity, Presented
+from upload_server.access.identity import Authenticator, Identity, Presented, why_unknown
 from upload_server.access.policy import caller_of
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
@@ -56,14 +56,20 @@ class Callers:
     async def caller(self, presented: Presented, method: str, door: Source) -> Caller:
         """Return who calls ``method``; raises ``NotIdentified`` or ``PermissionDenied``, which are logged here."""
         identity: Identity | None = None
+        shown = presented
         try:
             if self._proxies is not None:
                 presented = self._proxies.seen(presented)
             identity = await self._identify(presented)
             return caller_of(identity, method, door, presented.peer)
         except (NotIdentified, PermissionDenied) as error:
+            if isinstance(error, CredentialMissing) and shown.forwarded and not self._trusts(shown):
+                error.why = "X-Forwarded-Client-Cert counts from --trusted-proxies alone, and the peer is none"
             self._note(error, method, door, presented.peer, identity)
             raise
+
+    def _trusts(self, presented: Presented) -> bool:
+        return self._proxies is not None and self._proxies.trust(presented.certificate)
 
     async def _identify(self, presented: Presented) -> Identity:
         for authenticator in self._authenticators:
@@ -71,7 +77,7 @@ class Callers:
             if identity is not None:
                 return identity
         if presented.authorization:
-            raise CredentialInvalid("no credential that is known here")
+            raise CredentialInvalid(why_unknown(presented))
         raise CredentialMissing
 
     # Who has called before ------------------------------------------------------------------------------------------
@@ -110,7 +116,7 @@ class Callers:
         who = {"principal": identity.principal, "credential": identity.credential} if identity is not None else {}
         if isinstance(error, CredentialInvalid | CredentialExpired) and error.credential:
             who["credential"] = error.credential
-        if isinstance(error, CredentialInvalid) and error.why:
+        if isinstance(error, NotIdentified) and error.why:
             who["why"] = error.why
         if suppressed := lines.take_suppressed():
             who["suppressed"] = str(suppressed)

@@ -94,6 +94,18 @@ def bearer(presented: Presented) -> str | None:
     return token if fine else None
 
 
+def why_unknown(presented: Presented) -> str:
+    """Say, for the log, why no authenticator knows what stands in ``Authorization``."""
+    if len(presented.authorization) > 1:
+        return "there is more than one Authorization header"
+    scheme, _, token = presented.authorization[0].partition(" ")
+    if scheme.lower() != "bearer":
+        return "it is no bearer"
+    if len(token) > MAX_CREDENTIAL_BYTES:
+        return f"it is longer than {MAX_CREDENTIAL_BYTES} bytes"
+    return "it is no token of a kind that is known here"
+
+
 def fits_a_principal(name: str) -> bool:
     """Whether a name can stand in rows, in the log and in what others read.
 

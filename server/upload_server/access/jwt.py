@@ -285,7 +285,11 @@ def read(text: str, digest: bytes, issuers: Mapping[str, Rules], now: float) -> 
     _judge_head(head, rules)
     issued_at, expires_at = _moment(claims, "iat"), _moment(claims, "exp")
     audience = claims.get("aud")
-    _refuse(rules.audience not in (audience if isinstance(audience, list) else [audience]), "its audience", credential)
+    _refuse(
+        rules.audience not in (audience if isinstance(audience, list) else [audience]),
+        "it is for another audience",
+        credential,
+    )
     _refuse(rules.typ == "any" and bool({"nonce", "at_hash"} & claims.keys()), "it is an ID token", credential)
     _refuse(expires_at - issued_at > _MAX_AGE_SECONDS, "it holds for longer than a day", credential)
     _refuse(issued_at > now + rules.leeway, "it was issued in the future", credential)
@@ -305,7 +309,10 @@ def _refuse(wrong: bool, why: str, credential: str = "") -> None:
 
 
 def _judge_head(head: Json, rules: Rules) -> None:
-    _refuse(not isinstance(head.get("alg"), str) or head["alg"] not in rules.algorithms, "its algorithm")
+    _refuse(
+        not isinstance(head.get("alg"), str) or head["alg"] not in rules.algorithms,
+        "its algorithm is none of --jwt-algorithms",
+    )
     _refuse("crit" in head, "it says that it must be understood in a way that is not")
     _refuse(not isinstance(head.get("kid"), str), "it names no key")
     typ = head.get("typ")
@@ -351,7 +358,11 @@ def _moment(claims: Json, name: str) -> float:
 def _principal(claims: Json, rules: Rules, credential: str) -> str:
     subject = claims.get("sub")
     principal = f"{rules.alias}:{subject}"
-    _refuse(not isinstance(subject, str) or not subject or not fits_a_principal(principal), "its subject", credential)
+    _refuse(
+        not isinstance(subject, str) or not subject or not fits_a_principal(principal),
+        "its subject cannot be a principal",
+        credential,
+    )
     return principal
 
 

@@ -334,7 +334,9 @@ class StorageFull(UploadError):
 
 
 class NotIdentified(UploadError):
-    """It is not known who calls. Why a credential is none is for the log, never for its caller."""
+    """It is not known who calls. ``why`` is for the operator's log, never for the caller."""
+
+    why: str = ""
 
 
 class CredentialMissing(NotIdentified):
@@ -347,7 +349,7 @@ class CredentialMissing(NotIdentified):
 
 
 class CredentialInvalid(NotIdentified):
-    """The credential is none, or none any more; ``why`` is for the operator's log."""
+    """The credential is none, or none any more."""
 
     reason = "CREDENTIAL_INVALID"
 
