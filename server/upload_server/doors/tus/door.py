@@ -303,11 +303,9 @@ class TusDoor:
             raise FileNotWritable(file)
         if file.bytes_received == file.size_bytes and file.status is not FileStatus.COMPLETED:
             raise answers.locked(file)
-        headers = [
-            (b"upload-offset", b"%d" % file.bytes_received),
-            (b"upload-length", b"%d" % file.size_bytes),
-            (b"upload-metadata", encode_metadata(file)),
-        ]
+        headers = [(b"upload-offset", b"%d" % file.bytes_received), (b"upload-length", b"%d" % file.size_bytes)]
+        if metadata := encode_metadata(file):
+            headers.append((b"upload-metadata", metadata))
         return Answer(200, headers)
 
     async def _cancel(self, exchange: Exchange, call: Call) -> Answer:

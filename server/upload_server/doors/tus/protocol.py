@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +27,14 @@ BYTES_TYPE: Final = b"application/offset+octet-stream"
 # What a file is called whose sender gave it no name: many tools send no metadata unless told to.
 UNNAMED: Final = "unnamed"
 _MAX_DIGITS: Final = 19
+_WORDS_OF_A_PAIR: Final = 2
+# A media type that the service takes: printable ASCII of 127 bytes at most.
+_MEDIA_TYPE: Final = re.compile(rb"[\x20-\x7e]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as tus sees it; header names in lower case, of each the last value."""
+    """A request as tus sees it; header names in lower case, several lines of one joined as a list's are."""
 
     method: str
     headers: Mapping[bytes, bytes]
@@ -40,7 +44,10 @@ class Request:
     @classmethod
     def of(cls, scope: Scope) -> Request:
         """Read a request. Only a POST may stand for another method: the guard has judged the method it saw."""
-        headers = dict(scope["headers"])
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            # RFC 9110, 5.3. Of two numbers none is right: joined they are refused.
+            headers[name] = headers[name] + b"," + value if name in headers else value
         method = scope["method"]
         if method == "POST":
             method = headers.get(b"x-http-method-override", b"POST").decode("latin-1").strip().upper()
@@ -101,13 +108,15 @@ class Request:
         self.refuse("Upload-Concat", "is not supported: send the file in one upload (parallelUploads: 1)")
         size = self.number("Upload-Length")
         given = decode_metadata(self.headers.get(b"upload-metadata", b"").decode("latin-1"))
-        filename = _relative_path(given) or given.get("filename") or given.get("name") or UNNAMED
+        filename = _relative_path(given) or _text(given, "filename", "name") or UNNAMED
+        kind = given.get("filetype") or given.get("type") or b""
         return FileSpec(
             # macOS hands browsers names in another normal form, and tools pass them on as they are.
             filename=unicodedata.normalize("NFC", filename),
             size_bytes=size,
-            content_type=given.get("filetype") or given.get("type") or "",
-            sha256=given.get("sha256", ""),
+            # Browsers make it up from the name: one that is no media type is not worth the upload.
+            content_type=kind.decode() if _MEDIA_TYPE.fullmatch(kind) else "",
+            sha256=_text(given, "sha256"),
         )
 
 
@@ -134,29 +143,41 @@ class Checksum:
         return self._hash.digest() == self.expected
 
 
-def _relative_path(given: Mapping[str, str]) -> str:
+def _relative_path(given: Mapping[str, bytes]) -> str:
     """Return the path in the folder that was chosen; of a file that was chosen alone Uppy writes none in a word."""
-    path = given.get("relativePath", "")
+    path = _text(given, "relativePath")
     return "" if path in {"null", "undefined"} else path.removeprefix("/")
 
 
-def decode_metadata(text: str) -> dict[str, str]:
-    """Read ``Upload-Metadata``: keys and Base64 of UTF-8, separated by commas; raises ``InvalidField``."""
-    found: dict[str, str] = {}
-    for pair in text.split(",") if text.strip() else ():
-        key, _, encoded = pair.strip().partition(" ")
-        if not key or not key.isascii() or key in found:
-            raise _invalid("Upload-Metadata", "must hold each key once, in ASCII")
-        try:
-            found[key] = _decode("Upload-Metadata", encoded.strip()).decode()
-        except UnicodeDecodeError:
-            raise _invalid("Upload-Metadata", f"{key[:32]} must be UTF-8 in Base64") from None
+def decode_metadata(text: str) -> dict[str, bytes]:
+    """Read ``Upload-Metadata``: keys and Base64 of any bytes, separated by commas; raises ``InvalidField``."""
+    found: dict[str, bytes] = {}
+    for pair in text.split(","):
+        words = pair.split()
+        if not words:
+            continue
+        key, encoded = words[0], "".join(words[1:2])
+        if not key.isascii() or len(words) > _WORDS_OF_A_PAIR:
+            raise _invalid("Upload-Metadata", "must hold a key in ASCII and its value in Base64, separated by a space")
+        if key in found:
+            raise _invalid("Upload-Metadata", f"must hold each key once, and holds {key[:32]} twice")
+        found[key] = _decode("Upload-Metadata", encoded)
     return found
+
+
+def _text(given: Mapping[str, bytes], *keys: str) -> str:
+    """Return the first of these values that is there; raises ``InvalidField`` when it is no text."""
+    key = next((key for key in keys if given.get(key)), "")
+    try:
+        return given[key].decode() if key else ""
+    except UnicodeDecodeError:
+        raise _invalid("Upload-Metadata", f"{key} must be UTF-8 in Base64") from None
 
 
 def encode_metadata(file: File) -> bytes:
     """Return what is kept of a file's metadata, as ``Upload-Metadata``."""
-    given = {"filename": file.filename, "filetype": file.content_type}
+    name = "" if file.filename == UNNAMED else file.filename
+    given = {"filename": name, "filetype": file.content_type}
     pairs = (f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in given.items() if value)
     return ",".join(pairs).encode()
 
