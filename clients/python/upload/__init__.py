@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from upload import errors
     from upload.async_client import AsyncClient
+    from upload.batching import UploadedBatch
     from upload.cancelling import CancelledBatch, CancelledFile
     from upload.client import Client
     from upload.errors import UploadServiceError
@@ -42,6 +43,7 @@ _HOMES = {
     "TransferProgress": "upload.sending",
     "UploadServiceError": "upload.errors",
     "UploadStatus": "upload.records",
+    "UploadedBatch": "upload.batching",
     "WatchEvent": "upload.records",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "TransferProgress",
     "UploadServiceError",
     "UploadStatus",
+    "UploadedBatch",
     "WatchEvent",
     "errors",
 ]

@@ -6,7 +6,7 @@ Channels are made on first use, in the loop that uses them: one loop per process
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
 import grpc
 from grpc import aio
@@ -42,6 +42,8 @@ class AioTransport:
         self._endpoint = endpoint
         self._authorization = Authorization(tuple(endpoint.metadata), endpoint.token)
         self._channels: dict[Lane, tuple[aio.Channel, upload_pb2_grpc.UploadServiceAsyncStub]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def unary(self, method: Method[Request, Response], request: Request, seconds: float) -> Response:
         """Make one unary call."""
@@ -98,6 +100,21 @@ class AioTransport:
         """Run in a worker thread."""
         return await asyncio.to_thread(function, *args, **kwargs)
 
+    async def each(self, work: Callable[[T], Awaitable[None]], items: Iterable[T], at_once: int) -> None:
+        """Do it in tasks."""
+        queue = iter(items)
+
+        async def some() -> None:
+            for item in queue:
+                await work(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(some())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
@@ -112,12 +129,19 @@ class AioTransport:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         channels = list(self._channels.values())
         self._channels.clear()
         for channel, _ in channels:
             await channel.close()
 
     def _stub(self, lane: Lane) -> upload_pb2_grpc.UploadServiceAsyncStub:
+        if self._closed:
+            raise RuntimeError("The client is closed: make another one")
+        loop = asyncio.get_running_loop()
+        if self._loop not in {None, loop}:
+            raise RuntimeError("One client, one event loop: this one was used in another before")
+        self._loop = loop
         if lane not in self._channels:
             channel = self._connect(lane)
             self._channels[lane] = channel, upload_pb2_grpc.UploadServiceStub(channel)

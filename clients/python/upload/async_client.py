@@ -18,6 +18,7 @@ from google.protobuf import duration_pb2
 
 from upload import cancelling, downloading, errors, watching
 from upload.aio import AioTransport
+from upload.batching import BatchFiles, UploadedBatch, helpful_jobs, sendables
 from upload.cancelling import CancelledBatch, CancelledFile, ask, new_request_id
 from upload.channel import DEFAULT_TARGET, Option
 from upload.filters import EventFilters, Filters
@@ -70,6 +71,7 @@ class AsyncClient:
     the server refuses it), or a ``TokenSource``; it is sent over TLS or to this machine only. ``timeout`` is how many
     seconds a call may take in all, its repetitions included; uploads and watches have no such limit. ``resume_tries``
     is how often the client resumes a broken upload without getting any further.
+    An upload also takes an asynchronous iterator of bytes.
     Every method raises ``UploadServiceError``, one class per reason (``upload.errors``).
     Cancelling the task that awaits a method gives up waiting, and never cancels an upload: call ``cancel`` for that.
     """
@@ -120,7 +122,7 @@ class AsyncClient:
     ) -> File:
         """Send a file and return it completed.
 
-        ``content`` is a path, bytes, or an (async) iterator of bytes together with ``size_bytes``. ``filename``
+        ``content`` is a path, bytes, or an iterator of bytes together with ``size_bytes``. ``filename``
         and ``content_type`` follow from a path by default. With ``checksum`` the server compares
         the SHA-256 of its bytes with that of the bytes read here; ``sha256`` is one known beforehand.
         ``resume_file_id`` goes on with a file announced before (by an upload that broke, or by
@@ -239,6 +241,52 @@ class AsyncClient:
         request = pb.InitiateBatchRequest(files=files, request_id=request_id)
         answer = await ask(self._transport, INITIATE_BATCH, request, self._timeout, request_id)
         return record(InitiatedBatch, answer)
+
+    async def upload_batch(
+        self,
+        files: BatchFiles,
+        *,
+        checksum: bool = True,
+        jobs: int = 0,
+        request_id: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> UploadedBatch:
+        """Announce files that belong together as one batch, send them, and tell what became of each.
+
+        ``files`` is a folder, several paths, or a mapping of names to paths or bytes; at most 10,000 of them. ``jobs``
+        of them are sent at once (default 4, or 32 while all are at most 256 KiB). A file that fails or is cancelled
+        does not keep the others from their end: ``errors`` has why, by name. ``on_progress`` is told of every file.
+
+        Raises ``OSError`` for a path that fails before anything is announced, ``InvalidField`` for a name that the
+        service does not take.
+
+        Example::
+
+            done = await client.upload_batch({"a.txt": b"hello", "films/b.mkv": "film.mkv"})
+            print(done.batch.completed_files, done.errors)
+        """
+        found = await self._transport.run(sendables, files)
+        announced = await self.initiate_batch(found.specs, request_id=request_id)
+        completed: dict[int, File] = {}
+        failed: dict[str, Exception] = {}
+
+        async def send(place: int) -> None:
+            try:
+                completed[place] = await self.upload(
+                    found.contents[place],
+                    size_bytes=found.sizes[place],
+                    checksum=checksum,
+                    resume_file_id=announced.file_ids[place],
+                    is_new=True,
+                    on_progress=on_progress,
+                )
+            except (errors.UploadServiceError, OSError) as error:
+                failed[found.names[place]] = error
+
+        count = len(found.names)
+        await self._transport.each(send, range(count), min(jobs or helpful_jobs(found.sizes), count))
+        batch = await self.get_batch(announced.batch.batch_id)
+        return UploadedBatch(batch, tuple(completed[place] for place in sorted(completed)), failed, found.skipped)
 
     async def cancel(self, file_id: str, *, reason: str = "", request_id: str = "") -> CancelledFile:
         """Cancel a file. When this returns, the file is cancelled for good.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import grpc
@@ -84,6 +85,7 @@ class BlockingTransport:
         self._endpoint = endpoint
         self._authorization = Authorization(tuple(endpoint.metadata), endpoint.token)
         self._channels: dict[Lane, tuple[grpc.Channel, upload_pb2_grpc.UploadServiceStub]] = {}
+        self._closed = False
         # Guards `_channels`: clients may be shared by threads.
         self._making = threading.Lock()
 
@@ -142,6 +144,12 @@ class BlockingTransport:
         """Run here."""
         return function(*args, **kwargs)
 
+    async def each(self, work: Callable[[T], Awaitable[None]], items: Iterable[T], at_once: int) -> None:
+        """Do it in threads."""
+        with ThreadPoolExecutor(at_once) as pool:
+            for _ in pool.map(lambda item: drive(work(item)), items):
+                pass
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to hold up
@@ -157,6 +165,7 @@ class BlockingTransport:
     async def close(self) -> None:
         """Close every connection."""
         with self._making:
+            self._closed = True
             channels = list(self._channels.values())
             self._channels.clear()
         for channel, _ in channels:
@@ -164,6 +173,8 @@ class BlockingTransport:
 
     def _stub(self, lane: Lane) -> upload_pb2_grpc.UploadServiceStub:
         with self._making:
+            if self._closed:
+                raise RuntimeError("The client is closed: make another one")
             if lane not in self._channels:
                 channel = self._connect(lane)
                 self._channels[lane] = channel, upload_pb2_grpc.UploadServiceStub(channel)

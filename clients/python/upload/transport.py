@@ -9,7 +9,7 @@ Operations therefore await only each other and what is here, never asyncio itsel
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
@@ -93,6 +93,9 @@ class Transport(Protocol):
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run work that blocks on a disk or burns CPU."""
+
+    async def each(self, work: Callable[[T], Awaitable[None]], items: Iterable[T], at_once: int) -> None:
+        """Do the work of each item, of some of them at the same time."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

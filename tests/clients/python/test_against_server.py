@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,26 @@ async def test_a_small_file_is_put(real: Calls) -> None:
     assert file.sha256 == hashlib.sha256(b"hello").hexdigest()
     with pytest.raises(errors.InvalidField):
         await real("put", bytes(256 * 1024 + 1), filename="long")
+
+
+async def test_a_batch_is_sent_and_tells_what_became_of_each(real: Calls, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a", "sub/b"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    done = await real("upload_batch", tmp_path)
+    assert [(file.filename, file.status) for file in done.files] == [("a", "completed"), ("sub/b", "completed")]
+    assert (done.batch.status, [skipped.path.name for skipped in done.skipped]) == ("completed", ["link"])
+
+    def vanish(_: TransferProgress) -> None:
+        (tmp_path / "a").unlink(missing_ok=True)
+
+    files = {"first": bytes(MIB), "second": tmp_path / "a", "third": b"3"}
+    partly = await real("upload_batch", files, jobs=1, on_progress=vanish)
+    assert [file.filename for file in partly.files] == ["first", "third"]
+    assert isinstance(partly.errors["second"], FileNotFoundError)
+    with pytest.raises(errors.InvalidField, match="backslash"):
+        await real("upload_batch", {"a\\b": b""})
 
 
 async def test_an_announced_file_that_was_cancelled_since_says_by_whom(real: Calls) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -99,6 +100,19 @@ def test_both_clients_offer_the_same() -> None:
         return {name: list(inspect.signature(method).parameters) for name, method in methods if name[0] != "_"}
 
     assert offers(Client) == offers(AsyncClient)
+    for name, method in inspect.getmembers(Client, inspect.isfunction):
+        if name[0] != "_":
+            assert method.__doc__ == re.sub(r"\b(await|async) ", "", getattr(AsyncClient, name).__doc__), name
+
+
+async def test_a_closed_client_says_so(scripted: Running) -> None:
+    client, blocking = AsyncClient(scripted.target), Client(scripted.target)
+    await client.close()
+    blocking.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.get("f")
+    with pytest.raises(RuntimeError, match="closed"):
+        blocking.get("f")
 
 
 def test_the_blocking_driver_refuses_what_suspends() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from upload import errors
 from upload.async_client import AsyncClient
+from upload.batching import helpful_jobs
 from upload.cli import finding
 from upload.cli.arguments import Arguments
 from upload.cli.commands import cancelled_batch_text, cancelled_text
@@ -26,9 +27,6 @@ from upload.v1 import upload_pb2 as pb
 
 # After a cancel the server tells the streams; whoever has not heard it by then is not waited for.
 _STOP_SECONDS = 5.0
-# Files sent at once, unless told otherwise; and of files that the service takes with one write.
-_JOBS, _SMALL_JOBS = 4, 32
-_SMALL_BYTES = 256 * 1024
 
 
 async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
@@ -81,11 +79,6 @@ class Job:
     def look(self) -> str:
         """The command that tells how it stands."""
         return f"uploadctl get --batch {self.batch_id}" if self.batch_id else f"uploadctl get {self.ids[0]}"
-
-    @property
-    def helpful_jobs(self) -> int:
-        """How many files sent at once help: small ones wait for the server more than they take."""
-        return _JOBS if any(item.size_bytes > _SMALL_BYTES for item in self.items) else _SMALL_JOBS
 
     @property
     def resume(self) -> str:
@@ -211,7 +204,8 @@ class _Run:
     async def _send_all(self) -> Exit:
         job, arguments = self._job, self._arguments
         queue = iter(zip(job.items, job.ids, strict=True))
-        total = sum(item.size_bytes for item in job.items)
+        sizes = [item.size_bytes for item in job.items]
+        total, jobs = sum(sizes), arguments.jobs or helpful_jobs(sizes)
         with make_display(self._output, total, len(job.items), arguments.progress) as display:
 
             async def work() -> None:
@@ -222,7 +216,7 @@ class _Run:
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(arguments.jobs or job.helpful_jobs, len(job.items))):
+                    for _ in range(min(jobs, len(job.items))):
                         group.create_task(work())
             except ExceptionGroup as failures:
                 # Errors of the uploads are dealt with one by one; this is a closed pipe, or a bug.
