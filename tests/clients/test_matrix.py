@@ -116,7 +116,7 @@ async def test_every_client_plays_the_same_scenario(
     await gone_from_disk(server, file_id)
 
 
-def test_the_go_example_uploads_cancels_and_watches(server: ServerProcess, tmp_path: Path) -> None:
+def test_the_go_example_uploads_cancels_watches_and_downloads(server: ServerProcess, tmp_path: Path) -> None:
     program = build_go("example", tmp_path)
     path = tmp_path / "film.mov"
     path.write_bytes(os.urandom(3_000_000))
@@ -125,6 +125,8 @@ def test_the_go_example_uploads_cancels_and_watches(server: ServerProcess, tmp_p
     file_id = output[0].removeprefix("file_id ")
     assert output[-1].startswith("completed ")
     assert run(program, "watch", file_id, environment=target).split() == ["completed"]
+    copied = run(program, "download", file_id, tmp_path / "copy", environment=target)
+    assert (copied, (tmp_path / "copy").read_bytes()) == ("downloaded 3000000 bytes of film.mov\n", path.read_bytes())
     too_late = subprocess.run(
         [program, "cancel", file_id], env={**os.environ, **target}, capture_output=True, text=True, check=False
     )
@@ -133,5 +135,9 @@ def test_the_go_example_uploads_cancels_and_watches(server: ServerProcess, tmp_p
     with grpc.insecure_channel(server.target) as channel:
         request = pb.InitiateUploadRequest(filename="other", size_bytes=1)
         other = upload_pb2_grpc.UploadServiceStub(channel).InitiateUpload(request, timeout=20).file.file_id
+    never = [program, "download", other, tmp_path / "never"]
+    refused = subprocess.run(never, env={**os.environ, **target}, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "FILE_NOT_COMPLETED" in refused.stderr) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "example", "film.mov"]
     assert "Upload cancelled successfully" in run(program, "cancel", other, "no", "more", environment=target)
     assert run(program, "watch", other, environment=target).split() == ["cancelled", "user"]

@@ -3,6 +3,7 @@
 //	go run ./example upload film.mov
 //	go run ./example cancel FILE_ID "the wrong file"
 //	go run ./example watch FILE_ID
+//	go run ./example download FILE_ID film.copy
 //
 // UPLOAD_SERVER names the server: HOST:PORT in plain text, https://HOST:PORT for TLS. The flags -ca, -cert, -key and
 // -token-file come first; UPLOAD_TOKEN is the token where no file is named.
@@ -32,6 +33,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"example.com/upload-service/clients/go/upload"
 	uploadv1 "example.com/upload-service/clients/go/upload/v1"
 )
 
@@ -59,7 +61,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: example upload FILE | cancel FILE_ID [REASON] | watch FILE_ID; UPLOAD_SERVER names the server")
+		return errors.New("usage: example upload FILE | cancel FILE_ID [REASON] | watch FILE_ID | download FILE_ID PATH; UPLOAD_SERVER names the server")
 	}
 	target := os.Getenv("UPLOAD_SERVER")
 	if target == "" {
@@ -84,11 +86,13 @@ func run(ctx context.Context, args []string) error {
 	client := uploadv1.NewUploadServiceClient(conn)
 	switch args[0] {
 	case "upload":
-		return upload(ctx, client, args[1])
+		return send(ctx, client, args[1])
 	case "cancel":
 		return cancel(ctx, client, args[1], strings.Join(args[2:], " "))
 	case "watch":
 		return watch(ctx, client, args[1])
+	case "download":
+		return download(ctx, client, args[1], args[len(args)-1])
 	}
 	return fmt.Errorf("there is no command %q", args[0])
 }
@@ -150,8 +154,8 @@ func transportTo(server string) (string, credentials.TransportCredentials, error
 	return target, credentials.NewTLS(config), nil
 }
 
-// upload announces the file, sends it and commits it. Ctrl-C cancels it on the server.
-func upload(ctx context.Context, client uploadv1.UploadServiceClient, path string) error {
+// send announces the file, sends it and commits it. Ctrl-C cancels it on the server.
+func send(ctx context.Context, client uploadv1.UploadServiceClient, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -172,7 +176,7 @@ func upload(ctx context.Context, client uploadv1.UploadServiceClient, path strin
 		return err
 	}
 	context.AfterFunc(ctx, func() { _ = cancel(context.WithoutCancel(ctx), client, announced.FileId, "interrupted") })
-	go send(stream, announced.FileId, file)
+	go write(stream, announced.FileId, file)
 	return hear(stream)
 }
 
@@ -185,8 +189,8 @@ func initiate(ctx context.Context, client uploadv1.UploadServiceClient, name str
 	return answer.GetFile(), err
 }
 
-// send is the stream's one sender: header, data, commit. When it fails, hear learns why.
-func send(stream grpc.BidiStreamingClient[uploadv1.UploadFileRequest, uploadv1.UploadFileResponse], fileID string, file io.Reader) {
+// write is the stream's one sender: header, data, commit. When it fails, hear learns why.
+func write(stream grpc.BidiStreamingClient[uploadv1.UploadFileRequest, uploadv1.UploadFileResponse], fileID string, file io.Reader) {
 	header := &uploadv1.UploadHeader{FileId: fileID}
 	if stream.Send(&uploadv1.UploadFileRequest{Message: &uploadv1.UploadFileRequest_Header{Header: header}}) != nil {
 		return
@@ -265,6 +269,25 @@ func watch(ctx context.Context, client uploadv1.UploadServiceClient, fileID stri
 			fmt.Println(strings.ToLower(strings.TrimPrefix(file.Status.String(), "UPLOAD_STATUS_")), file.CancelledBy)
 		}
 	}
+}
+
+// download stores the bytes of a completed file. Under their name only once all are there: until then beside it.
+func download(ctx context.Context, client uploadv1.UploadServiceClient, fileID, path string) error {
+	part, err := os.CreateTemp(filepath.Dir(path), ".download-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part.Name())
+	defer part.Close()
+	file, err := upload.Download(ctx, client, fileID, part)
+	if err != nil {
+		return err
+	}
+	if err := part.Close(); err != nil {
+		return err
+	}
+	fmt.Println("downloaded", file.SizeBytes, "bytes of", file.Filename)
+	return os.Rename(part.Name(), path)
 }
 
 // describe says an error as the service meant it: its reason, its facts, its words.
