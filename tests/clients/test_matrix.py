@@ -135,7 +135,7 @@ def test_the_go_example_uploads_cancels_watches_and_downloads(server: ServerProc
     with grpc.insecure_channel(server.target) as channel:
         request = pb.InitiateUploadRequest(filename="other", size_bytes=1)
         other = upload_pb2_grpc.UploadServiceStub(channel).InitiateUpload(request, timeout=20).file.file_id
-    never = [program, "download", other, tmp_path / "never"]
+    never = [str(program), "download", other, str(tmp_path / "never")]
     refused = subprocess.run(never, env={**os.environ, **target}, capture_output=True, text=True, check=False)
     assert (refused.returncode, "FILE_NOT_COMPLETED" in refused.stderr) == (1, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "example", "film.mov"]

@@ -226,7 +226,7 @@ class Client:
         """Yield the bytes of a completed file, or those from ``offset`` on, ``length`` of them.
 
         The client resumes a broken connection by itself for a while, and compares the SHA-256 of a whole file at its
-        end. Raises ``FileNotCompleted``, ``ChecksumMismatch``.
+        end. Raises ``FileNotCompleted``, ``ContentDeleted``, ``ChecksumMismatch``.
 
         Example::
 
@@ -237,11 +237,14 @@ class Client:
         return drive_all(self._client.download(file_id, offset=offset, length=length))
 
     def delete_content(self, file_id: str, *, reason: str = "", request_id: str = "") -> File:
-        """Let go of the bytes of a completed file; see ``AsyncClient.delete_content``.
+        """Let go of the bytes of a completed file, and return it: it stays, and nobody can download it any more.
+
+        Raises ``FileNotCompleted``, and ``ContentDeleted`` when its bytes were let go before.
 
         Example::
 
             file = client.delete_content(file_id, reason="consumed")
+            print(file.content_deleted_at)
         """
         return drive(self._client.delete_content(file_id, reason=reason, request_id=request_id))
 

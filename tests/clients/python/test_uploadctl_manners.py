@@ -241,14 +241,13 @@ async def test_the_examples_in_the_documents_run(
         ids[name] = (await client.initiate("film.mkv", 1)).file_id
     batches = [(await client.initiate_batch([FileSpec(filename="a", size_bytes=1)])).batch.batch_id for _ in range(2)]
     await client.cancel(ids["watched"])
+    ids["deleted"] = (await client.put(b"x", filename="film.mkv")).file_id
     ids["download"] = (await client.put(b"x", filename="film.mkv")).file_id
 
     def filled(line: str) -> str:
-        which = next(
-            (name for name in ("download", "watch", "resume") if f" {name}" in line or f"--{name}" in line), ""
-        )
-        own = {"watch": ids["watched"], "resume": ids["resumed"], "download": ids["download"]}
-        line = line.replace("OTHER_ID", ids["other"]).replace("FILE_ID", own.get(which, ids["cancelled"]))
+        own = {"watch": "watched", "--resume": "resumed", "download": "download", "delete-content": "deleted"}
+        which = next((own[word] for word in line.split() if word in own), "cancelled")
+        line = line.replace("OTHER_ID", ids["other"]).replace("FILE_ID", ids[which])
         return line.replace("BATCH_ID", batches["cancel" in line])
 
     program = (sys.executable, "-c", EXAMPLES)

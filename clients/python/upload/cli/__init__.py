@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "download": downloading.download,
     "cancel": commands.cancel,
     "cancel-batch": commands.cancel_batch,
+    "delete-content": commands.delete_content,
     "get": commands.get,
     "list": listing.list_files,
     "list-batches": listing.list_batches,

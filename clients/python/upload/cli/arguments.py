@@ -149,8 +149,9 @@ def _problem(arguments: Arguments) -> str:
     match arguments.command:
         case "upload":
             return _problem_of_upload(arguments)
-        case "cancel" | "cancel-batch" if arguments.request_id and arguments.ids != [*arguments.ids[:1]]:
-            return "--request-id goes with one ID only"
+        case "cancel" | "cancel-batch" | "delete-content":
+            several = len(arguments.ids) > 1
+            return "--request-id goes with one ID only" if several and arguments.request_id else ""
         case "watch" if arguments.all and (arguments.ids or arguments.batches or arguments.until_final):
             return "--all cannot be combined with ids, --batch or --until-final"
         case "watch" if not (arguments.all or arguments.ids or arguments.batches):

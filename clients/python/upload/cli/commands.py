@@ -38,6 +38,17 @@ async def cancel_batch(client: AsyncClient, arguments: Arguments, output: Output
     return await _each(arguments, output, one)
 
 
+async def delete_content(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
+    """Let go of the bytes of completed files."""
+
+    async def one(text: str) -> None:
+        file_id = await finding.file_id(client, text)
+        file = await client.delete_content(file_id, reason=arguments.reason, request_id=arguments.request_id)
+        output.result(as_json(file), f"Let go of the bytes of {visible(file.filename)} ({file.file_id}).")
+
+    return await _each(arguments, output, one)
+
+
 async def get(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
     """Show files or batches."""
 

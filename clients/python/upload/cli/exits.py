@@ -33,7 +33,7 @@ exit codes:
   2    wrong usage, an id cut too short, or the server refused a value
   3    no such file or batch
   4    not in its state: too late, it is completed or failed and can no longer be cancelled or written; or it is not
-       completed and cannot be downloaded
+       completed and cannot be downloaded, or its bytes were let go
   5    the upload was cancelled
   6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired
   7    the server cannot be reached, is overloaded, or did not answer in time

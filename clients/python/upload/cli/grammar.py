@@ -205,6 +205,7 @@ def _add_cancels(commands: Commands[Parser]) -> None:
     for name, summary in (
         ("cancel", "cancel files; one that is cancelled already is fine"),
         ("cancel-batch", "cancel batches and their files; one that is cancelled already is fine"),
+        ("delete-content", "let go of the bytes of completed files, which stay in lists and in the trail"),
     ):
         parser = _command(commands, name, summary)
         parser.add_argument("ids", nargs="+", metavar="ID", help="- for stdin: the first word of each line")

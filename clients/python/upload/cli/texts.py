@@ -117,5 +117,7 @@ def _why(record: File | Batch) -> str:
     if record.cancelled_by:
         reason = f": {visible(record.cancel_reason)}" if record.cancel_reason else ""
         return f"  ({by_whom(record.cancelled_by)}{reason})"
+    if isinstance(record, File) and record.content_deleted_by:
+        return f"  (bytes let go {by_whom(record.content_deleted_by)})"
     failure = record.failure_reason if isinstance(record, File) else ""
     return f"  ({failure})" if failure else ""
