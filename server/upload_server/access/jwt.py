@@ -38,6 +38,7 @@ _CACHED_SECONDS: Final = 300.0
 _WAITING: Final = 64
 _RETRY_SECONDS: Final = 0.1
 _REST: Final = 3
+_REST_AFTER_A_FORGERY: Final = 15
 _MAX_ID_LETTERS: Final = 64
 _ALIAS: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 # Names of other credentials begin with them.
@@ -243,10 +244,10 @@ def _fits(key: Key, algorithm: str) -> bool:
 
 
 def _rested(verify: Callable[[Key, _Token], bool], key: Key, token: _Token) -> bool:
-    """Verify, and rest three times as long: a flood has a quarter of Python's lock at most, and callers the rest."""
+    """Verify, and rest for a multiple of that, longest after a forgery: callers have Python's lock most of the time."""
     began = time.perf_counter()
     signed = verify(key, token)
-    time.sleep(_REST * (time.perf_counter() - began))
+    time.sleep((_REST if signed else _REST_AFTER_A_FORGERY) * (time.perf_counter() - began))
     return signed
 
 
