@@ -430,7 +430,7 @@ class Console {
     const cancellation = this.client.cancelBatch(row.batchId, { reason });
     this.render();
     void cancellation.outcome.then((outcome) => {
-      row.cancelling = "done";
+      row.cancelling = outcome.state === "cancelled" ? "done" : "refused";
       if (outcome.state === "cancelled") {
         const left = outcome.totalFilesInBatch - outcome.cancelledFilesCount;
         const files = format.count(outcome.totalFilesInBatch, "file");

@@ -13,7 +13,7 @@ import { isBatch } from "./model.js";
 import type { BatchRow, FileRow } from "./model.js";
 import type { Actions } from "./rows.js";
 import { word } from "./view.js";
-import { badgeOf, BADGES, batchBadge, cancellable, cancelWarning, titleOf } from "./words.js";
+import { badgeOf, BADGES, batchBadge, cancellable, cancellerOf, cancelWarning, downloadable, titleOf } from "./words.js";
 
 const SOURCES: Readonly<Record<string, string>> = {
   grpc: "gRPC",
@@ -104,7 +104,7 @@ export class Details {
     const open = (isBatch(row) ? !isFinal(row.status) : cancellable(row)) && may("cancel");
     show(this.cancel, open);
     if (!open) closeAsk(byId("details-row"));
-    const there = !isBatch(row) && badgeOf(row) === "completed" && may("download");
+    const there = !isBatch(row) && downloadable(row);
     const download = byId<HTMLAnchorElement>("details-download");
     show(download, there);
     if (there) download.href = this.actions.contentUrl(row);
@@ -138,7 +138,7 @@ export class Details {
     const facts: Fact[] = [
       { term: "State", text: BADGES[badgeOf(row)] },
       { term: "Size", text: `${format.size(row.size)} (${format.number(row.size)} bytes)` },
-      { term: "Stored", text: row.status === "cancelled" || row.status === "failed" ? "nothing, its bytes are removed" : format.size(row.received) },
+      { term: "Stored", text: storedOf(row) },
       { term: "Id", text: row.fileId, copy: true },
     ];
     if (row.batchId) facts.push({ term: "Batch", text: row.batchId, press: () => this.actions.batch(row.batchId) });
@@ -169,7 +169,7 @@ export class Details {
   private endOf(row: FileRow | BatchRow): Fact[] {
     const facts: Fact[] = [];
     if (row.status === "cancelled") {
-      const by: Fact = { term: "Cancelled by", text: format.who(row.cancelledBy, me.principal) };
+      const by: Fact = { term: "Cancelled by", text: cancellerOf(row) };
       if (row.cancelledBy && row.cancelledBy !== "all_files") by.press = () => this.actions.list(word("by", row.cancelledBy));
       facts.push(by, { term: "Reason", text: row.cancelReason ? quoted(row.cancelReason) : "none given" });
     }
@@ -208,6 +208,13 @@ export class Details {
     const unique = new Map(own.map((event) => [event.eventId, event]));
     return [...unique.values()].sort((a, b) => Number(BigInt(a.eventId) - BigInt(b.eventId)));
   }
+}
+
+function storedOf({ status, received, record }: FileRow): string {
+  if (status === "cancelled" || status === "failed") return "nothing, its bytes are removed";
+  const at = dateOf(record?.contentDeletedAt);
+  if (!at) return format.size(received);
+  return `nothing, its bytes were let go ${format.day(at)} by ${format.who(record?.contentDeletedBy ?? "", me.principal)}`;
 }
 
 function jsonOf(row: FileRow | BatchRow | undefined): string {
@@ -252,7 +259,8 @@ function entryOf(event: AuditEvent): HTMLElement {
     time.dateTime = at.toISOString();
     time.title = format.exactly(at);
   }
-  const change = event.fromStatus ? `${event.fromStatus} → ${event.toStatus}` : `announced as ${event.toStatus}`;
+  const moved = event.fromStatus === event.toStatus ? `${event.toStatus}, its bytes let go` : `${event.fromStatus} → ${event.toStatus}`;
+  const change = event.fromStatus ? moved : `announced as ${event.toStatus}`;
   const from = event.peer ? `, from ${quoted(event.peer)}` : "";
   const by = `${format.who(event.actor, me.principal)} through ${SOURCES[event.source] ?? quoted(event.source)}${from}`;
   const entry = make("li", "", told("strong", "", change), told("span", "line", by), time);

@@ -1,13 +1,13 @@
 /** The latest things that anyone did, newest first. Must not know where they come from. */
 
-import { isFinal } from "../src/index.js";
+import { dateOf, isFinal } from "../src/index.js";
 import type { StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import { arrange, byId, make, say, show } from "./dom.js";
 import * as format from "./format.js";
 import { me } from "./me.js";
 import type { BatchRow, FileRow } from "./model.js";
-import { batchTitle } from "./words.js";
+import { batchTitle, cancellerOf } from "./words.js";
 
 const MOST = 30;
 
@@ -30,18 +30,21 @@ export class Feed {
     if (row.status === "pending") return;
     const alone = row.batchId === "" || row.status === "failed" || (row.status === "cancelled" && row.cancelledBy !== "batch_cancel");
     const text = words(row);
-    if (alone) this.add(entry(row.status, () => text, row.updatedAt));
+    // Whether it was this page's own cancel is known when that is answered.
+    const say = row.status === "cancelled" ? () => words(row) : () => text;
+    if (alone) this.add(entry(row.status, say, dateOf(row.record?.contentDeletedAt) ?? row.updatedAt));
   }
 
   /** A batch has changed; what its status was before, where that is known. */
   tellBatch(row: BatchRow, before: StatusWord | undefined): void {
     // Of one that nobody has seen before it is not known whether it has begun just now, or long ago.
     if (before === row.status || (before === undefined && !isFinal(row.status))) return;
-    const by = row.status === "cancelled" ? ` by ${format.who(row.cancelledBy, me.principal)}${why(row.cancelReason)}` : "";
+    const { status } = row;
+    const by = (): string => (status === "cancelled" ? ` by ${cancellerOf(row)}${why(row.cancelReason)}` : "");
     const what = { completed: "is complete", failed: "has failed files", cancelled: "was cancelled", processing: "began to upload" };
     const verb = what[row.status as keyof typeof what];
     if (!verb) return;
-    this.add(entry(row.status, () => `${batchTitle(row)}: ${verb}${by}`, row.updatedAt));
+    this.add(entry(row.status, () => `${batchTitle(row)}: ${verb}${by()}`, row.updatedAt));
     if (row.firstName === undefined) this.name(row);
   }
 
@@ -79,7 +82,8 @@ function entry(status: string, text: () => string, at: Date): Line {
 }
 
 function words(row: FileRow): string {
-  if (row.status === "cancelled") return `${quoted(row.filename)} was cancelled by ${format.who(row.cancelledBy, me.principal)}${why(row.cancelReason)}`;
+  if (row.status === "cancelled") return `${quoted(row.filename)} was cancelled by ${cancellerOf(row)}${why(row.cancelReason)}`;
+  if (row.record?.contentDeletedAt) return `${quoted(row.filename)}: its bytes were let go by ${format.who(row.record.contentDeletedBy, me.principal)}`;
   if (row.status === "uploading") return `${quoted(row.filename)} began to upload`;
   return `${quoted(row.filename)} ${row.status === "failed" ? "failed" : "is complete"}`;
 }

@@ -65,6 +65,7 @@ const WHO: Readonly<Record<string, string>> = {
   websocket_close: "the end of its page's connection",
   all_files: "the cancels of all its files",
   system: "the service",
+  retention: "the service, which keeps no bytes for longer",
 };
 
 /** Who did it, in words; `me` is who uses this page. */

@@ -66,7 +66,7 @@ export interface BatchRow {
   /** Why this page could not begin it, in one sentence. */
   problem: string;
   /** What this page's cancel of it is doing, or has come to, in one sentence. */
-  cancelling: "" | "pending" | "done";
+  cancelling: "" | "pending" | "done" | "refused";
   outcome: string;
   /** Its files, while they are shown, in the order of their announcement. */
   files: Listing<FileRow> | undefined;

@@ -8,7 +8,7 @@ import * as format from "./format.js";
 import { may, me } from "./me.js";
 import { isBatch, isOver, MOST_OF_BATCH } from "./model.js";
 import type { BatchRow, FileRow, Model } from "./model.js";
-import { badgeOf, BADGES, batchBadge, batchLine, batchTitle, cancellable, cancelWarning, lineOf, sentOf } from "./words.js";
+import { badgeOf, BADGES, batchBadge, batchLine, batchTitle, cancellable, cancelWarning, downloadable, lineOf, sentOf } from "./words.js";
 import type { Badge } from "./words.js";
 
 /** What rows ask for when their buttons are pressed, and what they lack. */
@@ -156,7 +156,7 @@ function fileView(first: FileRow, actions: Actions): View<FileRow> {
       parts.update(now, element, state, quoted(now.filename), lineOf(now));
       setAttribute(parts.name, "title", quoted(now.filename));
       updateBar(parts.bar, now, state);
-      const there = state === "completed" && may("download");
+      const there = downloadable(now);
       show(download, there);
       if (there) {
         setAttribute(download, "href", actions.contentUrl(now));

@@ -1,10 +1,10 @@
 /** What a row says of its state. One place for the words, so that nothing is shown as cancelled that is not. */
 
-import { fileStatusWord, isFinal } from "../src/index.js";
+import { dateOf, fileStatusWord, isFinal } from "../src/index.js";
 import type { GetStatisticsResponse, StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import * as format from "./format.js";
-import { me } from "./me.js";
+import { may, me } from "./me.js";
 import { isBatch } from "./model.js";
 import type { BatchRow, FileRow } from "./model.js";
 import type { Asked, Filter } from "./view.js";
@@ -48,7 +48,7 @@ export function lineOf(row: FileRow): string {
     case "cancelled":
       return cancelledLine(row);
     case "completed":
-      return `${late}${format.size(row.size)}, completed ${format.when(row.updatedAt)}`;
+      return `${late}${format.size(row.size)}, completed ${format.when(completedAt(row))}${letGo(row)}`;
     case "refused":
       return row.problem;
     case "failed":
@@ -60,6 +60,21 @@ export function lineOf(row: FileRow): string {
     default:
       return row.problem || progressLine(row);
   }
+}
+
+function completedAt({ record, updatedAt }: FileRow): Date {
+  return dateOf(record?.completedAt) ?? updatedAt;
+}
+
+/** Whether there are bytes to fetch. */
+export function downloadable(row: FileRow): boolean {
+  return row.status === "completed" && row.record?.contentDeletedAt === undefined && may("download");
+}
+
+/** What became of a completed file's bytes, if they are there no more. */
+function letGo({ record }: FileRow): string {
+  const at = dateOf(record?.contentDeletedAt);
+  return at ? `; its bytes were let go ${format.when(at)} by ${format.who(record?.contentDeletedBy ?? "", me.principal)}` : "";
 }
 
 function progressOf(row: FileRow): string {
@@ -84,9 +99,14 @@ function cancellingLine(row: FileRow): string {
 }
 
 function cancelledLine(row: FileRow): string {
-  const result = row.cancellation?.result;
-  const mine = result?.state === "cancelled" && result.by !== "other";
-  return `Cancelled ${format.when(row.updatedAt)} by ${mine ? "you" : format.who(row.cancelledBy, me.principal)}${why(row)}`;
+  return `Cancelled ${format.when(row.updatedAt)} by ${cancellerOf(row)}${why(row)}`;
+}
+
+/** Who cancelled it, the same wherever it is said. */
+export function cancellerOf(row: FileRow | BatchRow): string {
+  const result = isBatch(row) ? undefined : row.cancellation?.result;
+  const mine = isBatch(row) ? row.cancelling === "done" : result?.state === "cancelled" && result.by !== "other";
+  return mine ? "you" : format.who(row.cancelledBy, me.principal);
 }
 
 function why({ cancelReason }: FileRow | BatchRow): string {
@@ -126,7 +146,7 @@ export function batchBadge(row: BatchRow): Badge {
 export function batchLine(row: BatchRow): string {
   if (row.problem) return row.problem;
   if (!row.batchId) return "Being announced";
-  const by = row.status === "cancelled" ? ` · by ${row.outcome ? "you" : format.who(row.cancelledBy, me.principal)}${why(row)}` : "";
+  const by = row.status === "cancelled" ? ` · by ${cancellerOf(row)}${why(row)}` : "";
   if (row.outcome) return row.outcome + by;
   if (row.cancelling === "pending") return "Asked the server to cancel all of it; waiting for its word";
   const open = row.total - row.completed - row.failed - row.cancelled;

@@ -252,7 +252,7 @@ async def test_two_pages_one_cancels_and_the_other_sees_by_whom_when_and_why(
     await expect(mine.line).to_have_text(re.compile(r"^Cancelled \d.* by a user: “quota is used up”$"))
     await expect(theirs.line).to_have_text(re.compile(r"by you: “quota is used up”$"))
     await expect(other.page.locator("#feed li").first).to_have_text(
-        re.compile("seen by two.bin was cancelled by a user")
+        re.compile("seen by two.bin was cancelled by you: “quota is used up”")
     )
 
 

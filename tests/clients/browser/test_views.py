@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.async_api import expect
 
@@ -116,6 +117,13 @@ async def test_under_the_prefix_of_a_proxy(open_page: OpenPage, server: ServerPr
         await row.row.get_by_role("button", name="Dismiss").click()
         await expect(page.locator("#tray")).to_be_hidden()
         await expect(page.locator("#list .name", has_text=path.name)).to_be_visible()
+        async with httpx.AsyncClient(base_url=f"{url}/files-svc") as client:
+            file_id = (await file_of(server, path.name))["file_id"]
+            assert (await client.delete(f"/api/v1/files/{file_id}/content")).status_code == 200
+        await expect(row.line).to_have_text(
+            re.compile(r"^9 bytes, completed [\d:]+; its bytes were let go [\d:]+ by a")
+        )
+        await expect(row.row.get_by_role("link", name="Download")).to_be_hidden()
         await expect(page.locator("#strip")).to_contain_text("Open uploads")
         await page.goto(f"{url}/files-svc/docs")
         await expect(page.locator("openapi-explorer")).to_contain_text("InitiateUpload", use_inner_text=False)
