@@ -301,6 +301,7 @@ CLUSTER_CATCHES = {
     "expiry_by_own_streams": Catch("silent_senders", "nodes.living"),
     "order_lock_absent": Catch("calls_at_both", "reads"),
     "numbers_of_a_sequence": Catch("all_at_once", "watch.bookmarkable"),
+    "lease_by_the_nodes_clock": Catch("silent_senders", "nodes.living"),
     "rows_not_locked": Catch("one_batch_at_both", "batches"),
     "fate_not_asked": Catch("calls_at_both", "linear", on="lost_answers_of_commits"),
     "tokens_of_a_node": Catch("watch_elsewhere", "watch.bookmarkable"),

@@ -114,7 +114,7 @@ def _numbered_without_the_lock(numbers: str) -> None:
     message = "[(statements.TAKE_ORDER_LOCK, {}), (statements.GIVE_NUMBERS, counted), *message]"
     first, late = "(statements.TAKE_ORDER_LOCK, counted)", "(statements.GIVE_NUMBERS, dict(counted))"
     instead = f"[{first}, *self._writes, {late}, (statements.LAST_CHANGE, {{}}), (COMMIT, {{}})]"
-    change(transaction, "PostgresqlTransaction.commit", (message, instead), ("answers[1]", "answers[0]"))
+    change(transaction, "PostgresqlTransaction.commit", (message, instead), ("answers[2]", "answers[1]"))
 
 
 @mutant
@@ -127,6 +127,15 @@ def order_lock_absent() -> None:
 def numbers_of_a_sequence() -> None:
     """Numbers are given as transactions begin to write, and those do not commit in that order."""
     _numbered_without_the_lock("SELECT nextval('prove_numbers') * 100000")
+
+
+@mutant
+def lease_by_the_nodes_clock() -> None:
+    """Until when a node lives it says by its own clock, which is behind."""
+    from upload_server.store.postgresql.dialect import POSTGRESQL  # noqa: PLC0415 - an extra
+
+    until = POSTGRESQL.from_now("%(seconds)s")
+    _on_postgresql(statements, "BEAT", (until, f"{until} - interval '15 s'"))
 
 
 @mutant
