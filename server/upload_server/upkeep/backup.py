@@ -8,17 +8,19 @@ its name lies a whole one or none, and what an interrupted one has brought is no
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from upload_server.domain.errors import CannotStart
+from upload_server.domain.states import FileStatus
 from upload_server.sink.protocol import BytesMissing, Doomed, Sink
 from upload_server.store.inspection import FileFacts, Inspection
 from upload_server.upkeep.check.findings import Report
@@ -60,13 +62,30 @@ def back_up(take_rows: TakeRows, storages_for: StoragesFor, folder: Path, databa
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     unfinished.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished.chmod(0o700)
-    copy = _Copy(take_rows, storages_for(unfinished / "bytes"), unfinished / database)
-    made = copy.bring_all()
-    _write_manifest(unfinished / "manifest.json", made, {"version": version, "store_id": copy.store_id})
-    unfinished.rename(folder)
-    _sync(folder)
-    _sync(folder.absolute().parent)
+    with _alone(unfinished):
+        copy = _Copy(take_rows, storages_for(unfinished / "bytes"), unfinished / database)
+        made = copy.bring_all()
+        _write_manifest(unfinished / "manifest.json", made, {"version": version, "store_id": copy.store_id})
+        if folder.exists():
+            raise CannotBackUp(f"--to: {folder} was made meanwhile")
+        unfinished.rename(folder)
+        _sync(folder)
+        _sync(folder.absolute().parent)
     return made
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a second backup of the same name: each would give the other's rows its own bytes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotBackUp(f"--to: another backup is at work in {folder}") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Copy:
@@ -77,6 +96,8 @@ class _Copy:
         self._storages = storages
         self._database = database
         self._damaged: dict[str, str] = {}
+        # Rows of completed files that were copied and read back.
+        self._whole: set[int] = set()
         self.store_id = ""
 
     def bring_all(self) -> Backup:
@@ -94,23 +115,32 @@ class _Copy:
         """Bring the bytes that rows keep; returns the ids of files whose bytes are not there, and what was counted."""
         missing: set[str] = set()
         counts = Counter[str]()
+        # Of a file that was cancelled since nothing is damaged.
+        self._damaged.clear()
         for file in itertools.chain.from_iterable(pages(rows)):
             size = kept_bytes(file)
             if not size and not is_empty(file):
                 continue
             try:
-                self._bring(file, size)
+                self._bring(file)
             except BytesMissing:
                 missing.add(file.file_id)
+                continue
             except CannotCopy as error:
                 self._damaged[file.file_id] = str(error)
             counts.update(files=1, bytes=size)
         return frozenset(missing), counts
 
-    def _bring(self, file: FileFacts, size: int) -> None:
-        # Bytes once written never change, so those that are there are the right ones.
-        if not size or self._storages.destination.size(file.file_id, file.runs) < size:
+    def _bring(self, file: FileFacts) -> None:
+        """Copy a file unless an earlier round has brought all of it.
+
+        What an open file had copied is not taken for the completed one's: by then its bytes may lie in other runs, and
+        the copy would keep the holes of the old ones.
+        """
+        if file.row not in self._whole:
             copy_file(file, self._storages)
+            if file.status == FileStatus.COMPLETED:
+                self._whole.add(file.row)
 
     def _finished(self, rows: Inspection, counts: Counter[str]) -> Backup:
         self._delete_left_over(rows, self._storages.destination)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
+
+from support.grpc_upload import UploadCall, stub_on
 from support.process import StartServer
-from unit.upkeep.installation import DATA, NOBODY, Installation
+from unit.upkeep.installation import DATA, NOBODY, Installation, Ran
 from unit.upkeep.test_copying import tables
 from unit.upkeep.test_running import busy
+from upload.v1 import upload_pb2 as pb
 
 
 def strangers_modes(folder: Path) -> set[int]:
@@ -51,8 +57,56 @@ def test_what_is_wrong_at_the_source_is_said_and_copied_as_it_is(place: Installa
     made = place.run("backup", "--to", str(tmp_path / "backup"), "--json")
     assert made.code == 1
     assert made.kinds == ["bytes.missing"]
+    assert made.json["files"] == 3
     (damaged,) = made.json["damaged"]
     assert place.ids.in_batch in damaged
+
+
+def test_two_backups_of_one_name_do_not_mix(place: Installation, tmp_path: Path) -> None:
+    (tmp_path / "backup.unfinished").mkdir()
+    at_work = os.open(tmp_path / "backup.unfinished", os.O_RDONLY)
+    try:
+        fcntl.flock(at_work, fcntl.LOCK_EX)
+        refused = place.run("backup", "--to", str(tmp_path / "backup"))
+    finally:
+        os.close(at_work)
+    assert refused.code == 2
+    assert "another backup is at work" in refused.err
+    assert list((tmp_path / "backup.unfinished").iterdir()) == []
+
+
+async def test_an_open_file_that_is_completed_between_two_tries_has_its_own_bytes(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server, data = start_server(), os.urandom(20_000)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = stub_on(channel)
+        made = await stub.InitiateUpload(pb.InitiateUploadRequest(filename="resumed", size_bytes=len(data)))
+        file_id = made.file.file_id
+        async with UploadCall(stub, file_id) as call:
+            await call.send(data[:5000])
+            await call.hear_durable(5000)
+    server.terminate()
+    # Another process goes on with it: the bytes lie in two runs until the file is completed.
+    server = start_server()
+    async with grpc.aio.insecure_channel(server.target) as channel, UploadCall(stub_on(channel), file_id, 5000) as call:
+        await call.send(data[5000:])
+        await call.hear_durable(len(data))
+        first = await asyncio.to_thread(_back_up, server.data_dir, tmp_path / "backup")
+        await call.commit()
+        await call.hear_until("completed")
+    assert first.code == 0
+    assert len(list((tmp_path / "backup" / "bytes").rglob(f"{file_id}.*"))) == 2
+    # As if it had been interrupted before it was whole.
+    (tmp_path / "backup").rename(tmp_path / "backup.unfinished")
+    again = await asyncio.to_thread(_back_up, server.data_dir, tmp_path / "backup")
+    assert again.code == 0, again.err
+    checked = Installation(tmp_path / "backup", NOBODY).run("check", "--hash", "--json").json
+    assert (checked["findings"], checked["checked"]["hashed"]) == ([], 1)
+
+
+def _back_up(data_dir: Path, folder: Path) -> Ran:
+    return Installation(data_dir, NOBODY).run("backup", "--to", str(folder))
 
 
 def test_another_database_than_sqlite_says_how_it_is_backed_up(tmp_path: Path) -> None:

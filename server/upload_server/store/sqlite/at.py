@@ -10,12 +10,15 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from upload_server.domain.errors import CannotStart
 from upload_server.process.files import refuse_strangers_link
+from upload_server.process.room import used_up
 from upload_server.store.lock import FileLock, holder_of, lock_database
 from upload_server.store.options import StoreOptions
 from upload_server.store.sql.store import SqlStore
 from upload_server.store.sqlite.backing import copy_database
 from upload_server.store.sqlite.ballast import Ballast
+from upload_server.store.sqlite.connection import SqliteConnection
 from upload_server.store.sqlite.filling import SqliteFilling
 from upload_server.store.sqlite.inspecting import SqliteInspection
 from upload_server.store.sqlite.mending import SqliteMending
@@ -93,8 +96,12 @@ class SqliteAt:
 
     def copy_to(self, path: Path) -> SqliteInspection:
         """Copy it by SQLite's own backup, beside a server that writes."""
-        with as_unusable(self._path):
+        try:
             copy_database(self._path, path)
+        except (*SqliteConnection.errors, OSError) as error:
+            # Which of the two it is SQLite does not say: a full disk is the copy's.
+            why = used_up(path.parent)
+            raise CannotStart(f"{self._path} cannot be copied to {path}: {error}" + (why and f" ({why})")) from error
         return SqliteInspection(path)
 
     def mend(self) -> SqliteMending:
