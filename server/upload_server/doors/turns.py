@@ -33,6 +33,7 @@ class Kind(Enum):
     CANCEL = "cancels"
     # They wait for the disk.
     WHOLE = "whole files"
+    OPENING = "uploads that begin"
     OTHER = "calls"
 
     # There is one object of each; an Enum's own hash takes its time.

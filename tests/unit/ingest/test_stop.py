@@ -18,6 +18,7 @@ from upload_server.domain.errors import FileNotCancellable, FileNotFound, Shutti
 from upload_server.domain.states import FileStatus
 from upload_server.doors.mailbox import End, Mailbox
 from upload_server.doors.rpc.upload_stream import UploadMessage, UploadStream
+from upload_server.doors.turns import Turns
 from upload_server.ingest import Limits, Upload
 from upload_server.process import Metrics
 from upload_server.service import Uploads
@@ -241,7 +242,7 @@ async def test_a_grpc_sender_hears_stopped_while_the_disk_still_hangs(world: Wor
     world.sink.appending.close()
     mailbox: Mailbox[pb.UploadFileRequest] = Mailbox(sent.get, world.ingest.memory, idle_seconds=60)
     async with mailbox:
-        responses = UploadStream(world.ingest, mailbox, CALLER).responses()
+        responses = UploadStream(world.ingest, mailbox, CALLER, Turns()).responses()
         assert (await anext(responses)).WhichOneof("message") == "progress"
         answer = asyncio.ensure_future(anext(responses))
         await world.sink.appending.somebody_waits()

@@ -156,7 +156,7 @@ class UploadServicer:
             except UploadError:
                 await mailbox.discard(REFUSED_SECONDS)  # a sender that is still writing would not hear the refusal
                 raise
-            stream = UploadStream(self._ingest, mailbox, caller, self._file_message)
+            stream = UploadStream(self._ingest, mailbox, caller, self.calls.admission.turns, self._file_message)
             async for response in stream.responses():
                 yield response
 

@@ -19,6 +19,7 @@ from upload_server.domain.states import File
 from upload_server.doors.calls import StreamContext
 from upload_server.doors.convert import FileMessage, file_to_proto, stopped_to_proto
 from upload_server.doors.mailbox import End, Mailbox, take_bytes
+from upload_server.doors.turns import Kind, Turns
 from upload_server.ingest import Ingest, Upload
 
 # Seconds that the server reads on before a refusal: enough for what is under way, little for a caller that waits.
@@ -76,12 +77,15 @@ class UploadStream:
         ingest: Ingest,
         mailbox: Mailbox[pb.UploadFileRequest],
         caller: Caller,
+        turns: Turns,
         file_message: FileMessage = file_to_proto,
     ) -> None:
+        """``turns`` are taken for what is written before bytes flow, and for a file that comes whole."""
         self._ingest = ingest
         self._mailbox = mailbox
         self._caller = caller
         self._file_message = file_message
+        self._turns = turns
         # Durable bytes that the sender knows of.
         self._told = -1
         # Once it is open.
@@ -109,7 +113,8 @@ class UploadStream:
         if header.offset == 0 and (completed := await self._put(header.file_id)) is not None:
             yield pb.UploadFileResponse(completed=self._file_message(completed))
             return
-        self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
+        async with self._turns.turn(self._caller.principal, Kind.OPENING):
+            self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
         self._mailbox.follow(upload)
         yield self._progress(upload)
         while (message := await take_bytes(upload, self._mailbox, told=self._told)) is None:
@@ -132,7 +137,8 @@ class UploadStream:
                 # What is wrong with it, the stream tells.
                 with contextlib.suppress(InvalidField, Overloaded):
                     sha256 = _commit(commit).sha256.lower()
-                    file = await self._ingest.put_announced(file_id, b"".join(pieces), sha256, self._caller)
+                    async with self._turns.turn(self._caller.principal, Kind.WHOLE):
+                        file = await self._ingest.put_announced(file_id, b"".join(pieces), sha256, self._caller)
                     if file is not None:
                         return file
             mailbox.put_back([*pieces, *others])

@@ -348,7 +348,9 @@ class TusDoor:
         request = exchange.request
         checksum = request.checksum()
         _check_id(file_id)
-        upload = await self._ingest.open(file_id, offset, await call.admit(Gate.UPLOAD), may_overlap=True)
+        caller = await call.admit(Gate.UPLOAD)
+        async with call.turn(Kind.OPENING, caller):
+            upload = await self._ingest.open(file_id, offset, caller, may_overlap=True)
         try:
             completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes, exchange.lend)
         except SizeExceeded:
