@@ -58,6 +58,7 @@ from upload_server.process.heap import Heap
 from upload_server.process.metrics import Workers
 from upload_server.process.room import Room
 from upload_server.process.tls import Tls
+from upload_server.process.tracing import Traces
 from upload_server.service import Uploads
 from upload_server.sink.open import folder_of, open_sink
 from upload_server.sink.protocol import Sink, SinkError
@@ -117,6 +118,7 @@ class Service:
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
         self._store = store
         self._metrics = metrics
+        self._traces = Traces(config.otlp_endpoint, __version__) if config.otlp_endpoint else None
         self._quotas = self._quotas_of(config) if config.with_auth else None
         self._admission = Admission(
             {
@@ -270,6 +272,8 @@ class Service:
             await self._http.stop()
             await self._store.drain()
             await self._sealer.finish(_SEAL_SECONDS)
+            if self._traces is not None:
+                await asyncio.to_thread(self._traces.close)
 
     def _read_anew(self) -> None:
         """Have the files of TLS and of tokens read at once, changed or not."""
@@ -366,7 +370,9 @@ class Service:
 
     def _calls(self, door: Source, see: Callable[[Any], Presented]) -> Calls:
         timeout = self._config.call_timeout
-        return Calls(door, self._admission, self._metrics, timeout=timeout, callers=self._callers, see=see)
+        return Calls(
+            door, self._admission, self._metrics, timeout=timeout, callers=self._callers, see=see, traces=self._traces
+        )
 
     def _tus(self) -> Application:
         config = self._config

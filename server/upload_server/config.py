@@ -312,6 +312,9 @@ class Config:
     reflection: bool | None = _option(
         None, "gRPC reflection: true, false or auto (on when bound to loopback)", _optional_bool
     )
+    otlp_endpoint: str = _option(
+        "", "URL of an OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318; empty: no traces"
+    )
     log_format: str = _option("auto", "console, json or auto (console on a terminal)")
     log_level: str = _option("info", "debug, info, warning or error")
     uvloop: bool = _option(default=True, help_text="use uvloop", parse=parse_bool)
@@ -341,6 +344,8 @@ class Config:
         if self.publish_content_uri and not self.storage_url.startswith("s3:"):
             raise ConfigError("--publish-content-uri: needs --storage-url s3://…; files on a disk have no address")
 
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ConfigError("--otlp-endpoint: must be an http:// or https:// URL")
         self._check_tls()
 
     def _check_tls(self) -> None:

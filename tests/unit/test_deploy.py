@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from upload_server.config import Config, env_name, load
+from upload_server.process.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = [path for path in DEPLOY.rglob("*") if path.suffix in {".yaml", ".service"} or path.name == "Containerfile"]
@@ -52,6 +54,23 @@ def test_a_server_starts_with_the_environments() -> None:
         # Not the one that only migrates.
         if "UPLOAD_AUTH" in environment:
             config.check_auth()
+
+
+def test_rules_and_dashboard_ask_for_metrics_that_there_are() -> None:
+    rules = documents("prometheus/rules.yaml")
+    expressions = [rule["expr"] for group in rules[0]["groups"] for rule in group["rules"]]
+    dashboard = json.loads((DEPLOY / "grafana" / "upload-service.json").read_text())
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    asked = set(re.findall(r"\bupload_[a-z_]+", "\n".join(expressions)))
+    recorded = {rule["record"] for group in rules[0]["groups"] for rule in group["rules"] if "record" in rule}
+    assert set(re.findall(r"\bupload:[a-z0-9_:]+", "\n".join(expressions))) == recorded
+    # The service adds the rooms, which are asked for at each scrape.
+    there = {"upload_database_room_bytes", "upload_storage_room_bytes"}
+    for family in Metrics("0").registry.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count")}.get(family.type, ("",))
+        there |= {family.name + suffix for suffix in suffixes}
+    assert len(asked) > 15
+    assert asked <= there
 
 
 def test_a_pod_has_time_to_drain_and_is_nobody() -> None:

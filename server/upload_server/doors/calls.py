@@ -43,8 +43,9 @@ from upload_server.domain.errors import (
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
 from upload_server.doors.errors import STATUS_CODES, challenge, code_of, to_status
-from upload_server.doors.presented import of_scope
+from upload_server.doors.presented import of_scope, parent_of
 from upload_server.doors.turns import Kind, Turn, Turns
+from upload_server.process.tracing import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +55,7 @@ Response = TypeVar("Response", bound=Message)
 # Says, in a door's words, with which error a call ends.
 Tell = Callable[[UploadError], Awaitable[None]]
 
+_NOTHING: Mapping[str, str] = {}
 # Of the timers that most calls end before: seconds, and the part of the time limit that it is at most.
 _TICK_SECONDS = 1.0
 _TICKS_PER_LIMIT = 8
@@ -283,13 +285,15 @@ class Calls:
         timeout: float,
         callers: Callers | None = None,
         see: Callable[[Any], Presented] = of_scope,
+        traces: Traces | None = None,
     ) -> None:
-        """``timeout``: seconds that a call with a time limit may take.
+        """``timeout``: seconds that a call with a time limit may take. ``traces`` hears of each call.
 
         ``callers`` knows who calls, of what ``see`` sees of a call's context; without them nobody has to say.
         """
         self.admission = admission
         self.observer = observer
+        self.traces = traces
         self.door = door.value
         # Whoever calls, where nobody has to say who.
         self.anybody = None if callers is not None else Caller(door)
@@ -329,7 +333,18 @@ class Call:
     ``tell`` says an error of the block, which then goes no further, unless ``tell`` itself raises, as ``abort`` does.
     """
 
-    __slots__ = ("_caller", "_calls", "_context", "_gate", "_is_counted", "_method", "_started", "_tell", "code")
+    __slots__ = (
+        "_caller",
+        "_calls",
+        "_context",
+        "_gate",
+        "_is_counted",
+        "_method",
+        "_started",
+        "_tell",
+        "about",
+        "code",
+    )
 
     def __init__(self, calls: Calls, method: str, tell: Tell, context: Any) -> None:
         """``method`` is the RPC that the call is; ``context`` what its door sees of it: headers, peer."""
@@ -344,6 +359,8 @@ class Call:
         self._started = time.monotonic()
         # How the call ended, for the metrics: a door sets it where no error says so.
         self.code = "OK"
+        # What the call was about, for a trace.
+        self.about: Mapping[str, str] = _NOTHING
 
     async def identify(self) -> Caller:
         """Return who calls; raises ``ShuttingDown``, ``NotIdentified`` or ``PermissionDenied``."""
@@ -397,7 +414,13 @@ class Call:
         elif error is not None:
             # The caller left or its deadline passed: nobody is left to tell. Never swallowed (a leak in grpcio).
             self.code = "CANCELLED"
-        calls.observer.call_finished(self._method, calls.door, self.code, time.monotonic() - self._started)
+        seconds = time.monotonic() - self._started
+        calls.observer.call_finished(self._method, calls.door, self.code, seconds)
+        if calls.traces is not None:
+            about = {**self.about, "door": calls.door}
+            if refusal is not None:
+                about |= {**refusal.metadata, "reason": refusal.reason}
+            calls.traces.call_finished(self._method, self.code, seconds, parent_of(self._context), about)
         try:
             if refusal is not None:
                 await self._tell(refusal)
@@ -444,6 +467,16 @@ async def abort(context: Context, error: UploadError) -> NoReturn:
     if asked := challenge(error):
         details.append(("www-authenticate", asked))
     await context.abort(STATUS_CODES[status.code], status.message, tuple(details))
+
+
+def _ids_in(*messages: Any) -> Mapping[str, str]:
+    """Return the ids of the file and the batch that messages name."""
+    return {
+        name: found
+        for name in ("file_id", "batch_id")
+        for found in [next(filter(None, (getattr(message, name, "") for message in messages)), "")]
+        if found
+    }
 
 
 class Unread:
@@ -497,6 +530,8 @@ def unary(
                 with calls.limit():
                     response = await method(servicer, message, caller)
                 calls.admission.hold_answer(response, context)
+                if calls.traces is not None:
+                    call.about = _ids_in(message, response, getattr(response, "file", None))
                 return response
             raise AssertionError("abort raises")
 

@@ -16,6 +16,7 @@ from upload_server.access.identity import PeerCertificate, Presented
 from upload_server.doors.http.asgi import Scope, headers_of
 from upload_server.doors.http.tls import CERTIFICATE
 from upload_server.process.hosts import host_name, is_loopback_name
+from upload_server.process.tracing import PARENT
 
 _AUTHORIZATION: Final = "authorization"
 _FORWARDED: Final = "x-forwarded-client-cert"
@@ -71,6 +72,18 @@ def of_socket(asked: tuple[str, Scope]) -> Presented:
     file_id, scope = asked
     tickets = [name.removeprefix(_TICKET) for name in scope["subprotocols"] if name.startswith(_TICKET)]
     return replace(of_scope(scope), tickets=tickets, file_id=file_id, origin=origin_of(scope))
+
+
+def parent_of(context: Any) -> Mapping[str, str]:
+    """Return the headers of a call, whatever its door, that name the span which it belongs to."""
+    if isinstance(context, tuple):
+        _, context = context
+    scope = context.get("headers") if isinstance(context, Mapping) else None
+    if scope is None and (http := getattr(context, "http", None)) is not None:
+        scope = http.headers
+    if scope is None:
+        return {key: value for key, value in context.invocation_metadata() or () if key in PARENT}
+    return {name: value.decode("latin-1") for key, value in scope if (name := key.decode("latin-1").lower()) in PARENT}
 
 
 def origin_of(scope: Scope) -> str:

@@ -1,0 +1,76 @@
+"""Decides how a call becomes a span of OpenTelemetry, which goes to a collector by OTLP over HTTP.
+
+Must not know what a call does, nor where its door keeps headers. The libraries are an extra; without traces nobody
+imports them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from upload_server.domain.errors import CannotStart
+
+SERVICE: Final = "upload.v1.UploadService"
+# Headers of a caller that name the span which the call belongs to (W3C Trace Context).
+PARENT: Final = frozenset({"traceparent", "tracestate"})
+# Seconds that a collector may take for what is sent to it: at the end the process waits no longer.
+_EXPORT_SECONDS: Final = 2
+# Codes that are errors of the service, as OpenTelemetry's conventions for gRPC servers have it.
+_FAULTS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"},
+)
+
+
+class Traces:
+    """Spans of calls, sent in the background. How many are kept the environment says: ``OTEL_TRACES_SAMPLER``."""
+
+    def __init__(self, endpoint: str, version: str) -> None:
+        """Begin sending to the collector at ``endpoint``; raises ``CannotStart``."""
+        try:
+            # An extra, and a third of a second of each start.
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+            from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
+            from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+                TraceContextTextMapPropagator,
+            )
+        except ModuleNotFoundError as error:
+            raise CannotStart("--otlp-endpoint: needs the extra `otel` of the server") from error
+        names = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "upload-service"), "service.version": version}
+        self._provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("upload_server", version)
+        self._parent_of = TraceContextTextMapPropagator().extract
+        self._kind, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
+
+    def call_finished(
+        self, method: str, code: str, seconds: float, parent: Mapping[str, str], about: Mapping[str, str]
+    ) -> None:
+        """Note a call that has ended just now; ``parent`` are the caller's headers, ``about`` what it was about."""
+        end = time.time_ns()
+        span = self._tracer.start_span(
+            f"{SERVICE}/{method}",
+            context=self._parent_of(parent),
+            kind=self._kind,
+            start_time=end - int(seconds * 1e9),
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": SERVICE,
+                "rpc.method": method,
+                "rpc.response.status_code": code,
+                **{f"upload.{name}": value for name, value in about.items()},
+            },
+        )
+        if code in _FAULTS:
+            span.set_status(self._failed)
+        span.end(end)
+
+    def close(self) -> None:
+        """Send what is left; blocks for a few seconds at most."""
+        self._provider.shutdown()

@@ -1,0 +1,107 @@
+"""Prometheus scrapes a server: the rules hold, and each query of the dashboard finds something (needs `prometheus`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from support.ports import free_port
+from support.process import StartServer
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus" / "rules.yaml"
+TESTS = RULES.with_name("rules.test.yaml")
+# Of which a healthy server without TLS or callers with names has none.
+SILENT = ("upload_tls_", "upload_auth_refused", "upload_refused_requests")
+SECONDS = 60.0
+
+pytestmark = pytest.mark.skipif(not shutil.which("prometheus"), reason="needs Debian's package prometheus")
+
+
+def queries() -> list[str]:
+    dashboard = json.loads((DEPLOY / "grafana" / "upload-service.json").read_text())
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    return [query.replace("$instance", ".*").replace("$__rate_interval", "10s") for query in found]
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, start_server: StartServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """A server, and a Prometheus that scrapes it each second."""
+    server = start_server()
+    rules = yaml.safe_load(RULES.read_text())
+    for group in rules["groups"]:
+        group["interval"] = "1s"
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    config = {
+        "global": {"scrape_interval": "1s"},
+        "rule_files": [str(tmp_path / "rules.yaml")],
+        "scrape_configs": [
+            {"job_name": "upload", "static_configs": [{"targets": [server.url.removeprefix("http://")]}]},
+        ],
+    }
+    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    options = (f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/tsdb")
+    process = subprocess.Popen(
+        ["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with httpx.Client(base_url=server.url) as service, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            yield service, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def use(service: httpx.Client) -> None:
+    """Announce and cancel, put, cancel too late, and ask for what is not there."""
+    announced = service.post("/api/v1/upload/initiate", json={"filename": "a", "size_bytes": 1}).json()["file"]
+    service.post(f"/api/v1/upload/cancel/{announced['file_id']}", json={})
+    put = service.post("/api/v1/upload/put", json={"filename": "b", "size_bytes": 1, "data": "eA=="}).json()
+    assert service.post(f"/api/v1/upload/cancel/{put['file_id']}", json={}).status_code == 400
+    assert service.get("/api/v1/files/nothing").status_code == 404
+
+
+def ask(client: httpx.Client, query: str) -> list[Any]:
+    answer = client.get("/api/v1/query", params={"query": query})
+    assert answer.status_code == 200, (query, answer.text)
+    found: list[Any] = answer.json()["data"]["result"]
+    return found
+
+
+def test_the_rules_hold() -> None:
+    for command in (
+        ["check", "rules", "--lint=all", str(RULES)],
+        ["test", "rules", str(TESTS)],
+    ):
+        done = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_query_of_the_dashboard_finds_something(prometheus: tuple[httpx.Client, httpx.Client]) -> None:
+    service, client = prometheus
+    missing = [query for query in queries() if not any(name in query for name in SILENT)]
+    assert len(missing) > 20
+    deadline = time.monotonic() + SECONDS
+    while missing:
+        # Rates need a change between two scrapes, so the server is used until each has seen one.
+        use(service)
+        assert time.monotonic() < deadline, missing
+        # It may not listen yet.
+        with contextlib.suppress(httpx.TransportError):
+            missing = [query for query in missing if not ask(client, query)]
+    for query in queries():
+        ask(client, query)
+    assert not ask(client, 'ALERTS{alertstate="firing",severity="page"}')
