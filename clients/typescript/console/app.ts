@@ -35,7 +35,13 @@ const HOME = new URL(".", location.href).href;
 
 class Console {
   private readonly signIn = new SignIn(() => void this.listen());
-  private readonly client = new UploadClient({ baseUrl: HOME, fetch: this.signIn.fetch, sleep: backgroundSleep("console/ticker.js") });
+  private readonly client = new UploadClient({
+    baseUrl: HOME,
+    fetch: this.signIn.fetch,
+    sleep: backgroundSleep("console/ticker.js"),
+    // People see who waits for whom.
+    concurrency: 4,
+  });
   private readonly details: Details;
   private readonly model = new Model(this.client.api, () => this.details.shown);
   private readonly feed = new Feed((row) => this.name(row));

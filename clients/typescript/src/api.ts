@@ -26,6 +26,7 @@ import {
   ListBatchesResponseSchema,
   ListFilesRequestSchema,
   ListFilesResponseSchema,
+  PutFileRequestSchema,
 } from "./gen/upload/v1/upload_pb.js";
 import { backoff, plainSleep } from "./pause.js";
 import type { Sleep } from "./pause.js";
@@ -87,6 +88,36 @@ export class Api {
   initiateBatch(request: MessageInitShape<typeof InitiateBatchRequestSchema>, options?: CallOptions) {
     const body = bodyOf(InitiateBatchRequestSchema, request);
     return this.post("/api/v1/batch/initiate", body, InitiateBatchResponseSchema, options);
+  }
+
+  /** Announce and send a file of at most 256 KiB, all at once. Give a `requestId` to make a repetition safe. */
+  putFile(request: MessageInitShape<typeof PutFileRequestSchema>, options?: CallOptions) {
+    return this.post("/api/v1/upload/put", bodyOf(PutFileRequestSchema, request), FileSchema, options);
+  }
+
+  /** Where the bytes of a completed file are, for a link. */
+  contentUrl(fileId: string): string {
+    return `${this.baseUrl}/api/v1/files/${encodeURIComponent(fileId)}/content`;
+  }
+
+  /** Ask once for the bytes from `at` on, up to before `end`; with `etag` for those bytes only. */
+  async getContent(
+    fileId: string,
+    { at, end, etag, signal }: { at: number; end: number | undefined; etag: string | undefined; signal: AbortSignal | undefined },
+  ): Promise<Response> {
+    const headers: Record<string, string> = {};
+    if (at > 0 || end !== undefined) headers["range"] = `bytes=${at}-${end === undefined ? "" : end - 1}`;
+    if (etag !== undefined) headers["if-match"] = etag;
+    const url = this.contentUrl(fileId);
+    let response: Response;
+    try {
+      response = await this.fetch(url, { headers, cache: "no-store", ...(signal && { signal }) });
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      throw error instanceof UploadError ? error : noAnswer(url, error);
+    }
+    if (response.ok) return response;
+    throw errorOfStatus(parsed(await response.text()), response.status);
   }
 
   /** One file. */

@@ -49,6 +49,9 @@ export interface UploadOptions {
   offlineMs?: number;
 }
 
+/** What `put` may be told. */
+export type PutOptions = Pick<UploadOptions, "filename" | "contentType" | "sha256" | "requestId">;
+
 /** What an upload needs of its client. */
 export interface UploadContext {
   api: Api;

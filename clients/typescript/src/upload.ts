@@ -19,6 +19,9 @@ import type { Release } from "./slots.js";
 import { fileStatusWord, isFinal } from "./statuses.js";
 import { Stop } from "./stop.js";
 
+/** What the service takes with one write. */
+const SMALL_BYTES = 256 * 1024;
+
 /** An upload under way. */
 export class Upload implements SocketHolder {
   /** The completed file. Rejects with `UPLOAD_CANCELLED`, or with what went wrong. */
@@ -134,6 +137,7 @@ export class Upload implements SocketHolder {
         this.bell,
         () => this.stop.wanted,
         this.context.announced !== undefined,
+        this.blob.size <= SMALL_BYTES,
       );
       const file = await this.carry(await this.announce());
       return this.finish(file);

@@ -1,6 +1,7 @@
 /** Uploads: whole, empty, interrupted, replaced, changed. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { openAsBlob } from "node:fs";
 import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -8,7 +9,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { fileStatusWord, hasReason, UploadError } from "../src/index.js";
 import type { Upload } from "../src/index.js";
-import { clientOf, CountingWebSocket, eventually, fileOf, MiB, observer, Proxy, TestServer } from "./support.js";
+import { clientOf, CountingWebSocket, eventually, fileOf, KiB, MiB, observer, Proxy, TestServer } from "./support.js";
 
 let server: TestServer;
 before(async () => (server = await TestServer.start()));
@@ -35,6 +36,56 @@ test("a file of 0 bytes is a file", async () => {
   const stored = await clientOf(server.url).upload(new File([], "empty")).done;
   assert.equal(fileStatusWord(stored.status), "completed");
   assert.equal(stored.sizeBytes, 0n);
+});
+
+test("a small file is put by one call, and comes back over a connection that is cut", async () => {
+  const proxy = await Proxy.to(server.httpPort);
+  const asked: string[] = [];
+  const counting: typeof fetch = (input, init) => {
+    asked.push(`${init?.method ?? "GET"} ${new URL(String(input)).pathname}`);
+    return fetch(input, init);
+  };
+  const client = clientOf(proxy.url, { fetch: counting });
+  const { file, sha256 } = fileOf(256 * KiB, "näme.bin");
+  const small = await client.put(file);
+  assert.deepEqual([fileStatusWord(small.status), small.sha256, small.filename], ["completed", sha256, "näme.bin"]);
+  assert.deepEqual(asked, ["POST /api/v1/upload/put"]);
+  await assert.rejects(client.put(fileOf(256 * KiB + 1).file), (error) => hasReason(error, "INVALID_FIELD"));
+
+  const big = fileOf(16 * MiB);
+  const { fileId } = await client.upload(big.file).done;
+  const hash = createHash("sha256");
+  let pieces = 0;
+  for await (const bytes of client.download(fileId)) {
+    hash.update(bytes);
+    if (pieces++ === 0) proxy.cut();
+  }
+  assert.equal(hash.digest("hex"), big.sha256);
+  assert.ok(asked.filter((call) => call.endsWith("/content")).length >= 2);
+  const part: Uint8Array[] = [];
+  for await (const bytes of client.download(fileId, { offset: MiB, length: 5 })) part.push(bytes);
+  assert.deepEqual(Buffer.concat(part), Buffer.from(await big.file.slice(MiB, MiB + 5).arrayBuffer()));
+  const empty = await client.put(new File([], "empty"));
+  for await (const bytes of client.download(empty.fileId)) assert.fail(`${bytes.length} bytes of none`);
+  const pending = await client.api.initiateUpload({ filename: "pending", sizeBytes: 1n });
+  const next = client.download(pending.file!.fileId).next();
+  await assert.rejects(next, (error) => hasReason(error, "FILE_NOT_COMPLETED"));
+  proxy.stop();
+});
+
+test("small files are sent many at once, and a big one waits its turn before them", async () => {
+  const client = clientOf(server.url);
+  const sizes = [...Array<number>(20).fill(10), MiB, ...Array<number>(20).fill(10)];
+  let most = 0;
+  const onProgress = (): void => {
+    const busy = [...client.active].filter(({ state, over }) => !over && state !== "queued");
+    most = Math.max(most, busy.length);
+  };
+  const files = sizes.map((size, index) => ({ blob: new Blob([new Uint8Array(size)]), filename: `${index}` }));
+  const batch = client.uploadBatch(files, { onProgress });
+  await batch.done;
+  assert.deepEqual(new Set(batch.uploads.map(({ state }) => state)), new Set(["completed"]));
+  assert.ok(most > 4 && most <= 16, `${most}`);
 });
 
 test("a checksum that differs fails the upload", async () => {
