@@ -73,6 +73,7 @@ async def test_head_tells_what_is_known(tus: Tus) -> None:
     assert answer.headers["upload-length"] == "7"
     assert answer.headers["upload-metadata"] == encoded(filename="b.txt", filetype="text/plain")
     assert answer.headers["tus-resumable"] == "1.0.0"
+    assert (await tus.ask("HEAD", f"{url}/")).headers["upload-length"] == "7"
 
 
 async def test_options_tell_what_is_spoken_also_without_a_version(tus: Tus) -> None:

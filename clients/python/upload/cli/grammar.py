@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -78,7 +78,7 @@ def grammar() -> Parser:
         epilog=f"An ID may be cut to its first characters (at least 4) that no other id has.\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"uploadctl {version('upload-client')}")
+    parser.add_argument("--version", action="version", version=f"uploadctl {_version()}")
     parser.set_defaults(server=os.environ.get("UPLOAD_SERVER") or DEFAULT_TARGET, timeout=30.0, output="table")
     parser.set_defaults(token_file="", token_command="", headers_before=[], headers_after=[])
     parser.set_defaults(**{name: os.environ.get(f"UPLOAD_{name.upper()}", "") for name, _ in TLS_FILES})
@@ -92,6 +92,13 @@ def grammar() -> Parser:
     _add_watch(commands)
     _add_others(commands)
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("upload-client")
+    except PackageNotFoundError:
+        return "of a source tree that is not installed"
 
 
 def _common(parser: Parser, headers: str = "headers_after") -> None:

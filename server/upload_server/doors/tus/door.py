@@ -415,7 +415,9 @@ def _lacks_commit(file: File) -> bool:
 def _file_id(scope: Scope) -> str:
     """What follows the door's path, or empty. From the raw path: an escaped slash is part of the id."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return unquote(raw.removeprefix(PATH.encode()).removeprefix(b"/").decode("latin-1"), errors="replace")
+    # Some frameworks end every address with a slash.
+    name = raw.removeprefix(PATH.encode()).removeprefix(b"/").removesuffix(b"/")
+    return unquote(name.decode("latin-1"), errors="replace")
 
 
 def _request_id(file_id: str) -> str:
