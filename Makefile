@@ -101,6 +101,10 @@ openapi: setup ## Make the OpenAPI document from the protos (needs Go)
 descriptors: setup ## Make the descriptors that Envoy's transcoder reads
 	@$(BIN)/python -m tools.descriptor_set deploy/upload.binpb
 
+.PHONY: dist
+dist: ## Make and check all packages: wheels, sdists, npm, Go, SBOMs, hashes (GO_MODULE=path; docs/releasing.md)
+	@PYTHON=$(PYTHON) GO_MODULE=$(GO_MODULE) tools/dist.sh dist
+
 .PHONY: bench
 bench: setup ## Run the benchmarks (minutes; figures are ratios of one run)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
