@@ -103,6 +103,8 @@ def _with_distinct_names(items: Sequence[Item]) -> tuple[Item, ...]:
             for place in places:
                 item = named[place]
                 longer = _name_with(item.path, item.name.count("/") + 2)
+                if problem := name_problem(longer):
+                    raise PlanError(f"{item.path} {problem}")
                 if longer == item.name:
                     paths = " and ".join(str(named[twin].path) for twin in places[:2])
                     raise PlanError(f"{paths} would have one name on the server: send them one by one")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from clients.python.program import UPLOADCTL, ended, environment, started, uploadctl
+from clients.python.program import HEARS_CTRL_C, UPLOADCTL, ended, environment, started, uploadctl
 from support.process import ServerProcess
 from support.proxy import fault_proxy
 from upload import AsyncClient, FileSpec
@@ -95,6 +96,7 @@ async def test_counts_and_the_caller_are_shown(server: ServerProcess, client: As
     counts = json.loads(counted.out)
     assert len(counts["buckets"]) == 60
     assert {one["status"]: one["files"] for one in counts["files"]}["completed"] >= 1
+    assert "too long a time" in (await uploadctl(server, "stats", "--window", "99999999999999w")).err
     text = await uploadctl(server, "stats")
     assert [line.split()[:2] for line in text.out.splitlines()][2] == ["files", "completed"]
     who = await uploadctl(server, "whoami", "-o", "yaml")
@@ -106,6 +108,23 @@ async def test_stdin_is_sent_under_a_name(server: ServerProcess, client: AsyncCl
     file = json.loads(sent.out)
     assert (file["filename"], file["content_type"], file["status"]) == ("dir/notes.txt", "text/plain", "completed")
     assert b"".join([piece async for piece in client.download(file["file_id"])]) == b"hello"
+    closed = f'"{UPLOADCTL}" upload - --name empty <&-'
+    process = await asyncio.create_subprocess_exec("bash", "-c", closed, env=environment(server))
+    assert await process.wait() == 0
+    assert (await anext(client.list_files(order_by="created_at desc"))).filename == "empty"
+
+
+async def test_ids_are_read_until_ctrl_c(server: ServerProcess) -> None:
+    assert (await uploadctl(server, "cancel", "-", "--request-id", "r")).code == Exit.USAGE
+    process = await asyncio.create_subprocess_exec(
+        *(*HEARS_CTRL_C, UPLOADCTL, "get", "-"), stdin=asyncio.subprocess.PIPE, env=environment(server)
+    )
+    call = Path(f"/proc/{process.pid}/syscall")
+    # Read, of stdin.
+    while not call.read_text().startswith("0 0x0 "):  # noqa: ASYNC110, ASYNC240 - another process, no disk
+        await asyncio.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 20) == Exit.INTERRUPTED
 
 
 async def test_a_folder_may_have_more_files_than_a_batch(
@@ -205,7 +224,7 @@ from upload.cli.output import Output
 async def run(line):
     words = shlex.split(line, comments=True)
     arguments = parse(words[1:])
-    with cli._bytes_of_stdin(arguments):
+    with cli._stdin_read(arguments):
         running = asyncio.ensure_future(cli._run(arguments, Output(arguments.output)))
         # What never ends has shown that it runs.
         done, _ = await asyncio.wait({running}, timeout=0.5 if {"--all", "--watch"} & {*words} else 50)

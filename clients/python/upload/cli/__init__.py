@@ -47,13 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "completion":
             sys.stdout.write(completion(arguments.shell))
             return Exit.OK
-        with _bytes_of_stdin(arguments):
+        with _stdin_read(arguments):
             return asyncio.run(_run(arguments, output))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader of our lines has enough.
         return Exit.PIPE_CLOSED
+    except OSError as error:
+        # Stdin could not be read, or its bytes not kept.
+        output.error(error)
+        return exit_of(error)
 
 
 def _open_standard_streams() -> None:
@@ -65,6 +69,8 @@ def _open_standard_streams() -> None:
             # The lowest free number, so this one.
             os.open(os.devnull, os.O_RDWR)
     # Python has none for a number that was closed when it started.
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for good
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for good
     if sys.stderr is None:
@@ -72,15 +78,20 @@ def _open_standard_streams() -> None:
 
 
 @contextmanager
-def _bytes_of_stdin(arguments: Arguments) -> Iterator[None]:
-    """Read stdin into a file, if its bytes are to be sent: the service asks for their number first."""
-    if not arguments.from_stdin:
+def _stdin_read(arguments: Arguments) -> Iterator[None]:
+    """Read what the command wants of stdin before anything runs beside it: a thread that reads hears no Ctrl-C.
+
+    Bytes that are to be sent go into a file: the service asks for their number first.
+    """
+    if arguments.ids_from_stdin:
+        arguments.stdin_ids = [line.split()[0] for line in sys.stdin if line.strip()]
+    if not arguments.bytes_from_stdin:
         yield
         return
     with tempfile.NamedTemporaryFile(prefix="uploadctl.") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1024 * 1024)
         file.flush()
-        arguments.paths = [Path(file.name)]
+        arguments.stdin_copy = Path(file.name)
         yield
 
 

@@ -36,6 +36,8 @@ class Arguments(argparse.Namespace):
     key: str
     # upload
     paths: list[Path]
+    # The file that has the bytes of stdin.
+    stdin_copy: Path | None = None
     name: str
     content_type: str
     sha256: str
@@ -47,6 +49,8 @@ class Arguments(argparse.Namespace):
     no_checksum: bool
     # cancel, cancel-batch, get, watch
     ids: list[str]
+    # Those that stdin has, in the place of ``-``.
+    stdin_ids: Sequence[str] = ()
     reason: str
     request_id: str
     is_batch: bool
@@ -110,9 +114,19 @@ class Arguments(argparse.Namespace):
         return tuple((name.lower(), value.strip()) for name, _, value in pairs)
 
     @property
-    def from_stdin(self) -> bool:
+    def bytes_from_stdin(self) -> bool:
         """Whether the bytes to upload come from stdin."""
         return self.command == "upload" and [str(path) for path in self.paths] == [STDIN]
+
+    @property
+    def ids_from_stdin(self) -> bool:
+        """Whether stdin names ids, a line each."""
+        return STDIN in getattr(self, "ids", ())
+
+    @property
+    def every_id(self) -> list[str]:
+        """The ids of the command line, with those of stdin in their place."""
+        return [text for word in self.ids for text in (self.stdin_ids if word == STDIN else [word])]
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
@@ -150,7 +164,7 @@ def _problem(arguments: Arguments) -> str:
         case "upload":
             return _problem_of_upload(arguments)
         case "cancel" | "cancel-batch" | "delete-content":
-            several = len(arguments.ids) > 1
+            several = len(arguments.ids) > 1 or arguments.ids_from_stdin
             return "--request-id goes with one ID only" if several and arguments.request_id else ""
         case "watch" if arguments.all and (arguments.ids or arguments.batches or arguments.until_final):
             return "--all cannot be combined with ids, --batch or --until-final"

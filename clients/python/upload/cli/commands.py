@@ -63,9 +63,9 @@ async def get(client: AsyncClient, arguments: Arguments, output: Output) -> Exit
 
 async def _each(arguments: Arguments, output: Output, one: Callable[[str], Awaitable[None]]) -> Exit:
     """Deal with each id; one that fails does not keep the others from their turn, a server that is away does."""
-    output.many = len(arguments.ids) > 1 or arguments.ids == ["-"]
+    output.many = len(arguments.ids) > 1 or arguments.ids_from_stdin
     codes: list[Exit] = []
-    for text in await finding.given_ids(arguments.ids):
+    for text in arguments.every_id:
         try:
             await one(text)
         except (UploadServiceError, finding.AmbiguousId) as error:

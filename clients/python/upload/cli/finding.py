@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from upload.async_client import AsyncClient
 from upload.cli.texts import visible
 from upload.records import Batch, File
 
-_STDIN = "-"
 # A whole id, and whatever cannot begin one, is asked for as it is.
 _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{3,34}")
 _NEWEST = 10_000
@@ -24,18 +21,6 @@ R = TypeVar("R", File, Batch)
 
 class AmbiguousId(ValueError):
     """Several ids begin so."""
-
-
-async def given_ids(words: Sequence[str]) -> list[str]:
-    """Return the ids that the command line gives, those on stdin in the place of ``-``."""
-    ids: list[str] = []
-    for word in words:
-        ids += (await asyncio.to_thread(_read_stdin)) if word == _STDIN else [word]
-    return ids
-
-
-def _read_stdin() -> list[str]:
-    return [line.split()[0] for line in sys.stdin if line.strip()]
 
 
 async def file_id(client: AsyncClient, text: str) -> str:

@@ -31,7 +31,8 @@ _STOP_SECONDS = 5.0
 
 async def upload(client: AsyncClient, arguments: Arguments, output: Output) -> Exit:
     """Send what the paths name: a file alone, a batch, or several batches where there are more than one takes."""
-    planned = await asyncio.to_thread(plan, arguments.paths, arguments.name)
+    paths = [arguments.stdin_copy] if arguments.stdin_copy else arguments.paths
+    planned = await asyncio.to_thread(plan, paths, arguments.name)
     output.many, output.must_show = planned.batch, False
     for skipped in planned.skipped:
         text = f"Skipped: {visible(str(skipped.path))} {skipped.why}."
@@ -52,7 +53,8 @@ async def _send(client: AsyncClient, arguments: Arguments, output: Output, plann
             job, rest = await _announce(client, arguments, output, planned, rest, is_first=job is None)
             run = _Run(client, arguments, output, job)
             codes.append(await run.finish(interrupt))
-            if run.hopeless:
+            # Its resumption goes on with the rest: sent now, that would be sent twice.
+            if run.hopeless or run.resumable:
                 break
     except asyncio.CancelledError:
         look = job.look if job else "uploadctl list"
@@ -185,7 +187,7 @@ class _Run:
         # Set when there is no point in starting further files.
         self.hopeless = False
         # Set when something broke that another try may cure.
-        self._resumable = False
+        self.resumable = False
 
     async def finish(self, interrupt: Interrupt) -> Exit:
         """Send everything, or deal with a signal to stop."""
@@ -251,7 +253,7 @@ class _Run:
             # What was sent can never become right: better gone than left to expire.
             await self._cancel_file(file_id, "the source changed or could not be read")
         elif isinstance(error, errors.Unavailable | errors.UploadIdle | errors.ServerFailure):
-            self._resumable = True
+            self.resumable = True
 
     def _say_how_to_resume(self) -> None:
         command = self._job.resume
@@ -262,7 +264,7 @@ class _Run:
         unsent = len(job.ids) - len(job.codes)
         if unsent:
             self._output.note("unsent", f"{unsent} files were not started.", files=unsent)
-        if self._resumable:
+        if self.resumable:
             self._say_how_to_resume()
         elif job.batch_id:
             batch = await self._client.get_batch(job.batch_id)

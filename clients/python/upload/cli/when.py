@@ -14,7 +14,10 @@ def length(text: str) -> timedelta:
     found = _LENGTH.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no length of time: write 90s, 15m, 2h, 3d or 1w")
-    return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    try:
+        return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    except OverflowError:
+        raise ValueError(f"{text!r} is too long a time") from None
 
 
 def moment(text: str) -> datetime:
