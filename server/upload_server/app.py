@@ -156,6 +156,7 @@ class Service:
             upload_ttl=config.upload_ttl,
             request_ttl=config.request_ttl,
             expiry_grace=config.expiry_grace,
+            keep_content=config.keep_content,
             observer=metrics,
         )
         self._sealer = Sealer(store)

@@ -239,6 +239,9 @@ class Config:
         15 * 60, "nothing expires for this long after a start, or for --upload-ttl if that is shorter", parse_seconds, 0
     )
     request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
+    keep_content: float = _option(
+        0, "how long the bytes of completed files are kept, whose rows stay; 0: for ever", parse_seconds, 0
+    )
     idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)
     min_rate: int | None = _option(
         None,

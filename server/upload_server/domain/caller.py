@@ -58,7 +58,7 @@ class Caller:
     @property
     def actor(self) -> str:
         """The caller as the audit trail and ``cancelled_by`` name them; ``system`` when nobody called."""
-        if self.by_itself or self.source in (Source.EXPIRY, Source.ROLL_UP):
+        if self.by_itself or self.source in (Source.EXPIRY, Source.ROLL_UP, Source.RETENTION):
             return SYSTEM
         return f"user:{self.principal}" if self.principal else "user"
 

@@ -24,6 +24,7 @@ from upload_server.domain.states import (
 from upload_server.domain.statistics import Buckets, Counts
 from upload_server.domain.tokens import Cursor
 from upload_server.store.values import (
+    Aged,
     Alive,
     Changes,
     Claim,
@@ -216,6 +217,10 @@ class Store(Protocol):
         ``FileNotCompleted``, ``ContentDeleted``, ``RequestIdReused``. A replay gives the file as the first call left
         it."""
 
+    async def prune_content(self, file_ids: Sequence[str], command: Command) -> Result[int]:
+        """Let go of the bytes of those of these files that are completed and have them, in one transaction; returns of
+        how many."""
+
     async def expire(
         self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
     ) -> Result[Expired]:
@@ -313,6 +318,10 @@ class Store(Protocol):
 
     async def owed_deletions(self, limit: int) -> Sequence[OwedDeletion]:
         """Read the oldest deletions owed, without those of files that another living node has open."""
+
+    async def aged_content(self, before: Moment, after: int, limit: int) -> Aged:
+        """Read which files were completed before ``before``, and have their bytes: by the next ``limit`` events of the
+        trail after the change ``after``."""
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""

@@ -118,6 +118,18 @@ def always() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Aged:
+    """Files that were completed before a moment and have their bytes, by the trail from one change to ``upto``.
+
+    ``more``: the trail behind that may be as old.
+    """
+
+    file_ids: tuple[str, ...]
+    upto: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to write a file, valid as long as the row carries ``file.fence``."""
 

@@ -1,4 +1,5 @@
-"""Decides when bytes nobody may have any more are deleted, and when uploads nobody sends to are given up.
+"""Decides when bytes nobody may have any more are deleted, when uploads nobody sends to are given up, and how long the
+bytes of completed files are kept.
 
 Must not know who cancelled, nor through which door. Rows decide what is deleted, never what lies in a folder;
 only a draft that no row knows is deleted by its mark.
@@ -35,6 +36,8 @@ Ts = TypeVarTuple("Ts")
 _PAGE = 500
 # Files that expire in one transaction: a cancel that comes meanwhile waits for its end.
 _EXPIRED_AT_ONCE = 200
+# Files whose bytes are let go in one transaction.
+_PRUNED_AT_ONCE = 200
 # Files deleted by one hop to a thread: they share their syncs, and are settled together.
 _DELETED_AT_ONCE = 100
 # Deletions put aside at most; with more than that the disk is broken, and a round ends.
@@ -55,7 +58,8 @@ class Janitor:
 
     Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often. Of
     several nodes the one that leads sweeps the storage, at once and then every ``sweep_interval``.
-    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back.
+    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back. ``keep_content`` 0:
+    for ever.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Janitor:
         upload_ttl: float,
         request_ttl: float,
         expiry_grace: float = 0.0,
+        keep_content: float = 0.0,
         interval: float = 30.0,
         sweep_interval: float = _SWEEP_SECONDS,
         observer: Observer,
@@ -78,6 +83,9 @@ class Janitor:
         self._clock = clock
         self._upload_ttl = upload_ttl
         self._request_ttl = request_ttl
+        self._keep_content = keep_content
+        # Up to which change all are old whose bytes were let go.
+        self._pruned_upto = 0
         self._expires_from = store.served + min(expiry_grace, upload_ttl)
         self._interval = interval
         self._sweep_interval = sweep_interval
@@ -139,6 +147,7 @@ class Janitor:
             if self._store.leads:
                 await self._step("expiry", self.expire())
                 await self._step("forgetting of answers", self.forget_answers())
+                await self._step("retention", self.prune_content())
             await self._keep_served()
             await _wait(self._stopping, self._seconds_to_next_round())
 
@@ -290,6 +299,22 @@ class Janitor:
             if count < _PAGE:
                 break
         return forgotten
+
+    async def prune_content(self) -> int:
+        """Let go of the bytes of files that were completed ``keep_content`` ago by both clocks; returns of how many."""
+        pruned = 0
+        while self._keep_content and not self._stopping.is_set():
+            now = self._now()
+            aged = await self._store.aged_content(now.earlier(self._keep_content), self._pruned_upto, _PAGE)
+            command = Command(Caller(Source.RETENTION), "Prune", now.at, f"kept for {self._keep_content:g} s")
+            for first in range(0, len(aged.file_ids), _PRUNED_AT_ONCE):
+                some = aged.file_ids[first : first + _PRUNED_AT_ONCE]
+                pruned += (await self._store.prune_content(some, command)).answer
+            self._pruned_upto = aged.upto
+            if not aged.more:
+                break
+            await _wait(self._stopping, _BREATH_SECONDS)
+        return pruned
 
     def _now(self) -> Moment:
         return Moment(self._clock(), self._store.served)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 
 import pytest
@@ -25,7 +26,7 @@ from contract.store.kit import (
 from upload_server.domain.errors import ContentDeleted, FileNotCompleted, FileNotFound, RequestIdReused
 from upload_server.domain.states import FileStatus, Source
 from upload_server.store.protocol import Store
-from upload_server.store.values import Result
+from upload_server.store.values import Moment, Result
 
 
 async def test_a_completed_file_lets_go_of_its_bytes(store: Store) -> None:
@@ -134,3 +135,38 @@ async def test_what_is_let_go_while_left_over_bytes_are_deleted_stays_owed(store
     assert [each.file_id for each in await store.owed_deletions(10)] == [file.file_id]
     await store.settle_deletions([owed.row])
     assert await store.owed_deletions(10) == []
+
+
+async def test_what_was_completed_long_ago_is_found_by_the_trail_and_let_go(store: Store) -> None:
+    """By both clocks; a page at a time, and up to the first event that is too young."""
+    old = [await completed(store) for _ in range(3)]
+    gone = await completed(store)
+    await store.delete_content(gone.file_id, command("DeleteContent"))
+    waiting = await pending(store)
+    between = Moment(now(), store.served)
+    young = await completed(store)
+    ages = await store.aged_content(between, 0, 1000)
+    assert (ages.file_ids, ages.more) == (tuple(file.file_id for file in old), False)
+    assert waiting.change_no <= ages.upto < young.change_no
+    assert (await store.aged_content(Moment(now(), -1.0), 0, 1000)).file_ids == ()
+    assert (await store.aged_content(Moment(old[0].created_at, math.inf), 0, 1000)).file_ids == ()
+    found, page = list[str](), await store.aged_content(between, 0, 2)
+    while page.more:
+        found += page.file_ids
+        page = await store.aged_content(between, page.upto, 2)
+    assert [*found, *page.file_ids] == [file.file_id for file in old]
+
+    retention = command("Prune", source=Source.RETENTION, reason="kept for 1 s")
+    ids = [file.file_id for file in (*old, gone, waiting)]
+    done = [await store.prune_content(ids, retention) for _ in range(2)]
+
+    assert [result.answer for result in done] == [3, 0]
+    assert (done[0].audited.leaves_bytes, len(done[0].audited.events)) == (True, 3)
+    for file in old:
+        after = await store.get_file(file.file_id)
+        assert (after.status, after.content_deleted_by) == (FileStatus.COMPLETED, "retention")
+        event = (await audit(store, file.file_id))[-1]
+        assert (event.actor, event.source, event.reason) == ("system", "retention", "kept for 1 s")
+    assert {each.file_id for each in await store.owed_deletions(10)} == {file.file_id for file in (*old, gone)}
+    assert (await store.get_file(young.file_id)) == young
+    await assert_history_holds(store)

@@ -25,7 +25,11 @@ DAY = 24 * HOUR
 
 
 def janitor_of(
-    world: World, interval: float = HOUR, expiry_grace: float = 0.0, sweep_interval: float = HOUR
+    world: World,
+    interval: float = HOUR,
+    expiry_grace: float = 0.0,
+    sweep_interval: float = HOUR,
+    keep_content: float = 0.0,
 ) -> Janitor:
     return Janitor(
         world.store,
@@ -35,6 +39,7 @@ def janitor_of(
         upload_ttl=DAY,
         request_ttl=7 * DAY,
         expiry_grace=expiry_grace,
+        keep_content=keep_content,
         interval=interval,
         sweep_interval=sweep_interval,
         observer=world.observed,
@@ -400,6 +405,29 @@ async def test_answers_are_forgotten_when_they_are_old(world: World) -> None:
     assert await janitor.forget_answers() == 0
     world.later(120)
     assert await janitor.forget_answers() == 3
+
+
+# Retention -----------------------------------------------------------------------------------------------------------
+
+
+async def test_bytes_are_kept_so_long_by_both_clocks_and_rows_for_ever(world: World) -> None:
+    old = [await completed(world) for _ in range(2)]
+    for_ever, janitor = janitor_of(world), janitor_of(world, keep_content=7 * DAY)
+    world.step(8 * DAY)
+    # By the wall clock alone, which somebody may have set.
+    assert await janitor.prune_content() == 0
+    world.later(7 * DAY - 60)
+    young = await completed(world)
+    world.later(120)
+    assert await for_ever.prune_content() == 0
+    assert await janitor.prune_content() == 2
+    assert await janitor.delete_owed() == 2
+    assert set(world.sink.file_ids()) == {young}
+    row = await world.row(old[0])
+    assert (row.status, row.content_deleted_by, row.revision) == ("completed", "retention", 4)
+    # It goes on from where it was, also after a start.
+    world.later(7 * DAY)
+    assert [await janitor.prune_content(), await janitor_of(world, keep_content=DAY).prune_content()] == [1, 0]
 
 
 # Orphans -------------------------------------------------------------------------------------------------------------

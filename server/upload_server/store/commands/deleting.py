@@ -12,7 +12,7 @@ from upload_server.domain.errors import ContentDeleted, FileNotCompleted
 from upload_server.domain.states import File, FileStatus, without_content
 from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers, keys_of
-from upload_server.store.commands.files import read_file
+from upload_server.store.commands.files import read_file, read_files
 from upload_server.store.commands.statements import EventRow, FileRow
 from upload_server.store.commands.trail import make_event, write_events
 from upload_server.store.commands.transaction import Transaction
@@ -48,6 +48,24 @@ class DeleteContent(Write[Result[File]]):
         answers.write()
         audited = _let_go(transaction, (found,), command)
         return Result(without_content(found.file, audited.events[0]), audited)
+
+
+@dataclass(frozen=True, slots=True)
+class PruneContent(Write[Result[int]]):
+    """Let go of the bytes of files that nobody asked for, with one set of statements."""
+
+    file_ids: Sequence[str]
+    command: Command
+
+    @property
+    def wants(self) -> Wants:
+        """Those files; no batch counts what this changes."""
+        return Wants(uncounted=self.file_ids)
+
+    def run(self, transaction: Transaction) -> Result[int]:
+        """Let go of what is still there."""
+        found = [each for each in read_files(transaction, self.file_ids).values() if each.file.has_content]
+        return Result(len(found), _let_go(transaction, found, self.command)) if found else Result(0)
 
 
 def _let_go(transaction: Transaction, found: Sequence[FileRow], command: Command) -> Audited:

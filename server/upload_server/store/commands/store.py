@@ -13,7 +13,7 @@ from upload_server.domain.chain import Seal
 from upload_server.domain.errors import CannotStart, UploadError
 from upload_server.domain.states import Batch, CancelledBatch, CancelledFile, FailureReason, File, FileSpec
 from upload_server.store.commands.cancelling import CancelBatch, CancelFile
-from upload_server.store.commands.deleting import DeleteContent
+from upload_server.store.commands.deleting import DeleteContent, PruneContent
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.commands.nodes import Beat, Leave, Membership, SettleStops
 from upload_server.store.commands.putting import CompleteWhole, PutFile
@@ -223,6 +223,10 @@ class WritingStore:
     async def delete_content(self, file_id: str, command: Command) -> Result[File]:
         """Let go of a completed file's bytes."""
         return await self._writer.submit(DeleteContent(file_id, command))
+
+    async def prune_content(self, file_ids: Sequence[str], command: Command) -> Result[int]:
+        """Let go of the bytes of completed files."""
+        return await self._writer.submit(PruneContent(file_ids, command), alone=True)
 
     async def release(self, file_id: str, fence: int) -> None:
         """Say that a stream of this node has let go of its file."""

@@ -7,6 +7,7 @@ Must not know about threads. ``sees`` is the one owner whose rows there are; Non
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from peewee import SQL
@@ -21,7 +22,7 @@ from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, b
 from upload_server.store.sql.statements import OPEN_FILE, READ_LAST_SEAL
 from upload_server.store.sql.statements import held_elsewhere as held_elsewhere_of
 from upload_server.store.sql.trail import EVENTS
-from upload_server.store.values import DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
+from upload_server.store.values import Aged, DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
 
 _LIMIT = Parameter("limit")
 _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
@@ -87,6 +88,29 @@ _OWED = Sql(
 def owed_deletions(connection: Connection, limit: int, node: str) -> Sequence[OwedDeletion]:
     """Read the oldest deletions owed, without those of files that another node than ``node`` has open."""
     return [OwedDeletion(row, file_id) for row, file_id in connection.rows(_OWED, {"limit": limit, "node": node})]
+
+
+# Whether it was there long enough is asked of the event's time, and of a file that is to let go of its bytes of the
+# seconds served since it was completed.
+_AGED = Sql(
+    lambda d: (
+        f"""
+    SELECT a.change_no, a.occurred_at < :at AND (f.id IS NULL OR f.active_served < :served), f.file_id
+    FROM (SELECT * FROM audit_event WHERE change_no > :after
+            AND change_no <= (SELECT {d.last_change} FROM store_info) ORDER BY change_no LIMIT :limit) AS a
+        LEFT JOIN file AS f ON f.id = a.file_row AND a.to_status = '{FileStatus.COMPLETED}'
+            AND {d.unindexed("f.status")} = '{FileStatus.COMPLETED}' AND f.content_deleted_at IS NULL
+    ORDER BY a.change_no"""
+    )
+)
+
+
+def aged_content(connection: Connection, before: Moment, after: int, limit: int) -> Aged:
+    """Read the trail after a change as far as it is old enough, for files that were completed and have their bytes."""
+    rows = connection.rows(_AGED, {"at": before.at, "served": before.served, "after": after, "limit": limit})
+    old = list(itertools.takewhile(lambda row: row[1], rows))
+    file_ids = tuple(file_id for _, _, file_id in old if file_id is not None)
+    return Aged(file_ids, old[-1][0] if old else after, len(old) == limit)
 
 
 _DUE = Sql(

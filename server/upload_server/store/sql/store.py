@@ -29,6 +29,7 @@ from upload_server.store.sql import changes, lists, queries, tally
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.trail import list_audit_events
 from upload_server.store.values import (
+    Aged,
     Changes,
     Command,
     DueCancel,
@@ -247,6 +248,10 @@ class SqlStore(WritingStore):
     async def held_elsewhere(self, file_ids: Sequence[str]) -> set[str]:
         """Return those of these files that a stream of another living node has open."""
         return await self._read(queries.held_elsewhere, file_ids=file_ids, node=self.node_id)
+
+    async def aged_content(self, before: Moment, after: int, limit: int) -> Aged:
+        """Read which files were completed before ``before``, and have their bytes."""
+        return await self._read(queries.aged_content, before=before, after=after, limit=limit)
 
     async def names_of(self, file_ids: Sequence[str]) -> dict[str, Named]:
         """Read what rows say of the names of bytes."""
