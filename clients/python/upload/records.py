@@ -117,6 +117,7 @@ class AuditEvent:
     occurred_at: datetime
     credential: str
     peer: str
+    filename: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -54,16 +54,18 @@ def origin(store_id: str) -> bytes:
 def form_of(event: AuditEvent, previous: bytes) -> bytes:
     """Return the canonical form: the fields as the API shows them and the hash of the event before, as JSON.
 
-    ``credential`` and ``peer`` are there when they are set: so what was hashed before there were any keeps its hash.
+    ``credential``, ``filename`` (of a file's creation alone) and ``peer`` are there when they are set: so what was
+    hashed before there were any keeps its hash.
     Keys sorted, no white space, UTF-8 unescaped. Put together by hand: a promise must not hang on the escapes of a
     library, and it costs a third of an encoder that sorts; sealing shares its core with the cancels that it seals.
     """
     at = event.occurred_at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     credential = f',"credential":{quoted(event.credential)}' if event.credential else ""
     peer = f',"peer":{quoted(event.peer)}' if event.peer else ""
+    filename = f',"filename":{quoted(event.filename)}' if event.filename and not event.from_status else ""
     text = (
         f'{{"actor":{quoted(event.actor)},"batch_id":{quoted(event.batch_id)}{credential},"event_id":"{event.event_id}"'
-        f',"file_id":{quoted(event.file_id)},"from_status":{quoted(event.from_status)},"occurred_at":"{at}Z"{peer}'
+        f',"file_id":{quoted(event.file_id)}{filename},"from_status":{quoted(event.from_status)},"occurred_at":"{at}Z"{peer}'
         f',"previous_hash":"{previous.hex()}","reason":{quoted(event.reason)}'
         f',"request_id":{quoted(event.request_id)},"source":{quoted(event.source)}'
         f',"to_status":{quoted(event.to_status)}}}'

@@ -213,6 +213,8 @@ class AuditEvent(NamedTuple):
     # What the caller proved its name by, and where it called from; empty while callers are not authenticated.
     credential: str = ""
     peer: str = ""
+    # Of the file; the trail keeps it with the file's creation, other events show it from the file's row.
+    filename: str = ""
 
 
 def cancelled(file: File, cancel: AuditEvent) -> File:

@@ -140,6 +140,7 @@ def audit_event_to_proto(event: AuditEvent) -> pb.AuditEvent:
         occurred_at=timestamp(event.occurred_at),
         credential=event.credential,
         peer=event.peer,
+        filename=event.filename,
     )
 
 

@@ -265,6 +265,8 @@ class AuditEvent(Row):
     # callers are not authenticated.
     credential = TextField(default="")
     peer = TextField(default="")
+    # Of a file's creation: what the file is called.
+    filename = TextField(default="")
 
 
 AuditEvent.add_index(

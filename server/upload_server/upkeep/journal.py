@@ -74,6 +74,7 @@ class Journal:
 def _facts(event: AuditEvent) -> dict[str, object]:
     facts = {
         "file_id": event.file_id,
+        "filename": event.filename,
         "batch_id": event.batch_id,
         "from": event.from_status,
         "to": event.to_status,

@@ -192,10 +192,10 @@ DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
     "an illegal move": (
         sql(
             "INSERT INTO audit_event SELECT last_change, (SELECT id FROM file WHERE file_id = :cancelled), NULL,"
-            " 'cancelled', 'completed', 'user', 'grpc', '', '', '2026-01-01 00:00:00.000000', '', '' FROM store_info"
+            " 'cancelled', 'completed', 'user', 'grpc', '', '', '2026-01-01 00:00:00', '', '', '' FROM store_info"
             " WHERE NOT EXISTS (SELECT 1 FROM audit_event WHERE change_no = last_change)"
             " UNION ALL SELECT last_change + 1, (SELECT id FROM file WHERE file_id = :cancelled), NULL,"
-            " 'cancelled', 'completed', 'user', 'grpc', '', '', '2026-01-01 00:00:00.000000', '', '' FROM store_info"
+            " 'cancelled', 'completed', 'user', 'grpc', '', '', '2026-01-01 00:00:00', '', '', '' FROM store_info"
         ),
         ["audit.move", "file.audit", "store.counter"],
         ["audit.move", "file.audit"],
@@ -211,7 +211,9 @@ DAMAGES: dict[str, tuple[Damage, list[str], list[str]]] = {
         ["answer.nothing", "audit.chain", "audit.no_row"],
     ),
     "an event of nothing": (
-        sql("INSERT INTO audit_event SELECT 1000000, NULL, NULL, '', 'pending', 'user', 'grpc', '', '', 'x', '', ''"),
+        sql(
+            "INSERT INTO audit_event SELECT 1000000, NULL, NULL, '', 'pending', 'user', 'grpc', '', '', 'x', '', '', ''"
+        ),
         ["audit.no_row", "store.counter"],
         ["audit.no_row"],
     ),

@@ -73,7 +73,8 @@ def test_the_canonical_form_is_sorted_json(event: AuditEvent, previous: bytes) -
     assert datetime.fromisoformat(fields.pop("occurred_at")) == event.occurred_at
     assert fields == {name: getattr(event, name) for name in fields}
     # Only when set: the digests of events from before stay.
-    assert len(fields) == 8 + bool(event.credential) + bool(event.peer)
+    named = event.filename and not event.from_status
+    assert len(fields) == 8 + bool(event.credential) + bool(event.peer) + bool(named)
 
 
 def command(method: str) -> Command:
@@ -173,7 +174,7 @@ async def test_an_event_above_the_last_change_is_not_sealed(tmp_path: Path) -> N
         with place.by_hand(triggers=True) as hand:
             hand.execute(
                 "INSERT INTO audit_event SELECT 999, file_row, batch_row, from_status, to_status, actor, source,"
-                " reason, request_id, occurred_at, credential, peer FROM audit_event WHERE change_no = 1"
+                " reason, request_id, occurred_at, credential, peer, filename FROM audit_event WHERE change_no = 1"
             )
         await Sealer(store, QUICK).finish(30)
         await announce(store, 2)
@@ -290,7 +291,7 @@ async def test_an_event_that_cannot_be_read_does_not_stop_the_service(start_serv
     place = Installation(server.data_dir, NOBODY)
     with place.by_hand() as hand:
         hand.execute(
-            "INSERT INTO audit_event VALUES (1, NULL, NULL, '', 'pending', 'u', 's', '', '', 'no time', '', '')"
+            "INSERT INTO audit_event VALUES (1, NULL, NULL, '', 'pending', 'u', 's', '', '', 'no time', '', '', '')"
         )
         hand.execute("UPDATE store_info SET last_change = 1")
     batch_id = await big_batch(server, 1)

@@ -563,7 +563,9 @@ type AuditEvent struct {
 	// callers are not authenticated, and when nobody called.
 	Credential string `protobuf:"bytes,11,opt,name=credential,proto3" json:"credential,omitempty"`
 	// The address that the caller called from, behind a trusted proxy the one that the proxy names; empty as `credential`.
-	Peer          string `protobuf:"bytes,12,opt,name=peer,proto3" json:"peer,omitempty"`
+	Peer string `protobuf:"bytes,12,opt,name=peer,proto3" json:"peer,omitempty"`
+	// What the file that changed is called; empty for a batch.
+	Filename      string `protobuf:"bytes,13,opt,name=filename,proto3" json:"filename,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -678,6 +680,13 @@ func (x *AuditEvent) GetCredential() string {
 func (x *AuditEvent) GetPeer() string {
 	if x != nil {
 		return x.Peer
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetFilename() string {
+	if x != nil {
+		return x.Filename
 	}
 	return ""
 }
@@ -3646,7 +3655,7 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\vcancelledAt\x12!\n" +
 	"\fcancelled_by\x18\v \x01(\tR\vcancelledBy\x12#\n" +
 	"\rcancel_reason\x18\f \x01(\tR\fcancelReason\x12\x1a\n" +
-	"\brevision\x18\r \x01(\x03R\brevision\"\xef\x02\n" +
+	"\brevision\x18\r \x01(\x03R\brevision\"\x8b\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x17\n" +
@@ -3666,7 +3675,8 @@ const file_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
 	"credential\x18\v \x01(\tR\n" +
 	"credential\x12\x12\n" +
-	"\x04peer\x18\f \x01(\tR\x04peer\"\x80\x01\n" +
+	"\x04peer\x18\f \x01(\tR\x04peer\x12\x1a\n" +
+	"\bfilename\x18\r \x01(\tR\bfilename\"\x80\x01\n" +
 	"\bFileSpec\x12\x1a\n" +
 	"\bfilename\x18\x01 \x01(\tR\bfilename\x12\x1d\n" +
 	"\n" +

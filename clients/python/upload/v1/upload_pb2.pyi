@@ -117,7 +117,7 @@ class Batch(_message.Message):
     def __init__(self, batch_id: _Optional[str] = ..., status: _Optional[_Union[BatchStatus, str]] = ..., owner: _Optional[str] = ..., total_files: _Optional[int] = ..., completed_files: _Optional[int] = ..., failed_files: _Optional[int] = ..., cancelled_files_count: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancelled_by: _Optional[str] = ..., cancel_reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class AuditEvent(_message.Message):
-    __slots__ = ("event_id", "file_id", "batch_id", "from_status", "to_status", "actor", "source", "reason", "request_id", "occurred_at", "credential", "peer")
+    __slots__ = ("event_id", "file_id", "batch_id", "from_status", "to_status", "actor", "source", "reason", "request_id", "occurred_at", "credential", "peer", "filename")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,7 @@ class AuditEvent(_message.Message):
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     file_id: str
     batch_id: str
@@ -142,7 +143,8 @@ class AuditEvent(_message.Message):
     occurred_at: _timestamp_pb2.Timestamp
     credential: str
     peer: str
-    def __init__(self, event_id: _Optional[str] = ..., file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., from_status: _Optional[str] = ..., to_status: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., credential: _Optional[str] = ..., peer: _Optional[str] = ...) -> None: ...
+    filename: str
+    def __init__(self, event_id: _Optional[str] = ..., file_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., from_status: _Optional[str] = ..., to_status: _Optional[str] = ..., actor: _Optional[str] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., credential: _Optional[str] = ..., peer: _Optional[str] = ..., filename: _Optional[str] = ...) -> None: ...
 
 class FileSpec(_message.Message):
     __slots__ = ("filename", "size_bytes", "content_type", "sha256")

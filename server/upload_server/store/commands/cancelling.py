@@ -131,6 +131,7 @@ def _decide(
         FileStatus.CANCELLED,
         file_id=write.file_id,
         batch_id=file.batch_id,
+        filename=file.filename,
     )
     return EventRow(event, file.row, file.batch_row)
 

@@ -80,6 +80,7 @@ def _let_go(transaction: Transaction, found: Sequence[FileRow], command: Command
                 each.file.status,
                 file_id=each.file.file_id,
                 batch_id=each.file.batch_id,
+                filename=each.file.filename,
             ),
             each.row,
             each.batch_row,

@@ -51,6 +51,7 @@ def file_event(command: Command, before: FileRow, after: File) -> EventRow:
         after.status,
         file_id=after.file_id,
         batch_id=after.batch_id,
+        filename=after.filename,
     )
     return EventRow(event, before.row, before.batch_row)
 

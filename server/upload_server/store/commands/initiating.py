@@ -26,7 +26,8 @@ InitiatedBatch = tuple[Batch, tuple[str, ...]]
 
 def claim_room(transaction: Transaction, specs: Sequence[FileSpec]) -> None:
     """Refuse announcements, before anything is written, that would leave too little room for cancels."""
-    texts = sum(len(spec.filename.encode()) + len(spec.content_type) + len(spec.sha256) for spec in specs)
+    # A name is in the row and in the trail.
+    texts = sum(2 * len(spec.filename.encode()) + len(spec.content_type) + len(spec.sha256) for spec in specs)
     transaction.claim_room(len(specs), texts)
 
 
@@ -91,7 +92,9 @@ class InitiateUpload(Write[Result[File]]):
         change_no = transaction.number()
         _insert_files(transaction, (self.spec,), (self.file_id,), self.command, change_no)
         _audit(transaction, change_no, change_no, self.command)
-        event = make_event(self.command, change_no, "", FileStatus.PENDING, file_id=self.file_id)
+        event = make_event(
+            self.command, change_no, "", FileStatus.PENDING, file_id=self.file_id, filename=self.spec.filename
+        )
         answers.keep(self.command, self.file_id)
         answers.write()
         return Result(self._file(change_no), Audited((event,)))

@@ -142,7 +142,7 @@ def _insert(transaction: Transaction, made: Sequence[tuple[File, PutFile]]) -> d
 def _events(file: File, command: Command) -> list[AuditEvent]:
     first = file.change_no - len(_WAY) + 1
     return [
-        make_event(command, first + step, before, after, file_id=file.file_id)
+        make_event(command, first + step, before, after, file_id=file.file_id, filename=file.filename)
         for step, (before, after) in enumerate(zip(("", *_WAY), _WAY, strict=False))
     ]
 

@@ -27,6 +27,7 @@ def make_event(
     *,
     file_id: str = "",
     batch_id: str = "",
+    filename: str = "",
 ) -> AuditEvent:
     """Make the audit event of a change that ``command`` makes; ``from_status`` is empty for a creation."""
     return AuditEvent(
@@ -42,6 +43,7 @@ def make_event(
         occurred_at=command.at,
         credential=command.caller.credential,
         peer=command.caller.peer,
+        filename=filename,
     )
 
 
@@ -76,6 +78,7 @@ def write_events(transaction: Transaction, rows: Sequence[EventRow]) -> None:
             event.occurred_at,
             event.credential,
             event.peer,
+            "" if event.from_status else event.filename,
         )
         for event, file_row, batch_row in rows
     ]

@@ -1,4 +1,5 @@
-"""Content: a completed file may let go of its bytes. What was let go stays so, whatever the code does."""
+"""Content: a completed file may let go of its bytes, and what was let go stays so, whatever the code does. The trail
+keeps what a file is called from its creation on."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ _CHANGED = " OR ".join(f"NEW.{column} IS NOT OLD.{column}" for column in ("conte
 STATEMENTS = (
     "ALTER TABLE file ADD COLUMN content_deleted_at TEXT",
     "ALTER TABLE file ADD COLUMN content_deleted_by TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE audit_event ADD COLUMN filename TEXT NOT NULL DEFAULT ''",
     f"""
     CREATE TRIGGER file_content_stays BEFORE UPDATE OF content_deleted_at, content_deleted_by ON file
     WHEN (NEW.status != 'completed' OR OLD.content_deleted_at IS NOT NULL) AND ({_CHANGED})

@@ -54,7 +54,7 @@ FILE_COLUMNS, BATCH_COLUMNS = _columns_of("f", File), _columns_of("b", Batch)
 EVENT_COLUMNS = (
     "a.change_no, coalesce(f.file_id, ''), coalesce(b.batch_id, f.batch_id, ''),"
     " a.from_status, a.to_status, a.actor, a.source, a.reason, a.request_id, a.occurred_at,"
-    " a.credential, a.peer"
+    " a.credential, a.peer, CASE WHEN a.from_status = '' THEN a.filename ELSE coalesce(f.filename, '') END"
 )
 FILE_ROW_COLUMNS = f"f.id, f.batch_row, f.expected_sha256, {FILE_COLUMNS}"
 BATCH_ROW_COLUMNS = f"b.id, {BATCH_COLUMNS}"
@@ -190,6 +190,7 @@ def event_of(row: Row) -> AuditEvent:
         occurred_at=time_of(row[9]),
         credential=row[10],
         peer=row[11],
+        filename=row[12],
     )
 
 

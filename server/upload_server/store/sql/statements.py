@@ -200,11 +200,11 @@ INSERT_EVENTS_OF_NEW = Sql(
         f"""
     INSERT INTO audit_event ({_EVENT_COLUMNS})
     SELECT change_no, id, batch_row, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")},
-           :credential, :peer
+           :credential, :peer, filename
     FROM file WHERE change_no BETWEEN {d.moved(":first")} AND {d.moved(":last")}
     UNION ALL
     SELECT change_no, NULL, id, '', status, :actor, :source, :reason, :request_id, {d.typed(":at", "timestamptz")},
-           :credential, :peer
+           :credential, :peer, ''
     FROM batch WHERE change_no BETWEEN {d.moved(":first")} AND {d.moved(":last")}"""
     )
 )
@@ -218,7 +218,7 @@ INSERT_EVENTS_OF_PUT = Sql(
         f"""
     INSERT INTO audit_event ({_EVENT_COLUMNS})
     SELECT {d.moved("v.change_no")}, f.id, NULL, v.from_status, v.to_status, v.actor, v.source, v.reason, v.request_id,
-           v.occurred_at, v.credential, v.peer
+           v.occurred_at, v.credential, v.peer, CASE WHEN v.from_status = '' THEN f.filename ELSE '' END
     FROM {d.rows("events", _PUT_EVENT)} CROSS JOIN file AS f WHERE f.change_no = {d.moved("v.file_no")}"""
     )
 )
@@ -227,7 +227,7 @@ INSERT_EVENTS_OF_CANCELLED_BATCH = Sql(
         f"""
     INSERT INTO audit_event ({_EVENT_COLUMNS})
     SELECT {d.moved(":first")} - 1 + row_number() OVER (ORDER BY id), id, batch_row, status, '{FileStatus.CANCELLED}',
-           :actor, :source, :reason, :request_id, :at, :credential, :peer
+           :actor, :source, :reason, :request_id, :at, :credential, :peer, ''
     FROM file WHERE batch_row = :batch_row AND {d.unindexed("status")} IN ({_MAY_CANCEL})"""
     )
 )

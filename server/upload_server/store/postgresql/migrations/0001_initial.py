@@ -77,7 +77,8 @@ TABLES = (
         request_id {TEXT},
         occurred_at timestamptz NOT NULL,
         credential {TEXT} DEFAULT '',
-        peer {TEXT} DEFAULT ''
+        peer {TEXT} DEFAULT '',
+        filename {TEXT} DEFAULT ''
     )""",
     """
     CREATE TABLE audit_seal (
