@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import time
 import uuid
@@ -59,13 +60,14 @@ class Raw:
         sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
         return [row[0] for row in self._connection.rows(sql)]
 
-    def cancel_all(self, groups: Sequence[Sequence[str]]) -> None:
-        """Cancel one group after the other."""
+    def cancel_all(self, groups: Sequence[Sequence[str]], under: list[float] | None = None) -> None:
+        """Cancel one group after the other; ``under`` hears seconds as of ``cancel``."""
         for group in groups:
-            self.cancel(group)
+            self.cancel(group, under)
 
-    def cancel(self, file_ids: Sequence[str]) -> None:
-        """Cancel one group."""
+    def cancel(self, file_ids: Sequence[str], under: list[float] | None = None) -> int:
+        """Cancel one group, and return its last number; ``under`` hears the seconds from the order lock to the answer
+        of the COMMIT."""
         connection = self._connection
         at = f"{datetime.now(UTC).replace(tzinfo=None)}+00"
         served = connection.last_rows(transaction.BEGIN, transaction.READ_COUNTERS)[0][1]
@@ -79,7 +81,8 @@ class Raw:
         ]
         count = len(events)
         numbers: dict[str, Any] = {"first": UNKNOWN + 1, "last": UNKNOWN + count, "rows_expected": count}
-        connection.in_one(
+        began = time.perf_counter()
+        answers = connection.in_one(
             [
                 (transaction.TAKE_ORDER_LOCK, {}),
                 (transaction.GIVE_NUMBERS, {"count": count, "served": served, "unknown": UNKNOWN}),
@@ -88,18 +91,24 @@ class Raw:
                 (COMMIT, {}),
             ]
         )
+        if under is not None:
+            under.append(time.perf_counter() - began)
+        return int(answers[1][0][0]) + count - 1
 
 
-def measured(raw: Raw, work: Callable[[], object]) -> tuple[float, float, float]:
-    """Return seconds by the clock, of this process, and of the server's processes for this database."""
-    sessions = [psutil.Process(pid) for pid in raw.sessions()]
-    before = [session.cpu_times() for session in sessions]
-    wall, spent = time.perf_counter(), time.process_time()
+def measured(raw: Raw, work: Callable[[], object], pids: Sequence[int] = ()) -> tuple[float, float, float]:
+    """Return seconds by the clock, of processes (none: of this one), and of the server's for this database."""
+    sides = [[psutil.Process(pid) for pid in pids or (os.getpid(),)], [psutil.Process(pid) for pid in raw.sessions()]]
+    before = [*map(cpu_seconds, sides)]
+    wall = time.perf_counter()
     work()
-    wall, spent = time.perf_counter() - wall, time.process_time() - spent
-    after = [session.cpu_times() for session in sessions]
-    server = sum(now.user + now.system - then.user - then.system for then, now in zip(before, after, strict=True))
+    wall = time.perf_counter() - wall
+    spent, server = (cpu_seconds(side) - then for side, then in zip(sides, before, strict=True))
     return wall, spent, server
+
+
+def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 async def turn_of_store(store: Store, ids: Sequence[str], group: int) -> None:
