@@ -17,6 +17,7 @@ import yaml
 
 from support.ports import free_port
 from support.process import StartServer
+from support.wanting import missing
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yaml"
@@ -25,7 +26,11 @@ TESTS = RULES.with_name("rules.test.yaml")
 SILENT = ("upload_tls_", "upload_auth_refused", "upload_refused_requests")
 SECONDS = 60.0
 
-pytestmark = pytest.mark.skipif(not shutil.which("prometheus"), reason="needs Debian's package prometheus")
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    if shutil.which("prometheus") is None:
+        missing("needs Debian's package prometheus")
 
 
 def queries() -> list[str]:
@@ -92,16 +97,16 @@ def test_the_rules_hold() -> None:
 
 def test_each_query_of_the_dashboard_finds_something(prometheus: tuple[httpx.Client, httpx.Client]) -> None:
     service, client = prometheus
-    missing = [query for query in queries() if not any(name in query for name in SILENT)]
-    assert len(missing) > 20
+    silent = [query for query in queries() if not any(name in query for name in SILENT)]
+    assert len(silent) > 20
     deadline = time.monotonic() + SECONDS
-    while missing:
+    while silent:
         # Rates need a change between two scrapes, so the server is used until each has seen one.
         use(service)
-        assert time.monotonic() < deadline, missing
+        assert time.monotonic() < deadline, silent
         # It may not listen yet.
         with contextlib.suppress(httpx.TransportError):
-            missing = [query for query in missing if not ask(client, query)]
+            silent = [query for query in silent if not ask(client, query)]
     for query in queries():
         ask(client, query)
     assert not ask(client, 'ALERTS{alertstate="firing",severity="page"}')
