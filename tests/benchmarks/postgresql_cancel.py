@@ -76,7 +76,7 @@ class Raw:
         connection.rows(transaction.LOCK_ROWS, named)
         found = connection.rows(statements.READ_TO_CANCEL, {"file_ids": wanted})
         events = [
-            (UNKNOWN + 1 + index, row[0], None, "pending", "cancelled", "user", "grpc", "", "", at, "", "")
+            (UNKNOWN + 1 + index, row[0], None, "pending", "cancelled", "user", "grpc", "", "", at, "", "", "")
             for index, row in enumerate(found)
         ]
         count = len(events)
