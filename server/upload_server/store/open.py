@@ -79,10 +79,12 @@ def store_at(url: str) -> StoreAt:
         return _postgresql_at(url)
     parts = urlsplit(url)
     if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
-        raise UnusableDatabaseUrl("a database URL looks like sqlite:///path/to/file.db or postgresql://host/name")
+        raise UnusableDatabaseUrl(
+            "--database-url: a database URL looks like sqlite:///path/to/file.db or postgresql://host/name"
+        )
     path = unquote(parts.path.removeprefix("/"))
     if not path or path == ":memory:":
-        raise UnusableDatabaseUrl("the database URL names no file; what is kept in memory would be lost")
+        raise UnusableDatabaseUrl("--database-url: it names no file; what is kept in memory would be lost")
     return SqliteAt(Path(path))
 
 
@@ -91,11 +93,15 @@ def _postgresql_at(url: str) -> StoreAt:
         # Its driver is an extra, and nobody else has to wait for its import.
         from upload_server.store.postgresql.at import PostgresqlAt  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UnusableDatabaseUrl("PostgreSQL needs a driver: install the server with its extra `postgres`") from error
+        raise UnusableDatabaseUrl(
+            "--database-url: PostgreSQL needs a driver; install the server with its extra `postgres`"
+        ) from error
     try:
         return PostgresqlAt(url)
     except ValueError as error:
-        raise UnusableDatabaseUrl(f"a database URL looks like postgresql://user@host:5432/name: {error}") from None
+        raise UnusableDatabaseUrl(
+            f"--database-url: a database URL looks like postgresql://user@host:5432/name: {error}"
+        ) from None
 
 
 async def open_store(url: str, options: StoreOptions | None = None) -> Store:

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from upload_server.store.models import MODELS, StoreInfo
 from upload_server.store.open import UnusableDatabaseUrl, migrate_store, open_store, store_at
 from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address
-from upload_server.store.postgresql.requirements import Found, problems
+from upload_server.store.postgresql.requirements import Found, clock_problem, problems
 
 TYPES = {"AUTO": "bigint", "INT": "bigint", "BIGINT": "bigint", "DATETIME": "timestamp with time zone"}
 TYPES |= {"DOUBLE": "double precision", "BLOB": "bytea", "VARCHAR": "text", "TEXT": "text"}
@@ -188,7 +189,7 @@ async def test_a_newer_programs_database_is_refused_unless_it_bears_this_one(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://ann:hush@127.0.0.1:1/uploads", "ann@127.0.0.1:1/uploads cannot be used: .*refused"),
+        ("postgresql://ann:hush@127.0.0.1:1/uploads", "ann@127.0.0.1:1/uploads cannot be used: .*refused; see whether"),
         ("postgresql://ann:hush@127.0.0.1/uploads?password=hush&port=1", "cannot be used"),
         ("postgresql://ann:hush@no-such-host.invalid/uploads", "cannot be used"),
     ],
@@ -202,7 +203,9 @@ async def test_a_database_that_cannot_be_reached_is_named_without_its_password(u
     assert "hush" not in str(store_at(url))
 
 
-@pytest.mark.parametrize("url", ["postgresql://ann:hush@[host/x", "postgres://ann:hush@host/x?hush=1"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://ann:hush@[host/x", "postgres://ann:hush@host/x?hush=1", "postgres://ann:hush@host"]
+)
 async def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(UnusableDatabaseUrl, match=re.escape("looks like postgresql://")) as raised:
@@ -210,11 +213,27 @@ async def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
     assert "hush" not in str(raised.value)
 
 
-async def test_a_wrong_password_and_a_missing_database_are_said(server: postgres.Server) -> None:
-    with pytest.raises(CannotStart, match='database "nowhere" does not exist'):
-        await open_store(server.url("nowhere"))
-    with pytest.raises(CannotStart, match='role "nobody_here" does not exist'):
-        await open_store(server.url("postgres", "nobody_here"))
+async def test_a_wrong_login_a_missing_database_and_too_few_rights_are_said_with_the_cure(
+    server: postgres.Server,
+) -> None:
+    server.command("CREATE ROLE poor LOGIN", database="postgres")
+    name = server.new_store().partition("@/")[2].partition("?")[0]
+    for url, words in (
+        (server.url("nowhere"), 'database "nowhere" does not exist; see whether a server runs'),
+        (server.url("postgres", "nobody_here"), 'role "nobody_here" does not exist; see whether a server runs'),
+        (server.url(name, "poor"), "permission denied for table .*; name the role that `upload-server migrate` ran as"),
+    ):
+        with pytest.raises(CannotStart, match=f"^--database-url: postgresql://.* cannot be used: .*{words}"):
+            await open_store(url)
+
+
+def test_a_clock_that_is_not_the_databases_is_told() -> None:
+    asked = datetime(2026, 1, 1, tzinfo=UTC)
+    answered = asked + timedelta(seconds=3)
+    # Whenever within a slow answer the database looked at its clock.
+    assert {clock_problem(asked + timedelta(seconds=late), asked, answered) for late in (-0.9, 0, 2, 3.9)} == {""}
+    assert "clock is 10.0 s ahead of" in clock_problem(asked - timedelta(seconds=10), asked, answered)
+    assert "clock is 2.5 s behind" in clock_problem(answered + timedelta(seconds=2.5), asked, answered)
 
 
 async def test_who_runs_on_a_database_is_told(server: postgres.Server) -> None:

@@ -90,6 +90,8 @@ def _words(error: SinkError, bucket: Bucket) -> str:
             f"the object store at {where} does not know our credentials ({error.code}); see AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, or the profile or role that they come from"
         )
+    if error.code == "RequestTimeTooSkewed":
+        return f"the object store at {where} has another time than this machine; have NTP set both clocks"
     if error.code in _ELSEWHERE:
         return f"bucket {bucket.address.bucket} is in another region than {bucket.address.region}; name it by &region="
     if error.code in _DENIED:

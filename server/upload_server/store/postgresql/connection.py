@@ -75,6 +75,10 @@ class Address:
         # Likewise of a port. (Several hosts may have one each.)
         if re.fullmatch(r"[0-9,]*", str(self.parameters.get("port") or "")) is None:
             raise ValueError("its port is no number: does it lack the host, as in user:password@host?")
+        # Not the one that libpq would take then, of the user's name.
+        self.parameters["dbname"] = self.parameters.get("dbname") or os.environ.get("PGDATABASE") or ""
+        if not self.parameters["dbname"]:
+            raise ValueError("it names no database")
 
     def __str__(self) -> str:
         """Name the database for messages."""
@@ -294,7 +298,7 @@ def connect(address: Address, options: StoreOptions, *, writes: bool, bounded: b
         # What libpq would take from there it takes no more.
         "options": f"{given.get('options') or os.environ.get('PGOPTIONS', '')} {own}".strip(),
     }
-    name = parameters.pop("dbname", None)
+    name = parameters.pop("dbname")
     database = _Database(name, thread_safe=False, autoconnect=False, prefer_psycopg3=True, **parameters)
     database.connect()
     return PostgresqlConnection(database, options.statement_timeout_seconds + _SILENT_SECONDS if bounded else None)

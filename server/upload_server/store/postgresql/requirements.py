@@ -5,8 +5,10 @@ Must not know the schema.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from upload_server.domain.errors import CannotStart
@@ -14,6 +16,8 @@ from upload_server.store.options import StoreOptions
 from upload_server.store.postgresql.connection import Address, settings_of
 from upload_server.store.sql.connection import Connection
 
+_log = logging.getLogger(__name__)
+_LEAST_SKEW_SECONDS: Final = 1.0
 _LEAST_VERSION: Final = 150000
 _ASKED = ("server_version_num", "server_version", "server_encoding", "synchronous_commit", "fsync")
 # What is read back of what a session sets: the bounds of its waits.
@@ -24,7 +28,7 @@ class UnfitServer(CannotStart):
     """The server would not keep what this program promises; the message says why, and what to do."""
 
     def __init__(self, address: Address, problem: str) -> None:
-        super().__init__(f"{address} cannot be used: {problem}")
+        super().__init__(f"--database-url: {address} cannot be used: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,11 @@ def check_server(connection: Connection, address: Address, options: StoreOptions
     own = {name: wanted[name] for name in _READ_BACK}
     names = (*_ASKED, *own)
     selected = ", ".join(f"current_setting('{name}')" for name in names)
+    asked = datetime.now(UTC)
     # As the server would write them: 2000ms is its 2s.
-    [(in_recovery, *found)] = connection.rows(f"SELECT pg_is_in_recovery(), {selected}")
+    [(now, in_recovery, *found)] = connection.rows(f"SELECT clock_timestamp(), pg_is_in_recovery(), {selected}")
+    if problem := clock_problem(now, asked, datetime.now(UTC)):
+        _log.warning("%s", problem)
     for problem in problems(Found(in_recovery, dict(zip(names, found, strict=True))), own):
         raise UnfitServer(address, problem)
 
@@ -65,9 +72,21 @@ def problems(found: Found, own: Mapping[str, str]) -> Iterator[str]:
     for name, value in own.items():
         if _milliseconds(settings[name]) != _milliseconds(value):
             yield (
-                f"its sessions do not keep their settings ({name} is {settings[name]}): is that PgBouncer in"
-                " transaction mode? Name PostgreSQL itself in --database-url, or a pool in session mode"
+                f"its sessions do not keep their settings ({name} is {settings[name]}), as behind PgBouncer in"
+                " transaction mode; name PostgreSQL itself in --database-url"
             )
+
+
+def clock_problem(now: datetime, asked: datetime, answered: datetime) -> str:
+    """Tell how far this machine's clock is from the database's, which was ``now`` at some moment between question and
+    answer; empty where that is less than a second."""
+    ahead = max((asked - now).total_seconds(), 0.0) - max((now - answered).total_seconds(), 0.0)
+    if abs(ahead) < _LEAST_SKEW_SECONDS:
+        return ""
+    return (
+        f"this machine's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} that of the server in"
+        " --database-url, and so are the times in what this node writes; have NTP set both"
+    )
 
 
 def _milliseconds(text: str) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from playhouse.migrations import Migration, MigrationError, Runner
 
 from upload_server.domain.errors import CannotStart
@@ -43,6 +44,13 @@ _LEAST_LEVEL: Final = "SELECT min_level FROM store_info WHERE id = 1"
 _RAISE_LEVEL: Final = Sql(
     "UPDATE store_info SET min_level = :least WHERE id = 1 AND min_level < :least RETURNING min_level"
 )
+# By what words of libpq or the server tell of a session that did not come to be; the last is of all others.
+_CURES: Final = {
+    "standby": "name the primary, or wait until it is one",
+    "startup parameter": "name PostgreSQL itself, and not PgBouncer, which keeps no settings of a session",
+    "": "see whether a server runs at that host and port, and knows that user, password and database",
+}
+_CURE_OF_RIGHTS: Final = "name the role that `upload-server migrate` ran as, or grant it all"
 _HAS_TABLE: Final = Sql("SELECT to_regclass(:name) IS NOT NULL")
 
 
@@ -57,7 +65,19 @@ class UnusableDatabase(CannotStart):
     """The database cannot be reached, or not be migrated."""
 
     def __init__(self, address: Address, problem: BaseException) -> None:
-        super().__init__(f"the database {address} cannot be used: {said(problem)}")
+        # What libpq adds in more lines is advice of its own.
+        words = said(problem) if isinstance(problem, MigrationError) else str(problem).partition("\n")[0]
+        super().__init__(f"--database-url: {address} cannot be used: {words}{_cure(problem, words)}")
+
+
+def _cure(problem: BaseException, words: str) -> str:
+    error = getattr(problem, "orig", problem)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"; {_CURE_OF_RIGHTS}"
+    # What a session's server has said has a code.
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return next(f"; {cure}" for told, cure in _CURES.items() if told in words)
+    return ""
 
 
 @contextlib.contextmanager

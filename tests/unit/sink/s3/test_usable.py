@@ -88,8 +88,10 @@ def test_no_credentials_at_all(theirs: object_store.Bucket, monkeypatch: pytest.
 
 class _Page(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        page = b"<html>a page of somebody's</html>"
-        self.send_response(200)
+        page, status = b"<html>a page of somebody's</html>", 200
+        if self.path.startswith("/late"):
+            page, status = b"<Error><Code>RequestTimeTooSkewed</Code><Message>Late</Message></Error>", 403
+        self.send_response(status)
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()
         self.wfile.write(page)
@@ -115,3 +117,4 @@ def test_an_endpoint_where_nobody_or_no_object_store_listens(theirs: object_stor
     assert "no object store answers" in text
     assert str(port) in text
     assert f"127.0.0.1:{web_server}" in refusal(theirs.url(endpoint=f"http://127.0.0.1:{web_server}"))
+    assert "have NTP set both clocks" in refusal(f"s3://late/x?endpoint=http://127.0.0.1:{web_server}")
