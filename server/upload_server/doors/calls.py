@@ -229,7 +229,7 @@ class Admission:
                 try:
                     yield
                 finally:
-                    del self._while_valid[block]
+                    self._while_valid.pop(block, None)
         except TimeoutError:
             if not block.expired():
                 raise
@@ -237,8 +237,10 @@ class Admission:
 
     def end_where(self, verdict: Callable[[Caller], Stopped | None]) -> None:
         """End those blocks whose callers may not go on, as ``verdict`` says."""
-        for block, caller in self._while_valid.items():
+        for block, caller in list(self._while_valid.items()):
             if verdict(caller) is not None:
+                # Once: a block that is ending already takes no other time, and its clean-up may last.
+                del self._while_valid[block]
                 block.reschedule(asyncio.get_running_loop().time())
 
     async def wait_idle(self) -> None:

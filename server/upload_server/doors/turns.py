@@ -56,7 +56,7 @@ class Turns:
     """The turns of all principals on one event loop."""
 
     def __init__(self) -> None:
-        # Those that have calls; where one waits, another has a turn, and wakes it.
+        # Those that have calls; where one waits, others of its line have turns, and the next to end wakes it.
         self._lines: dict[tuple[str, Kind], _Line] = {}
         # Turns that are had, of all principals, and of each.
         self._running = 0
@@ -108,20 +108,19 @@ class Turns:
             self.end(line)
 
     def end(self, line: _Line) -> None:
-        """Let the next ones begin."""
+        """Let the next ones of its line begin: where one waits, others of its line have turns."""
         line.running -= 1
         self._running -= 1
         self._of[line.principal] -= 1
         if not self._of[line.principal]:
             del self._of[line.principal]
+        while line.waiting and self._has_turn(line):
+            turn = line.waiting.popleft()
+            if not turn.done():
+                self._begin(line)
+                turn.set_result(None)
         if not (line.running or line.waiting):
             del self._lines[line.principal, line.kind]
-        for other in self._lines.values():
-            while other.waiting and self._has_turn(other):
-                turn = other.waiting.popleft()
-                if not turn.done():
-                    self._begin(other)
-                    turn.set_result(None)
 
     def _begin(self, line: _Line) -> None:
         line.running += 1

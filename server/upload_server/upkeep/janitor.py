@@ -127,6 +127,7 @@ class Janitor:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._deletions())
                 group.create_task(self._rounds())
+                group.create_task(self._retention())
                 group.create_task(self._sweep())
         finally:
             # Nothing runs there now, unless this task was cancelled: then what is under way must not hold up the loop.
@@ -147,8 +148,14 @@ class Janitor:
             if self._store.leads:
                 await self._step("expiry", self.expire())
                 await self._step("forgetting of answers", self.forget_answers())
-                await self._step("retention", self.prune_content())
             await self._keep_served()
+            await _wait(self._stopping, self._seconds_to_next_round())
+
+    async def _retention(self) -> None:
+        # Beside the rounds, which would wait for it: after a start it reads the whole trail.
+        while self._keep_content and not self._stopping.is_set():
+            if self._store.leads:
+                await self._step("retention", self.prune_content())
             await _wait(self._stopping, self._seconds_to_next_round())
 
     async def _keep_served(self) -> None:

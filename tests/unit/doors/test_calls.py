@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # two of its errors have no public name
 
+from upload.v1 import upload_pb2 as pb
+from upload_server.domain.caller import Caller
 from upload_server.domain.errors import (
+    CredentialLost,
     DatabaseFailure,
     FileNotFound,
     InternalError,
@@ -19,7 +25,8 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
-from upload_server.doors.calls import Admission, Call, Calls, Gate
+from upload_server.doors.calls import Admission, Call, Calls, Gate, unary
+from upload_server.doors.turns import Kind
 
 
 class Counted(Observer):
@@ -178,3 +185,78 @@ async def test_what_waits_for_a_drain_does_not_wait_once_it_has_begun(world: Wor
     async with asyncio.timeout(5):
         async with world.admission.until_closed():
             await asyncio.Event().wait()
+
+
+class Servicer:
+    """Two methods that go on until they are let go."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.inside: Counter[str] = Counter()
+        self.done = asyncio.Semaphore(0)
+
+    @unary(Gate.READ)
+    async def look(self, _request: pb.File, _caller: Caller) -> pb.File:
+        return await self._be_at("look")
+
+    @unary(Gate.CANCEL, Kind.CANCEL)
+    async def cancel(self, _request: pb.File, _caller: Caller) -> pb.File:
+        return await self._be_at("cancel")
+
+    async def _be_at(self, method: str) -> pb.File:
+        self.inside[method] += 1
+        await self.done.acquire()
+        return pb.File()
+
+
+async def _settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_the_calls_of_one_principal_take_turns_and_its_cancels_their_own() -> None:
+    admission = Admission(dict.fromkeys(Gate, 10))
+    calls = Calls(Source.GRPC, admission, Observer(), timeout=20)
+    context: Any = SimpleNamespace(abort=None, add_done_callback=lambda _: None)
+    servicer = Servicer(calls)
+    # Somebody else has called.
+    async with admission.turns.turn("bob", Kind.OTHER):
+        pass
+    calls.anybody = Caller(Source.GRPC, principal="ada")
+    looking = [asyncio.ensure_future(servicer.look(pb.File(), context)) for _ in range(5)]
+    await _settle()
+    assert servicer.inside["look"] == 2
+    cancelling = asyncio.ensure_future(servicer.cancel(pb.File(), context))
+    await _settle()
+    assert servicer.inside["cancel"] == 1
+    async with asyncio.timeout(10):
+        servicer.done.release()
+        await asyncio.wait([*looking, cancelling], return_when=asyncio.FIRST_COMPLETED)
+        while servicer.inside["look"] < 3:  # noqa: ASYNC110 - a turn rests for some milliseconds
+            await asyncio.sleep(0.001)
+        for _ in range(6):
+            servicer.done.release()
+        await asyncio.gather(*looking, cancelling)
+
+
+async def test_a_block_whose_caller_may_not_go_on_is_ended_once_however_long_its_end_takes(world: World) -> None:
+    caller = Caller(Source.TUS, principal="ada", credential="token:t")
+    ending, over = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with world.admission.while_valid(caller):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ending.set()
+                await over.wait()
+
+    held = asyncio.create_task(hold())
+    await _settle()
+    async with asyncio.timeout(10):
+        world.admission.end_where(lambda one: CredentialLost(one.credential))
+        await ending.wait()
+        world.admission.end_where(lambda one: CredentialLost(one.credential))
+        over.set()
+        with pytest.raises(CredentialLost):
+            await held

@@ -84,7 +84,7 @@ def _stdin_read(arguments: Arguments) -> Iterator[None]:
     Bytes that are to be sent go into a file: the service asks for their number first.
     """
     if arguments.ids_from_stdin:
-        arguments.stdin_ids = [line.split()[0] for line in sys.stdin if line.strip()]
+        arguments.stdin_ids = [line.split()[0].decode(errors="replace") for line in sys.stdin.buffer if line.strip()]
     if not arguments.bytes_from_stdin:
         yield
         return

@@ -31,7 +31,7 @@ async def watch(client: AsyncClient, arguments: Arguments, output: Output) -> Ex
     codes = {Exit.OK}
     token = arguments.resume_token
     events = client.watch(
-        [await finding.file_id(client, text) for text in arguments.ids],
+        [await finding.file_id(client, text) for text in arguments.every_id],
         batch_ids=[await finding.batch_id(client, text) for text in arguments.batches],
         include_batch_files=bool(arguments.batches),
         all=arguments.all,

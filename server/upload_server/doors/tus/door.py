@@ -239,8 +239,9 @@ class TusDoor:
         request.checksum()  # refused before anything is announced
         if (completed := await self._put(exchange, call, spec)) is not None:
             return Answer(201, [_location(completed), (b"upload-offset", b"%d" % completed.size_bytes)])
-        caller = await call.admit(Gate.CHANGE)
-        async with call.turn(Kind.OTHER, caller):
+        # Its turn first: while a call waits for one, it keeps no place of others.
+        async with call.turn(Kind.OTHER, await call.identify()):
+            caller = await call.admit(Gate.CHANGE)
             with self._calls.limit():
                 exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
         location = _location(file)
@@ -310,8 +311,8 @@ class TusDoor:
 
     async def _cancel(self, exchange: Exchange, call: Call) -> Answer:
         """DELETE is CancelFile. Of one URL it is always the same request: sent again, it is answered again."""
-        caller = await call.admit(Gate.CANCEL)
-        async with call.turn(Kind.CANCEL, caller):
+        async with call.turn(Kind.CANCEL, await call.identify()):
+            caller = await call.admit(Gate.CANCEL)
             with self._calls.limit():
                 await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
         return Answer(NO_CONTENT)

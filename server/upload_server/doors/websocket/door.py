@@ -17,6 +17,7 @@ from upload_server.doors.calls import Call, Calls, Gate
 from upload_server.doors.convert import FileMessage, file_to_proto
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
+from upload_server.doors.turns import Kind
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.doors.websocket.channel import Outlet, Reader
@@ -122,7 +123,8 @@ class WebSocketDoor:
                 return
             # Only behind the last byte: there its silence was its commit.
             silent = mailbox.silent
-            upload = await self._open(file_id, opening.offset, mailbox, caller)
+            async with call.turn(Kind.OPENING, caller):
+                upload = await self._open(file_id, opening.offset, mailbox, caller)
             try:
                 page.session = Session(
                     upload,

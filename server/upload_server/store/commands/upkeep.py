@@ -22,6 +22,11 @@ class SettleDeletions(Write[None]):
     rows: Sequence[int]
     left_over: Sequence[int] = ()
 
+    @property
+    def wants(self) -> Wants:
+        """Files that keep bytes: who lets go of them meanwhile owes one more deletion, not to be settled by this."""
+        return Wants(rows=self.left_over)
+
     def run(self, transaction: Transaction) -> None:
         """Delete their rows; those that are gone already are no error."""
         transaction.write(statements.FORGET_RUNS, rows=[*self.rows, *self.left_over])
