@@ -240,6 +240,10 @@ class Uploads:
         rules.check()
         return await self._store.get_file(file_id, caller.sees)
 
+    async def get_tus_metadata(self, file_id: str, caller: Caller) -> str:
+        """Read the text by which a tus client announced a file; empty when none did."""
+        return await self._store.get_tus_metadata(file_id, caller.sees)
+
     async def get_content(self, file_id: str, caller: Caller) -> Content:
         """Return the bytes of a completed file, to be read; raises ``FileNotCompleted``, ``ContentDeleted``."""
         file = await self.get_file(file_id, caller)

@@ -110,12 +110,16 @@ def named(source: str, actor: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
-    """What is announced of one file; ``sha256`` is lower-case hex or empty."""
+    """What is announced of one file; ``sha256`` is lower-case hex or empty.
+
+    ``tus_metadata`` is the text by which a tus client said it, in ASCII; empty through another door, lost in a batch.
+    """
 
     filename: str
     size_bytes: int
     content_type: str = ""
     sha256: str = ""
+    tus_metadata: str = ""
 
 
 @dataclass(frozen=True, slots=True)

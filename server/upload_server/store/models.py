@@ -119,6 +119,9 @@ class File(Row):
     # When the bytes of a completed file were let go, and who did that, as `cancelled_by`; else None, and empty.
     content_deleted_at = DateTimeField(null=True)
     content_deleted_by = TextField(default="")
+    # `Upload-Metadata` as the file's tus client gave it; None: it came through another door, or without any. Beside
+    # HEAD nobody asks, so it is the last.
+    tus_metadata = TextField(null=True)
 
 
 class Batch(Row):

@@ -288,6 +288,9 @@ class Store(Protocol):
     async def get_file(self, file_id: str, sees: str | None = None) -> File:
         """Read one file; raises ``FileNotFound``."""
 
+    async def get_tus_metadata(self, file_id: str, sees: str | None = None) -> str:
+        """Read the text by which a tus client announced a file, empty when none did; raises ``FileNotFound``."""
+
     async def get_batch(self, batch_id: str, sees: str | None = None) -> Batch:
         """Read one batch; raises ``BatchNotFound``."""
 

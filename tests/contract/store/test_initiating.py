@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from contract.store.kit import (
@@ -14,7 +17,7 @@ from contract.store.kit import (
     now,
     pending,
 )
-from upload_server.domain.errors import RequestIdReused
+from upload_server.domain.errors import FileNotFound, RequestIdReused
 from upload_server.domain.states import Batch, BatchStatus, File, FileSpec, FileStatus
 from upload_server.store.protocol import Store
 
@@ -126,3 +129,21 @@ async def test_what_is_announced_belongs_to_its_caller(store: Store) -> None:
 
     assert file.owner == batch.owner == "ann"
     assert (await store.get_file(ids[0], "ann")).owner == "ann"
+
+
+async def test_what_a_tus_client_said_is_kept_beside_the_file_whatever_becomes_of_it(store: Store) -> None:
+    text = "filename YS50eHQ=,folderId Nw=="
+    said = FileSpec("a.txt", 3, tus_metadata=text)
+    alone = (await store.initiate_upload(said, new_id(), command("InitiateUpload", "r", b"f", principal="ann"))).answer
+    again = await store.initiate_upload(FileSpec("a.txt", 3), new_id(), command("InitiateUpload", "r", b"f", "", "ann"))
+    assert again.answer == alone == await store.get_file(alone.file_id)
+    digest, specs = "ab" * 32, [said, FileSpec("b", 3), replace(said, tus_metadata="b")]
+    put = await asyncio.gather(*(store.put_file(spec, new_id(), digest, command("PutFile")) for spec in specs))
+    await store.cancel_file(alone.file_id, command())
+
+    assert await store.get_tus_metadata(alone.file_id, "ann") == text
+    assert [await store.get_tus_metadata(each.answer.file_id) for each in put] == [text, "", "b"]
+    assert await store.get_tus_metadata((await pending(store)).file_id) == ""
+    for file_id, sees in ((alone.file_id, "bob"), (new_id(), None)):
+        with pytest.raises(FileNotFound):
+            await store.get_tus_metadata(file_id, sees)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from contract.store.kit import by_the_wall, now
+from upload_server.domain.errors import FileNotFound
 from upload_server.domain.states import FileStatus
 from upload_server.domain.tokens import Cursor
 from upload_server.store.options import StoreOptions
@@ -99,6 +101,8 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: SqliteConnection) 
         changes.read_changes(explaining, Targets(all=True), sees, 5, 10, 100)
         changes.read_changes(explaining, named, sees, 5, 10, 0)
         changes.read_changes(explaining, named, sees, 5, 10, 100)
+    with contextlib.suppress(FileNotFound):
+        queries.read_tus_metadata(explaining, "f", None)
     queries.owed_deletions(explaining, 10, "n")
     queries.look(explaining, "n", 10)
     queries.read_progress(explaining, named, 0.0, "n")

@@ -215,6 +215,7 @@ async def test_rows_of_the_old_program_are_in_a_fresh_watch(path: Path) -> None:
             assert isinstance(file, File)
             assert (file.status, file.revision, file.owner) == (FileStatus(status), 1, "")
             assert file.created_at == DAY.replace(tzinfo=UTC)
+            assert await store.get_tus_metadata(file.file_id) == ""
             assert (file.bytes_received, file.completed_at) == (
                 (7, file.updated_at) if status == "completed" else (0, None)
             )

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from contract.store.kit import batch_of, command
@@ -102,12 +103,18 @@ async def test_a_server_goes_on_where_the_other_one_stopped(
 
     server = start_server(data_dir=place.folder)
     token = (await watched(server, ""))[-1].resume_token
+    said = {"Tus-Resumable": "1.0.0", "Upload-Length": "1", "Upload-Metadata": "name cGVuZGluZw==,folder Nw=="}
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        tus = (await client.post("/api/v1/tus", headers=said)).headers["location"]
     assert server.terminate() == 0
     assert copy(place, other, shared).code == 0
 
     server = start_server(data_dir=shared.parent, environment={"UPLOAD_DATABASE_URL": other})
     bookmark = (await watched(server, token))[-1].bookmark
     assert bookmark.resynced == (store_at(other).folder is None)
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        told = (await client.head(tus, headers={"Tus-Resumable": "1.0.0"})).headers
+    assert told["upload-metadata"] == said["Upload-Metadata"]
     async with grpc.aio.insecure_channel(server.target) as channel:
         stub = stub_on(channel)
         again = await stub.CancelFile(

@@ -305,7 +305,9 @@ class TusDoor:
         if file.bytes_received == file.size_bytes and file.status is not FileStatus.COMPLETED:
             raise answers.locked(file)
         headers = [(b"upload-offset", b"%d" % file.bytes_received), (b"upload-length", b"%d" % file.size_bytes)]
-        if metadata := encode_metadata(file):
+        with self._calls.limit():
+            given = await self._uploads.get_tus_metadata(file.file_id, caller)
+        if metadata := given.encode() or encode_metadata(file):
             headers.append((b"upload-metadata", metadata))
         return Answer(200, headers)
 

@@ -28,6 +28,11 @@ BYTES_TYPE: Final = b"application/offset+octet-stream"
 UNNAMED: Final = "unnamed"
 _MAX_DIGITS: Final = 19
 _WORDS_OF_A_PAIR: Final = 2
+# Of metadata, several lines of it joined: it is kept, and goes back in one line. Larger ones many a proxy refuses; the
+# longest name takes 5.5 KiB in Base64.
+_MAX_METADATA_BYTES: Final = 8 * 1024
+# What a header can give back as it came.
+_PLAIN: Final = re.compile(r"[\t\x20-\x7e]*")
 # A media type that the service takes: printable ASCII of 127 bytes at most.
 _MEDIA_TYPE: Final = re.compile(rb"[\x20-\x7e]{0,127}")
 
@@ -107,7 +112,8 @@ class Request:
         self.refuse("Upload-Defer-Length", "is not supported: Upload-Length must be known at the creation")
         self.refuse("Upload-Concat", "is not supported: send the file in one upload (parallelUploads: 1)")
         size = self.number("Upload-Length")
-        given = decode_metadata(self.headers.get(b"upload-metadata", b"").decode("latin-1"))
+        text = self.headers.get(b"upload-metadata", b"").decode("latin-1")
+        given = decode_metadata(text)
         filename = _relative_path(given) or _text(given, "filename", "name") or UNNAMED
         kind = given.get("filetype") or given.get("type") or b""
         return FileSpec(
@@ -117,6 +123,7 @@ class Request:
             # Browsers make it up from the name: one that is no media type is not worth the upload.
             content_type=kind.decode() if _MEDIA_TYPE.fullmatch(kind) else "",
             sha256=_text(given, "sha256"),
+            tus_metadata=text,
         )
 
 
@@ -151,14 +158,18 @@ def _relative_path(given: Mapping[str, bytes]) -> str:
 
 def decode_metadata(text: str) -> dict[str, bytes]:
     """Read ``Upload-Metadata``: keys and Base64 of any bytes, separated by commas; raises ``InvalidField``."""
+    if len(text) > _MAX_METADATA_BYTES:
+        raise _invalid("Upload-Metadata", f"must have at most {_MAX_METADATA_BYTES} bytes")
+    if not _PLAIN.fullmatch(text):
+        raise _invalid("Upload-Metadata", "must be printable ASCII")
     found: dict[str, bytes] = {}
     for pair in text.split(","):
         words = pair.split()
         if not words:
             continue
         key, encoded = words[0], "".join(words[1:2])
-        if not key.isascii() or len(words) > _WORDS_OF_A_PAIR:
-            raise _invalid("Upload-Metadata", "must hold a key in ASCII and its value in Base64, separated by a space")
+        if len(words) > _WORDS_OF_A_PAIR:
+            raise _invalid("Upload-Metadata", "must hold a key and its value in Base64, separated by a space")
         if key in found:
             raise _invalid("Upload-Metadata", f"must hold each key once, and holds {key[:32]} twice")
         found[key] = _decode("Upload-Metadata", encoded)
@@ -175,7 +186,7 @@ def _text(given: Mapping[str, bytes], *keys: str) -> str:
 
 
 def encode_metadata(file: File) -> bytes:
-    """Return what is kept of a file's metadata, as ``Upload-Metadata``."""
+    """Return what is known of a file that no tus client described, as ``Upload-Metadata``."""
     name = "" if file.filename == UNNAMED else file.filename
     given = {"filename": name, "filetype": file.content_type}
     pairs = (f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in given.items() if value)

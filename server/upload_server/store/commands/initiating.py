@@ -5,7 +5,7 @@ Must not know what makes an announcement acceptable: it was checked before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +27,10 @@ InitiatedBatch = tuple[Batch, tuple[str, ...]]
 def claim_room(transaction: Transaction, specs: Sequence[FileSpec]) -> None:
     """Refuse announcements, before anything is written, that would leave too little room for cancels."""
     # A name is in the row and in the trail.
-    texts = sum(2 * len(spec.filename.encode()) + len(spec.content_type) + len(spec.sha256) for spec in specs)
+    texts = sum(
+        2 * len(spec.filename.encode()) + len(spec.content_type) + len(spec.sha256) + len(spec.tus_metadata)
+        for spec in specs
+    )
     transaction.claim_room(len(specs), texts)
 
 
@@ -56,6 +59,13 @@ def _insert_files(
             owner=command.caller.principal,
             first=first + start,
         )
+
+
+def keep_tus_metadata(transaction: Transaction, announced: Iterable[tuple[str, FileSpec]]) -> None:
+    """Write, of files that were just inserted, what their tus clients said of them."""
+    files = [(file_id, spec.tus_metadata) for file_id, spec in announced if spec.tus_metadata]
+    if files:
+        transaction.write_exactly(len(files), statements.KEEP_TUS_METADATA, files=files)
 
 
 def _audit(transaction: Transaction, first: int, last: int, command: Command) -> None:
@@ -91,6 +101,7 @@ class InitiateUpload(Write[Result[File]]):
         claim_room(transaction, (self.spec,))
         change_no = transaction.number()
         _insert_files(transaction, (self.spec,), (self.file_id,), self.command, change_no)
+        keep_tus_metadata(transaction, [(self.file_id, self.spec)])
         _audit(transaction, change_no, change_no, self.command)
         event = make_event(
             self.command, change_no, "", FileStatus.PENDING, file_id=self.file_id, filename=self.spec.filename

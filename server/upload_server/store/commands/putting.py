@@ -21,7 +21,7 @@ from upload_server.domain.states import AuditEvent, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers, keys_of
 from upload_server.store.commands.files import file_event, next_state, read_files
-from upload_server.store.commands.initiating import claim_room
+from upload_server.store.commands.initiating import claim_room, keep_tus_metadata
 from upload_server.store.commands.statements import EventRow, FileRow
 from upload_server.store.commands.trail import follow_up, make_event, read_batches, write_events
 from upload_server.store.commands.transaction import Transaction
@@ -126,6 +126,7 @@ def _insert(transaction: Transaction, made: Sequence[tuple[File, PutFile]]) -> d
         for file, write in made
     ]
     transaction.write_exactly(len(files), statements.PUT_FILES, files=files, served=transaction.served)
+    keep_tus_metadata(transaction, [(file.file_id, write.spec) for file, write in made])
     events = {file.file_id: _events(file, write.command) for file, write in made}
     trail = [
         (

@@ -32,6 +32,7 @@ _LAST_CHANGE = Sql(lambda d: f"SELECT {d.last_change}, last_change FROM store_in
 _STORE_ID = Sql(lambda _: _INFO.select(_INFO.store_id))
 _SERVED = Sql(lambda _: _INFO.select(_INFO.served_seconds))
 _FILE = Sql(lambda _: F.select(SQL(FILE_COLUMNS)).where(F.file_id == _FILE_ID))
+_TUS_METADATA = Sql(lambda _: F.select(F.owner, F.tus_metadata).where(F.file_id == _FILE_ID))
 _BATCH = Sql(lambda _: B.select(SQL(BATCH_COLUMNS)).where(B.batch_id == _BATCH_ID))
 
 
@@ -62,6 +63,14 @@ def read_file(connection: Connection, file_id: str, sees: str | None) -> File:
         file = file_of(row)
         if sees is None or sees == file.owner:
             return file
+    raise FileNotFound(file_id)
+
+
+def read_tus_metadata(connection: Connection, file_id: str, sees: str | None) -> str:
+    """Read what one file's tus client said of it, empty when none did; raises ``FileNotFound``."""
+    for owner, text in connection.rows(_TUS_METADATA, {"file_id": file_id}):
+        if sees is None or sees == owner:
+            return text or ""
     raise FileNotFound(file_id)
 
 

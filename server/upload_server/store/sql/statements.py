@@ -122,6 +122,14 @@ PUT_FILES = Sql(
     FROM {d.rows("files", _PUT)}"""
     )
 )
+# Apart from the two before: files of other doors have none, and cost nothing for it.
+KEEP_TUS_METADATA = Sql(
+    lambda d: (
+        f"""
+    UPDATE file SET tus_metadata = v.tus_metadata FROM {d.rows("files", "file_id, tus_metadata")}
+    WHERE file.file_id = v.file_id"""
+    )
+)
 # One file from the state and fence that were read to what was decided.
 WRITE_FILE = Sql(
     lambda d: (

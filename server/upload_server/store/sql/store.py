@@ -172,6 +172,10 @@ class SqlStore(WritingStore):
         """Read one file."""
         return await self._read(queries.read_file, file_id=file_id, sees=sees)
 
+    async def get_tus_metadata(self, file_id: str, sees: str | None = None) -> str:
+        """Read what one file's tus client said of it."""
+        return await self._read(queries.read_tus_metadata, file_id=file_id, sees=sees)
+
     async def get_batch(self, batch_id: str, sees: str | None = None) -> Batch:
         """Read one batch."""
         return await self._read(queries.read_batch, batch_id=batch_id, sees=sees)

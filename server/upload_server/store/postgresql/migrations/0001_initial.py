@@ -44,7 +44,8 @@ TABLES = (
         holder text COLLATE "C",
         run_fence {COUNT} DEFAULT 0,
         content_deleted_at timestamptz,
-        content_deleted_by {TEXT} DEFAULT ''
+        content_deleted_by {TEXT} DEFAULT '',
+        tus_metadata text COLLATE "C"
     ) WITH (fillfactor = 85)""",
     f"""
     CREATE TABLE batch (
