@@ -24,6 +24,12 @@ from upload.v1 import upload_pb2 as pb
 
 RECORDED: Json = json.loads((HERE / "seen.json").read_text(encoding="utf-8"))
 ASKED, SEEN = RECORDED["asked"], RECORDED["seen"]
+# Events say the file's name since; but for its creation, which had not kept it, by the file's row.
+NAMES = {file["file_id"]: file["filename"] for file in SEEN["files"]}
+SEEN["events"] = [
+    event | ({"filename": NAMES[event["file_id"]]} if event.get("file_id") and event.get("from_status") else {})
+    for event in SEEN["events"]
+]
 
 
 @pytest.fixture
