@@ -29,7 +29,7 @@ var ErrChecksumMismatch = errors.New("the bytes that came are not those that wer
 // Download writes the bytes of a completed file to target and returns the file. A connection that breaks is opened again
 // where it broke, for a while; at the end the SHA-256 is compared. What target got before an error stays there.
 //
-// Reason tells the service's errors apart: FILE_NOT_FOUND, FILE_NOT_COMPLETED.
+// Reason tells the service's errors apart: FILE_NOT_FOUND, FILE_NOT_COMPLETED, CONTENT_DELETED.
 func Download(ctx context.Context, client uploadv1.UploadServiceClient, fileID string, target io.Writer) (*uploadv1.File, error) {
 	digest := sha256.New()
 	sink := &counted{target: io.MultiWriter(target, digest)}

@@ -137,7 +137,8 @@ class Console {
   private choose(view: View, typing: boolean): void {
     const id = idIn(view.text);
     if (id) this.open({ kind: "files", id });
-    else this.go({ view, opened: undefined }, typing);
+    // An id that was pasted is being opened, and its text is gone: Enter says nothing new then.
+    else if (!sameView(view, this.place.view)) this.go({ view, opened: undefined }, typing);
   }
 
   private open(opened: Opened): void {
@@ -261,7 +262,7 @@ class Console {
       // What a list has told before, in a newer state, is no news.
       if (row.revision === event.file.revision) this.feed.tell(row);
       // A batch is told as one.
-      if (row.upload && !row.batchId && isFinal(row.status)) this.announce(row);
+      if (row.upload && !row.batchId && isFinal(row.status) && !row.record?.contentDeletedAt) this.announce(row);
     } else if (event.type === "batch") {
       const { row, before } = this.model.takeBatch(event.batch);
       this.feed.tellBatch(row, before);

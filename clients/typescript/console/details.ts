@@ -23,6 +23,7 @@ const SOURCES: Readonly<Record<string, string>> = {
   tus: "tus",
   batch_cancel: "a cancel of its batch",
   expiry: "expiry",
+  retention: "the end of the time for which bytes are kept",
   roll_up: "its files",
 };
 

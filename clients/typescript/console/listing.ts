@@ -105,6 +105,14 @@ export class Listing<R extends Row> {
       const known = new Set(read.flatMap((page) => page.rows));
       read.push({ token, rows: this.unheld(rows).filter((row) => !known.has(row) && !(top && row.createdAt < top.createdAt)) });
       if (met || !nextPageToken || nextPageToken === this.pages[0]?.token) break;
+      if (read.length * PAGE >= this.most) {
+        // Too many have come in between: what is held below is read again from here.
+        this.above.pop();
+        this.pages = read;
+        this.next = nextPageToken;
+        this.flat = undefined;
+        return;
+      }
       token = nextPageToken;
     }
     this.above.pop();

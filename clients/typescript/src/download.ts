@@ -33,7 +33,12 @@ export async function* download(
       // A file may be shorter than what was asked for.
       if (announced !== null) end = at + Number(announced);
       const reader = response.body?.getReader();
-      if (!reader) return;
+      if (!reader) {
+        // React Native's `fetch` has no streams.
+        const whole = new Uint8Array(await response.arrayBuffer());
+        if (whole.length > 0) yield whole;
+        return;
+      }
       try {
         for (;;) {
           const { done, value } = await reader.read();

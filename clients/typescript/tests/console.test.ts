@@ -70,6 +70,28 @@ test("a list is held in part, and nothing is left out on the way down and up, wh
   assert.ok(listing.more);
 });
 
+test("however many came in above what is held, the way up reads no more than the bound, and goes on below", async () => {
+  const shelf = new Shelf();
+  for (let id = 1; id <= 1000; id++) shelf.add(id);
+  let pages = 0;
+  const read = (token: string) => (pages++, shelf.read(token));
+  const listing = new Listing<Row>(read, () => true);
+  while (listing.more) await listing.load();
+  for (let id = 1001; id <= 5000; id++) listing.take(shelf.add(id));
+  while (listing.cut) {
+    pages = 0;
+    await listing.loadBack();
+    assert.ok(pages * PAGE <= MOST_ROWS && listing.rows.length <= MOST_ROWS, `${pages} pages, ${listing.rows.length} rows`);
+  }
+  assert.deepEqual(ids(listing), down(5000, 5001 - MOST_ROWS));
+  const passed = new Set(ids(listing));
+  while (listing.more) {
+    await listing.load();
+    for (const id of ids(listing)) passed.add(id);
+  }
+  assert.equal(passed.size, 5000);
+});
+
 test("a list that grows for a week holds no more than its bound, and reads on below", async () => {
   const shelf = new Shelf();
   const listing = new Listing<Row>(shelf.read, () => true);

@@ -61,7 +61,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many files, and the sum of their announced sizes in bytes."""
+    """How many files, and the sum of their announced sizes in bytes, without those whose bytes were let go."""
 
     files: int
     size_bytes: int

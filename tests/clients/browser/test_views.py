@@ -75,7 +75,12 @@ async def look_for_an_id(visitor: Visitor, wanted: str) -> str:
     """An id leads to its file; returns the address, which is for others too."""
     page = visitor.page
     await page.get_by_role("searchbox").fill(f" {wanted.upper()} ")
-    await expect(page.get_by_role("dialog", name="sought/customer Y.pdf")).to_be_visible()
+    # As people do, before the page has opened it and after.
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="sought/customer Y.pdf")
+    await expect(dialog).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("heading", name="sought/customer Y.pdf")).to_be_focused()
     assert f"#/files/{wanted}" in page.url
     return page.url
 

@@ -129,7 +129,7 @@ async def assert_counts_hold(store: Store, files: Iterable[File], batches: Itera
     """What is counted is what is there."""
     by_status: dict[FileStatus, list[int]] = {status: [] for status in FileStatus}
     for file in files:
-        by_status[file.status].append(file.size_bytes)
+        by_status[file.status].append(0 if file.content_deleted_at else file.size_bytes)
     counts = await store.count(None, now())
     assert counts.files == {status: Total(len(sizes), sum(sizes)) for status, sizes in by_status.items()}
     assert counts.batches == dict.fromkeys(BatchStatus, 0) | Counter(batch.status for batch in batches)

@@ -54,10 +54,12 @@ async def test_a_change_is_counted_once_it_is_answered(store: Store) -> None:
 async def test_counts_begin_anew_with_each_start(backend: StoreAt) -> None:
     store = await backend.open()
     await store.cancel_file((await pending(store, 5)).file_id, command())
+    await store.delete_content((await completed(store)).file_id, command("DeleteContent"))
     before = await store.count(None, now())
     await store.close()
     store = await backend.open()
     assert await store.count(None, now()) == before
+    assert before.files[FileStatus.COMPLETED] == Total(1, 0)
     await store.close()
 
 

@@ -25,13 +25,20 @@ from contract.store.kit import (
 )
 from upload_server.domain.errors import ContentDeleted, FileNotCompleted, FileNotFound, RequestIdReused
 from upload_server.domain.states import FileStatus, Source
+from upload_server.domain.statistics import Total
 from upload_server.store.protocol import Store
 from upload_server.store.values import Moment, Result
+
+
+async def kept(store: Store) -> Total:
+    """What the store counts of completed files: the bytes are those that a principal's quota is used by."""
+    return (await store.count("", now())).files[FileStatus.COMPLETED]
 
 
 async def test_a_completed_file_lets_go_of_its_bytes(store: Store) -> None:
     file, at = await completed(store), now() + timedelta(seconds=1)
     before = await counted(store)
+    assert await kept(store) == Total(1, 3)
 
     done = await store.delete_content(file.file_id, command("DeleteContent", "r", reason="consumed", at=at))
 
@@ -52,6 +59,7 @@ async def test_a_completed_file_lets_go_of_its_bytes(store: Store) -> None:
     named = (await store.names_of([file.file_id]))[file.file_id]
     assert (named.kept, named.left_over([named.run_fence])) == (None, (named.run_fence,))
     assert await counted(store) == before
+    assert await kept(store) == Total(1, 0)
     [change] = (await store.read_changes(EVERYTHING, None, file.change_no, 10)).changes
     assert change.record == after
     await assert_history_holds(store)
@@ -155,12 +163,14 @@ async def test_what_was_completed_long_ago_is_found_by_the_trail_and_let_go(stor
         found += page.file_ids
         page = await store.aged_content(between, page.upto, 2)
     assert [*found, *page.file_ids] == [file.file_id for file in old]
+    assert await kept(store) == Total(5, 12)
 
     retention = command("Prune", source=Source.RETENTION, reason="kept for 1 s")
     ids = [file.file_id for file in (*old, gone, waiting)]
     done = [await store.prune_content(ids, retention) for _ in range(2)]
 
     assert [result.answer for result in done] == [3, 0]
+    assert await kept(store) == Total(5, 3)
     assert (done[0].audited.leaves_bytes, len(done[0].audited.events)) == (True, 3)
     for file in old:
         after = await store.get_file(file.file_id)

@@ -2583,7 +2583,7 @@ type FileCount struct {
 	Status UploadStatus `protobuf:"varint,1,opt,name=status,proto3,enum=upload.v1.UploadStatus" json:"status,omitempty"`
 	// How many files.
 	Files int64 `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
-	// The sum of their announced sizes in bytes; of completed files that is what is stored, and what was let go.
+	// The sum of their announced sizes in bytes; of completed files that is what is stored.
 	SizeBytes     int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -34,7 +34,8 @@ from upload_server.store.sql.rows import A, B, F
 _COUNT, _AFTER = fn.count(SQL("*")), Parameter("after")
 # The sum of whole numbers is a whole number.
 _SIZE = SQL("CAST(sum(f.size_bytes) AS bigint)")
-_FILES = Sql(lambda _: F.select(F.owner, F.status, _COUNT, _SIZE).group_by(F.owner, F.status))
+_KEPT = SQL("CAST(sum(CASE WHEN f.content_deleted_at IS NULL THEN f.size_bytes ELSE 0 END) AS bigint)")
+_FILES = Sql(lambda _: F.select(F.owner, F.status, _COUNT, _KEPT).group_by(F.owner, F.status))
 _BATCHES = Sql(lambda _: B.select(B.owner, B.status, _COUNT).group_by(B.owner, B.status))
 
 _FILE_STEPS = Sql(
@@ -149,7 +150,9 @@ def _go_on(connection: Connection, before: Tally, upto: int, now: datetime, way:
             files[owner, old] -= way * count
             files[owner, new] += way * count
             size_bytes[owner, old] -= way * size
-            size_bytes[owner, new] += way * size
+            # Bytes that were let go are in no state.
+            if new != old:
+                size_bytes[owner, new] += way * size
     for name, old, new, count in connection.rows(_BATCH_STEPS, events):
         for owner in (name, None):
             batches[owner, old] -= way * count

@@ -1438,7 +1438,7 @@ export type FileCount = Message<"upload.v1.FileCount"> & {
   files: bigint;
 
   /**
-   * The sum of their announced sizes in bytes; of completed files that is what is stored, and what was let go.
+   * The sum of their announced sizes in bytes; of completed files that is what is stored.
    *
    * @generated from field: int64 size_bytes = 3;
    */
