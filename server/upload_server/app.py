@@ -11,6 +11,7 @@ import functools
 import os
 import signal
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
@@ -87,6 +88,8 @@ _SEAL_SECONDS = 2.0
 _MAX_UNSEALED = 100_000
 
 
+# Of nodes that start together one begins the place of their bytes; the others wait for it so long, looking so often.
+_BEGIN_SECONDS, _LOOK_SECONDS = 3.0, 0.1
 # The service's clock: UTC, whole microseconds.
 utc_now = functools.partial(datetime.now, UTC)
 
@@ -483,7 +486,8 @@ async def serve(
         store = await open_store(config.url, options)
         try:
             sink = open_sink(config.sink_url, room)
-            if config.storage_url:
+            # The bytes that a server's database tells of may lie at another node's.
+            if config.storage_url or store_at(config.url).folder is None:
                 await _know_sink(store, sink)
             await Service(config, store, sink, descriptors, Metrics(__version__, workers)).run(stop, started)
         finally:
@@ -505,7 +509,7 @@ async def _know_sink(store: Store, sink: Sink) -> None:
                     "--storage-url: nothing lies there, but the database has files: name the place where their bytes"
                     " lie, or bring them by `upload-server copy`"
                 )
-            owner = await asyncio.to_thread(sink.adopt, store.store_id)
+            owner = await _begun_by_another(store, sink) or await asyncio.to_thread(sink.adopt, store.store_id)
     except SinkError as error:
         raise CannotStart(f"--storage-url: it cannot be used: {error}") from error
     if owner != store.store_id:
@@ -513,6 +517,26 @@ async def _know_sink(store: Store, sink: Sink) -> None:
             "--storage-url: it belongs to another database; name a place of its own, another prefix for example, or the"
             " database that it belongs to"
         )
+
+
+async def _begun_by_another(store: Store, sink: Sink) -> str:
+    """Return whose an empty place is once the node that leads has begun it; the empty text where this node leads.
+
+    Raises ``CannotStart`` when that node has begun another place: files would lie where half of the nodes look.
+    """
+    deadline = time.monotonic() + _BEGIN_SECONDS
+    while not store.leads:
+        if time.monotonic() > deadline:
+            raise CannotStart(
+                "--storage-url: nothing lies there, but another node runs on this database, or died a moment ago; name"
+                " the place where its bytes lie"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
+        if owner := await asyncio.to_thread(sink.identity):
+            return owner
+        with contextlib.suppress(UploadError):
+            await store.beat()
+    return ""
 
 
 def share(config: Config) -> Sequence[FileLock]:

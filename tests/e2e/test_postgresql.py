@@ -63,6 +63,10 @@ async def test_a_server_on_postgresql_keeps_what_it_answered(
 ) -> None:
     data_dir, environment = tmp_path / "data", {"UPLOAD_DATABASE_URL": url}
     server = start_server(data_dir=data_dir, environment=environment)
+    # Its folder is another one.
+    elsewhere = run(url, tmp_path / "else", "serve", "--grpc-port", "0", "--http-port", "0", "--auth", "none")
+    assert elsewhere.returncode == 1
+    assert "--storage-url: nothing lies there, but another node runs on this database" in elsewhere.stderr
     kept, gone = await complete_and_cancel(server)
     checked = run(url, data_dir, "check", "--json")
     assert (checked.returncode, checked.stderr) == (0, "")
