@@ -488,7 +488,7 @@ async def serve(
             sink = open_sink(config.sink_url, room)
             # The bytes that a server's database tells of may lie at another node's.
             if config.storage_url or store_at(config.url).folder is None:
-                await _know_sink(store, sink)
+                await _know_sink(store, sink, "--storage-url" if config.storage_url else "--data-dir")
             await Service(config, store, sink, descriptors, Metrics(__version__, workers)).run(stop, started)
         finally:
             await store.close()
@@ -497,46 +497,51 @@ async def serve(
             lock.release()
 
 
-async def _know_sink(store: Store, sink: Sink) -> None:
-    """Raise ``CannotStart`` unless bytes can be stored in a place that was named, and it is this store's."""
+async def _know_sink(store: Store, sink: Sink, option: str) -> None:
+    """Raise ``CannotStart`` unless bytes can be stored in the place that ``option`` names, and it is this store's."""
     try:
         await asyncio.to_thread(sink.check_usable)
         owner = await asyncio.to_thread(sink.identity)
         if not owner:
             counts = await store.count(None, utc_now())
-            if counts.files[FileStatus.COMPLETED].files and not await asyncio.to_thread(any, sink.stored()):
+            is_empty = not await asyncio.to_thread(any, sink.stored())
+            if is_empty and counts.files[FileStatus.COMPLETED].files:
                 raise CannotStart(
-                    "--storage-url: nothing lies there, but the database has files: name the place where their bytes"
-                    " lie, or bring them by `upload-server copy`"
+                    f"{option}: nothing lies there, but the database has files: name the place where their bytes lie,"
+                    " or bring them by `upload-server copy`"
                 )
-            owner = await _begun_by_another(store, sink) or await asyncio.to_thread(sink.adopt, store.store_id)
+            # Where bytes lie already, `copy` has brought them.
+            owner = await _begun_by_another(store, sink, option) if is_empty else ""
+            owner = owner or await asyncio.to_thread(sink.adopt, store.store_id)
     except SinkError as error:
-        raise CannotStart(f"--storage-url: it cannot be used: {error}") from error
+        raise CannotStart(f"{option}: it cannot be used: {error}") from error
     if owner != store.store_id:
         raise CannotStart(
-            "--storage-url: it belongs to another database; name a place of its own, another prefix for example, or the"
+            f"{option}: it belongs to another database; name a place of its own, another prefix for example, or the"
             " database that it belongs to"
         )
 
 
-async def _begun_by_another(store: Store, sink: Sink) -> str:
+async def _begun_by_another(store: Store, sink: Sink, option: str) -> str:
     """Return whose an empty place is once the node that leads has begun it; the empty text where this node leads.
 
     Raises ``CannotStart`` when that node has begun another place: files would lie where half of the nodes look.
     """
     deadline = time.monotonic() + _BEGIN_SECONDS
-    while not store.leads:
+    while True:
+        # Of two nodes that join at once both believe that they lead, until they say again that they live.
+        with contextlib.suppress(UploadError):
+            await store.beat()
+        if store.leads:
+            return ""
         if time.monotonic() > deadline:
             raise CannotStart(
-                "--storage-url: nothing lies there, but another node runs on this database, or died a moment ago; name"
-                " the place where its bytes lie"
+                f"{option}: nothing lies there, but another node runs on this database, or died a moment ago; name the"
+                " place where its bytes lie"
             )
         await asyncio.sleep(_LOOK_SECONDS)
         if owner := await asyncio.to_thread(sink.identity):
             return owner
-        with contextlib.suppress(UploadError):
-            await store.beat()
-    return ""
 
 
 def share(config: Config) -> Sequence[FileLock]:

@@ -66,7 +66,7 @@ async def test_a_server_on_postgresql_keeps_what_it_answered(
     # Its folder is another one.
     elsewhere = run(url, tmp_path / "else", "serve", "--grpc-port", "0", "--http-port", "0", "--auth", "none")
     assert elsewhere.returncode == 1
-    assert "--storage-url: nothing lies there, but another node runs on this database" in elsewhere.stderr
+    assert "--data-dir: nothing lies there, but another node runs on this database" in elsewhere.stderr
     kept, gone = await complete_and_cancel(server)
     checked = run(url, data_dir, "check", "--json")
     assert (checked.returncode, checked.stderr) == (0, "")

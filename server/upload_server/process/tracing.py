@@ -7,6 +7,7 @@ imports them.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -43,8 +44,8 @@ class Traces:
             raise CannotStart("--otlp-endpoint: needs the extra `otel` of the server") from error
         names = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "upload-service"), "service.version": version}
         self._provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("upload_server", version)
         self._parent_of = TraceContextTextMapPropagator().extract
         self._kind, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
@@ -73,4 +74,10 @@ class Traces:
 
     def close(self) -> None:
         """Send what is left; blocks for a few seconds at most."""
-        self._provider.shutdown()
+        # Each batch has its own time: where nobody answers, those behind the first are dropped.
+        ending = threading.Timer(_EXPORT_SECONDS, self._exporter.shutdown)
+        ending.start()
+        try:
+            self._provider.shutdown()
+        finally:
+            ending.cancel()

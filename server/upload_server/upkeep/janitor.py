@@ -313,7 +313,7 @@ class Janitor:
         while self._keep_content and not self._stopping.is_set():
             now = self._now()
             aged = await self._store.aged_content(now.earlier(self._keep_content), self._pruned_upto, _PAGE)
-            command = Command(Caller(Source.RETENTION), "Prune", now.at, f"kept for {self._keep_content:g} s")
+            command = Command(Caller(Source.RETENTION), "Prune", now.at, f"kept for {self._keep_content:.12g} s")
             for first in range(0, len(aged.file_ids), _PRUNED_AT_ONCE):
                 some = aged.file_ids[first : first + _PRUNED_AT_ONCE]
                 pruned += (await self._store.prune_content(some, command)).answer

@@ -70,6 +70,7 @@ class ContentDoor:
             caller = await call.admit(Gate.READ if of_head else Gate.DOWNLOAD)
             with self._calls.limit():
                 content = await self._uploads.get_content(file_id, caller)
+            call.about = {"file_id": file_id}
             answer = _Answer(content.file, scope)
             if answer.status in _REFUSALS:
                 call.code = "FAILED_PRECONDITION"

@@ -238,12 +238,14 @@ class TusDoor:
             raise answers.too_long(spec.size_bytes, self._max_file_bytes)
         request.checksum()  # refused before anything is announced
         if (completed := await self._put(exchange, call, spec)) is not None:
+            call.about = {"file_id": completed.file_id}
             return Answer(201, [_location(completed), (b"upload-offset", b"%d" % completed.size_bytes)])
         # Its turn first: while a call waits for one, it keeps no place of others.
         async with call.turn(Kind.OTHER, await call.identify()):
             caller = await call.admit(Gate.CHANGE)
             with self._calls.limit():
                 exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
+        call.about = {"file_id": file.file_id}
         location = _location(file)
         if not (file.size_bytes == 0 or (request.carries_bytes and request.has_body)):
             return Answer(201, [location, self._expires()])
@@ -317,6 +319,7 @@ class TusDoor:
             caller = await call.admit(Gate.CANCEL)
             with self._calls.limit():
                 await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
+        call.about = {"file_id": exchange.file_id}
         return Answer(NO_CONTENT)
 
     async def _is_owed_news(self, file: File, caller: Caller) -> bool:
@@ -351,6 +354,7 @@ class TusDoor:
         request = exchange.request
         checksum = request.checksum()
         _check_id(file_id)
+        call.about = {"file_id": file_id}
         caller = await call.admit(Gate.UPLOAD)
         async with call.turn(Kind.OPENING, caller):
             upload = await self._ingest.open(file_id, offset, caller, may_overlap=True)

@@ -99,6 +99,7 @@ class WebSocketDoor:
         rules = Rules()
         rules.identifier("file_id", file_id)
         rules.check()
+        call.about = {"file_id": file_id}
         reader = Reader(receive)
         mailbox: Mailbox[str] = Mailbox(
             reader.read,
