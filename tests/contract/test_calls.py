@@ -223,7 +223,8 @@ LONG = "x" * 129
 UPSIDE_DOWN: Json = {"created_after": "2024-01-02T00:00:00Z", "created_before": "2024-01-01T00:00:00Z"}
 BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("InitiateUpload", {"filename": ""}, "filename"),
-    ("InitiateUpload", {"filename": "é" * 128}, "filename"),
+    ("InitiateUpload", {"filename": "é" * 256}, "filename"),
+    ("InitiateUpload", {"filename": "/".join(["é" * 255] * 9)}, "filename"),
     ("InitiateUpload", {"filename": "/etc/passwd"}, "filename"),
     ("InitiateUpload", {"filename": "a/../b"}, "filename"),
     ("InitiateUpload", {"filename": "a//b"}, "filename"),

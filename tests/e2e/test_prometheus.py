@@ -79,8 +79,14 @@ def use(service: httpx.Client) -> None:
     assert service.get("/api/v1/files/nothing").status_code == 404
 
 
+class NotReady(Exception):
+    """Prometheus listens, and has not read its own past yet."""
+
+
 def ask(client: httpx.Client, query: str) -> list[Any]:
     answer = client.get("/api/v1/query", params={"query": query})
+    if answer.status_code == 503:
+        raise NotReady(answer.text)
     assert answer.status_code == 200, (query, answer.text)
     found: list[Any] = answer.json()["data"]["result"]
     return found
@@ -105,7 +111,7 @@ def test_each_query_of_the_dashboard_finds_something(prometheus: tuple[httpx.Cli
         use(service)
         assert time.monotonic() < deadline, silent
         # It may not listen yet.
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx.TransportError, NotReady):
             silent = [query for query in silent if not ask(client, query)]
     for query in queries():
         ask(client, query)

@@ -219,6 +219,7 @@ ANSWERS: dict[str, Json] = {
                 "occurred_at": EVENT_AT,
                 "credential": "",
                 "peer": "192.0.2.7",
+                "filename": "example.pdf",
             }
         ],
         "next_page_token": "",

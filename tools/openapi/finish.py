@@ -86,7 +86,10 @@ def finish(document: Json, files: Iterable[FileDescriptorProto]) -> Json:
         for verb, operation in path.items():
             _finish_operation(verb, operation, common)
     _finish_watch(document["paths"]["/api/v1/watch"]["get"], schemas)
-    paths = {**document["paths"], **extra.paths()}
+    paths: dict[str, Json] = dict(document["paths"])
+    for path, item in extra.paths().items():
+        # Of one path some verbs may be the transcoder's.
+        paths[path] = {**item, **paths.get(path, {})}
     shared = share(operation for path in paths.values() for operation in path.values())
     return {
         "openapi": "3.1.0",

@@ -300,13 +300,15 @@ async def test_bad_files_say_in_one_sentence_what_happened_and_what_to_do(
     open_page: OpenPage, server: ServerProcess
 ) -> None:
     visitor = await open_page(server.url)
-    await choose_named(visitor.page, "good.txt", "bell\u0007.txt", f"{'x' * 300}.txt", "")
+    # So many that no other test's batch has them.
+    good = [f"good {number}.txt" for number in range(7)]
+    await choose_named(visitor.page, *good, "bell\u0007.txt", f"{'x' * 300}.txt", "")
     await expect(visitor.row("bell").line).to_have_text(re.compile("its name holds a character that cannot be shown"))
     await expect(visitor.row("xxx").line).to_have_text(
         re.compile("304 characters of at most 255; give it a shorter name")
     )
     await expect(visitor.row("xxx").badge).to_have_text("Not uploaded")
-    await expect(visitor.row("Batch of 1 file").badge).to_have_text("Completed")
+    await expect(visitor.row("Batch of 7 files").badge).to_have_text("Completed")
     await choose_named(visitor.page, "empty.txt")
     await expect(visitor.row("empty.txt").badge).to_have_text("Completed")
     await choose_named(visitor.page, *[f"{number}.txt" for number in range(10_001)])

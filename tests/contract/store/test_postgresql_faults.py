@@ -398,7 +398,7 @@ async def test_a_session_that_rests_with_rows_of_others_is_ended(store: Store, u
     writer = store._writer  # type: ignore[attr-defined]
     writer._committer._connection.execute("SET idle_in_transaction_session_timeout = '200ms'")
     resting = asyncio.ensure_future(writer.submit(Rest()))
-    await asyncio.to_thread(began.wait)
+    assert await asyncio.to_thread(began.wait, 20)
     await other.cancel_file(file.file_id, command())
     assert not resting.done()
     with pytest.raises(DatabaseFailure):

@@ -68,7 +68,7 @@ async def test_a_node_that_is_stopped_in_a_write_holds_up_those_alone_who_want_t
     alone, other = await pending(one), await pending(one)
     stopped = Stopped(CancelFile(of_batch, command()))
     stopping = asyncio.ensure_future(one._writer.submit(stopped))  # type: ignore[attr-defined]
-    await asyncio.to_thread(stopped.reached.wait)
+    assert await asyncio.to_thread(stopped.reached.wait, 20)
 
     async with asyncio.timeout(HELD_UP_SECONDS):
         await two.cancel_file(alone.file_id, command())
@@ -93,7 +93,7 @@ async def test_what_a_stopped_node_has_not_committed_another_may_decide(nodes: S
     file = await pending(one)
     stopped = Stopped(CancelFile(file.file_id, command(reason="late")))
     stopping = asyncio.ensure_future(one._writer.submit(stopped))  # type: ignore[attr-defined]
-    await asyncio.to_thread(stopped.reached.wait)
+    assert await asyncio.to_thread(stopped.reached.wait, 20)
 
     # Until the server ends the session that rests.
     await two.cancel_file(file.file_id, command(reason="first"))
@@ -196,7 +196,7 @@ class Halted:
         monkeypatch.setattr(self._connection, "in_one", self._halt)
 
     def _halt(self, message: Sequence[tuple[Sql, object]]) -> object:
-        if message[0][0] is own.CLOSE_BLOCK:
+        if any(sql is own.CLOSE_BLOCK for sql, _ in message):
             self.reached.set()
             self.go_on.wait(20)
         return self._in_one(message)
@@ -212,7 +212,7 @@ async def test_a_long_call_holds_up_nobody_and_no_reader_passes_it(
     await two.count(None, now())
     halted = Halted(one, monkeypatch)
     announcing = asyncio.ensure_future(batch_of(one, MANY))
-    await asyncio.to_thread(halted.reached.wait)
+    assert await asyncio.to_thread(halted.reached.wait, 20)
 
     async with asyncio.timeout(HELD_UP_SECONDS):
         cancelled = await two.cancel_file(before.file_id, command())
@@ -250,7 +250,7 @@ async def test_the_numbers_of_a_long_call_that_died_are_cleared_away(
     one, two = nodes
     halted = Halted(one, monkeypatch)
     announcing = asyncio.ensure_future(batch_of(one, MANY))
-    await asyncio.to_thread(halted.reached.wait)
+    assert await asyncio.to_thread(halted.reached.wait, 20)
     after = await pending(two)
     # As long as its session lives they stay.
     await two.beat()

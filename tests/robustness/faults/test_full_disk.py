@@ -144,7 +144,7 @@ async def all_ends_commit(door: GrpcDoor, batches: Sequence[str], singles: Seque
         assert len(batch["cancel_reason"]) >= min(len(reason), 128)
 
 
-@pytest.mark.parametrize("reason", ["", "r" * 500, "\N{WASTEBASKET}" * 500], ids=["none", "long", "longest"])
+@pytest.mark.parametrize("reason", ["", "\N{WASTEBASKET}" * 500], ids=["none", "longest"])
 async def test_announcements_leave_room_for_every_end_of_what_is_open(tmp_path: Path, reason: str) -> None:
     data = b"x" * 2000
     with small_disk(tmp_path / "disk", "150m") as folder:

@@ -40,11 +40,11 @@ class OnAServer(Conformance):
 
 
 class TestStore(OnTheStore.TestCase):  # type: ignore[misc,valid-type]
-    settings = _bounded(examples=40, steps=40)
+    settings = _bounded(examples=30, steps=40)
 
 
 class TestServer(OnAServer.TestCase):  # type: ignore[misc,valid-type]
-    settings = _bounded(examples=6, steps=40)
+    settings = _bounded(examples=4, steps=40)
 
 
 # Bugs that show when calls come one by one.

@@ -24,7 +24,7 @@ from upload_server.domain.chain import seals_of
 from upload_server.store.inspection import TableRow
 from upload_server.store.open import open_store, store_at
 
-MANY = 10_000
+MANY = 6_000
 BATCHES = 2
 
 
