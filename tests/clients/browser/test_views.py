@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from clients.browser.conftest import LOOP, OpenPage, Visitor, saved
 from clients.browser.test_console import announce, cancel, file_of
@@ -72,11 +73,21 @@ async def look_for_words(visitor: Visitor) -> None:
 
 
 async def look_for_an_id(visitor: Visitor, wanted: str) -> str:
-    """An id leads to its file; returns the address, which is for others too."""
-    page = visitor.page
-    await page.get_by_role("searchbox").fill(f" {wanted.upper()} ")
-    # As people do, before the page has opened it and after.
+    """An id leads to its file, whenever Enter is pressed; returns the address, which is for others too."""
+    page, search, read = visitor.page, visitor.page.get_by_role("searchbox"), asyncio.Event()
+
+    async def answer_later(route: Route) -> None:
+        await read.wait()
+        await route.continue_()
+
+    # What no list holds is read.
+    await search.fill("sought/nothing")
+    await expect(page.locator("#list > li")).to_have_count(0)
+    await page.route(f"**/api/v1/files/{wanted}", answer_later)
+    await search.fill(f" {wanted.upper()} ")
+    await expect(page).to_have_url(re.compile(f"#/files/{wanted}"))
     await page.keyboard.press("Enter")
+    read.set()
     dialog = page.get_by_role("dialog", name="sought/customer Y.pdf")
     await expect(dialog).to_be_visible()
     await page.keyboard.press("Enter")
