@@ -33,7 +33,7 @@ from upload_server.access.tokens_file import QuotasFile, TokensFile
 from upload_server.config import Config, named_quotas
 from upload_server.domain.errors import CannotStart, CredentialMissing, CutOff, UploadError
 from upload_server.domain.states import FileStatus, Source
-from upload_server.doors.bounds import BODY_BYTES, REQUEST, request_limits
+from upload_server.doors.bounds import BODY_BYTES, method_limits, request_limits
 from upload_server.doors.calls import Admission, Calls, Gate
 from upload_server.doors.convert import file_to_proto, with_content_uri
 from upload_server.doors.errors import HTTP_STATUSES, challenge
@@ -399,8 +399,8 @@ class Service:
         return build_app(
             [(SERVICE, servicer)],
             reject_unknown=True,
-            request_limits=REQUEST,
-            method_limits=request_limits(self._config.max_message_bytes),
+            request_limits=request_limits(self._config.max_message_bytes),
+            method_limits=method_limits(self._config.max_message_bytes),
             body_budget=self._bodies,
             sse_id_field="resume_token",
             sse_resume_field="resume_token",

@@ -262,7 +262,7 @@ class Config:
     max_file_bytes: int = _option(1024 * 1024 * MIB, "largest size_bytes of a file", parse_bytes, 1, _MAX_FILE_BYTES)
     max_message_bytes: int = _option(
         8 * MIB,
-        "largest gRPC message; as an HTTP body only InitiateBatch may be as long",
+        "largest gRPC message and largest HTTP body of a call",
         parse_bytes,
         MIB,
         _MAX_MESSAGE_BYTES,

@@ -49,11 +49,23 @@ async def test_a_batch_that_breaks_a_rule_at_its_end_changes_nothing(door: Door)
     await door.call("CancelBatch", batch_id=made["batch"]["batch_id"])
 
 
-async def test_a_request_of_64_kib_is_the_longest_but_of_a_batch(door: Door) -> None:
-    error = await refused(door, "CancelFile", file_id="a", reason="x" * 64 * 1024)
-    assert error.metadata["limit"] == str(64 * 1024)
-    # gRPC has no error of its own for it.
-    assert error.reason == ("BODY_TOO_LARGE" if door.name == "http" else "INVALID_FIELD")
+@pytest.mark.parametrize("length", [501, 60_000, 1_000_000])
+async def test_a_field_that_is_too_long_is_refused_by_its_name_however_long(door: Door, length: int) -> None:
+    error = await refused(door, "CancelFile", file_id="a", reason="x" * length)
+    assert (error.reason, error.metadata["field"], list(error.violations)) == ("INVALID_FIELD", "reason", ["reason"])
+
+
+async def test_a_body_of_8_mib_is_the_longest_of_any_call(http: httpx.AsyncClient) -> None:
+    for path, body in (
+        ("upload/initiate", b'{"filename":"a","size_bytes":1'),
+        ("batch/initiate", b'{"files":[{"filename":"a"}]'),
+    ):
+        fitting = await http.post(f"/api/v1/{path}", content=body + b" " * (8 * MIB - 1 - len(body)) + b"}")
+        assert fitting.status_code == 200
+        response = await http.post(f"/api/v1/{path}", content=body + b" " * (8 * MIB - len(body)) + b"}")
+        error = refusal_of_http(response)
+        assert (response.status_code, error.code, error.reason) == (413, "RESOURCE_EXHAUSTED", "BODY_TOO_LARGE")
+        assert error.metadata["limit"] == str(8 * MIB)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ _AT_THE_DOOR = {
 }
 _FAULTS = {
     FaultKind.BODY_TIMEOUT: "The body did not come in time.",
-    FaultKind.BODY_TOO_LARGE: "The body is over its limit: 64 KiB, of `InitiateBatch` 8 MiB by default.",
+    FaultKind.BODY_TOO_LARGE: "The body is over `--max-message-bytes`, 8 MiB by default.",
     FaultKind.URL_TOO_LONG: "The URL is longer than 64 KiB.",
     FaultKind.UNSUPPORTED_ENCODING: "The body has a `Content-Encoding`.",
     FaultKind.DEADLINE_EXCEEDED: "The time that `Grpc-Timeout` or the server gives a call was over.",

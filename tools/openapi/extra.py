@@ -201,12 +201,27 @@ def _websocket() -> Json:
     return path
 
 
+# Headers of RFC 9110 that the content heeds.
+_CONDITIONS = {
+    "If-Range": "An `ETag`: the `Range` counts only if it is the file's; else all bytes come.",
+    "If-None-Match": "`ETag`s that the caller has, or `*`: 304 if the file's is among them.",
+    "If-Match": "`ETag`s, or `*`: 412 unless the file's is among them.",
+}
+
+
 def _content() -> Json:
     bytes_ = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
     # Conditions that do not hold say so as errors do; so does a range beyond the end.
     failing = {"content": {"application/json": {"schema": STATUS_SCHEMA}}}
     reasons = [
-        *("FILE_NOT_FOUND", "FILE_NOT_COMPLETED", "INVALID_FIELD", "HOST_NOT_ALLOWED", "PERMISSION_DENIED"),
+        *(
+            "FILE_NOT_FOUND",
+            "FILE_NOT_COMPLETED",
+            "CONTENT_DELETED",
+            "INVALID_FIELD",
+            "HOST_NOT_ALLOWED",
+            "PERMISSION_DENIED",
+        ),
         *("CREDENTIAL_MISSING", "CREDENTIAL_INVALID", "CREDENTIAL_EXPIRED", "ORIGIN_NOT_ALLOWED"),
         *("OVERLOADED", "RATE_EXCEEDED", "SHUTTING_DOWN", "DATABASE_FAILURE", "STORAGE_FAILURE", "INTERNAL", *_HEADS),
     ]
@@ -228,6 +243,7 @@ def _content() -> Json:
     path["get"]["parameters"] = [
         {**_parameter("file_id", "path", {"type": "string", "minLength": 1}, "The file."), "example": FILE_ID},
         _parameter("Range", "header", {"type": "string", "example": "bytes=1048576-"}, "One range of bytes."),
+        *(_parameter(name, "header", {"type": "string"}, meaning) for name, meaning in _CONDITIONS.items()),
     ]
     return path
 

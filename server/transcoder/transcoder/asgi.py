@@ -122,8 +122,8 @@ class Body:
                     more = message.get("more_body", False)
                     if len(data) > self._most:
                         raise self._too_large(unread=more)
-                    if len(data) > SMALL_BYTES and not self._taken:
-                        self._take(self._most)
+                    if len(data) > max(SMALL_BYTES, self._taken):
+                        self._take(min(2 * len(data), self._most))
                     if not more:
                         return data
                     if chunk:
@@ -144,6 +144,9 @@ class Body:
         return message
 
     def _take(self, count: int) -> None:
+        """Takes a place of so many bytes instead of the one it has."""
+        self._budget.give_back(self._taken)
+        self._taken = 0
         if not self._budget.take(count):
             text = "too many long request bodies at once"
             raise FaultError(FaultKind.OVERLOADED, text, unread=True, limit=self._budget.most)

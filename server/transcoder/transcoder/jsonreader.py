@@ -6,16 +6,18 @@ event loop for as long as it takes to parse: whoever reads gives the others a tu
 
 import codecs
 import re
+from collections.abc import Iterator
 from json import JSONDecodeError
 from typing import Final
 
-from .jsontext import JsonError, check_piece, scanner_for
+from .jsontext import JsonError, TooLongError, check_piece, scanner_for
 
 _CHUNK: Final = 16 * 1024
 """Bytes that are decoded at once, and characters that are read in one turn."""
 _VALUE_COST: Final = 256
 """Characters that a value counts for, besides its own."""
 _MOST_SPACE: Final = 64 * 1024
+"""Characters of white space within a list, or around a key."""
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _CUT_NUMBER: Final = re.compile(r"(\.|[eE][-+]?)?")
 """What may follow a number that goes on in the next chunk."""
@@ -45,18 +47,27 @@ class JsonReader:
         self._left = _CHUNK
         return True
 
+    def skip(self) -> Iterator[None]:
+        """Passes over white space, however long; yields whenever others should have their turn."""
+        while self._pass_space():
+            if self.is_due():
+                yield
+
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
         start = self._before + self._at
-        while True:
-            found = _SPACE.match(self._text, self._at)
-            self._at = found.end() if found else self._at
-            if self._at < len(self._text) or not self._read_on(_CHUNK):
-                break
+        while self._pass_space():
             if self._before + self._at - start > _MOST_SPACE:
                 raise JsonError("there is too much white space", _MOST_SPACE)
-        self._left -= self._before + self._at - start
         return self._text[self._at : self._at + 1]
+
+    def _pass_space(self) -> bool:
+        """Passes over the white space of what is decoded; whether there is more text behind nothing else."""
+        found = _SPACE.match(self._text, self._at)
+        if found:
+            self._left -= found.end() - self._at
+            self._at = found.end()
+        return self._at >= len(self._text) and self._read_on(_CHUNK)
 
     def take(self, wanted: str) -> None:
         """Takes this character."""
@@ -107,8 +118,8 @@ class JsonReader:
         self._scan = scanner_for(self._text)
         return True
 
-    def _too_long(self) -> JsonError:
-        return JsonError(f"a value is longer than {self._max_value} characters", self._max_value)
+    def _too_long(self) -> TooLongError:
+        return TooLongError(f"a value is longer than {self._max_value} characters", self._max_value)
 
     def _error(self, what: str, at: int) -> JsonError:
         return JsonError(f"{what} at character {self._before + at}")

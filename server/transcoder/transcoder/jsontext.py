@@ -39,6 +39,10 @@ class JsonError(ValueError):
         self.limit = limit
 
 
+class TooLongError(JsonError):
+    """A value is longer than one may be."""
+
+
 class Number(str):
     """A JSON number that no int holds, as it was written: no digit and no sign of a zero is lost yet."""
 

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from . import special, wellknown
 from .errors import FieldError
 from .jsonreader import JsonReader
-from .jsontext import JsonError
+from .jsontext import JsonError, TooLongError
 from .scalars import FromJson, converters, key_from_text
 
 ParseMessage = Callable[[Message, object], None]
@@ -243,6 +243,17 @@ class ListSetter:
         text.take("]")
 
 
+def _taken_key(text: JsonReader, known: Container[str]) -> str:
+    """Takes a key and its colon."""
+    name = text.value()
+    if type(name) is not str:
+        raise JsonError("a key is no string")
+    if name in known:
+        raise JsonError("an object has a duplicate key")
+    text.take(":")
+    return name
+
+
 class ObjectParser:
     """A message whose JSON form is the object of its fields."""
 
@@ -280,17 +291,13 @@ class ObjectParser:
         names: set[str] = set()
         oneofs: set[str] = set()
         elements = Count(max_elements)
+        yield from text.skip()
         text.take("{")
         more = text.peek() != "}"
         while more:
-            name = text.value()
-            if type(name) is not str:
-                raise JsonError("a key is no string")
-            if name in names:
-                raise JsonError("an object has a duplicate key")
             if len(names) >= max_elements:
                 raise JsonError(f"an object has more than {max_elements} keys", max_elements)
-            text.take(":")
+            name = _taken_key(text, names)
             try:
                 entry = self._fields.get(name) or self._extension(name)
                 if text.peek() == "[" and entry is not None and isinstance(entry.set, ListSetter):
@@ -299,15 +306,19 @@ class ObjectParser:
                         yield
                 else:
                     self._set(message, name, text.value(around=1), names, oneofs)
+            except TooLongError as error:
+                raise FieldError(str(error), name[:64], error.limit) from None
             except FieldError as error:
                 raise error.under(name[:64]) from None
             names.add(name)
+            yield from text.skip()
             if text.is_due():
                 yield
             more = text.peek() == ","
             if more:
                 text.take(",")
         text.take("}")
+        yield from text.skip()
         text.end()
 
     def _set(self, message: Message, name: str, item: object, given: Container[str], oneofs: set[str]) -> None:

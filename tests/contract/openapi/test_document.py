@@ -84,7 +84,9 @@ def test_names_are_the_protos_names() -> None:
             assert all(re.fullmatch(r"@type|[a-z][a-z0-9_]*", name) for name in item["properties"]), where
     for path, _, operation in operations(DOCUMENT):
         for parameter in operation.get("parameters", ()):
-            assert re.fullmatch(r"Last-Event-ID|Range|[a-z][a-z_]*", parameter["name"]), path
+            assert re.fullmatch(r"Last-Event-ID|Range|If-(Range|Match|None-Match)|[a-z][a-z_]*", parameter["name"]), (
+                path
+            )
 
 
 def test_generators_make_types_and_clients_that_cancel() -> None:

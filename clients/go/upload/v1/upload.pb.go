@@ -98,7 +98,7 @@ func (UploadStatus) EnumDescriptor() ([]byte, []int) {
 type BatchStatus int32
 
 const (
-	// No state.
+	// No state; in a filter: every state.
 	BatchStatus_BATCH_STATUS_UNSPECIFIED BatchStatus = 0
 	// No sender has opened a stream on any of its files yet.
 	BatchStatus_BATCH_STATUS_PENDING BatchStatus = 1
@@ -190,7 +190,8 @@ type File struct {
 	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
 	// When it became cancelled.
 	CancelledAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=cancelled_at,json=cancelledAt,proto3" json:"cancelled_at,omitempty"`
-	// Who cancelled it: `user`, `user:<principal>`, `batch_cancel`, `websocket_close`.
+	// Who cancelled it: `user`, `user:<principal>`, `batch_cancel`, `websocket_close`, or `system` when its announcement
+	// over tus broke off before the answer.
 	CancelledBy string `protobuf:"bytes,14,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
 	// Why, as the caller of the cancel gave it.
 	CancelReason string `protobuf:"bytes,15,opt,name=cancel_reason,json=cancelReason,proto3" json:"cancel_reason,omitempty"`

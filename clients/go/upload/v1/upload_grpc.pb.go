@@ -53,9 +53,8 @@ const (
 // (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
 // with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
 // nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-// `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-// `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
-// `limit`.
+// `incident` id that the server's log has too). A request is at most 8 MiB, as a gRPC message and as an HTTP body. What
+// breaks a bound names it in the ErrorInfo's metadata, as `limit`.
 //
 // Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
 // `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
@@ -154,8 +153,9 @@ type UploadServiceClient interface {
 	// Streams the current state of the targets, one `bookmark`, then every change.
 	//
 	// `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
-	// slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
-	// shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
+	// slow watcher may get only the newest of the states between. After 15 s of silence, or `--bookmark-interval`, the
+	// server sends a `bookmark`. On shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on
+	// another node or later.
 	//
 	// Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
 	WatchStatus(ctx context.Context, in *WatchStatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatusResponse], error)
@@ -364,9 +364,8 @@ func (c *uploadServiceClient) ListAuditEvents(ctx context.Context, in *ListAudit
 // (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
 // with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
 // nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
-// `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
-// `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
-// `limit`.
+// `incident` id that the server's log has too). A request is at most 8 MiB, as a gRPC message and as an HTTP body. What
+// breaks a bound names it in the ErrorInfo's metadata, as `limit`.
 //
 // Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
 // `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
@@ -465,8 +464,9 @@ type UploadServiceServer interface {
 	// Streams the current state of the targets, one `bookmark`, then every change.
 	//
 	// `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
-	// slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
-	// shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
+	// slow watcher may get only the newest of the states between. After 15 s of silence, or `--bookmark-interval`, the
+	// server sends a `bookmark`. On shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on
+	// another node or later.
 	//
 	// Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
 	WatchStatus(*WatchStatusRequest, grpc.ServerStreamingServer[WatchStatusResponse]) error

@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2
 from transcoder import BodyBudget
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import CannotStart, UploadError
-from upload_server.doors.bounds import REQUEST, request_limits
+from upload_server.doors.bounds import SMALL_REQUEST, method_limits, request_limits
 from upload_server.doors.rpc.incoming import Arrivals, Incoming
 from upload_server.doors.rpc.reflection import add_reflection
 from upload_server.doors.rpc.servicer import UploadServicer
@@ -86,7 +86,7 @@ def _health_handlers(servicer: Any, arrivals: Arrivals) -> Mapping[str, grpc.Rpc
     """Health checking, which is answered whatever runs: it passes no gate."""
 
     def handler(method: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        decode = Decoder(GetMessageClass(method.input_type), REQUEST).decode
+        decode = Decoder(GetMessageClass(method.input_type), SMALL_REQUEST).decode
         serve = getattr(servicer, method.name)
 
         async def check(_messages: object, context: Any) -> Any:
@@ -149,7 +149,7 @@ class GrpcServer:
         # grpcio writes unary answers and the messages of UploadFile after our code has given them out of hand.
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
         self._shared = shared
-        self._limits = request_limits(max_message_bytes)
+        self._limits, self._limits_of = request_limits(max_message_bytes), method_limits(max_message_bytes)
         # Cancels have places of their own.
         self._arrivals, self._cancels = (Arrivals(message_seconds, bodies) for _ in range(2))
         self._health = health.aio.HealthServicer()
@@ -206,7 +206,7 @@ class GrpcServer:
             serve = getattr(servicer, method.name)
             return grpc.stream_stream_rpc_method_handler(serve, decode_upload_request, response.SerializeToString)
         arrivals = self._cancels if method.name in _CANCELS else self._arrivals
-        decoder = Decoder(request, self._limits.get(method.name, REQUEST))
+        decoder = Decoder(request, self._limits_of.get(method.name, self._limits))
         incoming = partial(Incoming, decode=decoder.decode, arrivals=arrivals)
         if method.server_streaming:
             handler_of = _STREAMS[method.name]

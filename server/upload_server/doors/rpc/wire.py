@@ -31,7 +31,8 @@ class Decoder:
     def __init__(self, kind: type[Any], limits: RequestLimits) -> None:
         self._kind = kind
         self._limits = limits
-        # Names of the repeated fields by their numbers.
+        # Names by their numbers: of all fields, and of the repeated ones.
+        self._names = {field.number: field.name for field in kind.DESCRIPTOR.fields}
         self._repeated = {field.number: field.name for field in kind.DESCRIPTOR.fields if field.is_repeated}
 
     async def decode(self, raw: bytes) -> Any:
@@ -40,14 +41,16 @@ class Decoder:
         if len(raw) > most:
             raise _refusal("request", f"must be at most {most} bytes, not {len(raw)}", most)
         try:
-            return await self._in_pieces(raw) if self._repeated else self._kind.FromString(raw)
+            if self._repeated or len(raw) > _PIECE_BYTES:
+                return await self._in_pieces(raw)
+            return self._kind.FromString(raw)
         except (DecodeError, IndexError):
             raise UnexpectedMessage("The request is not a message of its type") from None
 
     async def _in_pieces(self, raw: bytes) -> Any:
         message = self._kind()
         start = 0
-        for end in _ends(raw, self._limits, self._repeated):
+        for end in _ends(raw, self._limits, self._names, self._repeated):
             # Two texts in a row are one message, with the fields of both.
             message.MergeFromString(raw[start:end])
             start = end
@@ -59,7 +62,7 @@ class Decoder:
         return message
 
 
-def _ends(raw: bytes, limits: RequestLimits, repeated: dict[int, str]) -> Iterator[int]:
+def _ends(raw: bytes, limits: RequestLimits, names: dict[int, str], repeated: dict[int, str]) -> Iterator[int]:
     """Give where the pieces of ``raw`` end; raises ``InvalidField``, or IndexError where it ends too early."""
     at = start = elements = singles = 0
     while at < len(raw):
@@ -72,7 +75,7 @@ def _ends(raw: bytes, limits: RequestLimits, repeated: dict[int, str]) -> Iterat
             singles += 1
             if singles > _SINGLE_FIELDS:
                 raise _refusal("request", f"must have at most {_SINGLE_FIELDS} single fields", _SINGLE_FIELDS)
-        at = _skip(raw, at, tag & 7, name or "request", limits)
+        at = _skip(raw, at, tag & 7, names.get(tag >> 3, "request"), limits)
         if at - start >= _PIECE_BYTES or (elements + singles) % _PIECE_FIELDS == 0:
             yield at
             start = at
@@ -87,7 +90,7 @@ def _skip(raw: bytes, at: int, kind: int, name: str, limits: RequestLimits) -> i
     if kind == _LENGTH:
         length, at = _varint(raw, at)
         if length > limits.max_value_bytes:
-            raise _refusal(name, f"must be at most {limits.max_value_bytes} bytes each", limits.max_value_bytes)
+            raise _refusal(name, f"must be at most {limits.max_value_bytes} bytes", limits.max_value_bytes)
         return at + length
     if kind not in _FIXED_BYTES:
         # Groups, which no proto3 has.

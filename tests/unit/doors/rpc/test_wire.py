@@ -9,12 +9,12 @@ import pytest
 from transcoder import RequestLimits
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import InvalidField, UnexpectedMessage
-from upload_server.doors.bounds import REQUEST, request_limits
+from upload_server.doors.bounds import method_limits, request_limits
 from upload_server.doors.rpc.wire import Decoder
 
 MIB = 1024 * 1024
-LIMITS = request_limits(8 * MIB)
-BATCH, WATCH = LIMITS["InitiateBatch"], LIMITS["WatchStatus"]
+LIMITS = method_limits(8 * MIB)
+BATCH, WATCH, REQUEST = LIMITS["InitiateBatch"], LIMITS["WatchStatus"], request_limits(8 * MIB)
 FILE = pb.InitiateBatchRequest(files=[pb.FileSpec(filename="a")]).SerializeToString()
 # A field that no message has: number 31, a varint.
 UNKNOWN = b"\xf8\x01\x00"
@@ -39,8 +39,10 @@ async def refused(kind: type, limits: RequestLimits, raw: bytes) -> dict[str, st
         (pb.InitiateBatchRequest, BATCH, bytes(8 * MIB + 1), "request", 8 * MIB),
         (pb.WatchStatusRequest, WATCH, b"\n\0" * 1001, "file_ids", 1000),
         (pb.WatchStatusRequest, WATCH, b"\n\0" * 600 + b"\x12\0" * 401, "batch_ids", 1000),
-        (pb.WatchStatusRequest, WATCH, bytes(600 * 1024 + 1), "request", 600 * 1024),
-        (pb.CancelFileRequest, REQUEST, UNKNOWN * 40_000, "request", 64 * 1024),
+        (pb.WatchStatusRequest, WATCH, bytes(8 * MIB + 1), "request", 8 * MIB),
+        (pb.CancelFileRequest, REQUEST, bytes(8 * MIB + 1), "request", 8 * MIB),
+        (pb.CancelFileRequest, REQUEST, UNKNOWN * 40_000, "request", 64),
+        (pb.CancelFileRequest, REQUEST, b"\x12\x80\x80\x40" + b"r" * MIB, "reason", 32 * 1024),
     ],
 )
 async def test_what_goes_past_a_limit_is_refused_with_the_limit(

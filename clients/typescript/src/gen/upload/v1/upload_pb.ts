@@ -119,7 +119,8 @@ export type File = Message<"upload.v1.File"> & {
   cancelledAt?: Timestamp | undefined;
 
   /**
-   * Who cancelled it: `user`, `user:<principal>`, `batch_cancel`, `websocket_close`.
+   * Who cancelled it: `user`, `user:<principal>`, `batch_cancel`, `websocket_close`, or `system` when its announcement
+   * over tus broke off before the answer.
    *
    * @generated from field: string cancelled_by = 14;
    */
@@ -2064,7 +2065,7 @@ export const UploadStatusSchema: GenEnum<UploadStatus> = /*@__PURE__*/
  */
 export enum BatchStatus {
   /**
-   * No state.
+   * No state; in a filter: every state.
    *
    * @generated from enum value: BATCH_STATUS_UNSPECIFIED = 0;
    */
@@ -2121,9 +2122,8 @@ export const BatchStatusSchema: GenEnum<BatchStatus> = /*@__PURE__*/
  * (INVALID_ARGUMENT, with a `google.rpc.BadRequest` naming the field and the rule), `OVERLOADED` (RESOURCE_EXHAUSTED,
  * with a `google.rpc.RetryInfo`), `SHUTTING_DOWN` (UNAVAILABLE), `DATABASE_FAILURE` or `STORAGE_FAILURE` (INTERNAL,
  * nothing was changed), `OUTCOME_UNKNOWN` (INTERNAL, ask again with the same `request_id`) and `INTERNAL` (with an
- * `incident` id that the server's log has too). A request is at most 64 KiB, of `InitiateBatch` 8 MiB by default, of
- * `PutFile` 416 KiB, of `WatchStatus` over gRPC 600 KiB. What breaks a bound names it in the ErrorInfo's metadata, as
- * `limit`.
+ * `incident` id that the server's log has too). A request is at most 8 MiB, as a gRPC message and as an HTTP body. What
+ * breaks a bound names it in the ErrorInfo's metadata, as `limit`.
  *
  * Where callers have to say who they are (`Authorization: Bearer …`), any method can also fail with
  * `CREDENTIAL_MISSING`, `CREDENTIAL_INVALID` or `CREDENTIAL_EXPIRED` (UNAUTHENTICATED, 401 over HTTP), or
@@ -2338,8 +2338,9 @@ export const UploadService: GenService<{
    * Streams the current state of the targets, one `bookmark`, then every change.
    *
    * `revision` of one target strictly grows along a stream and its resumptions. A watcher gets every final state; a
-   * slow watcher may get only the newest of the states between. After 15 s of silence the server sends a `bookmark`. On
-   * shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on another node or later.
+   * slow watcher may get only the newest of the states between. After 15 s of silence, or `--bookmark-interval`, the
+   * server sends a `bookmark`. On shutdown the stream ends with UNAVAILABLE; its watcher resumes by `resume_token`, on
+   * another node or later.
    *
    * Errors: `FILE_NOT_FOUND`, `BATCH_NOT_FOUND` (before any message).
    *
