@@ -264,8 +264,8 @@ class Console {
       // A batch is told as one.
       if (row.upload && !row.batchId && isFinal(row.status) && !row.record?.contentDeletedAt) this.announce(row);
     } else if (event.type === "batch") {
-      const { row, before } = this.model.takeBatch(event.batch);
-      this.feed.tellBatch(row, before);
+      const { row, isNews } = this.model.takeBatch(event.batch);
+      if (isNews) this.feed.tellBatch(row);
     } else if (event.type === "progress") this.model.takeProgress(event.fileId, event.bytesReceived);
     else if (event.resynced) {
       // The service is another one, or was set back: what was known may never have been.

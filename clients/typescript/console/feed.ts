@@ -1,7 +1,6 @@
 /** The latest things that anyone did, newest first. Must not know where they come from. */
 
-import { dateOf, isFinal } from "../src/index.js";
-import type { StatusWord } from "../src/index.js";
+import { dateOf } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import { arrange, byId, make, say, show } from "./dom.js";
 import * as format from "./format.js";
@@ -35,10 +34,8 @@ export class Feed {
     if (alone) this.add(entry(row.status, say, dateOf(row.record?.contentDeletedAt) ?? row.updatedAt));
   }
 
-  /** A batch has changed; what its status was before, where that is known. */
-  tellBatch(row: BatchRow, before: StatusWord | undefined): void {
-    // Of one that nobody has seen before it is not known whether it has begun just now, or long ago.
-    if (before === row.status || (before === undefined && !isFinal(row.status))) return;
+  /** A batch's status has changed. */
+  tellBatch(row: BatchRow): void {
     const { status } = row;
     const by = (): string => (status === "cancelled" ? ` by ${cancellerOf(row)}${why(row.cancelReason)}` : "");
     const what = { completed: "is complete", failed: "has failed files", cancelled: "was cancelled", processing: "began to upload" };

@@ -174,16 +174,16 @@ export class Model {
     return fill(this.files.get(file.fileId) ?? emptyRow(file.fileId), file);
   }
 
-  /** A batch as the watch tells it: the row that is held, or one that is not kept; and its status before, if known. */
-  takeBatch(batch: Batch): { row: BatchRow; before: StatusWord | undefined } {
+  /** A batch as the watch tells it: the row that is held, or one that is not kept; and whether its status has changed. */
+  takeBatch(batch: Batch): { row: BatchRow; isNews: boolean } {
     if (this.reading > 0) this.heard.set(batch.batchId, batch);
     const known = this.batches.get(batch.batchId);
-    const before = known && known.revision > 0n ? known.status : undefined;
+    const isNews = isNewStatus(batch, known);
     const row = fillBatch(known ?? emptyBatch(batch.batchId), batch);
     this.listings.batches.take(row);
     if (this.listings.batches.rows.includes(row)) this.batches.set(row.batchId, row);
     if (this.batches.size > 2 * MOST_ROWS) this.prune();
-    return { row, before };
+    return { row, isNews };
   }
 
   takeProgress(fileId: string, received: number): void {
@@ -427,6 +427,17 @@ function fill(row: FileRow, file: UploadedFile): FileRow {
   row.failureReason = file.failureReason;
   row.revision = file.revision;
   return row;
+}
+
+/**
+ * Whether what the watch tells of a batch is that its status has changed; a list may have told before, or never. Of one
+ * that is under way the watch tells the end of each file: it has begun just now if none has ended, or was seen waiting.
+ */
+function isNewStatus(batch: Batch, known: BatchRow | undefined): boolean {
+  if (known && known.revision > batch.revision) return false;
+  const ended = batch.completedFiles + batch.failedFiles + batch.cancelledFilesCount;
+  const wasPending = known !== undefined && known.revision > 0n && known.status === "pending";
+  return isFinal(batchStatusWord(batch.status)) || ended === 0 || wasPending;
 }
 
 function fillBatch(row: BatchRow, batch: Batch): BatchRow {

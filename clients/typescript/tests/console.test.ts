@@ -2,9 +2,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
 import { samplesOf } from "../console/exposition.js";
 import { Listing, MOST_ROWS, PAGE } from "../console/listing.js";
+import { Model } from "../console/model.js";
 import { askedOf, EVERYTHING, hashOf, idIn, placeOf } from "../console/view.js";
+import { Api, BatchStatus } from "../src/index.js";
+import { BatchSchema } from "../src/gen/upload/v1/upload_pb.js";
 
 interface Row {
   createdAt: Date;
@@ -102,6 +106,25 @@ test("a list that grows for a week holds no more than its bound, and reads on be
   }
   while (listing.rows.at(-1)!.id > 300) await listing.load();
   assert.deepEqual(ids(listing), down(listing.rows[0]!.id, listing.rows.at(-1)!.id));
+});
+
+test("a batch's status is news once, whether a list or the watch tells of it first", () => {
+  const at = (revision: bigint, status: BatchStatus, completedFiles = 0) =>
+    create(BatchSchema, { batchId: "b", totalFiles: 2, revision, status, completedFiles });
+  const pending = at(1n, BatchStatus.PENDING);
+  const changes = [at(2n, BatchStatus.PROCESSING), at(3n, BatchStatus.PROCESSING, 1), at(4n, BatchStatus.COMPLETED, 2)];
+  const told = (model: Model): boolean[] => changes.map((batch) => model.takeBatch(batch).isNews);
+  const modelOf = (...listed: typeof changes): Model => {
+    const model = new Model(new Api({ baseUrl: "http://localhost" }), () => undefined);
+    for (const batch of listed) model.holdBatch(batch);
+    return model;
+  };
+  assert.deepEqual(told(modelOf()), [true, false, true], "no list has it");
+  assert.deepEqual(told(modelOf(pending)), [true, false, true], "a list has told that it waits");
+  assert.deepEqual(told(modelOf(changes[0]!)), [true, false, true], "a list has told the change before");
+  assert.deepEqual(told(modelOf(changes[2]!)), [false, false, true], "a list is far ahead");
+  changes.shift();
+  assert.deepEqual(told(modelOf(pending)), [true, true], "two changes were told as one");
 });
 
 test("an address says what is shown, and is read back so", () => {
