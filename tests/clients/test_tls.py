@@ -60,13 +60,32 @@ def uploadctl(server: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("http://localhost:1", ("localhost:1", False)),
         ("dns:///files.example:1", ("dns:///files.example:1", False)),
         ("unix:/tmp/socket", ("unix:/tmp/socket", False)),
+        ("ipv4:127.0.0.1:1", ("ipv4:127.0.0.1:1", False)),
+        # gRPC itself would ask port 443 of a name alone, and of what it cannot read say that nobody is there.
+        ("files.example", ("files.example:50051", False)),
+        ("[::1]", ("[::1]:50051", False)),
+        ("localhost:50051/", ("localhost:50051", False)),
     ],
 )
 def test_a_server_is_named_with_or_without_tls(server: str, address: tuple[str, bool]) -> None:
     assert address_of(server) == address
 
 
-@pytest.mark.parametrize("server", ["https://", "https://a/path", "https://user@a", "https://a?x"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        *(
+            "https://",
+            "https://a/path",
+            "https://user@a",
+            "https://a?x",
+            "https://a:99999",
+            "http://[::1",
+            "http://a:0",
+        ),
+        *("", ":", ":1", "a:b", "a:0", "a:99999", "a:-1", "a:1/x", "user@a:1", "a b:1", "::1:1", "[::1", "ftp://a:1"),
+    ],
+)
 def test_what_names_no_server_is_refused(server: str) -> None:
     with pytest.raises(ValueError, match="is no server"):
         address_of(server)
@@ -112,7 +131,10 @@ def test_uploadctl_says_what_does_not_fit(secure: Secure, server: ServerProcess,
         (secure.url, ["--ca", str(tmp_path / "none")], 2, "No such file"),
     ):
         ended = uploadctl(named, "list", *arguments)
-        assert (ended.returncode, words in ended.stderr) == (code, True), ended.stderr
+        # The last line, and of gRPC's own none before it.
+        *usage, last = ended.stderr.splitlines()
+        assert (ended.returncode, words in last) == (code, True), ended.stderr
+        assert [line for line in usage if "ssl_transport" in line] == []
 
 
 def test_the_go_example_speaks_tls(secure: Secure, tmp_path: Path) -> None:

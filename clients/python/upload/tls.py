@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from upload.transport import Endpoint
 
 _SECURE = frozenset({"https", "grpcs"})
 _PORTS = {"https": 443, "grpcs": 443, "http": 50051, "grpc": 50051}
+# What else gRPC finds a server by, each with rules of its own.
+_OF_GRPC = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p|passthrough):.+")
+_BARE = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[^\]\s]+)?\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?/?", re.ASCII)
+_MOST_PORT = 65_535
 
 File = str | os.PathLike[str]
 
@@ -66,14 +71,34 @@ def address_of(server: str) -> tuple[str, bool]:
     """Return host and port of a server, and whether it is to be spoken to over TLS.
 
     ``https://`` and ``grpcs://`` say TLS, ``http://``, ``grpc://`` and nothing plain text; anything else is a name that
-    gRPC knows. Raises ``ValueError``.
+    gRPC knows (``dns:…``, ``unix:…``), or host and port, 50051 where none is said. Raises ``ValueError``.
     """
-    parts = urlsplit(server)
-    if "://" not in server or parts.scheme not in _PORTS:
+    if _OF_GRPC.fullmatch(server):
         return server, False
-    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+    try:
+        parts = urlsplit(server)
+        if "://" not in server or parts.scheme not in _PORTS:
+            return _bare(server), False
+        if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+            raise ValueError
+        port = _port(_PORTS[parts.scheme] if parts.port is None else parts.port)
+    except ValueError:
         raise ValueError(
-            f"{server!r} is no server: give scheme, host and port alone, such as https://files.example:443"
-        )
+            f"{server!r} is no server: give host and port alone, such as localhost:50051, [::1]:50051 or, for TLS,"
+            " https://files.example:443"
+        ) from None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{parts.port or _PORTS[parts.scheme]}", parts.scheme in _SECURE
+    return f"{host}:{port}", parts.scheme in _SECURE
+
+
+def _bare(server: str) -> str:
+    found = _BARE.fullmatch(server)
+    if found is None:
+        raise ValueError
+    return f"{found[1]}:{_port(int(found[2] or _PORTS['grpc']))}"
+
+
+def _port(number: int) -> int:
+    if not 0 < number <= _MOST_PORT:
+        raise ValueError
+    return number

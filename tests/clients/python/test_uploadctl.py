@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import signal
+import stat
 import subprocess
 import sys
 import uuid
@@ -116,6 +117,16 @@ async def test_a_file_is_stored_under_its_name_once_it_is_whole(
     assert (late.code, "pending" in late.err) == (4, True)
     # Nothing is left of what did not succeed.
     assert [path.name for path in folder.iterdir()] == ["film.mkv"]
+
+    # A device takes the bytes and stays what it is; what cannot be written is said so.
+    assert (await uploadctl(server, "download", file.file_id, "--to", "/dev/null", "--force")).code == 0
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)  # noqa: PTH116 - no disk is asked
+    full = await uploadctl(server, "download", file.file_id, "--to", "/dev/full")
+    assert (full.code, full.err) == (6, "uploadctl: Cannot write /dev/full: No space left on device.\n")
+    nowhere = await uploadctl(server, "download", file.file_id, "--to", str(folder / "none" / "x"))
+    assert nowhere.err == f"uploadctl: Cannot write {folder / 'none' / 'x'}: No such file or directory.\n"
+    # 255 bytes, as long as a name may be.
+    assert (await uploadctl(server, "download", file.file_id, "--to", str(folder / ("\u65e5" * 85)))).code == 0
 
     command = [UPLOADCTL, "download", file.file_id, "--to", "-"]
     piped = await asyncio.to_thread(subprocess.run, command, capture_output=True, env=environment(server), check=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,6 +53,9 @@ async def test_an_id_may_be_cut_where_no_other_begins_so(server: ServerProcess, 
     found = await uploadctl(server, "get", one[: enough + 3], "-o", "json")
     assert json.loads(found.out)["file_id"] == one
     assert (await uploadctl(server, "cancel-batch", batch.batch.batch_id[:8])).code == 0
+    assert json.loads((await uploadctl(server, "get", one.upper(), "-o", "json")).out)["file_id"] == one
+    short = await uploadctl(server, "get", one[:3])
+    assert (short.code, "its first 4 characters" in short.err) == (Exit.USAGE, True)
     nobody = await uploadctl(server, "get", "0000-0000")
     assert (nobody.code, "No file has this id" in nobody.err) == (Exit.NOT_FOUND, True)
 
@@ -175,6 +180,13 @@ async def test_results_that_nobody_takes_stop_no_upload(
         assert await process.wait() == code
         newest = await anext(client.list_batches(order_by="created_at desc"))
         assert (newest.status, newest.completed_files) == ("completed", 5)
+    line = f'"{UPLOADCTL}" stats >/dev/full'
+    run = functools.partial(
+        subprocess.run, ["bash", "-c", line], env=environment(server), stderr=subprocess.PIPE, text=True
+    )
+    lost = await asyncio.to_thread(run, check=False)
+    assert lost.returncode == Exit.SERVER_ERROR
+    assert lost.stderr == "The results could not be written: No space left on device.\n"
 
 
 async def test_without_a_terminal_progress_is_told_in_lines(

@@ -11,6 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+# gRPC's core reads this as it is loaded. What it says of handshakes and names our own sentences say too, and its lines
+# would stand between ours.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from upload.async_client import AsyncClient
 from upload.cli import commands, downloading, listing, uploading, watching
 from upload.cli.arguments import Arguments, parse
@@ -112,6 +116,8 @@ async def _run(arguments: Arguments, output: Output) -> Exit:
             code = await COMMANDS[arguments.command](client, arguments, output)
             output.close()
         except (UploadServiceError, OSError, AmbiguousId) as error:
+            if error is output.lost:
+                return _exit_of_lost(output)
             if isinstance(error, BrokenPipeError):
                 raise
             output.error(error)
@@ -121,8 +127,8 @@ async def _run(arguments: Arguments, output: Output) -> Exit:
 
 
 def _exit_of_lost(output: Output) -> Exit:
-    """Return the code of a command that did its work and could not say so."""
-    if isinstance(output.lost, BrokenPipeError):
+    """Return the code of a command whose results nobody can read; of others than readers who left, say so."""
+    if output.lost is None or isinstance(output.lost, BrokenPipeError):
         return Exit.PIPE_CLOSED
-    output.note("lost", f"The results could not be written: {output.lost}.")
+    output.note("lost", f"The results could not be written: {output.lost.strerror}.")
     return Exit.SERVER_ERROR

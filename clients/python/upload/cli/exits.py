@@ -35,7 +35,8 @@ exit codes:
   4    not in its state: too late, it is completed or failed and can no longer be cancelled or written; or it is not
        completed and cannot be downloaded, or its bytes were let go
   5    the upload was cancelled
-  6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired
+  6    the upload failed: wrong checksum, the source changed or cannot be read, another sender took over, expired;
+       or a download cannot be stored
   7    the server cannot be reached, is overloaded, or did not answer in time
   8    not signed in, not allowed to do that, or a quota is used up
   141  the reader of the results stopped reading

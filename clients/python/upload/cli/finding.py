@@ -12,6 +12,8 @@ from upload.records import Batch, File
 
 # A whole id, and whatever cannot begin one, is asked for as it is.
 _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{3,34}")
+_TOO_SHORT = re.compile(r"[0-9a-f][0-9a-f-]{0,2}")
+_UPPER = re.compile(r"[0-9A-Fa-f-]{1,36}")
 _NEWEST = 10_000
 _MOST_SHOWN = 10
 _OPEN_FILES = ("pending", "uploading")
@@ -20,7 +22,7 @@ R = TypeVar("R", File, Batch)
 
 
 class AmbiguousId(ValueError):
-    """Several ids begin so."""
+    """Several ids begin so, or may."""
 
 
 async def file_id(client: AsyncClient, text: str) -> str:
@@ -28,6 +30,7 @@ async def file_id(client: AsyncClient, text: str) -> str:
 
     Beginnings are looked for among all files that are open and the newest 10,000.
     """
+    text = _lower(text)
     if not _BEGINNING.fullmatch(text):
         return text
     found = {file.file_id: f"{visible(file.filename)}, {file.status}" async for file in _files(client, text)}
@@ -36,10 +39,19 @@ async def file_id(client: AsyncClient, text: str) -> str:
 
 async def batch_id(client: AsyncClient, text: str) -> str:
     """Return the id of the batch that ``text`` means; otherwise as ``file_id``."""
+    text = _lower(text)
     if not _BEGINNING.fullmatch(text):
         return text
     found = {batch.batch_id: f"{batch.total_files} files, {batch.status}" async for batch in _batches(client, text)}
     return _only(text, found)
+
+
+def _lower(text: str) -> str:
+    """Return an id as the server writes it: other programs write them in capitals."""
+    text = text.lower() if _UPPER.fullmatch(text) else text
+    if _TOO_SHORT.fullmatch(text):
+        raise AmbiguousId(f"{text} is too little of an id: give its first 4 characters, or more")
+    return text
 
 
 def _only(text: str, found: dict[str, str]) -> str:

@@ -138,9 +138,9 @@ class Output:
         except OSError as error:
             # Python would complain again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            self.lost = error
             if self.must_show:
                 raise
-            self.lost = error
 
     def _say(self, line: str) -> None:
         if self.screen is not None and self._err.isatty():
