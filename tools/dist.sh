@@ -28,8 +28,12 @@ for place in . clients/python server/transcoder; do
   "$work/tools/bin/python" -m build --outdir "$dist/python" "$place" >/dev/null
 done
 "$work/tools/bin/twine" check --strict "$dist"/python/*
-for wheel in "$dist"/python/*.whl; do
-  "$python" -m zipfile -l "$wheel" | grep -q 'dist-info/licenses/LICENSE' || { echo "no license in $wheel" >&2; exit 1; }
+# Not `grep -q`, which leaves before all is listed.
+for made in "$dist"/python/*; do
+  case $made in
+    *.whl) "$python" -m zipfile -l "$made" | grep 'dist-info/licenses/LICENSE' ;;
+    *) tar -tzf "$made" | grep '/LICENSE$' ;;
+  esac >/dev/null || { echo "no license in $made" >&2; exit 1; }
 done
 
 step "they install into empty environments and run"
