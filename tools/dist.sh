@@ -51,15 +51,23 @@ for made in wheels sdists; do
     "$made/bin/python" -I -c 'import upload, transcoder, upload_server.app'
   )
 done
+# What others use without the server brings all that it needs.
+for module in upload:upload_client transcoder:upload_transcoder; do
+  environment "${module%:*}"
+  "$work/${module%:*}/bin/pip" install --quiet --constraint constraints.txt "$dist"/python/"${module#*:}"-*.whl
+  (cd "$work/${module%:*}" && bin/pip check && bin/python -I -c "import ${module%:*}")
+done
+"$work/upload/bin/uploadctl" --version
 
 step "the lock of everything, with extras, and the SBOM"
 server=$(ls "$dist"/python/upload_service-*.whl)
 "$work/wheels/bin/pip" install --quiet --dry-run --ignore-installed --constraint constraints.txt --report - \
   "${wheels[@]/$server/$server[postgres,s3,jwt,otel]}" | "$python" tools/lock.py >"$dist/requirements.lock"
-"$work/tools/bin/cyclonedx-py" environment "$work/wheels" --of JSON -o "$dist/sbom/python.cdx.json"
 environment locked
 "$work/locked/bin/pip" install --quiet --require-hashes --find-links "$dist/python" --requirement "$dist/requirements.lock"
+(cd "$work/locked" && bin/pip check && bin/python -I -c 'import psycopg, obstore, boto3, jwt, opentelemetry.sdk')
 "$work/locked/bin/upload-server" --version
+"$work/tools/bin/cyclonedx-py" environment "$work/locked" --of JSON -o "$dist/sbom/python.cdx.json"
 
 step "the npm package"
 (cd clients/typescript && npm ci --silent && npm pack --silent --pack-destination "$dist/npm" >/dev/null &&
