@@ -209,7 +209,7 @@ def _serve(start: Start) -> None:
         )
         return
     _prepare_process(config)
-    from upload_server.app import serve  # noqa: PLC0415
+    from upload_server.start import serve  # noqa: PLC0415
 
     _until_stopped(config, lambda stop: serve(config, stop, started))
 
@@ -220,7 +220,7 @@ def _work(start: Start) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prepare_grpc()
     _prepare_process(start.config)
-    from upload_server.app import serve  # noqa: PLC0415 - as above
+    from upload_server.start import serve  # noqa: PLC0415 - as above
     from upload_server.workers import Worker  # noqa: PLC0415
 
     worker = Worker(start.options["parent"], start.options["ready"])
@@ -236,7 +236,7 @@ def _work(start: Start) -> None:
 
 def _migrate(start: Start) -> None:
     _prepare_grpc()
-    from upload_server.app import migrate  # noqa: PLC0415 - as above
+    from upload_server.start import migrate  # noqa: PLC0415 - as above
 
     applied = asyncio.run(migrate(start.config))
     log.info("migrated", applied=", ".join(applied) or "nothing to do")

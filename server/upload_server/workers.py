@@ -25,11 +25,11 @@ from pathlib import Path
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from upload_server.app import share
 from upload_server.config import Config
 from upload_server.domain.errors import CannotStart
 from upload_server.process.metrics import Workers as CountingWorkers
 from upload_server.process.ports import reserve
+from upload_server.start import share
 
 log = structlog.get_logger(__name__)
 

@@ -17,12 +17,12 @@ import pytest_asyncio
 from support.grpc_upload import CHUNK, UploadCall, stub_on
 from support.stores import STORES, shell, url_in
 from upload.v1 import upload_pb2 as pb
-from upload_server import app
+from upload_server import start
 from upload_server.config import load
 
 NODE = """
 import asyncio, os, sys
-from upload_server import app
+from upload_server import start
 from upload_server.config import load
 from upload_server.process.metrics import Workers
 
@@ -31,7 +31,7 @@ async def main():
     counts = config.data_dir / f"counts-{os.getpid()}"
     counts.mkdir()
     told = lambda grpc_port, _: print(grpc_port, flush=True)
-    await app.serve(config, asyncio.Event(), told, Workers(str(counts), lambda: [os.getpid()]))
+    await start.serve(config, asyncio.Event(), told, Workers(str(counts), lambda: [os.getpid()]))
 
 asyncio.run(main())
 """
@@ -54,7 +54,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def shared(url: str, tmp_path: Path) -> Iterator[Path]:
     """A data directory for several processes."""
     options = {"data_dir": str(tmp_path / "data"), "database_url": url, "grpc_port": "0", "http_port": "0"}
-    locks = app.share(load(options, {}))
+    locks = start.share(load(options, {}))
     yield tmp_path / "data"
     for lock in locks:
         lock.release()

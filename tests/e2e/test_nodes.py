@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from support.stores import STORES, shell, url_in
 from upload.v1 import upload_pb2 as pb
-from upload_server import app
+from upload_server import start
 from upload_server.config import Config, load
 from upload_server.process.metrics import Workers
 from upload_server.store.commands.store import WritingStore
@@ -66,7 +66,7 @@ async def node(config: Config) -> AsyncIterator[Running]:
     counts.mkdir()
     workers = Workers(str(counts), lambda: [os.getpid()])
     stop, ports = asyncio.Event(), asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(app.serve(config, stop, lambda grpc_port, _: ports.set_result(grpc_port), workers))
+    task = asyncio.create_task(start.serve(config, stop, lambda grpc_port, _: ports.set_result(grpc_port), workers))
     await asyncio.wait([task, ports], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
@@ -95,7 +95,7 @@ async def nodes(kind: str, tmp_path: Path) -> AsyncIterator[Nodes]:
     url = url_in(tmp_path, kind)
     options = {"data_dir": str(tmp_path / "data"), "database_url": url, "grpc_port": "0", "http_port": "0"}
     config = load(options, {})
-    locks = app.share(config)
+    locks = start.share(config)
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(node(config)) for _ in range(2)]
         yield Nodes(url, tmp_path / "data" / "bytes", running)

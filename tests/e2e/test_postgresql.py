@@ -110,6 +110,6 @@ async def test_a_server_refuses_a_database_without_the_schema(tmp_path: Path) ->
 
 
 def test_a_server_on_sqlite_does_not_load_the_driver() -> None:
-    program = "import sys, upload_server.app; print('psycopg' in sys.modules)"
+    program = "import sys, upload_server.start; print('psycopg' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout == "False\n"

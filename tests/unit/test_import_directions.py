@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "doors": {"domain", "process", "access", "store", "ingest", "watch", "service"},
 }
 # The composition root, the program, and the operator's commands put parts together.
-ROOTS = {"app", "workers", "__main__", "__init__"}
+ROOTS = {"app", "start", "workers", "__main__", "__init__"}
 COMMANDS = "upkeep/commands.py"
 # Of the places for rows and bytes others see the protocols, not who meets them.
 PROTOCOLS = {"store": {"protocol", "values", "inspection"}, "sink": {"protocol"}}

@@ -1,8 +1,8 @@
 """Decides what the operator's commands do with an installation: `check`, `audit verify`, `audit export`,
 `backup`, `copy`, `nodes`, `token`, `adopt`.
 
-Like app.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something is
-wrong, 2 it could not be looked at.
+Like start.py a place where parts are put together; nothing here serves callers. Exit codes: 0 all is well, 1 something
+is wrong, 2 it could not be looked at.
 """
 
 from __future__ import annotations
