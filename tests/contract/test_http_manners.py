@@ -55,6 +55,7 @@ async def refused(http: httpx.AsyncClient, method: str, path: str, content: byte
     [
         b"{",
         b"[]",
+        b"null",
         b"null x",
         b'{"filename": NaN}',
         b'{"filename": "a", "filename": "b"}',
@@ -63,12 +64,13 @@ async def refused(http: httpx.AsyncClient, method: str, path: str, content: byte
         b"[" * 20_000,
         b'{"size_bytes": ' + b"9" * 60_000 + b"}",
     ],
-    ids=["cut", "list", "rest", "nan", "twice", "utf8", "surrogate", "deep", "digits"],
+    ids=["cut", "list", "null", "rest", "nan", "twice", "utf8", "surrogate", "deep", "digits"],
 )
 async def test_a_malformed_body_is_refused_and_changes_nothing(http: httpx.AsyncClient, content: bytes) -> None:
     status, error = await refused(http, "POST", INITIATE, content)
     assert (status, error.reason) == (400, "INVALID_FIELD")
-    assert error.violations
+    assert all(error.violations)
+    assert error.metadata["field"] == next(iter(error.violations))
 
 
 async def test_a_mistyped_field_is_not_lost(http: httpx.AsyncClient) -> None:
@@ -175,3 +177,8 @@ async def test_no_reason_ends_a_line_of_a_watch(http: httpx.AsyncClient) -> None
     assert lines[0]["result"]["file"]["cancel_reason"] == reason
     events = await http.get("/api/v1/watch", params=watch, headers={"accept": "text/event-stream"})
     assert events.text.splitlines().count("event: end") == 1
+    # What ends with OK before its first message is 204, in both forms.
+    watch["resume_token"] = lines[-1]["result"]["resume_token"]
+    for headers in ({}, {"accept": "text/event-stream"}):
+        resumed = await http.get("/api/v1/watch", params=watch, headers=headers)
+        assert (resumed.status_code, resumed.content) == (204, b"")

@@ -209,7 +209,7 @@ def _finish_watch(operation: Json, schemas: Json) -> None:
         "application/json": content,
         "text/event-stream": {"schema": {"type": "string"}, "example": _SSE_EXAMPLE},
     }
-    nothing = {"description": "With `Accept: text/event-stream`: nothing is left to send. An `EventSource` stops."}
+    nothing = {"description": "Nothing is left to send. An `EventSource` stops."}
     operation["responses"] = {"200": ok, "204": nothing, **operation["responses"]}
     operation["parameters"].append(
         {

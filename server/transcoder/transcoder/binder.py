@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from . import wellknown
-from .errors import FaultError, FaultKind, FieldError
+from .errors import FaultError, FieldError
 from .parser import map_entry
 from .router import MalformedPathError, unquote_utf8
 from .scalars import converters
@@ -241,7 +241,7 @@ class QueryBinder:
                         lists[key] = path
                 path.set(message, unquote_utf8(raw if path.steps[-1].raw_plus else raw.replace("+", " ")))
             except MalformedPathError as error:
-                raise FaultError(FaultKind.INVALID_FIELD, f"malformed query: {error}") from None
+                raise FaultError.of_field(FieldError(f"malformed: {error}", "query")) from None
             except FieldError as error:
                 raise FaultError.of_field(error) from None
 

@@ -175,7 +175,7 @@ class ServedRequest:
         try:
             query = str(self._scope["query_string"].decode())
         except UnicodeDecodeError:
-            raise FaultError(FaultKind.INVALID_FIELD, "malformed query: not UTF-8") from None
+            raise FaultError.of_field(FieldError("malformed: not UTF-8", "query")) from None
         most = self._binding.method.limits.max_elements + _SINGLE_PARAMETERS
         if query.count("&") >= most:
             raise FaultError.of_field(FieldError(f"must have at most {most} parameters", "query", most))

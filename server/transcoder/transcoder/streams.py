@@ -46,7 +46,7 @@ class Framer(Protocol):
 class Lines:
     """`{"result": …}` a line, and `{"error": Status}` last if the call fails."""
 
-    status_when_empty = 200
+    status_when_empty = 204
     heartbeat = b""
     tells_unavailable = False
 

@@ -26,6 +26,7 @@ _REASONS: Mapping[FaultKind, str] = {
 _PLACES: Mapping[FaultKind, str] = {
     FaultKind.MALFORMED_PATH: "path",
     FaultKind.MALFORMED_JSON: "body",
+    FaultKind.INVALID_FIELD: "body",
     FaultKind.INVALID_HEADER: "header",
 }
 _MAX_TEXT = 256

@@ -14,15 +14,18 @@ from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.frames import Frame
 from websockets.speedups import apply_mask
 
 from upload_server.domain.errors import UnexpectedMessage, UploadError
-from upload_server.doors.http.asgi import last_answer
+from upload_server.doors.http.asgi import Receive, Scope, Send, last_answer
 from upload_server.doors.websocket.frames import Frames, Head, Opcode, read_head
 from upload_server.ingest import Memory
 
 # Seconds between the end of a socket's application and the end of its connection, whatever the page reads or sends.
 LINGER_SECONDS: Final = 5.0
+# Seconds that the answer to a page's close waits for the application to end.
+_ANSWER_SECONDS: Final = 1.0
 # Frames parsed in one turn of the loop: about a millisecond. A read of 256 KiB can hold 40,000.
 _TURN_FRAMES: Final = 64
 _LITTLE_BYTES: Final = 64 * 1024
@@ -74,10 +77,13 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
         # The page broke a rule: its frames are dropped, but for a close.
         self._refused = False
         self._dropping = False
+        # Our answer to the page's close frame, and what gives it if the application takes too long.
+        self._answer = b""
+        self._answering: asyncio.Handle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """uvicorn says 1005 here, which is also what it says of a close frame without a code. The first one counts."""
-        for waiting in (self._gate, self._turn):
+        for waiting in (self._gate, self._turn, self._answering):
             if waiting is not None:
                 waiting.cancel()
         self._unparsed = memoryview(b"")
@@ -169,7 +175,7 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _hand_on(self, data: bytes) -> None:
         """Give the application a part of a message, and how much of the message is still to come; as uvicorn does."""
-        if self.close_sent:
+        if self.close_sent or self._answer:
             return
         event: Any = {"type": "websocket.receive", "bytes": data, "to_come": self._frame_left}
         self.queue.put_nowait(event)
@@ -219,6 +225,39 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.transport.close()
+
+    def handle_close(self, event: Frame) -> None:
+        """Answer a close frame once the application has ended.
+
+        uvicorn answers at once: a page that waits for the answer, and then asks, would find its upload not cancelled.
+        """
+        closing = self.conn.close_rcvd
+        if self.close_sent or closing is None or self.transport.is_closing():
+            super().handle_close(event)
+            return
+        gone: Any = {"type": "websocket.disconnect", "code": int(closing.code), "reason": closing.reason}
+        self.queue.put_nowait(gone)
+        self.stop_keepalive()
+        self._answer = b"".join(self.conn.data_to_send())
+        self._answering = self.loop.call_later(_ANSWER_SECONDS, self._answer_close)
+
+    def _answer_close(self) -> None:
+        """Answer the page's close frame, unless that is done, or it sent none."""
+        if self._answer and not self.transport.is_closing():
+            self.transport.write(self._answer)
+            self.transport.close()
+        self._answer = b""
+
+    def eof_received(self) -> None:
+        """A page that will send nothing more gets its answer now: the transport closes itself."""
+        self._answer_close()
+
+    def shutdown(self) -> None:
+        """uvicorn would send a close of its own behind our answer."""
+        if self._answer:
+            self._answer_close()
+        else:
+            super().shutdown()
 
     # To and from the application -------------------------------------------------------------------------------------
 
@@ -282,6 +321,15 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """After the application has ended, a page that does not read or answer the close is cut off soon."""
+        served = self.app
+
+        async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await served(scope, receive, send)
+            finally:
+                self._answer_close()
+
+        self.app = answering
         try:
             await super().run_asgi()
         finally:
