@@ -472,7 +472,9 @@ async def test_a_page_of_another_origin_uploads_by_a_ticket_once(
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
     }
-    assert (await http.options(TICKETS, headers=preflight)).status_code == 204
+    answer = await http.options(TICKETS, headers=preflight)
+    assert (answer.status_code, answer.headers["cache-control"]) == (204, "no-store")
+    assert answer.headers["x-content-type-options"] == "nosniff"
     ticket = await ticket_for(http, tokens, file_id)
     async with opened_with(server, file_id, ticket) as socket:
         assert socket.subprotocol == "upload.v1"

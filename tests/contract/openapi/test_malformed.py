@@ -29,6 +29,7 @@ async def test_malformed_requests(server: ServerProcess, request_bytes: bytes, s
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"content-type: application/json" in head
+    assert b"cache-control: no-store\r\nx-content-type-options: nosniff" in head
     document = load()
     validator(document, document["components"]["schemas"]["google.rpc.Status"]).validate(json.loads(body))
     assert json.loads(body)["details"][0]["reason"] == reason

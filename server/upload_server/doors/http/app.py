@@ -29,6 +29,7 @@ from upload_server.doors.http.asgi import (
     refuse_handshake,
     refuse_method,
     respond,
+    respond_empty,
     status_body,
     status_of,
 )
@@ -44,6 +45,8 @@ _WEBSOCKET_PATH: Final = WEBSOCKET_PREFIX.decode()
 _BELOW_TUS: Final = f"{TUS_PATH}/"
 _FILES: Final = "/api/v1/files/"
 _CONTENT: Final = "/content"
+# DELETE is the transcoder's.
+_CONTENT_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS")
 # Seconds a readiness check may take; a store that answers later is not ready.
 READY_SECONDS: Final = 2.0
 _READ_ONLY: Final = frozenset({"GET", "HEAD"})
@@ -164,9 +167,10 @@ class WebApp:
     ) -> None:
         if scope["method"] in _READ_ONLY:
             await answer(file_id, receive, scope, send)
+        elif scope["method"] == "OPTIONS":
+            await respond_empty(send, [(b"allow", ", ".join(_CONTENT_METHODS).encode())])
         else:
-            # DELETE is the transcoder's.
-            await refuse_method(send, scope["method"], "DELETE", "GET", "HEAD")
+            await refuse_method(send, scope["method"], *_CONTENT_METHODS)
 
     async def _answer_ready(self, _scope: Scope, send: Send) -> None:
         problem = await self._problem()

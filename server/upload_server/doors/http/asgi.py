@@ -18,6 +18,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from transcoder.asgi import UNCACHED
 from upload_server.domain.errors import UploadError
 from upload_server.doors.errors import DOMAIN, challenge, http_status_of, pack, to_status
 
@@ -58,8 +59,15 @@ def status_body(status: Status) -> bytes:
 def last_answer(line: str, reason: str, message: str) -> bytes:
     """Return a whole answer that ends the connection, for where there is no application to give it."""
     body = status_body(status_of(Code.INVALID_ARGUMENT, reason, message))
-    head = f"HTTP/1.1 {line}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return f"{head}connection: close\r\n\r\n".encode() + body
+    headers = [*whole(body, JSON, ()), (b"connection", b"close")]
+    lines = [f"HTTP/1.1 {line}".encode(), *(b": ".join(header) for header in headers)]
+    return b"\r\n".join([*lines, b"", body])
+
+
+async def respond_empty(send: Send, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer an HTTP request with nothing but headers."""
+    await send({"type": "http.response.start", "status": 204, "headers": [*UNCACHED, *headers]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def respond(
@@ -114,7 +122,6 @@ def whole(body: bytes, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]
     return [
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
+        *UNCACHED,
         *extra,
     ]

@@ -25,6 +25,7 @@ from upload_server.doors.http.asgi import (
     headers_of,
     refuse_handshake,
     respond,
+    respond_empty,
     status_body,
     status_of,
 )
@@ -240,8 +241,7 @@ async def _answer_preflight(send: Send, origin: bytes, allow_headers: bytes) -> 
         (b"access-control-max-age", _MAX_AGE),
         _VARY,
     ]
-    await send({"type": "http.response.start", "status": 204, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    await respond_empty(send, headers)
 
 
 def _with_headers(send: Send, extra: Headers) -> Send:

@@ -16,13 +16,13 @@ from upload_server.access.identity import Presented, bearer
 from upload_server.domain.errors import CredentialMissing, UploadError
 from upload_server.doors.calls import Calls
 from upload_server.doors.http.asgi import (
-    Headers,
     Receive,
     Scope,
     Send,
     refuse,
     refuse_method,
     respond,
+    respond_empty,
     status_body,
     status_of,
 )
@@ -32,7 +32,6 @@ _log = structlog.get_logger(__name__)
 
 PATH: Final = "/auth/session"
 _MOST_SECONDS: Final = 8 * 3600
-_NO_CONTENT: Final = [(b"cache-control", b"no-store")]
 
 
 class SessionDoor:
@@ -52,7 +51,7 @@ class SessionDoor:
             )
             await respond(send, 403, status_body(status))
         elif method == "DELETE":
-            await _answer(send, [_cookie(name, "", 0) for name in COOKIES])
+            await respond_empty(send, [_cookie(name, "", 0) for name in COOKIES])
         else:
             await self._sign_in(scope, send)
 
@@ -67,7 +66,7 @@ class SessionDoor:
             return
         left = _MOST_SECONDS if caller.expires_at is None else int(caller.expires_at - time.time())
         _log.info("auth.signed_in", principal=caller.principal, credential=caller.credential, peer=caller.peer)
-        await _answer(send, [_cookie(_name(scope), token, max(0, min(left, _MOST_SECONDS)))])
+        await respond_empty(send, [_cookie(_name(scope), token, max(0, min(left, _MOST_SECONDS)))])
 
 
 def _name(scope: Scope) -> str:
@@ -83,8 +82,3 @@ def _cookie(name: str, token: str, seconds: int) -> tuple[bytes, bytes]:
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key == name]
-
-
-async def _answer(send: Send, cookies: Headers) -> None:
-    await send({"type": "http.response.start", "status": 204, "headers": [*_NO_CONTENT, *cookies]})
-    await send({"type": "http.response.body", "body": b""})

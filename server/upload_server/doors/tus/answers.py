@@ -12,8 +12,11 @@ from typing import Final
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 
+from transcoder.asgi import UNCACHED
 from upload_server.domain.errors import (
+    FieldViolation,
     FileNotWritable,
+    InvalidField,
     NotInState,
     OffsetMismatch,
     Stopped,
@@ -53,10 +56,10 @@ class Answer:
         return self.status in _LAST_WORDS
 
     def all_headers(self) -> Headers:
-        """Headers as they go out; an answer without content says nothing about content."""
+        """Headers as they go out; an answer without content says nothing of its type and length."""
         tus = [(b"tus-resumable", VERSION), *self.headers]
         if self.status == NO_CONTENT:
-            return [(b"cache-control", b"no-store"), *tus]
+            return [*UNCACHED, *tus]
         return whole(self.body, JSON, tus)
 
 
@@ -89,8 +92,8 @@ def not_bytes() -> Refused:
 
 def too_long(size: int, max_file_bytes: int) -> Refused:
     """The file would be longer than any may be."""
-    text = f"Upload-Length is {size} but may be at most {max_file_bytes}"
-    return Refused(413, status_of(Code.INVALID_ARGUMENT, "INVALID_FIELD", text, field="Upload-Length"))
+    rule = f"is {size} but may be at most {max_file_bytes}"
+    return Refused(413, to_status(InvalidField([FieldViolation("Upload-Length", rule, max_file_bytes)])))
 
 
 def chunk_mismatch(file_id: str, durable: int) -> Refused:
