@@ -44,6 +44,7 @@ _SECRET_BYTES: Final = 32
 _NOBODY: Final = hashlib.sha256(secrets.token_bytes(_SECRET_BYTES)).digest()
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _LEAST_WORDS: Final = 4
+_MOST_DAYS: Final = 36_500
 
 
 class TokensFileUnusable(Exception):
@@ -141,6 +142,8 @@ def make(principal: str, roles: str, seconds: float | None, now: datetime, quota
     """Return a new token, and its line for the file; ``seconds`` from ``now`` it expires. Raises ValueError."""
     check_principal(principal)
     parse_roles(roles)
+    if seconds is not None and seconds > _MOST_DAYS * 86_400:
+        raise ValueError(f"--expires: must be at most {_MOST_DAYS}d; without it a token is for ever")
     token_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
     token = f"{_PREFIX}{token_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     words = [token_id, f"sha256:{hashlib.sha256(token.encode()).hexdigest()}", principal, roles]

@@ -19,7 +19,12 @@ def open_own(path: Path | str, flags: int, mode: int = 0o600, *, dir_fd: int | N
 
     Its other name could be that of a file of somebody else, who would have it written over.
     """
-    descriptor = os.open(path, flags | _PLAIN, mode, dir_fd=dir_fd)
+    try:
+        descriptor = os.open(path, flags | _PLAIN, mode, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "is a symbolic link, which is not followed", str(path)) from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

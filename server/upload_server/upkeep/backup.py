@@ -57,16 +57,16 @@ def back_up(take_rows: TakeRows, storages_for: StoragesFor, folder: Path, databa
 
     Raises ``CannotBackUp``, and what the store and the sinks raise.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise CannotBackUp(f"--to: {folder} is there already; give each backup a folder of its own")
     unfinished = folder.with_name(f"{folder.name}.unfinished")
-    unfinished.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished.chmod(0o700)
+    with contextlib.suppress(FileExistsError):
+        unfinished.mkdir(mode=0o700, parents=True)
     with _alone(unfinished):
         copy = _Copy(take_rows, storages_for(unfinished / "bytes"), unfinished / database)
         made = copy.bring_all()
         _write_manifest(unfinished / "manifest.json", made, {"version": version, "store_id": copy.store_id})
-        if folder.exists():
+        if os.path.lexists(folder):
             raise CannotBackUp(f"--to: {folder} was made meanwhile")
         unfinished.rename(folder)
         _sync(folder)
@@ -76,9 +76,18 @@ def back_up(take_rows: TakeRows, storages_for: StoragesFor, folder: Path, databa
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a second backup of the same name: each would give the other's rows its own bytes."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Refuse a second backup of the same name: each would give the other's rows its own bytes.
+
+    And a folder that somebody else has put there, or a link: what lies in it would be deleted, or theirs to read.
+    """
     try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except NotADirectoryError:
+        raise CannotBackUp(f"--to: {folder} is no folder, or a link: take it away") from None
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise CannotBackUp(f"--to: {folder} belongs to another user: take it away")
+        os.fchmod(descriptor, 0o700)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from upload_server.config import DATABASE_NAME, Config
 from upload_server.domain.errors import CannotStart
 from upload_server.process.files import refuse_strangers_link
 from upload_server.sink.open import open_sink
-from upload_server.sink.protocol import SinkError
+from upload_server.sink.protocol import NoRoom, SinkError
 from upload_server.store.inspection import CannotAdopt, Damaged, NodeFacts
 from upload_server.store.lock import lock_directory
 from upload_server.store.open import StoreAt, store_at
@@ -72,8 +72,28 @@ def run(command: str, config: Config, options: Mapping[str, Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNUSABLE
     except (CannotStart, Damaged, SinkError, OSError) as error:
-        sys.stderr.write(f"upload-server: {error}\n")
+        # The only bytes that these commands store are copies.
+        where = "the disk of the copy has no room for more: " if isinstance(error, NoRoom) else ""
+        sys.stderr.write(f"upload-server: {where}{error}\n")
         return EXIT_UNUSABLE
+
+
+class CannotSay(CannotStart):
+    """What a command has done or found cannot be written to standard output."""
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Write lines to standard output; raises ``CannotSay``."""
+    try:
+        for line in lines:
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CannotSay(f"what there is to say cannot be written to standard output: {error.strerror}") from error
 
 
 def _store(config: Config) -> StoreAt:
@@ -111,21 +131,14 @@ def _check(config: Config, options: Mapping[str, Any]) -> int:
 
 
 def _show_report(report: Report, *, json_wanted: bool) -> None:
-    for line in [as_json(report)] if json_wanted else as_lines(report):
-        sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    _say([as_json(report)] if json_wanted else as_lines(report))
 
 
 def _verify(config: Config, options: Mapping[str, Any]) -> int:
     expected = Expected(dict(options["anchor"] or ()), options["expect_head"] or "")
     with contextlib.closing(_store(config).inspect()) as inspection:
         verdict = verify(inspection, expected)
-    if options["json"]:
-        sys.stdout.write(json.dumps(_verdict_fields(verdict)) + "\n")
-    else:
-        for line in _verdict_lines(verdict):
-            sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    _say([json.dumps(_verdict_fields(verdict))] if options["json"] else _verdict_lines(verdict))
     return EXIT_WRONG if verdict.broken else EXIT_FINE
 
 
@@ -197,11 +210,9 @@ def _nodes(config: Config, options: Mapping[str, Any]) -> int:
         nodes = inspection.nodes()
     if options["json"]:
         found = [{**asdict(node), "lives": bool(node.lives), "leads": bool(node.leads)} for node in nodes]
-        sys.stdout.write(json.dumps({"running": bool(holder), "nodes": found}) + "\n")
+        _say([json.dumps({"running": bool(holder), "nodes": found})])
     else:
-        for line in _node_lines(nodes, holder):
-            sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+        _say(_node_lines(nodes, holder))
     return EXIT_FINE
 
 
@@ -232,8 +243,10 @@ def _create_token(config: Config, options: Mapping[str, Any]) -> int:
         where = f"{path}: " if isinstance(error, TokensFileUnusable) else ""
         sys.stderr.write(f"upload-server: {where}{error}\n")
         return EXIT_UNUSABLE
-    sys.stdout.write(f"{token}\n")
-    sys.stdout.flush()
+    try:
+        _say([token])
+    except (CannotSay, BrokenPipeError) as error:
+        raise CannotSay(f"{error}; nobody has seen the token: take the line {line.split()[0]} out of {path}") from error
     return EXIT_FINE
 
 
@@ -247,10 +260,7 @@ def _adopt(config: Config, options: Mapping[str, Any]) -> int:
             held.callback(lock.release)
         mending = held.enter_context(contextlib.closing(store.mend()))
         adopted = mending.adopt(owner, batch_id=options["batch"] or "", file_id=options["file"] or "")
-    sys.stdout.write(
-        f"{owner} owns {adopted.files} files, {adopted.batches} batches and {adopted.answers} stored answers more\n"
-    )
-    sys.stdout.flush()
+    _say([f"{owner} owns {adopted.files} files, {adopted.batches} batches and {adopted.answers} stored answers more"])
     return EXIT_FINE
 
 
@@ -259,6 +269,7 @@ def _back_up(config: Config, options: Mapping[str, Any]) -> int:
     # A database that lies on a server of its own refuses, whether it answers or not.
     if store.folder is not None:
         store = _store(config)
+        _refuse_within(folder, (config.data_dir, store.folder))
 
     def storages_for(there: Path) -> Storages:
         return Storages(sink, open_sink(there.absolute().as_uri()))
@@ -266,13 +277,18 @@ def _back_up(config: Config, options: Mapping[str, Any]) -> int:
     made = back_up(store.copy_to, storages_for, folder, DATABASE_NAME, __version__)
     if options["json"]:
         fields = {"files": made.files, "bytes": made.size_bytes, "damaged": made.damaged}
-        sys.stdout.write(json.dumps({**json.loads(as_json(made.report)), **fields}) + "\n")
+        _say([json.dumps({**json.loads(as_json(made.report)), **fields})])
     else:
-        for line in (*(f"WRONG at its source: {text}" for text in made.damaged), *as_lines(made.report)):
-            sys.stdout.write(line + "\n")
-        sys.stdout.write(f"{folder} has the bytes of {made.files} files: {made.size_bytes} bytes\n")
-    sys.stdout.flush()
+        _say(f"WRONG at its source: {text}" for text in made.damaged)
+        _say(as_lines(made.report))
+        _say([f"{folder} has the bytes of {made.files} files: {made.size_bytes} bytes"])
     return EXIT_WRONG if made.report.open_findings or made.damaged else EXIT_FINE
+
+
+def _refuse_within(folder: Path, places: Iterable[Path | None]) -> None:
+    for place in places:
+        if place is not None and folder.resolve().is_relative_to(place.resolve()):
+            raise CannotCopy(f"--to: {folder} lies in {place}, of which it would be a copy; name a place elsewhere")
 
 
 def _copy(options: Mapping[str, Any]) -> int:
@@ -294,11 +310,11 @@ def _copy(options: Mapping[str, Any]) -> int:
             refuse_unfit(looked, there)
         if storages is not None:
             copied = copy_bytes(looked, storages)
-            sys.stdout.write(f"copied the bytes of {copied['files']} files: {copied['bytes']} bytes\n")
+            _say([f"copied the bytes of {copied['files']} files: {copied['bytes']} bytes"])
             looked.refresh()
         with contextlib.closing(destination.fill()) as filling:
             rows = copy_rows(looked, filling)
-    sys.stdout.write(f"copied {', '.join(f'{count} of {table}' for table, count in rows.items() if count)}\n")
+    _say([f"copied {', '.join(f'{count} of {table}' for table, count in rows.items() if count)}"])
     return EXIT_FINE
 
 

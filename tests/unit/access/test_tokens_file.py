@@ -186,8 +186,13 @@ def test_a_link_in_its_place_and_no_file_are_refused(path: Path, tmp_path: Path)
         TokensFile(path)
     added(tmp_path / "real")
     path.symlink_to(tmp_path / "real")
-    with pytest.raises(CannotStart, match="--tokens-file"):
+    with pytest.raises(CannotStart, match=r"--tokens-file.*is a symbolic link, which is not followed"):
         TokensFile(path)
+
+
+def test_a_time_beyond_all_calendars_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be at most 36500d"):
+        make("ada", "user", 1e12 * 86_400, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,37 @@ def test_a_backup_is_the_installation_again(place: Installation, tmp_path: Path)
     assert "is there already" in again.err
 
 
+def test_a_backup_goes_into_a_folder_of_its_own_alone(place: Installation, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    (tmp_path / "linked.unfinished").symlink_to(other)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for to, says in (
+        (place.folder / "backup", "of which it would be a copy"),
+        (place.folder / "bytes" / "ab", "of which it would be a copy"),
+        (tmp_path / "linked", "is no folder, or a link"),
+        (tmp_path / "dangling", "is there already"),
+    ):
+        refused = place.run("backup", "--to", str(to))
+        assert (refused.code, says in refused.err) == (2, True), refused.err
+    # Whoever could put the link there would have had our files, and we would have deleted theirs.
+    assert (list(other.iterdir()), stat.S_IMODE(other.stat().st_mode)) == ([], 0o755)
+    assert not (place.folder / "backup.unfinished").exists()
+
+
+def test_what_nobody_can_read_is_said(place: Installation, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "upload_server"]
+    path = tmp_path / "tokens"
+    for words, says in (
+        (["check", "--data-dir", str(place.folder)], "cannot be written to standard output: No space left"),
+        (["token", "create", "ada", "--tokens-file", str(path)], "nobody has seen the token: take the line"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run([*program, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ended.returncode, says in ended.stderr) == (2, True), ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
 def test_what_is_wrong_at_the_source_is_said_and_copied_as_it_is(place: Installation, tmp_path: Path) -> None:
     place.bytes_of(place.ids.completed).unlink()
     with place.bytes_of(place.ids.in_batch).open("r+b") as file:
