@@ -23,6 +23,7 @@ from upload_server import __version__
 from upload_server.config import Config, ConfigError, add_options, load, mistyped, option_meant
 from upload_server.domain.errors import CannotStart
 from upload_server.process import BackgroundStream, configure_logging
+from upload_server.process.arguments import hide_passwords
 from upload_server.process.heap import share_one_heap
 from upload_server.process.streams import open_standard_streams
 from upload_server.process.supervisor import tell
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    hide_passwords()
     open_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):

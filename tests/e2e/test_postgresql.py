@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from support import postgres
@@ -61,8 +62,9 @@ async def status_of(server: ServerProcess, file_id: str) -> str:
 async def test_a_server_on_postgresql_keeps_what_it_answered(
     url: str, tmp_path: Path, start_server: StartServer
 ) -> None:
-    data_dir, environment = tmp_path / "data", {"UPLOAD_DATABASE_URL": url}
-    server = start_server(data_dir=data_dir, environment=environment)
+    data_dir = tmp_path / "data"
+    server = start_server("--database-url", url, data_dir=data_dir)
+    assert PASSWORD not in str(psutil.Process(server.pid).cmdline())
     # Its folder is another one.
     elsewhere = run(url, tmp_path / "else", "serve", "--grpc-port", "0", "--http-port", "0", "--auth", "none")
     assert elsewhere.returncode == 1
@@ -81,7 +83,7 @@ async def test_a_server_on_postgresql_keeps_what_it_answered(
     assert "in use by another upload-server" in run(url, tmp_path / "other", "check", "--repair").stderr
     server.kill()
 
-    server = start_server(data_dir=data_dir, environment=environment)
+    server = start_server(data_dir=data_dir, environment={"UPLOAD_DATABASE_URL": url})
     assert await status_of(server, kept) == "UPLOAD_STATUS_COMPLETED"
     assert await status_of(server, gone) == "UPLOAD_STATUS_CANCELLED"
     assert server.terminate() == 0
