@@ -257,6 +257,8 @@ def settings_of(options: StoreOptions, *, writes: bool, bounded: bool = True) ->
     idle = _IDLE_WRITING_SECONDS if writes else _IDLE_SECONDS
     return {
         "timezone": "UTC",
+        # Of a role or database that has another one the driver cannot read a time.
+        "datestyle": "ISO",
         "lock_timeout": _milliseconds(options.busy_timeout_seconds) if bounded else "0",
         "statement_timeout": _milliseconds(options.statement_timeout_seconds) if bounded else "0",
         "idle_in_transaction_session_timeout": f"{idle if bounded else 0}s",
