@@ -1,6 +1,6 @@
 /** The page: joins the client, what is known, and what is shown. */
 
-import { isFinal, UploadClient, UploadError } from "../src/index.js";
+import { hasReason, isFinal, newTraceparent, UploadClient, UploadError } from "../src/index.js";
 import type { BatchFile, BatchUpload, CancelOutcome, SharedWatch, Upload, UploadedFile, WatchEvent, WatchState } from "../src/index.js";
 import { backoff } from "../src/pause.js";
 import { quoted } from "../src/visible.js";
@@ -24,7 +24,7 @@ import { Statistics } from "./statistics.js";
 import { Strip } from "./strip.js";
 import { backgroundSleep } from "./ticker.js";
 import { Tray } from "./tray.js";
-import { EVERYTHING, hashOf, idIn, placeOf, sameView } from "./view.js";
+import { EVERYTHING, hashOf, idIn, isSifted, placeOf, sameView } from "./view.js";
 import type { Opened, Place, View } from "./view.js";
 
 /** So often the chart moves on when nothing happens, in milliseconds. */
@@ -39,6 +39,7 @@ class Console {
     baseUrl: HOME,
     fetch: this.signIn.fetch,
     sleep: backgroundSleep("console/ticker.js"),
+    traceparent: newTraceparent,
     // People see who waits for whom.
     concurrency: 4,
   });
@@ -54,6 +55,8 @@ class Console {
   private readonly rows = new Map<Upload, FileRow>();
   private place: Place = { view: EVERYTHING, opened: undefined };
   private locals = 0;
+  /** Files that were chosen and wait for the batch before theirs. */
+  private waiting = 0;
   private watch: SharedWatch | undefined;
   private reading: Promise<void> | undefined;
   /** Names of batches are asked for one after the other. */
@@ -78,6 +81,7 @@ class Console {
       cancelFile,
       cancelBatch,
       contentUrl,
+      deleteContent: (row, reason) => this.deleteContent(row, reason),
       closed: () => this.go({ view: this.place.view, opened: undefined }, true),
       batch: (id) => this.open({ kind: "batches", id }),
       list: (text) => this.go({ view: { ...EVERYTHING, text }, opened: undefined }),
@@ -221,7 +225,7 @@ class Console {
       const before = outermost();
       // A page may have nothing that is new to the list.
       do await (where === "below" ? this.model.load() : this.model.loadBack());
-      while (outermost() === before && this.model.more[where] && asked === this.model.asked);
+      while (outermost() === before && this.model.more[where] && asked === this.model.asked && !isSifted(asked));
       notice("list", "");
     } catch (error) {
       this.tellUnread(error);
@@ -313,7 +317,7 @@ class Console {
     const [first] = files;
     if (!first) notice("upload", "There is nothing to upload in that; choose at least one file.");
     else if (files.length === 1) this.uploadOne(first);
-    else this.uploadBatch(files);
+    else void this.uploadBatches(files);
     this.render();
   }
 
@@ -325,13 +329,26 @@ class Console {
     this.adopt(upload);
   }
 
-  private uploadBatch(files: readonly BatchFile[]): void {
-    const batch: BatchUpload = this.client.uploadBatch(files, { onProgress: (upload) => this.follow(upload) });
-    for (const { file, error } of batch.refused) {
-      this.model.addProblem(this.nextKey(), file.filename ?? "", file.blob.size, error.message);
+  /** More than a batch takes is sent as one batch after the other: of those that wait the page holds only the names. */
+  private async uploadBatches(files: readonly BatchFile[]): Promise<void> {
+    let [begun, left] = [0, 0];
+    const tellLeft = (now: number): void => {
+      this.waiting += now - left;
+      left = now;
+      notice("rest", this.waiting > 0 ? `${format.count(this.waiting, "more file")} to follow: a batch takes 10,000, and the next begins when the one before is over.` : "");
+    };
+    for await (const batch of this.client.uploadBatches(files, { onProgress: (upload) => this.follow(upload) })) {
+      begun += batch.uploads.length + batch.refused.length;
+      tellLeft(files.length - begun);
+      for (const { file, error } of batch.refused) {
+        this.model.addProblem(this.nextKey(), file.filename ?? "", file.blob.size, error.message);
+      }
+      if (batch.uploads.length > 0) this.adoptBatch(batch);
+      say(byId("said"), `Announcing ${format.count(batch.uploads.length, "file")} as a batch`);
+      this.render();
     }
-    if (batch.uploads.length > 0) this.adoptBatch(batch);
-    say(byId("said"), `Announcing ${format.count(batch.uploads.length, "file")} as a batch`);
+    if (left > 0) notice("upload", `${format.count(left, "file")} not begun, as the batch before was cancelled or could not be announced; choose them again if they are still wanted.`);
+    tellLeft(0);
   }
 
   private adoptBatch(batch: BatchUpload): void {
@@ -349,6 +366,8 @@ class Console {
         this.draw();
       },
     );
+    // What has arrived needs nothing of the disk's files.
+    batch.done.then((uploads) => uploads.every(({ state }) => state === "completed") && (row.upload = undefined), () => {});
   }
 
   /** Begin anew what did not arrive; of a batch, those of its files. */
@@ -432,6 +451,23 @@ class Console {
     }, 300);
   }
 
+  /** Resolves to what went wrong, in one sentence. */
+  private async deleteContent(row: FileRow, reason: string): Promise<string> {
+    let problem = "";
+    try {
+      this.hear({ type: "file", file: await this.client.deleteContent(row.fileId, { reason }) });
+    } catch (error) {
+      problem = messageOf(error);
+      if (hasReason(error, "CONTENT_DELETED")) {
+        problem = "Its content was deleted already, by somebody else or in another tab; nothing was changed.";
+        await this.client.api.getFile(row.fileId).then((file) => this.model.takeFile(file), () => {});
+      }
+    }
+    say(byId("said"), `${quoted(row.filename)}: ${problem || "its content is deleted"}`);
+    this.draw();
+    return problem;
+  }
+
   private cancelBatch(row: BatchRow, reason: string): void {
     row.cancelling = "pending";
     const cancellation = this.client.cancelBatch(row.batchId, { reason });
@@ -480,7 +516,7 @@ class Console {
 
   private guardLeaving(): void {
     addEventListener("beforeunload", (event) => {
-      if (this.client.active.size > 0) event.preventDefault();
+      if (this.client.active.size > 0 || this.waiting > 0) event.preventDefault();
     });
     addEventListener("pagehide", () => this.client.leave());
   }

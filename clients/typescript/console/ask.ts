@@ -1,4 +1,4 @@
-/** Asks for the reason of one cancel, beside its button. Must not know what is cancelled. */
+/** Asks for the reason of what cannot be taken back, beside its button. Must not know what that is. */
 
 import { make, say, setAttribute, told } from "./dom.js";
 
@@ -18,6 +18,7 @@ export function toggleAsk(
   what: string,
   warning: string,
   confirmed: (reason: string) => void,
+  usualReasons: readonly string[] = USUAL,
 ): void {
   if (closeAsk(row)) return;
   for (const open of document.querySelectorAll<HTMLElement>(".ask")) closeAsk(open.parentElement!);
@@ -36,7 +37,7 @@ export function toggleAsk(
   label.htmlFor = input.id;
   const yes = pressable("button cancel", what);
   yes.type = "submit";
-  const usual = USUAL.map((text) => {
+  const usual = usualReasons.map((text) => {
     const pick = pressable("button", text);
     pick.addEventListener("click", () => {
       input.value = text;
@@ -71,7 +72,7 @@ export function toggleAsk(
 export function closeAsk(row: HTMLElement): boolean {
   const form = row.querySelector(":scope > .ask");
   form?.remove();
-  setAttribute(row.querySelector(":scope > .side > .cancel")!, "aria-expanded", "false");
+  for (const button of row.querySelectorAll(":scope > .side > .cancel")) setAttribute(button, "aria-expanded", "false");
   return form !== null;
 }
 

@@ -13,7 +13,7 @@ import { isBatch } from "./model.js";
 import type { BatchRow, FileRow } from "./model.js";
 import type { Actions } from "./rows.js";
 import { word } from "./view.js";
-import { badgeOf, BADGES, batchBadge, cancellable, cancellerOf, cancelWarning, downloadable, titleOf } from "./words.js";
+import { badgeOf, BADGES, batchBadge, cancellable, cancellerOf, cancelWarning, deleteWarning, hasContent, titleOf } from "./words.js";
 
 const SOURCES: Readonly<Record<string, string>> = {
   grpc: "gRPC",
@@ -27,6 +27,8 @@ const SOURCES: Readonly<Record<string, string>> = {
   roll_up: "its files",
 };
 
+const USUAL_OF_DELETION = ["Fetched already", "No longer needed", "Wrong file"];
+
 /** A line of the facts: what it is, the text, and what a press on it does. */
 interface Fact {
   term: string;
@@ -36,6 +38,8 @@ interface Fact {
 }
 
 export interface DetailsActions extends Pick<Actions, "cancelFile" | "cancelBatch" | "contentUrl"> {
+  /** Let go of a completed file's bytes; resolves to what went wrong, in one sentence. */
+  deleteContent: (row: FileRow, reason: string) => Promise<string>;
   /** The dialog was closed. */
   closed: () => void;
   /** Look at a batch. */
@@ -47,6 +51,7 @@ export interface DetailsActions extends Pick<Actions, "cancelFile" | "cancelBatc
 export class Details {
   private readonly dialog = byId<HTMLDialogElement>("details");
   private readonly cancel = byId<HTMLButtonElement>("details-cancel");
+  private readonly deletion = byId<HTMLButtonElement>("details-delete");
   private row: FileRow | BatchRow | undefined;
   private shownRevision = 0n;
 
@@ -65,6 +70,7 @@ export class Details {
       this.actions.closed();
     });
     this.cancel.addEventListener("click", () => this.askToCancel());
+    this.deletion.addEventListener("click", () => this.askToDelete());
     byId("copy-link").addEventListener("click", () => copy(location.href.replace(/(#[^?]*)\?.*$/, "$1"), byId("copy-link")));
     byId("copy-json").addEventListener("click", () => copy(jsonOf(this.row), byId("copy-json")));
   }
@@ -74,6 +80,7 @@ export class Details {
     this.shownRevision = 0n;
     byId("trail").replaceChildren();
     closeAsk(byId("details-row"));
+    say(byId("details-problem"), "");
     this.update();
     if (!this.dialog.open) this.dialog.showModal();
   }
@@ -103,13 +110,21 @@ export class Details {
 
   private showButtons(row: FileRow | BatchRow): void {
     const open = (isBatch(row) ? !isFinal(row.status) : cancellable(row)) && may("cancel");
-    show(this.cancel, open);
-    if (!open) closeAsk(byId("details-row"));
-    const there = !isBatch(row) && downloadable(row);
+    const there = !isBatch(row) && hasContent(row);
+    this.offer(this.cancel, open);
+    this.offer(this.deletion, there && may("cancel"));
+    if (!open && !there) closeAsk(byId("details-row"));
+    const fetched = there && may("download");
     const download = byId<HTMLAnchorElement>("details-download");
-    show(download, there);
-    if (there) download.href = this.actions.contentUrl(row);
+    show(download, fetched);
+    if (fetched) download.href = this.actions.contentUrl(row);
     show(byId("copy-json"), row.record !== undefined);
+  }
+
+  /** The focus of a button that goes, goes to the title. */
+  private offer(button: HTMLElement, shown: boolean): void {
+    if (!shown && document.activeElement === button) byId("details-title").focus();
+    show(button, shown);
   }
 
   private askToCancel(): void {
@@ -120,6 +135,16 @@ export class Details {
       if (isBatch(row)) this.actions.cancelBatch(row, reason);
       else this.actions.cancelFile(row, reason);
     });
+  }
+
+  private askToDelete(): void {
+    const { row } = this;
+    if (!row || isBatch(row)) return;
+    toggleAsk(byId("details-row"), this.deletion, "Delete the content", deleteWarning(row), (reason) => {
+      void this.actions.deleteContent(row, reason).then((problem) => {
+        if (this.row === row) say(byId("details-problem"), problem);
+      });
+    }, USUAL_OF_DELETION);
   }
 
   /** Facts are made once and told anew: whoever has pressed a button keeps the focus. */

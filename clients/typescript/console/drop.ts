@@ -2,9 +2,6 @@
 
 import type { BatchFile } from "../src/index.js";
 
-/** One more than a batch takes: enough to say that it is too many. */
-const MOST = 10_001;
-
 /** Everything in a drop, folders included. The items have to be taken before the first await: they are gone after it. */
 export async function filesOfDrop(transfer: DataTransfer): Promise<BatchFile[]> {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? undefined);
@@ -26,7 +23,6 @@ function byName(files: BatchFile[]): BatchFile[] {
 }
 
 async function walk(entry: FileSystemEntry, found: BatchFile[]): Promise<void> {
-  if (found.length >= MOST) return;
   if (entry.isFile) {
     const blob = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
     found.push({ blob, filename: entry.fullPath.replace(/^\//, "") });

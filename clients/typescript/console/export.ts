@@ -8,6 +8,7 @@ import { FileSchema } from "../src/gen/upload/v1/upload_pb.js";
 import { byId, make, say, setAttribute } from "./dom.js";
 import * as format from "./format.js";
 import { requestOf } from "./model.js";
+import { passes } from "./view.js";
 import type { Asked } from "./view.js";
 
 export type Format = "csv" | "jsonl";
@@ -52,8 +53,9 @@ export class Export {
     if (kind === "csv") parts.push(new Blob([`${COLUMNS.join(",")}\r\n`]));
     do {
       const answer = await this.api.listFiles({ ...requestOf(asked), pageSize: PAGE, pageToken }, { signal });
-      parts.push(new Blob(answer.files.map((file) => (kind === "csv" ? csvOf(file) : jsonOf(file)))));
-      count += answer.files.length;
+      const files = answer.files.filter((file) => passes(asked, file));
+      parts.push(new Blob(files.map((file) => (kind === "csv" ? csvOf(file) : jsonOf(file)))));
+      count += files.length;
       pageToken = answer.nextPageToken;
       say(byId("export-note"), `${format.count(count, "file")} ${pageToken ? "so far" : "exported"}`);
     } while (pageToken);

@@ -1,8 +1,10 @@
 /** The list of uploads: which rows stand in it, and that nothing moves under a hand. Must not know requests. */
 
 import { say, show } from "./dom.js";
+import * as format from "./format.js";
 import type { BatchRow, FileRow, Model } from "./model.js";
 import type { Rows } from "./rows.js";
+import { isSifted } from "./view.js";
 import { emptyLine } from "./words.js";
 
 /** Where rows are to be read. */
@@ -111,13 +113,18 @@ export class List {
   }
 
   private tellEnds(count: number): void {
-    const { more, asked } = this.model;
+    const { more, asked, sifted } = this.model;
+    const further = isSifted(asked);
+    const back = sifted.back ? `, back to ${format.day(sifted.back)}` : "";
+    say(this.ends.below.querySelector("button")!, further ? `Look further: ${format.count(sifted.files, "file")} looked through${back}` : "Show older rows");
     show(this.ends.below, more.below);
     show(this.ends.above, more.above);
     // Whether an end is seen is told anew when it has moved.
     for (const end of Object.values(this.ends)) {
       if (count !== this.visible) this.seen.unobserve(end);
-      this.seen.observe(end);
+      // Where nothing may be found, only a press goes on.
+      if (further) this.seen.unobserve(end);
+      else this.seen.observe(end);
     }
     this.visible = count;
     show(this.empty, count === 0 && !more.below && !more.above);

@@ -7,7 +7,7 @@ import { batchStatusWord, dateOf, fileStatusWord, isFinal, UploadStatus } from "
 import type { Api, Batch, BatchUpload, Cancellation, StatusWord, Upload, UploadedFile, UploadProgress } from "../src/index.js";
 import { Pace } from "../src/pace.js";
 import { Listing, MOST_ROWS, PAGE } from "./listing.js";
-import { askedOf, EVERYTHING, isFlat, wantsEither, wantsFile } from "./view.js";
+import { askedOf, EVERYTHING, isFlat, isSifted, passes, wantsEither, wantsFile } from "./view.js";
 import type { Asked, Filter, View } from "./view.js";
 
 export interface FileRow {
@@ -85,6 +85,9 @@ const NEWEST_FIRST = "created_at desc";
 export const MOST_OF_BATCH = 600;
 
 const MOST_OWN = 200;
+/** So many files are read at a time where the page looks itself, and so many before somebody has to say: further. */
+const SIFTED_PAGE = 500;
+const MOST_SIFTED = 10_000;
 
 export class Model {
   readonly files = new Map<string, FileRow>();
@@ -93,6 +96,8 @@ export class Model {
   asked: Asked = askedOf(EVERYTHING, new Date());
   /** What this page has begun, or could not begin, until it is dismissed; the newest first. */
   own: (FileRow | BatchRow)[] = [];
+  /** Where the page looks itself: through how many files it has, and back to when. */
+  sifted: { files: number; back: Date | undefined } = { files: 0, back: undefined };
   private listings = this.newListings();
   /** What the watch tells while a page is read, which may be older. */
   private readonly heard = new Map<string, UploadedFile | Batch>();
@@ -115,7 +120,7 @@ export class Model {
         (pageToken) => this.readBatches({ ...batchesAsked, pageToken }),
         (row) => wantsEither(asked, row),
       ),
-      flat: isFlat(asked) ? this.listingOf(requestOf(asked), (row) => wantsFile(asked, row)) : undefined,
+      flat: isFlat(asked) ? this.flatListing(asked) : undefined,
     };
   }
 
@@ -123,11 +128,34 @@ export class Model {
     return new Listing((pageToken) => this.readFiles({ ...request, pageSize: PAGE, pageToken }), wants, most);
   }
 
+  private flatListing(asked: Asked): Listing<FileRow> {
+    const wants = (row: FileRow): boolean => wantsFile(asked, row);
+    if (!isSifted(asked)) return this.listingOf(requestOf(asked), wants);
+    this.sifted = { files: 0, back: undefined };
+    return new Listing((pageToken) => this.sift(asked, pageToken), wants);
+  }
+
   // What the service tells -------------------------------------------------------------------------------------------
 
   private async readFiles(request: Request) {
     const { files, nextPageToken } = await this.whileReading(() => this.api.listFiles(request));
     return { rows: files.map((file) => this.holdFile(file)), nextPageToken };
+  }
+
+  /** Look through what the service lists, up to a bound: its answer says how far that was. */
+  private async sift(asked: Asked, pageToken: string) {
+    const found: UploadedFile[] = [];
+    for (let looked = 0; looked < MOST_SIFTED && found.length < PAGE; ) {
+      const request = { ...requestOf(asked), pageSize: SIFTED_PAGE, pageToken };
+      const { files, nextPageToken } = await this.whileReading(() => this.api.listFiles(request));
+      found.push(...files.filter((file) => passes(asked, file)));
+      looked += files.length;
+      pageToken = nextPageToken;
+      if (this.asked !== asked) break;
+      this.sifted = { files: this.sifted.files + files.length, back: dateOf(files.at(-1)?.createdAt) ?? this.sifted.back };
+      if (!nextPageToken) break;
+    }
+    return { rows: found.map((file) => this.holdFile(file)), nextPageToken: pageToken };
   }
 
   private async readBatches(request: NonNullable<Parameters<Api["listBatches"]>[0]>) {

@@ -40,6 +40,9 @@ export interface Asked {
   /** `cancelled_by`, as the service has it. */
   by: string;
   batch: string;
+  /** A part of the reason of a cancel, and the beginning of an id: the service has no filter for these. */
+  reason: string;
+  id: string;
   after: Date | undefined;
   before: Date | undefined;
   status: Filter;
@@ -89,14 +92,15 @@ export function idIn(text: string): string {
   return ID.test(word) ? word.toLowerCase() : "";
 }
 
-const WORDS = /(?:^|\s)(owner|by|batch|after|before):(?:"([^"]*)"|(\S*))/g;
+const WORDS = /(?:^|\s)(owner|by|batch|reason|id|after|before):(?:"([^"]*)"|(\S*))/g;
 
 /** What the view asks the service for; the time is counted from `now`. */
 export function askedOf(view: View, now: Date): Asked {
-  const asked: Asked = { name: "", owner: "", by: "", batch: "", after: undefined, before: undefined, status: view.status, problem: "" };
+  const asked: Asked = { name: "", owner: "", by: "", batch: "", reason: "", id: "", after: undefined, before: undefined, status: view.status, problem: "" };
   const rest = view.text.replace(WORDS, (_, word: string, inQuotes?: string, plain?: string) => {
     const value = inQuotes ?? plain ?? "";
-    if (word === "owner" || word === "batch") asked[word] = value;
+    if (word === "owner" || word === "batch" || word === "reason") asked[word] = value;
+    else if (word === "id") asked.id = value.toLowerCase();
     else if (word === "by") asked.by = canceller(value);
     else takeTime(asked, word as "after" | "before", value);
     return "";
@@ -104,8 +108,8 @@ export function askedOf(view: View, now: Date): Asked {
   asked.name = rest.trim().normalize("NFC");
   const since = SINCE[view.since];
   if (since && !asked.after) asked.after = new Date(now.getTime() - since * 1000);
-  // Who looks for a canceller looks for what is cancelled.
-  if (asked.by && asked.status === "all") asked.status = "cancelled";
+  // Who looks for a canceller, or for why, looks for what is cancelled.
+  if ((asked.by || asked.reason) && asked.status === "all") asked.status = "cancelled";
   return asked;
 }
 
@@ -129,8 +133,19 @@ export function word(name: "owner" | "by" | "batch", value: string): string {
 }
 
 /** Whether files are listed one by one; else a batch is one row. */
-export function isFlat({ status, name, by, batch }: Asked): boolean {
-  return status !== "all" || name !== "" || by !== "" || batch !== "";
+export function isFlat(asked: Asked): boolean {
+  const { status, name, by, batch } = asked;
+  return status !== "all" || name !== "" || by !== "" || batch !== "" || isSifted(asked);
+}
+
+/** Whether the page has to look itself through what the service lists. */
+export function isSifted({ reason, id }: Asked): boolean {
+  return reason !== "" || id !== "";
+}
+
+/** Whether a file that the service lists is what is asked for: a reason is found whatever its letters' case. */
+export function passes({ reason, id }: Asked, { cancelReason, fileId }: { cancelReason: string; fileId: string }): boolean {
+  return fileId.startsWith(id) && (reason === "" || cancelReason.toLowerCase().includes(reason.toLowerCase()));
 }
 
 interface Candidate {
@@ -145,7 +160,7 @@ export function wantsEither({ owner, after, before }: Asked, row: Candidate): bo
 
 export function wantsFile(
   asked: Asked,
-  row: Candidate & { filename: string; status: StatusWord; cancelledBy: string; batchId: string },
+  row: Candidate & { fileId: string; filename: string; status: StatusWord; cancelledBy: string; cancelReason: string; batchId: string },
 ): boolean {
   const { status, name, by, batch } = asked;
   return (
@@ -153,6 +168,7 @@ export function wantsFile(
     (status === "all" || row.status === status) &&
     row.filename.startsWith(name) &&
     (!by || row.cancelledBy === by) &&
-    (!batch || row.batchId === batch)
+    (!batch || row.batchId === batch) &&
+    passes(asked, row)
   );
 }

@@ -66,9 +66,18 @@ function completedAt({ record, updatedAt }: FileRow): Date {
   return dateOf(record?.completedAt) ?? updatedAt;
 }
 
-/** Whether there are bytes to fetch. */
+/** Whether there are bytes to fetch, or to let go of. */
+export function hasContent(row: FileRow): boolean {
+  return row.status === "completed" && row.record?.contentDeletedAt === undefined;
+}
+
 export function downloadable(row: FileRow): boolean {
-  return row.status === "completed" && row.record?.contentDeletedAt === undefined && may("download");
+  return hasContent(row) && may("download");
+}
+
+/** What a deletion is asked to be sure of: whose it is, where it is not one's own. */
+export function deleteWarning(row: FileRow): string {
+  return `${whose(row)}This deletes the ${format.size(row.size)} of ${titleOf(row)}; nobody can download it any more, and it cannot be taken back.`;
 }
 
 /** What became of a completed file's bytes, if they are there no more. */
@@ -178,16 +187,19 @@ export function sentOf({ upload }: BatchRow): { done: number; whole: number } | 
 }
 
 /** What is said of a view that shows nothing. */
-export function emptyLine({ status, name, owner, by, batch, after, before }: Asked): string {
-  if (name || owner || by || batch || after || before) return "Nothing matches. Capital letters count; a name is found by how it begins.";
+export function emptyLine({ status, name, owner, by, batch, reason, id, after, before }: Asked): string {
+  if (name || owner || by || batch || reason || id || after || before) return "Nothing matches. Capital letters count; a name is found by how it begins.";
   const states = { pending: "waits", uploading: "is uploading now", completed: "has completed", cancelled: "was cancelled", failed: "has failed" };
   return status === "all" ? "No uploads yet. Drop a file above." : `No upload ${states[status]}.`;
 }
 
 /** What a cancel is asked to be sure of: whose it is, where it is not one's own. */
 export function cancelWarning(row: FileRow | BatchRow): string {
-  const mine = row.upload !== undefined || (me.principal !== "" && row.owner === me.principal);
-  const whose = row.owner ? `It belongs to ${quoted(row.owner)}.` : "This page did not begin it.";
   const what = isBatch(row) ? `${titleOf(row)}, with every file of it that is not final` : titleOf(row);
-  return `${mine ? "" : `${whose} `}This cancels ${what}; it cannot be taken back.`;
+  return `${whose(row)}This cancels ${what}; it cannot be taken back.`;
+}
+
+function whose({ upload, owner }: FileRow | BatchRow): string {
+  if (upload !== undefined || (me.principal !== "" && owner === me.principal)) return "";
+  return owner ? `It belongs to ${quoted(owner)}. ` : "This page did not begin it. ";
 }

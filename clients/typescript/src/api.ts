@@ -12,6 +12,7 @@ import {
   CancelBatchResponseSchema,
   CancelFileRequestSchema,
   CancelFileResponseSchema,
+  DeleteContentRequestSchema,
   FileSchema,
   GetCallerResponseSchema,
   GetStatisticsRequestSchema,
@@ -44,6 +45,8 @@ export interface ApiOptions {
    */
   token?: TokenSource | undefined;
   sleep?: Sleep;
+  /** Gives the W3C `traceparent` of a call, or of a cancel with all its calls: `newTraceparent`, or your own tracing's. */
+  traceparent?: () => string;
 }
 
 export interface CallOptions {
@@ -52,6 +55,8 @@ export interface CallOptions {
   timeoutMs?: number;
   /** How often to repeat a call that had no answer or a passing failure. */
   retries?: number;
+  /** Of several calls that are one action; else each call has its own, if any. */
+  traceparent?: string | undefined;
 }
 
 const TIMEOUT_MS = 30_000;
@@ -66,6 +71,7 @@ export class Api {
   /** Whether a token says who calls, so that what is refused for one may do better with the next. */
   readonly hasToken: boolean;
   readonly sleep: Sleep;
+  readonly traceparent: () => string | undefined;
   /** Are told of each call that has had no answer for a second. */
   readonly slowCalls = new Set<(call: Promise<unknown>) => void>();
 
@@ -76,6 +82,7 @@ export class Api {
     this.hasToken = options.token !== undefined;
     this.fetch = options.token ? fetchAs(options.token, this.baseUrl, plain) : plain;
     this.sleep = options.sleep ?? plainSleep;
+    this.traceparent = options.traceparent ?? (() => undefined);
   }
 
   /** Announce a file. Give a `requestId` to make a repetition safe. */
@@ -118,6 +125,13 @@ export class Api {
     }
     if (response.ok) return response;
     throw errorOfStatus(parsed(await response.text()), response.status);
+  }
+
+  /** Let go of a completed file's bytes, once and for all. Give a `requestId` to make a repetition safe. */
+  deleteContent(request: MessageInitShape<typeof DeleteContentRequestSchema> & { fileId: string }, options?: CallOptions) {
+    const { file_id: _, ...query } = bodyOf(DeleteContentRequestSchema, request);
+    const path = withQuery(`/api/v1/files/${encodeURIComponent(request.fileId)}/content`, query);
+    return this.call(path, { method: "DELETE" }, FileSchema, options);
   }
 
   /** One file. */
@@ -187,12 +201,7 @@ export class Api {
   }
 
   private get<O extends DescMessage>(path: string, query: JsonObject, answer: O, options?: CallOptions) {
-    const fields = new URLSearchParams();
-    for (const [name, value] of Object.entries(query)) {
-      for (const one of Array.isArray(value) ? value : [value]) fields.append(name, String(one));
-    }
-    const text = fields.toString();
-    return this.call(`${path}${text && "?"}${text}`, {}, answer, { retries: 2, ...options });
+    return this.call(withQuery(path, query), {}, answer, { retries: 2, ...options });
   }
 
   private post<O extends DescMessage>(path: string, body: JsonObject, answer: O, options?: CallOptions) {
@@ -201,7 +210,9 @@ export class Api {
   }
 
   private call<O extends DescMessage>(path: string, init: RequestInit, answer: O, options?: CallOptions) {
-    const call = this.repeated(path, init, answer, options);
+    const traceparent = options?.traceparent ?? this.traceparent();
+    const headers = { ...init.headers, ...(traceparent && { traceparent }) };
+    const call = this.repeated(path, { ...init, headers }, answer, options);
     const timer = setTimeout(() => this.slowCalls.forEach((tell) => tell(call)), SLOW_MS);
     const over = (): void => clearTimeout(timer);
     call.then(over, over);
@@ -254,6 +265,15 @@ export function waitOf(error: unknown): number | undefined {
 export function mayPass(error: unknown): boolean {
   if (error instanceof ServiceError) return error.transient;
   return error instanceof UploadError && (error.reason === "NO_ANSWER" || error.reason === "NO_TOKEN");
+}
+
+function withQuery(path: string, query: JsonObject): string {
+  const fields = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    for (const one of Array.isArray(value) ? value : [value]) fields.append(name, String(one));
+  }
+  const text = fields.toString();
+  return `${path}${text && "?"}${text}`;
 }
 
 function bodyOf<I extends DescMessage>(schema: I, request: MessageInitShape<I>): JsonObject {

@@ -34,6 +34,7 @@ export interface BatchOptions {
 /** A cancel of a batch under way. Never rejects. */
 export class BatchCancellation {
   readonly requestId: string;
+  private readonly traceparent: string | undefined;
   readonly outcome: Promise<BatchCancelOutcome>;
   result: BatchCancelOutcome | undefined;
 
@@ -45,6 +46,7 @@ export class BatchCancellation {
     private readonly closeSockets: (reason: string) => number = () => 0,
   ) {
     this.requestId = options.requestId ?? newRequestId();
+    this.traceparent = api.traceparent();
     this.outcome = this.run().then((result) => (this.result = result));
   }
 
@@ -67,11 +69,11 @@ export class BatchCancellation {
 
   /** Ask once; an UploadError when there was no answer to hold on to. The same request id makes asking again safe. */
   private async ask(timeoutMs: number): Promise<BatchCancelOutcome | UploadError> {
-    const { batchId, requestId } = this;
+    const { batchId, requestId, traceparent } = this;
     try {
       const answer = await this.api.cancelBatch(
         { batchId, requestId, reason: this.options.reason ?? "" },
-        { timeoutMs },
+        { timeoutMs, traceparent },
       );
       return {
         state: "cancelled",
@@ -182,6 +184,18 @@ export class BatchUpload {
 interface Named {
   blob: Blob;
   filename: string;
+}
+
+/** So many at a time as a batch takes. */
+export function* inBatches<T>(files: Iterable<T>): Generator<T[]> {
+  let some: T[] = [];
+  for (const file of files) {
+    some.push(file);
+    if (some.length < MOST_FILES) continue;
+    yield some;
+    some = [];
+  }
+  if (some.length > 0) yield some;
 }
 
 function sorted(files: Iterable<BatchFile>): { good: Named[]; refused: { file: BatchFile; error: UploadError }[] } {

@@ -68,6 +68,7 @@ export interface SocketHolder {
 /** A cancel under way. */
 export class Cancellation {
   readonly requestId: string;
+  private readonly traceparent: string | undefined;
   /** Never rejects. */
   readonly outcome: Promise<CancelOutcome>;
   /** What is known; undefined while `pending`. */
@@ -83,6 +84,7 @@ export class Cancellation {
     private readonly onChange: (cancellation: Cancellation) => void = () => {},
   ) {
     this.requestId = options.requestId ?? newRequestId();
+    this.traceparent = api.traceparent();
     this.outcome = this.run().then((result) => {
       this.result = result;
       this.onChange(this);
@@ -107,11 +109,11 @@ export class Cancellation {
 
   /** Ask over HTTP once; an UploadError when there was no answer to hold on to. */
   private async ask(timeoutMs: number): Promise<CancelOutcome | UploadError> {
-    const { fileId, requestId } = this;
+    const { fileId, requestId, traceparent } = this;
     try {
       const answer = await this.api.cancelFile(
         { fileId, requestId, reason: this.options.reason ?? "" },
-        { timeoutMs },
+        { timeoutMs, traceparent },
       );
       const cancelledAt = dateOf(answer.cancelledAt);
       return { state: "cancelled", by: "http", cancelledAt, cancelledBy: "user" };
@@ -129,7 +131,7 @@ export class Cancellation {
       const wait = waitOf(last) ?? backoff(attempt, 100, 2_000);
       await this.api.sleep(Math.min(wait, Math.max(0, until - performance.now())));
       try {
-        const file = await this.api.getFile(this.fileId, { timeoutMs: HTTP_PATIENCE_MS, retries: 0 });
+        const file = await this.api.getFile(this.fileId, { timeoutMs: HTTP_PATIENCE_MS, retries: 0, traceparent: this.traceparent });
         if (isFinal(fileStatusWord(file.status))) return outcomeOf(file, closed);
       } catch (error) {
         if (!(error instanceof UploadError)) throw error;

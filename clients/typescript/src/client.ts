@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import type { ApiOptions } from "./api.js";
-import { BatchCancellation, BatchUpload } from "./batch.js";
+import { BatchCancellation, BatchUpload, inBatches } from "./batch.js";
 import type { BatchFile, BatchOptions } from "./batch.js";
 import { Cancellation } from "./cancel.js";
 import type { CancelOptions } from "./cancel.js";
@@ -11,7 +11,7 @@ import type { DownloadOptions } from "./download.js";
 import { FetchedEvents } from "./events.js";
 import type { File as UploadedFile } from "./gen/upload/v1/upload_pb.js";
 import { checkedName, checkedType, nameOf } from "./names.js";
-import type { PutOptions, UploadOptions } from "./options.js";
+import type { DeleteOptions, PutOptions, UploadOptions } from "./options.js";
 import { newRequestId } from "./pause.js";
 import { SharedWatch } from "./shared.js";
 import type { SharedWatchOptions } from "./shared.js";
@@ -99,7 +99,32 @@ export class UploadClient {
     return download(this.api, fileId, options);
   }
 
-  /** Upload files that belong together, a few at a time: cancelled by one call. */
+  /**
+   * Let go of a completed file's bytes, once and for all: the file stays, with `contentDeletedAt` and `contentDeletedBy`.
+   * Rejects with `CONTENT_DELETED` where that was done before, and `FILE_NOT_COMPLETED` where there is no content yet.
+   */
+  deleteContent(fileId: string, { reason = "", requestId = newRequestId() }: DeleteOptions = {}): Promise<UploadedFile> {
+    return this.api.deleteContent({ fileId, reason, requestId }, { retries: 5 });
+  }
+
+  /**
+   * Upload any number of files: batch after batch of at most 10,000, each begun when the one before is over. Ends early
+   * when a batch is cancelled here, or could not be announced.
+   *
+   * ```ts
+   * for await (const batch of client.uploadBatches(files)) show(batch);
+   * ```
+   */
+  async *uploadBatches(files: Iterable<BatchFile>, options: Omit<BatchOptions, "requestId"> = {}): AsyncGenerator<BatchUpload> {
+    for (const some of inBatches(files)) {
+      const batch = this.uploadBatch(some, options);
+      yield batch;
+      await batch.done.catch(() => {});
+      if (batch.cancellation || (batch.uploads.length > 0 && !batch.batchId)) return;
+    }
+  }
+
+  /** Upload at most 10,000 files that belong together, a few at a time: cancelled by one call. */
   uploadBatch(files: Iterable<BatchFile>, options: BatchOptions = {}): BatchUpload {
     const batch = new BatchUpload(this.context(), files, options);
     this.batches.add(batch);

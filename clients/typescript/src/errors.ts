@@ -238,7 +238,7 @@ function sentence(
     case "QUOTA_EXCEEDED":
       return quotaSentence(metadata);
     case "FILE_NOT_COMPLETED":
-      return `The upload is ${state}, and only a completed file can be fetched; look again when it is.`;
+      return `The upload is ${state}, and only a completed file has content; look again when it is.`;
     case "CONTENT_DELETED":
       return "The content of this file was deleted; upload it again if it is still wanted.";
     case "SHUTTING_DOWN":

@@ -52,6 +52,14 @@ export interface UploadOptions {
 /** What `put` may be told. */
 export type PutOptions = Pick<UploadOptions, "filename" | "contentType" | "sha256" | "requestId">;
 
+/** What `deleteContent` may be told. */
+export interface DeleteOptions {
+  /** Why, for the audit trail; at most 500 characters. */
+  reason?: string;
+  /** Makes a repetition of this very call safe; made up if left out. */
+  requestId?: string;
+}
+
 /** What an upload needs of its client. */
 export interface UploadContext {
   api: Api;

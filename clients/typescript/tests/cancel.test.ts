@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
-import { fileStatusWord, hasReason } from "../src/index.js";
+import { fileStatusWord, hasReason, newTraceparent } from "../src/index.js";
 import type { Upload, UploadClient } from "../src/index.js";
 import { clientOf, CountingWebSocket, eventually, faultyFetch, fileOf, MiB, observer, Proxy, TestServer } from "./support.js";
 import type { Fault } from "./support.js";
@@ -120,6 +120,32 @@ test("cancelled before by somebody else is told as that; the same request id get
   const other = await client.cancel(file!.fileId).outcome;
   assert.equal(other.state === "cancelled" && other.by, "other");
   assert.deepEqual(other.state === "cancelled" && other.cancelledAt, first.state === "cancelled" && first.cancelledAt);
+});
+
+test("content is let go of once, by whom is told, and a cancel is one trace with all it asks", async () => {
+  const sent: (string | null)[] = [];
+  const traced: typeof fetch = async (url, init) => {
+    sent.push(new Headers(init?.headers).get("traceparent"));
+    const response = await fetch(url, init);
+    // The first answer is lost.
+    return sent.length === 1 ? new Response("", { status: 503 }) : response;
+  };
+  const client = clientOf(server.url, { fetch: traced, traceparent: newTraceparent, sleep: () => Promise.resolve() });
+  const { fileId } = await clientOf(server.url).put(fileOf(10).file);
+  const file = await client.deleteContent(fileId, { reason: "fetched" });
+  assert.deepEqual([fileStatusWord(file.status), file.contentDeletedBy], ["completed", "user"]);
+  await assert.rejects(client.deleteContent(fileId), (error) => hasReason(error, "CONTENT_DELETED"));
+  await assert.rejects(client.deleteContent("none"), (error) => hasReason(error, "FILE_NOT_FOUND"));
+  const { events } = await client.api.listAuditEvents({ fileId, orderBy: "event_id desc", pageSize: 1 });
+  assert.equal(events[0]!.reason, "fetched");
+  assert.match(sent[0]!, /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);
+  assert.equal(sent[1], sent[0], "a repetition");
+  assert.equal(new Set(sent).size, 4);
+  const asked = sent.splice(0).length;
+  assert.equal(asked, 5);
+  const outcome = await client.cancel(fileId).outcome;
+  assert.equal(outcome.state, "refused");
+  assert.ok(sent.length > 1 && new Set(sent).size < sent.length);
 });
 
 test("cancelled by somebody else under way: the upload says by whom", async () => {

@@ -6,7 +6,7 @@ import { create } from "@bufbuild/protobuf";
 import { samplesOf } from "../console/exposition.js";
 import { Listing, MOST_ROWS, PAGE } from "../console/listing.js";
 import { Model } from "../console/model.js";
-import { askedOf, EVERYTHING, hashOf, idIn, placeOf } from "../console/view.js";
+import { askedOf, EVERYTHING, hashOf, idIn, passes, placeOf } from "../console/view.js";
 import { Api, BatchStatus } from "../src/index.js";
 import { BatchSchema } from "../src/gen/upload/v1/upload_pb.js";
 
@@ -148,6 +148,10 @@ test("what is typed is a name's beginning and words", () => {
   assert.deepEqual(asked("", "1d").after, new Date("2026-02-02T00:00:00Z"));
   assert.match(asked("before:never").problem, /before:never is not a time/);
   assert.equal(asked("known by: heart").name, "known heart");
+  const why = asked('a reason:"NO room" id:0867E8');
+  assert.deepEqual([why.name, why.status, why.reason, why.id], ["a", "cancelled", "NO room", "0867e8"]);
+  const file = { fileId: "0867e8d5", cancelReason: "There is no room left" };
+  assert.deepEqual([file, { ...file, fileId: "1867e8d5" }, { ...file, cancelReason: "" }].map((row) => passes(why, row)), [true, false, false]);
   assert.equal(idIn(" 0867E8D5-6751-4AF0-8b1e-3f0000000000 "), "0867e8d5-6751-4af0-8b1e-3f0000000000");
 });
 

@@ -232,6 +232,21 @@ test("ten thousand files are announced at once, sent a few at a time, and one ba
   for (const { state } of full.uploads) states.set(state, (states.get(state) ?? 0) + 1);
   assert.equal(states.get("cancelled"), outcome.cancelledFilesCount, JSON.stringify([...states]));
   await eventually(() => client.active.size === 0);
+
+  // More than a batch takes: one after the other, until one is cancelled here.
+  const mostlyBad = tooMany.map(({ blob }, index) => ({ blob, filename: index % 5_000 === 0 ? `${index}` : "\u0000" }));
+  const seen: Upload[][] = [];
+  for await (const { uploads } of client.uploadBatches(mostlyBad)) {
+    assert.ok(seen.flat().every(({ over }) => over));
+    seen.push([...uploads]);
+  }
+  assert.deepEqual(seen.map((uploads) => uploads.map(({ filename }) => filename)), [["0", "5000"], ["10000"]]);
+  let begun = 0;
+  for await (const batch of client.uploadBatches(tooMany)) {
+    begun++;
+    void batch.cancel();
+  }
+  assert.equal(begun, 1);
 });
 
 test("one file does not wait for all files of a batch before it", async () => {

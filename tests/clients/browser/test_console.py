@@ -311,10 +311,21 @@ async def test_bad_files_say_in_one_sentence_what_happened_and_what_to_do(
     await expect(visitor.row("Batch of 7 files").badge).to_have_text("Completed")
     await choose_named(visitor.page, "empty.txt")
     await expect(visitor.row("empty.txt").badge).to_have_text("Completed")
+
+    # More than a batch takes follows in another batch, unless there is no getting on: here a proxy refuses the first.
+    told = asyncio.Event()
+
+    async def refuse(route: Route) -> None:
+        await told.wait()
+        await route.fulfill(status=413)
+
+    await visitor.page.route("**/api/v1/batch/initiate", refuse)
     await choose_named(visitor.page, *[f"{number}.txt" for number in range(10_001)])
-    await expect(visitor.row("Batch of 10,001").line).to_have_text(
-        re.compile("10,001 files are too many for one batch")
-    )
+    notices = visitor.page.locator("#notices")
+    await expect(notices).to_have_text(re.compile("^1 more file to follow: a batch takes 10,000"))
+    told.set()
+    await expect(notices).to_have_text(re.compile("^1 file not begun, as the batch before was cancelled or could"))
+    await expect(visitor.row("Batch of 10,000").line).to_have_text(re.compile("^That is too much for one request"))
 
 
 async def choose_named(page: Page, *names: str) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import csv
 import json
 import re
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Locator, Route, expect
 
 from clients.browser.conftest import LOOP, OpenPage, Visitor, saved
 from clients.browser.test_console import announce, cancel, file_of
@@ -33,7 +35,7 @@ async def test_what_is_looked_for_is_found_and_stands_in_the_address(
     await cancel(server, await announce(server, "sought/customer Z.pdf"), FORMULA)
     visitor = await open_page(server.url)
     await look_for_names(visitor, server)
-    await look_for_words(visitor)
+    await look_for_words(visitor, made)
     link = await look_for_an_id(visitor, wanted)
     assert visitor.problems == []
     await follow_links(await open_page(link), server.url, wanted, made["batch"]["batch_id"])
@@ -63,10 +65,15 @@ async def look_for_names(visitor: Visitor, server: ServerProcess) -> None:
     await expect(page.locator("#list > li")).to_have_count(3)
 
 
-async def look_for_words(visitor: Visitor) -> None:
+async def look_for_words(visitor: Visitor, made: dict[str, Any]) -> None:
     page, search = visitor.page, visitor.page.get_by_role("searchbox")
     await search.fill('sought/ by:batch_cancel after:2020-01-01 owner:""')
     await expect(page.locator("#list > li .name")).to_have_text([f"sought/{number}" for number in (2, 1, 0)])
+    # What the service has no filter for the page looks through itself.
+    await search.fill('sought/ reason:"THE WHOLE"')
+    await expect(page.locator("#list > li .name")).to_have_text([f"sought/{number}" for number in (2, 1, 0)])
+    await search.fill(f"id:{made['file_ids'][1][:13].upper()}")
+    await expect(page.locator("#list > li .name")).to_have_text(["sought/1"])
     await search.fill("sought/ after:yesterday")
     problem = page.locator("#search-problem")
     await expect(problem).to_have_text(re.compile("^after:yesterday is not a time; write after:2026-01-31"))
@@ -96,6 +103,23 @@ async def look_for_an_id(visitor: Visitor, wanted: str) -> str:
     return page.url
 
 
+async def delete_content(visitor: Visitor, name: str) -> Locator:
+    """Delete a file's content in its details, which stay open, and see that everything says so."""
+    await visitor.row(name).details.click()
+    dialog = visitor.page.get_by_role("dialog", name=name)
+    await dialog.get_by_role("button", name="Delete content").click()
+    await expect(dialog.locator(".warning")).to_have_text(re.compile(f"This deletes the 9 bytes of .?{name}"))
+    await dialog.get_by_role("button", name="Fetched already").click()
+    await visitor.page.keyboard.press("Enter")
+    await expect(visitor.row(name).line).to_have_text(
+        re.compile(r"^9 bytes, completed [\d:]+; its bytes were let go [\d:]+ by a")
+    )
+    await expect(dialog.get_by_role("button", name="Delete content")).to_be_hidden()
+    await expect(dialog.get_by_role("link", name="Download")).to_be_hidden()
+    await expect(dialog.get_by_role("heading", name=name)).to_be_focused()
+    return dialog
+
+
 async def follow_links(other: Visitor, home: str, wanted: str, batch_id: str) -> None:
     dialog = other.page.get_by_role("dialog", name="sought/customer Y.pdf")
     await expect(dialog.locator("#facts")).to_contain_text(wanted)
@@ -119,6 +143,9 @@ async def follow_links(other: Visitor, home: str, wanted: str, batch_id: str) ->
 async def test_under_the_prefix_of_a_proxy(open_page: OpenPage, server: ServerProcess, tmp_path: Path) -> None:
     path = tmp_path / "by a prefix.txt"
     path.write_text("all of it")
+    another = {"filename": "let go by another.txt", "size_bytes": "9", "data": b64encode(b"all of it").decode()}
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        file_id = (await client.post("/api/v1/upload/put", json=another)).json()["file_id"]
     with nginx(tmp_path, server.http_port) as url:
         visitor = await open_page(f"{url}/files-svc/")
         page = visitor.page
@@ -133,13 +160,20 @@ async def test_under_the_prefix_of_a_proxy(open_page: OpenPage, server: ServerPr
         await row.row.get_by_role("button", name="Dismiss").click()
         await expect(page.locator("#tray")).to_be_hidden()
         await expect(page.locator("#list .name", has_text=path.name)).to_be_visible()
-        async with httpx.AsyncClient(base_url=f"{url}/files-svc") as client:
-            file_id = (await file_of(server, path.name))["file_id"]
-            assert (await client.delete(f"/api/v1/files/{file_id}/content")).status_code == 200
-        await expect(row.line).to_have_text(
-            re.compile(r"^9 bytes, completed [\d:]+; its bytes were let go [\d:]+ by a")
-        )
+        await delete_content(visitor, path.name)
+        await page.keyboard.press("Escape")
         await expect(row.row.get_by_role("link", name="Download")).to_be_hidden()
+        async with httpx.AsyncClient(base_url=server.url) as client:
+
+            async def another_first(route: Route) -> None:
+                assert (await client.delete(f"/api/v1/files/{file_id}/content")).status_code == 200
+                await route.continue_()
+
+            await page.route(f"**/api/v1/files/{file_id}/content?*", another_first)
+            dialog = await delete_content(visitor, another["filename"])
+        await expect(dialog.get_by_role("alert")).to_have_text(re.compile("^Its content was deleted already"))
+        visitor.problems.clear()  # the browser's own of a refused call
+        await page.keyboard.press("Escape")
         await expect(page.locator("#strip")).to_contain_text("Open uploads")
         await page.goto(f"{url}/files-svc/docs")
         await expect(page.locator("openapi-explorer")).to_contain_text("InitiateUpload", use_inner_text=False)
