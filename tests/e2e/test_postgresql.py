@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -115,3 +116,21 @@ def test_a_server_on_sqlite_does_not_load_the_driver() -> None:
     program = "import sys, upload_server.start; print('psycopg' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout == "False\n"
+
+
+async def test_of_nodes_that_join_at_once_one_begins_the_place_of_their_bytes(url: str, tmp_path: Path) -> None:
+    """Each has an empty folder of its own: files would lie where the other nodes do not look."""
+
+    def start(name: str) -> ServerProcess | str:
+        try:
+            return ServerProcess(tmp_path / name, ("--database-url", url))
+        except AssertionError as error:
+            return str(error)
+
+    joined = await asyncio.gather(*(asyncio.to_thread(start, name) for name in ("a", "b")))
+    serving = [each for each in joined if isinstance(each, ServerProcess)]
+    for server in serving:
+        server.kill()
+    assert len(serving) == 1
+    refused = [each for each in joined if isinstance(each, str)]
+    assert all("--data-dir: nothing lies there, but another node runs" in each for each in refused), refused
