@@ -265,7 +265,7 @@ BAD_REQUESTS: list[tuple[str, Json, str]] = [
     ("ListFiles", {"order_by": "CREATED_AT"}, "order_by"),
     ("ListFiles", {"order_by": "filename"}, "order_by"),
     ("ListFiles", {"owner": "x" * 256}, "owner"),
-    ("ListFiles", {"filename_prefix": "x" * 256}, "filename_prefix"),
+    ("ListFiles", {"filename_prefix": "x" * 4097}, "filename_prefix"),
     ("ListFiles", {"filename_prefix": "e\u0301"}, "filename_prefix"),
     ("ListFiles", {"cancelled_by": "x" * 261}, "cancelled_by"),
     ("ListFiles", {"cancelled_by": "user", "status": "UPLOAD_STATUS_PENDING"}, "cancelled_by"),
@@ -485,6 +485,12 @@ async def test_support_finds_who_cancelled_what_and_why(door: Door) -> None:
     batches = await every_page(door, "ListBatches", "batches", filename_prefix=f"{name}/", cancelled_by="user")
     assert [row["batch_id"] for row in batches] == [batch["batch"]["batch_id"]]
     assert await every_page(door, "ListBatches", "batches", filename_prefix=f"{name} ") == []
+    # Longer than what is compared of a name: by its first 255 characters.
+    deep = await door.call("InitiateBatch", files=[{"filename": f"{name}-/{'d' * 240}/{'e' * 240}"}])
+    rows = await every_page(door, "ListFiles", "files", filename_prefix=f"{name}-/{'d' * 240}/{'e' * 200}")
+    assert [row["file_id"] for row in rows] == deep["file_ids"]
+    rows = await every_page(door, "ListBatches", "batches", filename_prefix=f"{name}-/{'d' * 240}/{'e' * 200}")
+    assert [row["batch_id"] for row in rows] == [deep["batch"]["batch_id"]]
 
 
 async def test_the_trail_is_asked_for_who_what_and_when(door: Door) -> None:

@@ -82,6 +82,20 @@ async def test_a_mistyped_field_is_not_lost(http: httpx.AsyncClient) -> None:
     assert (status, list(error.violations)) == (400, ["pagesize"])
 
 
+async def test_what_a_delete_says_may_stand_in_its_body_or_in_its_query(http: httpx.AsyncClient) -> None:
+    file = (await http.post("/api/v1/upload/put", json={"filename": "a", "size_bytes": 1, "data": "YQ=="})).json()
+    path = f"/api/v1/files/{file['file_id']}/content"
+    says = {"reason": "consumed", "request_id": f"let-go-{file['file_id']}"}
+    status, error = await refused(http, "DELETE", path, json.dumps({**says, "requestid": "r"}).encode())
+    assert (status, list(error.violations)) == (400, ["requestid"])
+    answers = [await http.request("DELETE", path, json=says), await http.delete(path, params=says)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    newest = {"file_id": file["file_id"], "order_by": "event_id desc", "page_size": 1}
+    [event] = (await http.get("/api/v1/audit/events", params=newest)).json()["events"]
+    assert {key: event[key] for key in says} == says
+
+
 async def test_both_spellings_of_a_field_are_taken(http: httpx.AsyncClient) -> None:
     response = await http.post(INITIATE, json={"filename": "a", "sizeBytes": "7", "contentType": "text/plain"})
     assert response.json()["file"]["size_bytes"] == "7"

@@ -230,6 +230,9 @@ class _Compiler:
     def _body(self, limits: RequestLimits) -> tuple[ReadBody | None, bool]:
         """How the body is read, and whether it is raw bytes rather than JSON."""
         body, request = self._rule.body, self._descriptor.input_type
+        if not body and self._http_method == "DELETE" and self._options.reject_unknown:
+            # Nobody needs to send one. Whoever does shall not lose what it says.
+            body = "*"
         if not body:
             return None, False
         if body == "*":

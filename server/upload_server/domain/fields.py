@@ -23,7 +23,8 @@ MAX_REASON_CHARACTERS = 500
 MAX_BATCH_FILES = 10_000
 # Of a file that comes whole, in one request.
 MAX_PUT_BYTES = 256 * 1024
-MAX_PREFIX_CHARACTERS = 255
+# Of how names begin, so many characters are compared.
+PREFIX_CHARACTERS = 255
 # Of an owner, and of a caller by name.
 MAX_PRINCIPAL_BYTES = 255
 MAX_ACTOR_CHARACTERS = MAX_PRINCIPAL_BYTES + len("user:")
@@ -135,9 +136,9 @@ class Rules:
         return value.endswith(" desc")
 
     def filename_prefix(self, value: str) -> None:
-        """How names start, or empty."""
-        if len(value) > MAX_PREFIX_CHARACTERS:
-            self.refuse("filename_prefix", f"must be at most {MAX_PREFIX_CHARACTERS} characters", MAX_PREFIX_CHARACTERS)
+        """How names start, or empty; as long as a name may be."""
+        if len(value.encode()) > MAX_FILENAME_BYTES:
+            self.refuse("filename_prefix", f"must be at most {MAX_FILENAME_BYTES} bytes of UTF-8", MAX_FILENAME_BYTES)
         elif not unicodedata.is_normalized("NFC", value):
             self.refuse("filename_prefix", "must be in Unicode Normalization Form C (NFC)")
 

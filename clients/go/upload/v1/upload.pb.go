@@ -1505,7 +1505,7 @@ type isUploadFileResponse_Message interface {
 }
 
 type UploadFileResponse_Progress struct {
-	// When the stream opens, and whenever more bytes have become durable.
+	// When the stream opens (unless its whole file comes with it), and whenever more bytes have become durable.
 	Progress *UploadProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
 }
 
@@ -1591,8 +1591,8 @@ type ListFilesRequest struct {
 	WithoutBatch bool `protobuf:"varint,7,opt,name=without_batch,json=withoutBatch,proto3" json:"without_batch,omitempty"`
 	// Only files of this principal; empty: all that the caller may see.
 	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Only files whose name starts so, at most 255 characters in Normalization Form C, as upper and lower case are
-	// written; empty: all.
+	// Only files whose name starts so, by its first 255 characters, in Normalization Form C, as upper and lower case are
+	// written; at most 4,096 bytes; empty: all.
 	FilenamePrefix string `protobuf:"bytes,9,opt,name=filename_prefix,json=filenamePrefix,proto3" json:"filename_prefix,omitempty"`
 	// Only files announced later than this.
 	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`
@@ -2060,8 +2060,8 @@ type ListBatchesRequest struct {
 	Statuses []BatchStatus `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=upload.v1.BatchStatus" json:"statuses,omitempty"`
 	// Only batches of this principal; empty: all that the caller may see.
 	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Only batches with a file whose name starts so, at most 255 characters in Normalization Form C, as upper and lower
-	// case are written; empty: all.
+	// Only batches with a file whose name starts so, by its first 255 characters, in Normalization Form C, as upper and
+	// lower case are written; at most 4,096 bytes; empty: all.
 	FilenamePrefix string `protobuf:"bytes,7,opt,name=filename_prefix,json=filenamePrefix,proto3" json:"filename_prefix,omitempty"`
 	// Only batches announced later than this.
 	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`

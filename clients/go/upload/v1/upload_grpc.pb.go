@@ -121,7 +121,8 @@ type UploadServiceClient interface {
 	// `from_status` and as `to_status`.
 	//
 	// When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
-	// stored bytes, also if the process dies in between.
+	// stored bytes, also if the process dies in between. Over HTTP `reason` and `request_id` stand in the query, or in a
+	// JSON body as a cancel's do.
 	//
 	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
 	// they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -432,7 +433,8 @@ type UploadServiceServer interface {
 	// `from_status` and as `to_status`.
 	//
 	// When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
-	// stored bytes, also if the process dies in between.
+	// stored bytes, also if the process dies in between. Over HTTP `reason` and `request_id` stand in the query, or in a
+	// JSON body as a cancel's do.
 	//
 	// Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
 	// they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.

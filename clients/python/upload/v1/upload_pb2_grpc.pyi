@@ -119,7 +119,8 @@ class UploadServiceStub:
     `from_status` and as `to_status`.
 
     When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
-    stored bytes, also if the process dies in between.
+    stored bytes, also if the process dies in between. Over HTTP `reason` and `request_id` stand in the query, or in a
+    JSON body as a cancel's do.
 
     Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
     they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -254,7 +255,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     `from_status` and as `to_status`.
 
     When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
-    stored bytes, also if the process dies in between.
+    stored bytes, also if the process dies in between. Over HTTP `reason` and `request_id` stand in the query, or in a
+    JSON body as a cancel's do.
 
     Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
     they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
@@ -434,7 +436,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         `from_status` and as `to_status`.
 
         When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
-        stored bytes, also if the process dies in between.
+        stored bytes, also if the process dies in between. Over HTTP `reason` and `request_id` stand in the query, or in a
+        JSON body as a cancel's do.
 
         Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
         they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from peewee import SQL, Tuple, fn
 
-from upload_server.domain.fields import MAX_PREFIX_CHARACTERS
+from upload_server.domain.fields import PREFIX_CHARACTERS
 from upload_server.domain.states import Batch, File, FileStatus, Source
 from upload_server.domain.tokens import Cursor
 from upload_server.store import models
@@ -102,7 +102,7 @@ _CANCELLED = SQL(f"'{FileStatus.CANCELLED}'")
 
 
 def _start_of_name(alias: str) -> str:
-    return f"substr({alias}.filename, 1, {MAX_PREFIX_CHARACTERS})"
+    return f"substr({alias}.filename, 1, {PREFIX_CHARACTERS})"
 
 
 def _with_prefix(start: str) -> Any:
@@ -339,7 +339,7 @@ def _values(listing: Listing, cursor: Cursor | None) -> Values:
         high, end = min(high, (cursor.moment, cursor.row)), cursor.row
     elif cursor is not None:
         low, first = max(low, (cursor.moment, cursor.row)), cursor.row
-    prefix = listing.filename_prefix
+    prefix = listing.filename_prefix[:PREFIX_CHARACTERS]
     return {
         **{f"status{index}": status for index, status in enumerate(listing.statuses)},
         "owner": listing.owner,
@@ -365,7 +365,7 @@ def _end_of(prefix: str) -> str:
     kept = prefix.rstrip("\U0010ffff")
     # Half of a surrogate pair is no text.
     following = 0xE000 if kept.endswith("\ud7ff") else ord(kept[-1]) + 1 if kept else 0
-    return kept[:-1] + chr(following) if kept else "\U0010ffff" * (MAX_PREFIX_CHARACTERS + 1)
+    return kept[:-1] + chr(following) if kept else "\U0010ffff" * (PREFIX_CHARACTERS + 1)
 
 
 def _stop(connection: Connection, shape: _Shape, values: Values, looks: int) -> Stop | None:

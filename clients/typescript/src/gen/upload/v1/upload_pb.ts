@@ -788,7 +788,7 @@ export type UploadFileResponse = Message<"upload.v1.UploadFileResponse"> & {
    */
   message: {
     /**
-     * When the stream opens, and whenever more bytes have become durable.
+     * When the stream opens (unless its whole file comes with it), and whenever more bytes have become durable.
      *
      * @generated from field: upload.v1.UploadProgress progress = 1;
      */
@@ -905,8 +905,8 @@ export type ListFilesRequest = Message<"upload.v1.ListFilesRequest"> & {
   owner: string;
 
   /**
-   * Only files whose name starts so, at most 255 characters in Normalization Form C, as upper and lower case are
-   * written; empty: all.
+   * Only files whose name starts so, by its first 255 characters, in Normalization Form C, as upper and lower case are
+   * written; at most 4,096 bytes; empty: all.
    *
    * @generated from field: string filename_prefix = 9;
    */
@@ -1155,8 +1155,8 @@ export type ListBatchesRequest = Message<"upload.v1.ListBatchesRequest"> & {
   owner: string;
 
   /**
-   * Only batches with a file whose name starts so, at most 255 characters in Normalization Form C, as upper and lower
-   * case are written; empty: all.
+   * Only batches with a file whose name starts so, by its first 255 characters, in Normalization Form C, as upper and
+   * lower case are written; at most 4,096 bytes; empty: all.
    *
    * @generated from field: string filename_prefix = 7;
    */
@@ -2250,7 +2250,8 @@ export const UploadService: GenService<{
    * `from_status` and as `to_status`.
    *
    * When this answers OK, that is on disk: nobody begins a download of the file any more, and the server deletes the
-   * stored bytes, also if the process dies in between.
+   * stored bytes, also if the process dies in between. Over HTTP `reason` and `request_id` stand in the query, or in a
+   * JSON body as a cancel's do.
    *
    * Errors: `FILE_NOT_FOUND`; `FILE_NOT_COMPLETED` (FAILED_PRECONDITION); `CONTENT_DELETED` (FAILED_PRECONDITION) when
    * they were let go before (unless this `request_id` did it, which gets the first answer again); `REQUEST_ID_REUSED`.
