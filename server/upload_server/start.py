@@ -68,7 +68,8 @@ async def serve(
             # The bytes that a server's database tells of may lie at another node's.
             if config.storage_url or store_at(config.url).folder is None:
                 await _know_sink(store, sink, "--storage-url" if config.storage_url else "--data-dir")
-            await Service(config, store, sink, descriptors, Metrics(__version__, workers)).run(stop, started)
+            metrics = Metrics(__version__, workers, examples=bool(config.otlp_endpoint))
+            await Service(config, store, sink, descriptors, metrics).run(stop, started)
         finally:
             await store.close()
     finally:

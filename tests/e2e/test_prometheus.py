@@ -1,4 +1,7 @@
-"""Prometheus scrapes a server: the rules hold, and each query of the dashboard finds something (needs `prometheus`)."""
+"""Prometheus scrapes servers: the rules hold, each query of the dashboard finds something, a traced server names spans.
+
+Needs `prometheus`.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ RULES = DEPLOY / "prometheus" / "rules.yaml"
 TESTS = RULES.with_name("rules.test.yaml")
 # Of which a healthy server without TLS or callers with names has none.
 SILENT = ("upload_tls_", "upload_auth_refused", "upload_refused_requests")
+EXEMPLARS = "--enable-feature=exemplar-storage"
 SECONDS = 60.0
 
 
@@ -40,9 +44,9 @@ def queries() -> list[str]:
 
 
 @pytest.fixture
-def prometheus(tmp_path: Path, start_server: StartServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
-    """A server, and a Prometheus that scrapes it each second."""
-    server = start_server()
+def prometheus(tmp_path: Path, start_server: StartServer) -> Iterator[tuple[httpx.Client, httpx.Client, httpx.Client]]:
+    """A server, one that is traced (to nowhere), and a Prometheus that scrapes both each second."""
+    server, traced = start_server(), start_server("--otlp-endpoint", "http://127.0.0.1:9", data_dir=tmp_path / "traced")
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
         group["interval"] = "1s"
@@ -51,20 +55,25 @@ def prometheus(tmp_path: Path, start_server: StartServer) -> Iterator[tuple[http
         "global": {"scrape_interval": "1s"},
         "rule_files": [str(tmp_path / "rules.yaml")],
         "scrape_configs": [
-            {"job_name": "upload", "static_configs": [{"targets": [server.url.removeprefix("http://")]}]},
+            {
+                "job_name": "upload",
+                "static_configs": [{"targets": [one.url.removeprefix("http://") for one in (server, traced)]}],
+            },
         ],
     }
     (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
     port = free_port()
-    options = (f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/tsdb")
+    options = (f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/tsdb", EXEMPLARS)
     process = subprocess.Popen(
         ["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        with httpx.Client(base_url=server.url) as service, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            yield service, client
+        urls = server.url, traced.url, f"http://127.0.0.1:{port}"
+        with contextlib.ExitStack() as stack:
+            service, named, client = (stack.enter_context(httpx.Client(base_url=url)) for url in urls)
+            yield service, named, client
     finally:
         process.kill()
         process.wait()
@@ -101,18 +110,31 @@ def test_the_rules_hold() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_query_of_the_dashboard_finds_something(prometheus: tuple[httpx.Client, httpx.Client]) -> None:
-    service, client = prometheus
+def traces(client: httpx.Client) -> set[str]:
+    """The traces of which calls are examples."""
+    now = time.time()
+    asked = {"query": "upload_call_duration_seconds_bucket", "start": str(now - 600), "end": str(now + 600)}
+    found = client.get("/api/v1/query_exemplars", params=asked).json()["data"]
+    return {example["labels"]["trace_id"] for series in found for example in series["exemplars"]}
+
+
+def test_each_query_of_the_dashboard_finds_something(
+    prometheus: tuple[httpx.Client, httpx.Client, httpx.Client],
+) -> None:
+    service, traced, client = prometheus
     silent = [query for query in queries() if not any(name in query for name in SILENT)]
     assert len(silent) > 20
     deadline = time.monotonic() + SECONDS
     while silent:
         # Rates need a change between two scrapes, so the server is used until each has seen one.
         use(service)
+        use(traced)
         assert time.monotonic() < deadline, silent
         # It may not listen yet.
         with contextlib.suppress(httpx.TransportError, NotReady):
             silent = [query for query in silent if not ask(client, query)]
     for query in queries():
         ask(client, query)
+    # Each of them has been scraped by now: the one by text, the other one by OpenMetrics.
+    assert traces(client)
     assert not ask(client, 'ALERTS{alertstate="firing",severity="page"}')

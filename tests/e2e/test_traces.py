@@ -21,6 +21,9 @@ from upload.v1 import upload_pb2 as pb
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+# Calls and steps are read off two clocks, in nanoseconds.
+ROUNDING = 1_000_000
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
 
 class Collector:
@@ -52,17 +55,27 @@ class Collector:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def take(self, count: int) -> list[tuple[str, dict[str, str]]]:
-        """Method and attributes of the next spans, which belong to the callers' trace and last some time."""
-        found = []
-        for _ in range(count):
-            span = self.spans.get(timeout=30)
-            assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT), span.name
-            assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 30e9
-            found.append(
-                (span.name.rpartition("/")[2], {pair.key: pair.value.string_value for pair in span.attributes})
+    def take(self) -> list[tuple[str, dict[str, str], list[str]]]:
+        """Method, attributes and steps of the calls so far, which belong to the callers' trace and last some time."""
+        spans = list(self.spans.queue)
+        assert {span.trace_id.hex() for span in spans} == {TRACE}
+        calls = {span.span_id: span for span in spans if span.parent_span_id.hex() == PARENT}
+        steps: dict[bytes, list[str]] = {one: [] for one in calls}
+        for span in spans:
+            assert 0 <= span.end_time_unix_nano - span.start_time_unix_nano < 30e9
+            if span.span_id not in calls:
+                call = calls[span.parent_span_id]
+                assert call.start_time_unix_nano - ROUNDING <= span.start_time_unix_nano
+                assert span.end_time_unix_nano <= call.end_time_unix_nano + ROUNDING
+                steps[span.parent_span_id].append(span.name)
+        return [
+            (
+                call.name.rpartition("/")[2],
+                {pair.key: pair.value.string_value for pair in call.attributes},
+                steps[call.span_id],
             )
-        return found
+            for call in calls.values()
+        ]
 
 
 @pytest.fixture
@@ -95,16 +108,29 @@ async def test_a_call_through_each_door_is_a_span_of_its_callers_trace(
             with contextlib.suppress(websockets.ConnectionClosed):  # it is completed already
                 while await page.recv():
                     pass
-    spans = collector.take(7)
+        plain = await http.get("/metrics")
+        examples = await http.get("/metrics", headers={"Accept": OPENMETRICS})
+    assert plain.headers["Content-Type"].startswith("text/plain")
+    assert TRACE not in plain.text
+    assert examples.headers["Content-Type"].startswith("application/openmetrics-text")
+    # Sent at its end, all of it.
     assert server.terminate() == 0
-    doors = {(method, about["upload.door"]) for method, about in spans}
+    spans = collector.take()
+    assert len(spans) == 7
+    doors = {(method, about["upload.door"]) for method, about, _ in spans}
     assert doors == {
         ("InitiateUpload", "grpc"),
         *((method, "http") for method in ("CancelFile", "PutFile", "DownloadFile")),
         ("InitiateUpload", "tus"),
         ("UploadFile", "websocket"),
     }
-    assert all(about.get("upload.file_id") for _, about in spans), spans
-    cancels = [about for method, about in spans if method == "CancelFile"]
+    assert all(about.get("upload.file_id") for _, about, _ in spans), spans
+    waits = {method: steps for method, about, steps in spans if "upload.reason" not in about}
+    commit = ["store.wait", "store.write", "store.commit"]
+    assert waits["InitiateUpload"] == waits["CancelFile"] == commit
+    assert waits["PutFile"] == ["storage.put", *commit]
+    examples_of_ours = [line for line in examples.text.splitlines() if TRACE in line]
+    assert any(line.startswith("upload_call_duration_seconds_bucket") for line in examples_of_ours)
+    cancels = [about for method, about, _ in spans if method == "CancelFile"]
     assert {about["upload.file_id"] for about in cancels} == {file_id, put["file_id"]}
     assert [about["upload.reason"] for about in cancels if "upload.reason" in about] == ["FILE_NOT_CANCELLABLE"]

@@ -5,14 +5,21 @@ Must not know what is done with the numbers. Here, at the bottom, since parts of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class Observer:
     """Counts nothing; a counter overrides what it counts. Called on the event loop: must not block or raise."""
 
     # Calls -------------------------------------------------------------------------------------------------------
 
-    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """One call of ``method`` through ``door`` (a Source) ended with gRPC ``code`` after ``seconds``."""
+    def call_finished(
+        self, method: str, door: str, code: str, seconds: float, trace: Mapping[str, str] | None = None
+    ) -> None:
+        """One call of ``method`` through ``door`` (a Source) ended with gRPC ``code`` after ``seconds``.
+
+        ``trace`` has the ids of its span, where one is kept.
+        """
 
     def cancel_finished(self, source: str, outcome: str) -> None:
         """One cancel ended: ``cancelled``, ``too_late`` (it was final), ``unknown`` (no such id) or ``error``."""

@@ -42,6 +42,7 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
+from upload_server.domain.steps import STEPS, Steps
 from upload_server.doors.errors import STATUS_CODES, challenge, code_of, to_status
 from upload_server.doors.presented import of_scope, parent_of
 from upload_server.doors.turns import Kind, Turn, Turns
@@ -343,6 +344,7 @@ class Call:
         "_is_counted",
         "_method",
         "_started",
+        "_steps",
         "_tell",
         "about",
         "code",
@@ -361,8 +363,9 @@ class Call:
         self._started = time.monotonic()
         # How the call ended, for the metrics: a door sets it where no error says so.
         self.code = "OK"
-        # What the call was about, for a trace.
+        # What the call was about and waited for, for a trace.
         self.about: Mapping[str, str] = _NOTHING
+        self._steps: Steps | None = None
 
     async def identify(self) -> Caller:
         """Return who calls; raises ``ShuttingDown``, ``NotIdentified`` or ``PermissionDenied``."""
@@ -402,6 +405,9 @@ class Call:
         write("call.refused", method=self._method, door=self._calls.door, error=error.reason, **error.metadata)
 
     async def __aenter__(self) -> Self:
+        if self._calls.traces is not None:
+            self._steps = Steps()
+            STEPS.set(self._steps)
         return self
 
     async def __aexit__(
@@ -417,12 +423,14 @@ class Call:
             # The caller left or its deadline passed: nobody is left to tell. Never swallowed (a leak in grpcio).
             self.code = "CANCELLED"
         seconds = time.monotonic() - self._started
-        calls.observer.call_finished(self._method, calls.door, self.code, seconds)
+        trace: Mapping[str, str] | None = None
         if calls.traces is not None:
             about = {**self.about, "door": calls.door}
             if refusal is not None:
                 about |= {**refusal.metadata, "reason": refusal.reason}
-            calls.traces.call_finished(self._method, self.code, seconds, parent_of(self._context), about)
+            steps = self._steps.taken if self._steps is not None else ()
+            trace = calls.traces.call_finished(self._method, self.code, seconds, parent_of(self._context), about, steps)
+        calls.observer.call_finished(self._method, calls.door, self.code, seconds, trace)
         try:
             if refusal is not None:
                 await self._tell(refusal)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import structlog
 from upload_server.domain.errors import FieldViolation, InvalidField, OutcomeUnknown, Overloaded, UploadError
 from upload_server.domain.runs import WHOLE
 from upload_server.domain.states import File
+from upload_server.domain.steps import note
 from upload_server.ingest.ending import storage_error
 from upload_server.ingest.parts import KIB, Memory, Parts
 from upload_server.sink.protocol import BytesThere, Chunk, Doomed, NoRoom, SinkError
@@ -78,7 +80,9 @@ class Drafts:
         draft: Draft | None = None
         decided, committed = True, False
         try:
+            began = time.monotonic()
             draft = await self._parts.wait(self._store, file_id, data, expected_sha256, self._parts.store.life())
+            note("storage.put", began)
             decided = False
             result = await write(draft)
             decided, committed = True, not result.replayed

@@ -7,9 +7,11 @@ of the one before; records run one at a time too, in the order of the bytes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from upload_server.domain.states import File
+from upload_server.domain.steps import note
 from upload_server.ingest.ending import Ending
 from upload_server.ingest.parts import Parts
 from upload_server.sink.protocol import SinkError, SinkFile
@@ -129,7 +131,9 @@ class Syncer:
     async def _sync(self, target: int) -> None:
         try:
             if self._marks.synced < target:
+                began = time.monotonic()
                 synced = await self._parts.wait(self._sink_file.sync, target)
+                note("storage.sync", began)
                 if synced < target:
                     raise SinkError(f"{synced} bytes were made durable where {target} had been written")
                 # A hop appends bytes before it counts them as written.

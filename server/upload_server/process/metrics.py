@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -48,11 +49,12 @@ _LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 class Metrics(Observer):
     """Counts into the service's series, on a registry of their own; ``/metrics`` answers with ``render``."""
 
-    content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
-
-    def __init__(self, version: str = "", workers: Workers | None = None) -> None:
-        """``workers``: this process is one of several, and ``render`` tells of all of them."""
+    def __init__(self, version: str = "", workers: Workers | None = None, *, examples: bool = False) -> None:
+        """``workers``: this process is one of several, and ``render`` tells of all of them; ``examples``: calls name
+        their spans."""
         self.registry = registry = CollectorRegistry()
+        # What several processes count has none.
+        self._shows_examples = examples and workers is None
         # What is rendered.
         self._shown = registry
         if workers is None:
@@ -155,15 +157,23 @@ class Metrics(Observer):
 
     # Calls -------------------------------------------------------------------------------------------------------
 
-    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """Count one call of ``method`` through ``door`` (a Source) that ended with gRPC ``code`` after ``seconds``."""
+    def call_finished(
+        self, method: str, door: str, code: str, seconds: float, trace: Mapping[str, str] | None = None
+    ) -> None:
+        """Count one call of ``method`` through ``door`` (a Source) that ended with gRPC ``code`` after ``seconds``.
+
+        ``trace`` has the ids of its span, as an example of calls that took as long.
+        """
         ended = self._ended.get((method, door, code))
         if ended is None:
             labels = (method, door, code)
             ended = self._ended[labels] = (self._calls.labels(*labels), self._call_seconds.labels(*labels))
         count, duration = ended
         count.inc()
-        duration.observe(seconds)
+        if trace is None:
+            duration.observe(seconds)
+        else:
+            duration.observe(seconds, dict(trace))
 
     def cancel_finished(self, source: str, outcome: str) -> None:
         """Count one cancel request: ``cancelled``, ``too_late`` (it was final), ``unknown`` (no such id), ``error``."""
@@ -257,9 +267,14 @@ class Metrics(Observer):
             await asyncio.sleep(interval_seconds)
             self._loop_lag.observe(max(0.0, loop.time() - due))
 
-    def render(self) -> bytes:
-        """Return the text exposition; takes a few ms with many series, so call it in a thread."""
-        return generate_latest(self._shown)
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the text exposition and its media type; takes a few ms with many series, so call it in a thread.
+
+        It is OpenMetrics, which alone tells examples, where there are some and the ``Accept`` header takes it.
+        """
+        if self._shows_examples and "application/openmetrics-text" in accept:
+            return openmetrics.generate_latest(self._shown), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
+        return generate_latest(self._shown), CONTENT_TYPE_PLAIN_0_0_4
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from upload_server.domain.errors import CannotStart
+from upload_server.domain.steps import Step
 
 SERVICE: Final = "upload.v1.UploadService"
 # Headers of a caller that name the span which the call belongs to (W3C Trace Context).
@@ -36,7 +37,7 @@ class Traces:
             from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
             from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-            from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
+            from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415
             from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
                 TraceContextTextMapPropagator,
             )
@@ -49,11 +50,21 @@ class Traces:
         self._tracer = self._provider.get_tracer("upload_server", version)
         self._parent_of = TraceContextTextMapPropagator().extract
         self._kind, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
+        self._inside = set_span_in_context
 
     def call_finished(
-        self, method: str, code: str, seconds: float, parent: Mapping[str, str], about: Mapping[str, str]
-    ) -> None:
-        """Note a call that has ended just now; ``parent`` are the caller's headers, ``about`` what it was about."""
+        self,
+        method: str,
+        code: str,
+        seconds: float,
+        parent: Mapping[str, str],
+        about: Mapping[str, str],
+        steps: Sequence[Step] = (),
+    ) -> Mapping[str, str] | None:
+        """Note a call that has ended just now; returns the ids of its span, unless that is not sampled.
+
+        ``parent`` are the caller's headers, ``about`` what it was about, ``steps`` what it waited for.
+        """
         end = time.time_ns()
         span = self._tracer.start_span(
             f"{SERVICE}/{method}",
@@ -71,6 +82,15 @@ class Traces:
         if code in _FAULTS:
             span.set_status(self._failed)
         span.end(end)
+        ids = span.get_span_context()
+        if not ids.trace_flags.sampled:
+            return None
+        inside, past = self._inside(span), end - time.monotonic_ns()
+        for step in steps:
+            began, ended = (past + int(at * 1e9) for at in (step.began, step.ended))
+            named = {"upload.write": step.about} if step.about else None
+            self._tracer.start_span(step.name, context=inside, start_time=began, attributes=named).end(ended)
+        return {"trace_id": f"{ids.trace_id:032x}", "span_id": f"{ids.span_id:016x}"}
 
     def close(self) -> None:
         """Send what is left; blocks for a few seconds at most."""

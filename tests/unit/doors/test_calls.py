@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,8 +36,10 @@ class Counted(Observer):
     def __init__(self) -> None:
         self.codes: list[str] = []
 
-    def call_finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        assert (method, door) == ("UploadFile", "tus")
+    def call_finished(
+        self, method: str, door: str, code: str, seconds: float, trace: Mapping[str, str] | None = None
+    ) -> None:
+        assert (method, door, trace) == ("UploadFile", "tus", None)
         assert seconds >= 0
         self.codes.append(code)
 

@@ -57,8 +57,8 @@ def test_the_room_of_a_storage_that_cannot_be_asked_is_not_a_number() -> None:
         return answer
 
     metrics.show_room(room, lambda: 7)
-    assert b"upload_storage_room_bytes 5.0" in metrics.render()
-    rendered = metrics.render()
+    assert b"upload_storage_room_bytes 5.0" in metrics.render()[0]
+    rendered, _ = metrics.render()
     assert b"upload_storage_room_bytes NaN" in rendered
     assert b"upload_database_room_bytes 7.0" in rendered
 
@@ -95,10 +95,22 @@ def test_two_services_in_one_process_do_not_mix() -> None:
 def test_the_exposition_parses_and_every_series_of_ours_has_a_unit_or_is_a_count() -> None:
     metrics = Metrics("1.0")
     metrics.call_finished("GetFile", "grpc", "OK", 0.1)
-    names = {family.name for family in text_string_to_metric_families(metrics.render().decode())}
+    names = {family.name for family in text_string_to_metric_families(metrics.render()[0].decode())}
     ours = {name for name in names if name.startswith("upload_")}
     assert {"upload_calls", "upload_call_duration_seconds", "upload_taken_bytes", "upload_files"} <= ours
     assert any(name.startswith("process_") for name in names)
+
+
+def test_a_traced_call_is_an_example_in_openmetrics_alone() -> None:
+    accept, trace = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", {"trace_id": "4bf9"}
+    for shown in (True, False):
+        metrics = Metrics("1.0", examples=shown)
+        metrics.call_finished("GetFile", "grpc", "OK", 0.1, trace)
+        plain, kind = metrics.render()
+        assert (b"4bf9" in plain, kind.split(";")[0]) == (False, "text/plain")
+        text, kind = metrics.render(accept)
+        assert kind.split(";")[0] == ("application/openmetrics-text" if shown else "text/plain")
+        assert (b'# {trace_id="4bf9"} 0.1' in text, text.endswith(b"# EOF\n")) == (shown, shown)
 
 
 async def test_a_blocked_loop_shows_as_lag() -> None:
@@ -126,7 +138,7 @@ for _ in range(int(sys.argv[1])):
     metrics.call_finished("CancelFile", "grpc", "OK", 0.003)
     metrics.watch_opened()
 metrics.set_files({"pending": int(sys.argv[1])})
-print(metrics.render().decode())
+print(metrics.render("application/openmetrics-text")[0].decode())
 """
 
 

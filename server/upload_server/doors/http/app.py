@@ -25,6 +25,7 @@ from upload_server.doors.http.asgi import (
     Receive,
     Scope,
     Send,
+    headers_of,
     refuse,
     refuse_handshake,
     refuse_method,
@@ -63,12 +64,8 @@ SocketDoor = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 class Exposition(Protocol):
     """Renders the metrics."""
 
-    @property
-    def content_type(self) -> str:
-        """Media type of what is rendered."""
-
-    def render(self) -> bytes:
-        """Return the exposition."""
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition, in a form that an ``Accept`` header takes, and its media type."""
 
 
 class WebApp:
@@ -197,9 +194,10 @@ class WebApp:
         except UploadError as error:
             await refuse(send, error)
             return
+        accept = b",".join(headers_of(scope, b"accept")).decode("latin-1")
         async with self._rendering:
-            body = await asyncio.to_thread(self._metrics.render)
-        await respond(send, 200, body, self._metrics.content_type.encode())
+            body, kind = await asyncio.to_thread(self._metrics.render, accept)
+        await respond(send, 200, body, kind.encode())
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         file_id = _socket_file_id(scope)

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from upload_server.domain.errors import UploadError
+from upload_server.domain.steps import STEPS, Steps
 from upload_server.store.commands.write_queue import WriteQueue
 from upload_server.store.commands.writes import Outcome, Write
 from upload_server.store.options import StoreOptions
@@ -25,13 +26,20 @@ from upload_server.store.values import Commit, Heard, Listener, Result
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
+# Less is no wait.
+_SHORTEST_TURN_SECONDS: Final = 0.0001
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What became of a group: outcomes in its order. ``last_change`` is None when no watched row changed."""
+    """What became of a group: outcomes in its order. ``last_change`` is None when no watched row changed.
+
+    ``commit_began`` says, by ``time.monotonic``, when all was written but not durable, of a group in one transaction.
+    """
 
     outcomes: list[Outcome]
     last_change: int | None = None
+    commit_began: float | None = None
 
 
 class Committer(Protocol):
@@ -56,6 +64,8 @@ class _Waiting(NamedTuple):
     # When it was asked for, by time.monotonic.
     asked_at: float
     heard: Heard | None
+    # Of the call that waits, where it is traced.
+    steps: Steps | None
 
     def give(self, outcome: Outcome) -> None:
         """Give the caller its answer, unless it has left."""
@@ -70,6 +80,26 @@ class _Waiting(NamedTuple):
             self.answer.set_exception(outcome)
         else:
             self.answer.set_result(outcome)
+
+
+class _Times(NamedTuple):
+    """When the writer began to wait for its turn, had it, began the commit, and ended; by ``time.monotonic``."""
+
+    came: float
+    turn: float
+    commit: float | None
+    ended: float
+
+    def note(self, waiting: _Waiting, steps: Steps) -> None:
+        """Note what a write waited for."""
+        kind = type(waiting.write).__name__
+        steps.add("store.wait", waiting.asked_at, self.turn, kind)
+        if self.turn - self.came > _SHORTEST_TURN_SECONDS:
+            # Other processes wrote.
+            steps.add("store.turn", max(waiting.asked_at, self.came), self.turn, kind)
+        steps.add("store.write", self.turn, self.commit or self.ended, kind)
+        if self.commit is not None:
+            steps.add("store.commit", self.commit, self.ended, kind)
 
 
 class Writer:
@@ -96,7 +126,7 @@ class Writer:
         ``alone``: it may be long, so it gets a transaction of its own, in turn with the groups of short ones.
         ``heard`` hears its outcome, also when the caller has given up.
         """
-        waiting = _Waiting(write, self._loop.create_future(), time.monotonic(), heard)
+        waiting = _Waiting(write, self._loop.create_future(), time.monotonic(), heard, STEPS.get())
         try:
             self._queue.put(waiting, urgent=write.urgent, alone=alone)
             self._unanswered += 1
@@ -119,11 +149,13 @@ class Writer:
     def _main(self) -> None:
         try:
             while self._queue.wait():
+                came = time.monotonic()
                 # The group is taken once it is its turn: company comes meanwhile.
                 with self._committer.turn:
+                    turn = time.monotonic()
                     group = self._queue.take()
                     done = self._run(group)
-                self._call_soon(self._deliver, group, done)
+                self._call_soon(self._deliver, group, done, _Times(came, turn, done.commit_began, time.monotonic()))
         finally:
             self._committer.close()
             self._call_soon(self._ended.set)
@@ -140,8 +172,11 @@ class Writer:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 
-    def _deliver(self, group: Sequence[_Waiting], done: Committed) -> None:
+    def _deliver(self, group: Sequence[_Waiting], done: Committed, times: _Times) -> None:
         now = time.monotonic()
+        for waiting in group:
+            if waiting.steps is not None:
+                times.note(waiting, waiting.steps)
         # The writes that left something in the audit trail.
         commits = [
             Commit(outcome.audited, now - waiting.asked_at)

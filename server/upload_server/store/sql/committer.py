@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -114,12 +115,13 @@ class SqlCommitter(ABC, Generic[C, T]):
                 _log.warning("the connection to the database is lost: %s", said(error))
                 raise NothingDone from error
             raise
+        commit_began = time.monotonic()
         self._commit(connection, transaction)
         outcomes = transaction.settled(outcomes)
         if connection is self._connection:
             # Else all were counted anew, since the commit was looked up.
             self._room.open_files += sum(each.audited.opened for each in outcomes if isinstance(each, Result))
-        return Committed(outcomes, transaction.committed)
+        return Committed(outcomes, transaction.committed, commit_began)
 
     def _usable(self) -> C:
         if self._connection is None:

@@ -109,7 +109,7 @@ def answer_before_commit() -> None:
     """Callers get their answer while the commit is still under way."""
     commit = "self._commit(connection, transaction)"
     change(committer, "SqlCommitter._transaction", (f"    {commit}\n", f"    self.late = lambda: {commit}\n"))
-    tell = "self._call_soon(self._deliver, group, done)"
+    tell = "self._call_soon(self._deliver, group, done, _Times(came, turn, done.commit_began, time.monotonic()))"
     late = (
         "; __import__('time').sleep(0.2)"
         "; late, self._committer.late = getattr(self._committer, 'late', None), None"
