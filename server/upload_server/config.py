@@ -8,129 +8,46 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import ipaddress
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from upload_server.process.hosts import Origin, is_host_name, is_loopback_name
+from upload_server.process.hosts import Origin, is_loopback_name
 from upload_server.process.tls import ClientAuth, TlsFiles
+from upload_server.process.words import (
+    DAY,
+    MIB,
+    SIZES,
+    UNITS,
+    parse_bool,
+    parse_bytes,
+    parse_headers,
+    parse_host,
+    parse_hosts,
+    parse_int,
+    parse_list,
+    parse_origins,
+    parse_seconds,
+)
 
-MIB = 1024 * 1024
-_DAY = 24 * 3600
 _DATA_DIR = Path("upload-data")
 # Of the file in the data directory.
 DATABASE_NAME = "upload.sqlite3"
 _LAST_PORT = 65535
-# From the largest, and `ms` before the `s` that it ends with.
-_UNITS = {"d": float(_DAY), "h": 3600.0, "m": 60.0, "ms": 0.001, "s": 1.0}
-_SIZES = {"TiB": 1024 * 1024 * MIB, "GiB": 1024 * MIB, "MiB": MIB, "KiB": 1024}
 # A century: with more, dates before the first year would come out.
-_MAX_SECONDS = 36_500 * _DAY
+_MAX_SECONDS = 36_500 * DAY
 # gRPC's options hold 31 bits, a row 63.
 _MAX_COUNT = 2**31 - 1
 _MAX_MESSAGE_BYTES = 1024 * MIB
 _MAX_FILE_BYTES = 2**60
 # Of callers who have names: who sends slower holds a stream and its descriptors for next to nothing.
 _MIN_RATE = 1024
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class ConfigError(ValueError):
     """A setting breaks its rule; the message names the setting."""
-
-
-def _number(text: str, kind: Callable[[str], float], factor: float = 1) -> float:
-    """Return ``factor`` times the number in ``text``; raises ValueError unless that is a finite number."""
-    try:
-        value = kind(text) * factor
-        if math.isfinite(value):
-            return value
-    except OverflowError:
-        pass
-    raise ValueError(text)
-
-
-def parse_seconds(text: str) -> float:
-    """Return a duration in seconds: ``500ms``, ``10s``, ``5m``, ``24h``, ``7d`` or a bare number."""
-    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
-    try:
-        return _number(text.removesuffix(unit), float, _UNITS.get(unit, 1))
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a duration such as 500ms, 10s, 5m, 24h or 7d") from None
-
-
-def parse_bytes(text: str) -> int:
-    """Return a size in bytes; ``64KiB``, ``8MiB``, ``1TiB`` or a bare number of bytes."""
-    unit = next((unit for unit in _SIZES if text.lower().endswith(unit.lower())), "")
-    try:
-        if not unit:
-            return int(_number(text, int))
-        return int(_number(text[: -len(unit)], float, _SIZES[unit]))
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a size such as 64KiB, 8MiB or 1TiB") from None
-
-
-def parse_bool(text: str) -> bool:
-    """Return a switch: ``true``/``false``, ``1``/``0``, ``yes``/``no``, ``on``/``off``."""
-    for value, words in ((True, ("true", "1", "yes", "on")), (False, ("false", "0", "no", "off"))):
-        if text.lower() in words:
-            return value
-    raise ConfigError(f"{text!r} is neither true nor false")
-
-
-def parse_list(text: str) -> tuple[str, ...]:
-    """Return the comma-separated words of ``text``."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def parse_host(text: str) -> str:
-    """Return an address to bind; an IPv6 one in brackets, as it stands before a port."""
-    try:
-        return f"[{ipaddress.IPv6Address(text)}]"
-    except ValueError:
-        return text
-
-
-def parse_hosts(text: str) -> tuple[str, ...]:
-    """Return comma-separated Host names; one with a scheme or a port would never match."""
-    hosts = parse_list(text)
-    for host in hosts:
-        if not is_host_name(host):
-            raise ConfigError(f"{host!r} is not a Host name without scheme and port, such as files.example.com")
-    return hosts
-
-
-def parse_headers(text: str) -> tuple[str, ...]:
-    """Return comma-separated names of headers."""
-    headers = parse_list(text)
-    for header in headers:
-        if not _HEADER.fullmatch(header):
-            raise ConfigError(f"{header!r} is not the name of a header, such as X-Api-Version")
-    return headers
-
-
-def parse_origins(text: str) -> tuple[Origin, ...]:
-    """Return comma-separated origins of pages."""
-    return tuple(_parse_origin(word) for word in parse_list(text))
-
-
-def _parse_origin(text: str) -> Origin:
-    try:
-        return Origin.parse(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is not an origin (scheme, host, port), such as https://app.example") from None
-
-
-def _parse_int(text: str) -> int:
-    try:
-        return int(_number(text, int))
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a whole number") from None
 
 
 def _option(
@@ -153,7 +70,7 @@ def _optional_bool(text: str) -> bool | None:
 def _optional_bytes(text: str) -> int | None:
     size = None if text == "auto" else parse_bytes(text)
     if size is not None and not 0 <= size <= _MAX_MESSAGE_BYTES:
-        raise ConfigError("must be from 0 to 1GiB, or auto")
+        raise ValueError("must be from 0 to 1GiB, or auto")
     return size
 
 
@@ -196,8 +113,8 @@ class Config:
         "comma-separated names of the certificates of proxies to believe, such as cert:dns:envoy.example",
         parse_list,
     )
-    grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
-    http_port: int = _option(8080, "HTTP port; 0 picks a free one", _parse_int, 0, _LAST_PORT)
+    grpc_port: int = _option(50051, "gRPC port; 0 picks a free one", parse_int, 0, _LAST_PORT)
+    http_port: int = _option(8080, "HTTP port; 0 picks a free one", parse_int, 0, _LAST_PORT)
     tls_cert: str = _option(
         "", "PEM file of the server's certificate, then of its signers; with --tls-key both ports speak TLS"
     )
@@ -207,12 +124,12 @@ class Config:
         "none", "none, optional (gRPC asks on --grpc-mtls-port only) or required: whether callers show a certificate"
     )
     grpc_mtls_port: int = _option(
-        0, "another gRPC port, where each caller shows a certificate; 0: none", _parse_int, 0, _LAST_PORT
+        0, "another gRPC port, where each caller shows a certificate; 0: none", parse_int, 0, _LAST_PORT
     )
     workers: int = _option(
         1,
         "processes that serve on the same ports; connections, and with them calls, spread among them",
-        _parse_int,
+        parse_int,
         1,
         64,
     )
@@ -234,11 +151,11 @@ class Config:
     durable_interval: float = _option(
         1, "received bytes become durable after this long, or after 8 MiB of a stream", parse_seconds, 0.01
     )
-    upload_ttl: float = _option(_DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
+    upload_ttl: float = _option(DAY, "an upload nobody sends to for this long fails as expired", parse_seconds, 1)
     expiry_grace: float = _option(
         15 * 60, "nothing expires for this long after a start, or for --upload-ttl if that is shorter", parse_seconds, 0
     )
-    request_ttl: float = _option(7 * _DAY, "how long answers are kept for their request_id", parse_seconds, 1)
+    request_ttl: float = _option(7 * DAY, "how long answers are kept for their request_id", parse_seconds, 1)
     keep_content: float = _option(
         0, "how long the bytes of completed files are kept, whose rows stay; 0: for ever", parse_seconds, 0
     )
@@ -268,14 +185,14 @@ class Config:
         _MAX_MESSAGE_BYTES,
     )
     max_calls: int = _option(
-        1000, "unary calls at once; over it OVERLOADED. Cancels have as many of their own", _parse_int, 1
+        1000, "unary calls at once; over it OVERLOADED. Cancels have as many of their own", parse_int, 1
     )
-    max_uploads: int = _option(4000, "open upload streams at once; over it OVERLOADED", _parse_int, 1)
-    max_downloads: int = _option(200, "downloads at once; over it OVERLOADED", _parse_int, 1)
-    max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", _parse_int, 1)
-    max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", _parse_int, 1)
+    max_uploads: int = _option(4000, "open upload streams at once; over it OVERLOADED", parse_int, 1)
+    max_downloads: int = _option(200, "downloads at once; over it OVERLOADED", parse_int, 1)
+    max_watches: int = _option(4000, "open watches at once; over it OVERLOADED", parse_int, 1)
+    max_websockets: int = _option(1000, "open WebSockets at once; over it they are closed with 1013", parse_int, 1)
     quota_open_files: int = _option(
-        100_000, "with --auth required: files of a principal that are not final; 0: any", _parse_int, 0
+        100_000, "with --auth required: files of a principal that are not final; 0: any", parse_int, 0
     )
     quota_bytes: int = _option(
         0,
@@ -284,19 +201,19 @@ class Config:
         0,
         _MAX_FILE_BYTES,
     )
-    quota_uploads: int = _option(200, "open upload streams of a principal at once; 0: any", _parse_int, 0)
-    quota_watches: int = _option(50, "open watches of a principal at once; 0: any", _parse_int, 0)
-    quota_websockets: int = _option(50, "open WebSockets of a principal at once; 0: any", _parse_int, 0)
+    quota_uploads: int = _option(200, "open upload streams of a principal at once; 0: any", parse_int, 0)
+    quota_watches: int = _option(50, "open watches of a principal at once; 0: any", parse_int, 0)
+    quota_websockets: int = _option(50, "open WebSockets of a principal at once; 0: any", parse_int, 0)
     quota_calls: int = _option(
         0,
         "calls of a principal a second, two seconds' worth at once; ten times as many cancels beside; 0: any",
-        _parse_int,
+        parse_int,
         0,
     )
     watch_history: int = _option(
         10_000,
         "changes kept for all slow watchers before they read the database; of named ids at most 100 each",
-        _parse_int,
+        parse_int,
         1,
     )
     allowed_origins: tuple[Origin, ...] = _option(
@@ -498,7 +415,7 @@ def _shown_default(item: Field[Any]) -> str:
 def _typed(item: Field[Any], value: Any) -> str:
     """Return a value of a setting as one would type it, in the largest unit that keeps it whole."""
     parse = item.metadata["parse"]
-    units: Mapping[str, float] = _SIZES if parse is parse_bytes else _UNITS if parse is parse_seconds else {}
+    units: Mapping[str, float] = SIZES if parse is parse_bytes else UNITS if parse is parse_seconds else {}
     for unit, size in sorted(units.items(), key=lambda pair: -pair[1]):
         if value >= size and round(value / size, 6).is_integer():
             return f"{round(value / size)}{unit}"
@@ -536,7 +453,7 @@ def load(options: Mapping[str, str], environment: Mapping[str, str]) -> Config:
                 continue
         try:
             values[item.name] = item.metadata["parse"](text)
-        except ConfigError as error:
+        except ValueError as error:
             raise ConfigError(f"{name}: {error}") from None
     return Config(**values)
 
@@ -556,7 +473,7 @@ def named_quotas(text: str, config: Config) -> Mapping[str, Config]:
             if name in found:
                 raise ConfigError(f"the name {name} is there twice")
             found[name] = replace(config, **_parse_quota(name, words))
-        except ConfigError as error:
+        except ValueError as error:
             raise ConfigError(f"line {number}: {error}") from None
     return found
 

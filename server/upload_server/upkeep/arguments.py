@@ -10,7 +10,8 @@ import argparse
 import string
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upload_server.config import ConfigError, add_options, parse_seconds
+from upload_server.config import add_options
+from upload_server.process.words import parse_seconds
 
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[ExactParser]"  # noqa: SLF001 - argparse has no public name for it
@@ -131,7 +132,7 @@ def _add_token(commands: Commands) -> None:
 def _duration(text: str) -> float:
     try:
         return parse_seconds(text)
-    except ConfigError as error:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
