@@ -30,8 +30,9 @@ from upload_server.access.tokens_file import QuotasFile, TokensFile
 from upload_server.config import Config, named_quotas
 from upload_server.domain.errors import CredentialMissing, CutOff, UploadError
 from upload_server.domain.states import FileStatus, Source
+from upload_server.doors.admission import Admission, Gate
 from upload_server.doors.bounds import BODY_BYTES, method_limits, request_limits
-from upload_server.doors.calls import Admission, Calls, Gate
+from upload_server.doors.calls import Calls
 from upload_server.doors.convert import file_to_proto, with_content_uri
 from upload_server.doors.errors import HTTP_STATUSES, challenge
 from upload_server.doors.http.app import WebApp

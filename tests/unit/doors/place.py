@@ -17,7 +17,8 @@ from support.stores import url_in
 from upload_server.domain.caller import Caller
 from upload_server.domain.errors import ShuttingDown
 from upload_server.domain.states import File, FileSpec, FileStatus, Source
-from upload_server.doors.calls import Admission, Calls, Gate
+from upload_server.doors.admission import Admission, Gate
+from upload_server.doors.calls import Calls
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.guard import Guard

@@ -26,7 +26,8 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
-from upload_server.doors.calls import Admission, Call, Calls, Gate, unary
+from upload_server.doors.admission import Admission, Gate
+from upload_server.doors.calls import Call, Calls, unary
 from upload_server.doors.turns import Kind
 
 

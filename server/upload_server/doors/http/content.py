@@ -17,7 +17,8 @@ from google.rpc.code_pb2 import Code
 
 from upload_server.domain.errors import FieldViolation, InvalidField, UploadError, state_metadata
 from upload_server.domain.states import File
-from upload_server.doors.calls import Call, Calls, Gate
+from upload_server.doors.admission import Gate
+from upload_server.doors.calls import Call, Calls
 from upload_server.doors.errors import to_status
 from upload_server.doors.http.asgi import (
     Headers,

@@ -15,7 +15,8 @@ import structlog
 from upload_server.access.tickets import Tickets
 from upload_server.domain.errors import timestamp_text
 from upload_server.domain.fields import Rules
-from upload_server.doors.calls import Call, Calls, Gate
+from upload_server.doors.admission import Gate
+from upload_server.doors.calls import Call, Calls
 from upload_server.doors.http.asgi import Receive, Scope, Send, refuse, refuse_method, respond
 from upload_server.doors.presented import origin_of
 from upload_server.service import Uploads

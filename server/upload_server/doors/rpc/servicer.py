@@ -20,7 +20,8 @@ from upload_server.domain.errors import UploadError
 from upload_server.domain.slices import in_slices
 from upload_server.domain.states import Batch, File
 from upload_server.doors import convert
-from upload_server.doors.calls import Call, Calls, Context, Gate, StreamContext, abort, listing, unary
+from upload_server.doors.admission import Gate
+from upload_server.doors.calls import Call, Calls, Context, StreamContext, abort, listing, unary
 from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader

@@ -14,7 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 from transcoder.timers import Limit, Timers
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import Overloaded, UploadError
-from upload_server.doors.calls import Call, Gate
+from upload_server.doors.admission import Gate
+from upload_server.doors.calls import Call
 from upload_server.doors.rpc.incoming import Incoming
 from upload_server.doors.rpc.servicer import UploadServicer
 from upload_server.doors.turns import Kind

@@ -32,7 +32,8 @@ from upload_server.domain.errors import (
 )
 from upload_server.domain.fields import MAX_ID_CHARACTERS, MAX_PUT_BYTES, Rules
 from upload_server.domain.states import File, FileSpec, FileStatus, Source
-from upload_server.doors.calls import Admission, Call, Calls, Gate
+from upload_server.doors.admission import Admission, Gate
+from upload_server.doors.calls import Call, Calls
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, is_gone
 from upload_server.doors.http.pump import LEND, Lend
 from upload_server.doors.mailbox import End, Mailbox

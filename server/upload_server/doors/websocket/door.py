@@ -13,7 +13,8 @@ from upload_server.domain.caller import Caller, Permission
 from upload_server.domain.errors import FileNotWritable, UploadCancelled, UploadError
 from upload_server.domain.fields import Rules
 from upload_server.domain.observer import Observer
-from upload_server.doors.calls import Call, Calls, Gate
+from upload_server.doors.admission import Gate
+from upload_server.doors.calls import Call, Calls
 from upload_server.doors.convert import FileMessage, file_to_proto
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox

@@ -11,7 +11,8 @@ from unit.doors.conftest import Serve
 from upload_server.domain.errors import DatabaseFailure
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
-from upload_server.doors.calls import Admission, Calls
+from upload_server.doors.admission import Admission
+from upload_server.doors.calls import Calls
 from upload_server.doors.http.app import WebApp
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.pages import default_pages

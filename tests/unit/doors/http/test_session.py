@@ -8,7 +8,8 @@ import pytest
 
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
-from upload_server.doors.calls import Admission, Calls
+from upload_server.doors.admission import Admission
+from upload_server.doors.calls import Calls
 from upload_server.doors.http.session import SessionDoor
 from upload_server.doors.presented import of_scope
 
