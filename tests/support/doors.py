@@ -84,6 +84,8 @@ def refusal(status: status_pb2.Status) -> Refusal:
         # Unpack takes only what it is made for.
         assert any(detail.Unpack(kind) for kind in (error, bad, retry, failed, quota))
     assert error.domain == "upload.v1"
+    for broken in quota.violations:
+        assert (broken.quota_metric, str(broken.quota_value)) == (error.metadata["limit"], error.metadata["quota"])
     return Refusal(
         code=Code.Name(status.code),
         reason=error.reason,

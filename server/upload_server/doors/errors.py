@@ -44,7 +44,7 @@ _CODES: dict[type[errors.UploadError], Code] = {
 }
 
 # Reasons whose HTTP status is not the one of their code.
-HTTP_STATUSES: Mapping[str, int] = {errors.StorageFull.reason: 507}
+HTTP_STATUSES: Mapping[str, int] = {errors.StorageFull.reason: 507, errors.BodyTooLarge.reason: 413}
 # A gRPC code by its number.
 STATUS_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -96,7 +96,12 @@ def _details(error: errors.UploadError, more: Mapping[str, str]) -> list[Message
                 )
             )
         case errors.QuotaExceeded(principal=principal):
-            broken = QuotaFailure.Violation(subject=_clip(f"principal:{principal}"), description=_clip(str(error)))
+            broken = QuotaFailure.Violation(
+                subject=_clip(f"principal:{principal}"),
+                description=_clip(str(error)),
+                quota_metric=error.metadata["limit"],
+                quota_value=int(error.metadata["quota"]),
+            )
             details.append(QuotaFailure(violations=[broken]))
         case errors.NotInState(found=found):
             violation = PreconditionFailure.Violation(

@@ -25,6 +25,7 @@ from upload_server.doors.http.asgi import (
     Receive,
     Scope,
     Send,
+    headers_for,
     headers_of,
     refuse,
     refuse_handshake,
@@ -131,7 +132,7 @@ class WebApp:
                 raise
             # The grace is over, and uvicorn cuts what still runs, such as a request that never came whole.
             if not status:
-                await respond(noting, 503, status_body(to_status(ShuttingDown())))
+                await refuse(noting, ShuttingDown())
         except Exception as error:
             internal = unforeseen("http.failed", error, method=scope["method"], path=scope["path"])
             if status:  # the answer has begun: all that is left is to break the connection
@@ -174,7 +175,7 @@ class WebApp:
         if problem is None:
             await respond(send, 200, b'{"status":"ready"}')
         else:
-            await respond(send, 503, status_body(to_status(problem)))
+            await respond(send, 503, status_body(to_status(problem)), extra=headers_for(problem))
 
     async def _problem(self) -> UploadError | None:
         if self._draining:

@@ -76,7 +76,7 @@ async def test_a_draining_server_is_alive_but_not_ready(serve: Serve, app: WebAp
         app.drain()
         answer = await client.get("/readyz")
         assert (answer.status_code, reason_of(answer.json())) == (503, "SHUTTING_DOWN")
-        assert answer.headers["connection"] == "close"
+        assert (answer.headers["connection"], answer.headers["retry-after"]) == ("close", "1")
         assert (await client.get("/healthz")).status_code == 200
 
 
