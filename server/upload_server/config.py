@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from upload_server.process.hosts import Origin, is_loopback_name
 from upload_server.process.tls import ClientAuth, TlsFiles
@@ -48,6 +48,17 @@ _MIN_RATE = 1024
 
 class ConfigError(ValueError):
     """A setting breaks its rule; the message names the setting."""
+
+
+def _check_url(option: str, text: str) -> None:
+    """Raise ``ConfigError`` unless ``text`` names a server of HTTP."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"{option}: must be an http:// or https:// URL, such as http://127.0.0.1:4318")
 
 
 def _option(
@@ -264,8 +275,8 @@ class Config:
         if self.publish_content_uri and not self.storage_url.startswith("s3:"):
             raise ConfigError("--publish-content-uri: needs --storage-url s3://…; files on a disk have no address")
 
-        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
-            raise ConfigError("--otlp-endpoint: must be an http:// or https:// URL")
+        if self.otlp_endpoint:
+            _check_url("--otlp-endpoint", self.otlp_endpoint)
         self._check_tls()
 
     def _check_tls(self) -> None:

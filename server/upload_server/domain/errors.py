@@ -392,7 +392,7 @@ class DatabaseFailure(UploadError):
     reason = "DATABASE_FAILURE"
 
     def __init__(self) -> None:
-        super().__init__("The database could not take the change; nothing was changed")
+        super().__init__("The database could not answer, or not take the change; nothing was changed")
 
 
 class StorageFailure(UploadError):
@@ -401,7 +401,7 @@ class StorageFailure(UploadError):
     reason = "STORAGE_FAILURE"
 
     def __init__(self) -> None:
-        super().__init__("The storage could not take the bytes; what was durable before stays")
+        super().__init__("The storage could not take or give the bytes; what was durable before stays")
 
 
 class OutcomeUnknown(UploadError):

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from upload_server.domain.errors import CannotStart
 from upload_server.domain.steps import Step
@@ -20,6 +20,7 @@ SERVICE: Final = "upload.v1.UploadService"
 PARENT: Final = frozenset({"traceparent", "tracestate"})
 # Seconds that a collector may take for what is sent to it: at the end the process waits no longer.
 _EXPORT_SECONDS: Final = 2
+_END_SECONDS: Final = 0.5
 # Codes that are errors of the service, as OpenTelemetry's conventions for gRPC servers have it.
 _FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"},
@@ -33,6 +34,7 @@ class Traces:
         """Begin sending to the collector at ``endpoint``; raises ``CannotStart``."""
         try:
             # An extra, and a third of a second of each start.
+            import requests  # noqa: PLC0415
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
             from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
             from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -45,7 +47,11 @@ class Traces:
             raise CannotStart("--otlp-endpoint: needs the extra `otel` of the server") from error
         names = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "upload-service"), "service.version": version}
         self._provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
-        self._exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS)
+        session = requests.Session()
+        # What a collector answers nobody reads, and it may be endless.
+        session.stream = True
+        url = f"{endpoint.rstrip('/')}/v1/traces"
+        self._exporter: Any = OTLPSpanExporter(endpoint=url, timeout=_EXPORT_SECONDS, session=session)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("upload_server", version)
         self._parent_of = TraceContextTextMapPropagator().extract
@@ -94,10 +100,11 @@ class Traces:
 
     def close(self) -> None:
         """Send what is left; blocks for a few seconds at most."""
-        # Each batch has its own time: where nobody answers, those behind the first are dropped.
-        ending = threading.Timer(_EXPORT_SECONDS, self._exporter.shutdown)
-        ending.start()
-        try:
-            self._provider.shutdown()
-        finally:
-            ending.cancel()
+        # The time of a batch counts from each byte of an answer to the next, and a collector may send one now and then.
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_EXPORT_SECONDS)
+        if sending.is_alive():
+            # Where nobody answers, the batches behind the first are dropped.
+            self._exporter.shutdown()
+            sending.join(_END_SECONDS)
