@@ -44,7 +44,7 @@ class Console {
     concurrency: 4,
   });
   private readonly details: Details;
-  private readonly model = new Model(this.client.api, () => this.details.shown);
+  private readonly model = new Model(this.client.api, () => this.details.shown, () => this.draw());
   private readonly feed = new Feed((row) => this.name(row));
   private readonly statistics = new Statistics(this.client.api, () => this.renderStatistics());
   private readonly list: List;

@@ -108,6 +108,8 @@ export class Model {
     private readonly api: Api,
     /** A row that somebody looks at though no list holds it. */
     private readonly lookedAt: () => FileRow | BatchRow | undefined,
+    /** Rows have changed though nobody has asked for it. */
+    private readonly changed: () => void,
   ) {}
 
   private newListings(): { alone: Listing<FileRow>; batches: Listing<BatchRow>; flat: Listing<FileRow> | undefined } {
@@ -179,6 +181,7 @@ export class Model {
     const heard = [...this.heard.values()];
     this.heard.clear();
     for (const record of heard) this.take(record);
+    if (heard.length > 0) this.changed();
   }
 
   private take(record: UploadedFile | Batch): void {

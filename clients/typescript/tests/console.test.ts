@@ -115,7 +115,7 @@ test("a batch's status is news once, whether a list or the watch tells of it fir
   const changes = [at(2n, BatchStatus.PROCESSING), at(3n, BatchStatus.PROCESSING, 1), at(4n, BatchStatus.COMPLETED, 2)];
   const told = (model: Model): boolean[] => changes.map((batch) => model.takeBatch(batch).isNews);
   const modelOf = (...listed: typeof changes): Model => {
-    const model = new Model(new Api({ baseUrl: "http://localhost" }), () => undefined);
+    const model = new Model(new Api({ baseUrl: "http://localhost" }), () => undefined, () => {});
     for (const batch of listed) model.holdBatch(batch);
     return model;
   };
