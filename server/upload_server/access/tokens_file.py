@@ -44,6 +44,8 @@ _SECRET_BYTES: Final = 32
 _NOBODY: Final = hashlib.sha256(secrets.token_bytes(_SECRET_BYTES)).digest()
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _LEAST_WORDS: Final = 4
+# A file that has not changed for so long is not being written: who writes over it empties it first.
+_SETTLED_SECONDS: Final = 0.1
 _MOST_DAYS: Final = 36_500
 
 
@@ -234,10 +236,15 @@ class TokensFile:
     async def refresh(self) -> None:
         """Read the files anew if one has changed; what cannot be taken is logged, and all stays as it was.
 
-        So a line that is half written turns nobody out.
+        So a line that is half written turns nobody out, nor does a file whose writing has only begun: one that still
+        changes is read by a later call.
         """
         try:
-            if await asyncio.to_thread(self._look) == self._mark:
+            mark = await asyncio.to_thread(self._look)
+            if mark == self._mark:
+                return
+            await asyncio.sleep(_SETTLED_SECONDS)
+            if await asyncio.to_thread(self._look) != mark:
                 return
             self._mark, tokens, self._quotas = await asyncio.to_thread(self._read)
         except (CannotStart, OSError) as error:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,6 +162,23 @@ async def test_a_file_that_cannot_be_believed_later_turns_nobody_out(path: Path)
     await tokens.refresh()
     with pytest.raises(CredentialInvalid):
         await tokens.identify(shown(token))
+
+
+async def test_a_file_that_is_written_over_turns_nobody_out_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = added(path)
+    tokens, text = TokensFile(path, Clock()), path.read_text()
+
+    async def write_on(_seconds: float) -> None:
+        path.write_text(text + "# written over\n")
+
+    # Whoever writes over a file empties it first.
+    path.write_text("")
+    monkeypatch.setattr(asyncio, "sleep", write_on)
+    await tokens.refresh()
+    assert await tokens.identify(shown(token)) is not None
+    assert not tokens.revoked(identified(token))
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o777])
