@@ -15,11 +15,11 @@ from typing import Final, Self
 from transcoder.timers import Limit, Timers
 from upload_server.domain.errors import Overloaded
 
-# Calls of a kind that have a turn at once, while other principals call.
-_MOST: Final = 2
-# So long a turn rests before the next call has it, while a call of another principal has one: a cancel goes from thread
-# to thread and back, and waits for Python's lock at each step while somebody else computes.
-_REST_SECONDS: Final = 0.005
+# A turn rests before the next call has it, while a call of another principal has one: so many times as long as the call
+# took, within bounds. A cancel goes from thread to thread and back, and waits for Python's lock and the writer at each
+# step while somebody else has them: so they are free three quarters of the time.
+_RESTS: Final = 3
+_REST_SECONDS, _LONGEST_REST_SECONDS = 0.005, 0.25
 # Whose call came within so many seconds is calling.
 _SHARED_SECONDS: Final = 10.0
 # A call that has waited for so long, or behind so many, is refused.
@@ -35,6 +35,11 @@ class Kind(Enum):
     WHOLE = "whole files"
     OPENING = "uploads that begin"
     OTHER = "calls"
+
+    @property
+    def most(self) -> int:
+        """How many have a turn at once, while other principals call: two where both wait for one commit."""
+        return 2 if self in (Kind.CANCEL, Kind.WHOLE) else 1
 
     # There is one object of each; an Enum's own hash takes its time.
     __hash__ = object.__hash__
@@ -100,10 +105,11 @@ class Turns:
                 raise _too_many(line) from None
             raise
 
-    def give(self, line: _Line) -> None:
-        """Give a turn back."""
+    def give(self, line: _Line, seconds: float) -> None:
+        """Give a turn back that was had for so long."""
         if line.waiting and self._running > self._of[line.principal]:
-            asyncio.get_running_loop().call_later(_REST_SECONDS, self.end, line)
+            rest = min(max(_REST_SECONDS, _RESTS * seconds), _LONGEST_REST_SECONDS)
+            asyncio.get_running_loop().call_later(rest, self.end, line)
         else:
             self.end(line)
 
@@ -128,7 +134,7 @@ class Turns:
         self._of[line.principal] += 1
 
     def _has_turn(self, line: _Line) -> bool:
-        return line.running < _MOST or asyncio.get_running_loop().time() >= self._shared_until
+        return line.running < line.kind.most or asyncio.get_running_loop().time() >= self._shared_until
 
 
 def _too_many(line: _Line) -> Overloaded:
@@ -138,17 +144,19 @@ def _too_many(line: _Line) -> Overloaded:
 class Turn:
     """A block of a call: ``async with`` it; it may be given back before its end."""
 
-    __slots__ = ("_kind", "_line", "_principal", "_turns")
+    __slots__ = ("_began", "_kind", "_line", "_principal", "_turns")
 
     def __init__(self, turns: Turns, principal: str, kind: Kind) -> None:
         self._turns = turns
         self._principal = principal
         self._kind = kind
         self._line: _Line | None = None
+        self._began = 0.0
 
     async def __aenter__(self) -> Self:
         if self._principal:
             self._line = await self._turns.take(self._principal, self._kind)
+            self._began = asyncio.get_running_loop().time()
         return self
 
     async def __aexit__(
@@ -159,5 +167,5 @@ class Turn:
     def give(self) -> None:
         """Give the turn back, if that was not done: what follows may take for ever."""
         if self._line is not None:
-            self._turns.give(self._line)
+            self._turns.give(self._line, asyncio.get_running_loop().time() - self._began)
             self._line = None

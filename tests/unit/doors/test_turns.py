@@ -69,7 +69,7 @@ async def test_while_others_call_few_of_a_kind_go_on_at_once_in_the_order_they_c
         await settle()
         # Neither its own cancels nor anybody else's call waits behind them.
         assert world.running == {
-            ("ada", Kind.OTHER): 2,
+            ("ada", Kind.OTHER): 1,
             ("ada", Kind.CANCEL): 2,
             ("ada", Kind.WHOLE): 2,
             ("bob", Kind.OTHER): 1,
@@ -78,12 +78,12 @@ async def test_while_others_call_few_of_a_kind_go_on_at_once_in_the_order_they_c
         world.over.set()
         await asyncio.gather(*tasks)
     assert max(world.most.values()) == 2
-    assert Counter(world.began) == Counter([*range(2, 20)] * 3)
+    assert Counter(world.began) == Counter([*range(1, 20), *range(2, 20), *range(2, 20)])
     await world.forgotten()
 
 
 async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.05)
     world = World()
     async with asyncio.timeout(10):
         others = world.start(1, "bob")
@@ -92,15 +92,29 @@ async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.
         await first.__aenter__()
         waiting = world.start(3, "ada")
         await settle()
-        assert world.running["ada", Kind.OTHER] == 1
         first.give()
         await settle()
-        assert world.running["ada", Kind.OTHER] == 1
+        assert world.running["ada", Kind.OTHER] == 0
         world.over.set()
         await asyncio.gather(*others, waiting[0])
         # Nobody else calls any more: what ends now is followed at once.
         await asyncio.gather(*waiting)
     assert world.began == [0, 0, 1, 2]
+
+
+async def test_a_turn_rests_three_times_as_long_as_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
+    turns, clock = Turns(), asyncio.get_running_loop().time
+    began = []
+
+    async def work() -> None:
+        async with turns.turn("ada", Kind.OTHER):
+            began.append(clock())
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(10), turns.turn("bob", Kind.OTHER):
+        await asyncio.gather(work(), work())
+    assert began[1] - began[0] >= 0.02 * 4
 
 
 async def test_who_leaves_while_it_waits_keeps_no_turn() -> None:
@@ -122,12 +136,12 @@ async def test_who_waits_too_long_or_behind_too_many_is_refused(monkeypatch: pyt
     monkeypatch.setattr(module, "_WAIT_SECONDS", 0.05)
     world = World()
     async with asyncio.timeout(10):
-        tasks = world.start(1, "bob") + world.start(5, "ada")
+        tasks = world.start(1, "bob") + world.start(4, "ada")
         await settle()
         with pytest.raises(Overloaded, match="Too many of your calls wait for one another"):
             await world.call("ada")
-        ended = await asyncio.gather(*tasks[3:], return_exceptions=True)
+        ended = await asyncio.gather(*tasks[2:], return_exceptions=True)
         assert [type(end) for end in ended] == [Overloaded] * 3
         world.over.set()
-        await asyncio.gather(*tasks[:3])
+        await asyncio.gather(*tasks[:2])
     await world.forgotten()
