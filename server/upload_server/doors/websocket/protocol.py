@@ -8,17 +8,21 @@ watches each.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any, Final
 
+from google.rpc.code_pb2 import Code
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.datastructures import Headers
 from websockets.frames import Frame
+from websockets.http11 import Response
 from websockets.speedups import apply_mask
 
 from upload_server.domain.errors import UnexpectedMessage, UploadError
-from upload_server.doors.http.asgi import Receive, Scope, Send, last_answer
+from upload_server.doors.http.asgi import JSON, Receive, Scope, Send, last_answer, status_body, status_of, whole
 from upload_server.doors.websocket.frames import Frames, Head, Opcode, read_head
 from upload_server.ingest import Memory
 
@@ -32,6 +36,8 @@ _LITTLE_BYTES: Final = 64 * 1024
 # Seconds that a page waits which sends small frames too fast.
 _EARLY_SECONDS: Final = 0.05
 _NO_CLOSE_FRAME: Final = 1006
+# Characters of what is wrong with a handshake.
+_MOST_TEXT: Final = 256
 _PROTOCOL_ERROR: Final = 1002
 _NO_HANDSHAKE: Final = last_answer(
     "400 Bad Request",
@@ -64,6 +70,8 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
         memory: Memory | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # `websockets` refuses in plain text.
+        self.conn.reject = _refused_handshake  # type: ignore[method-assign]
         self._memory = memory
         # Waits for memory, to read on.
         self._gate: asyncio.Task[None] | None = None
@@ -334,6 +342,14 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
             await super().run_asgi()
         finally:
             self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _refused_handshake(status: int, text: str) -> Response:
+    """Return the answer to a handshake that is none."""
+    body = status_body(status_of(Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", text.partition("\n")[0][:_MOST_TEXT]))
+    extra = [(b"connection", b"close"), (b"sec-websocket-version", b"13")]
+    headers = [(name.decode(), value.decode()) for name, value in whole(body, JSON, extra)]
+    return Response(int(status), HTTPStatus(status).phrase, Headers(headers), body)
 
 
 def _is_utf8(data: bytes) -> bool:
