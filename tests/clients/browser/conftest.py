@@ -17,14 +17,18 @@ from support.process import ServerProcess
 from support.proxy import FaultProxy, fault_proxy
 
 LOOP = "session"
+INSECURE_HOST = "uploads.test"
 
 StartServer = Callable[..., ServerProcess]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests of a worker; every context of it has a profile of its own."""
-    async with launched_chromium() as launched:
+    """One browser for all tests of a worker; every context of it has a profile of its own.
+
+    A name that is not this machine's leads to it: a page there is no secure context.
+    """
+    async with launched_chromium(f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1") as launched:
         yield launched
 
 

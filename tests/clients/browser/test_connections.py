@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from clients.browser.conftest import LOOP, StartServer, Visitor
+from clients.browser.conftest import INSECURE_HOST, LOOP, StartServer, Visitor
 from clients.browser.test_console import announce, status_of, watches_of
-from support.chromium import chromium_with, launched_chromium
+from support.chromium import chromium_with
 from support.process import ServerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
 
-HOST = "uploads.test"
 # No cookies, no storage, no locks: as the browser's settings block "on-device site data".
 NO_SITE_DATA = {"profile": {"default_content_setting_values": {"cookies": 2}}}
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def insecure() -> AsyncIterator[Browser]:
-    """A browser in which a name that is not this machine's leads to it: a page there is no secure context."""
-    async with launched_chromium(f"--host-resolver-rules=MAP {HOST} 127.0.0.1") as browser:
-        yield browser
-
-
 @pytest.mark.parametrize("speak", [True, False], ids=["tabs that speak", "tabs that cannot"])
 async def test_six_tabs_on_plain_http_hold_up_no_cancel_and_no_upload(
-    insecure: Browser, start_server: StartServer, tmp_path: Path, speak: bool
+    browser: Browser, start_server: StartServer, tmp_path: Path, speak: bool
 ) -> None:
-    server = start_server("--allowed-hosts", HOST)
-    context = await insecure.new_context()
+    server = start_server("--allowed-hosts", INSECURE_HOST)
+    context = await browser.new_context()
     if not speak:
         await context.add_init_script("delete window.BroadcastChannel")
-    tabs = [await Visitor(await context.new_page()).open(f"http://{HOST}:{server.http_port}/") for _ in range(6)]
+    tabs = [
+        await Visitor(await context.new_page()).open(f"http://{INSECURE_HOST}:{server.http_port}/") for _ in range(6)
+    ]
     first = tabs[0].page
     assert await first.evaluate("[isSecureContext, navigator.locks === undefined]") == [False, True]
     if speak:
@@ -61,17 +53,12 @@ async def test_six_tabs_on_plain_http_hold_up_no_cancel_and_no_upload(
     for tab in reversed(tabs):
         await expect(tab.row(path.name).badge).to_have_text("Completed")
     assert time.monotonic() - began < 10
-    await context.close()
-
-
-async def test_tabs_on_plain_http_hand_the_watch_on(insecure: Browser, start_server: StartServer) -> None:
-    server = start_server("--allowed-hosts", HOST)
-    context = await insecure.new_context()
-    tabs = [await Visitor(await context.new_page()).open(f"http://{HOST}:{server.http_port}/") for _ in range(3)]
-    await tabs[0].page.close()
-    await announce(server, "after the first tab.bin")
-    for tab in tabs[1:]:
-        await expect(tab.row("after the first tab.bin").badge).to_have_text("Pending")
+    if speak:
+        # The tab that has listened for all hands the watch on.
+        await first.close()
+        await announce(server, "after the first tab.bin")
+        for tab in tabs[1:]:
+            await expect(tab.row("after the first tab.bin").badge).to_have_text("Pending")
     await context.close()
 
 

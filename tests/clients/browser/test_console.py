@@ -183,9 +183,9 @@ async def test_the_server_restarted_under_the_page(
     port = ("--http-port", str(free_port()))
     server = start_server(*port)
     path = tmp_path / "long.bin"
-    path.write_bytes(bytes(40 * MB))
+    path.write_bytes(bytes(20 * MB))
     async with fault_proxy(server.http_port) as network:
-        network.up.throttle = 12 * MB
+        network.up.throttle = 5 * MB
         visitor = await open_page(network.url)
         await visitor.choose(path)
         row = visitor.row("long.bin")
@@ -193,6 +193,7 @@ async def test_the_server_restarted_under_the_page(
         await asyncio.to_thread(server.kill)
         await expect(visitor.page.locator("#live-text")).to_have_text("Reconnecting…")
         await expect(row.badge).to_have_text("Reconnecting")
+        network.up.throttle = 0
         again = await asyncio.to_thread(start_server, *port)
         await expect(row.badge).to_have_text("Completed")
         await expect(visitor.page.locator("#live-text")).to_have_text("Live")
