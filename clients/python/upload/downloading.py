@@ -15,6 +15,12 @@ from upload.transport import DOWNLOAD_FILE, Transport
 from upload.v1 import upload_pb2 as pb
 
 
+class OtherBytes(errors.ChecksumMismatch):
+    """The bytes of a download are not those that were uploaded."""
+
+    advice = "try again; if it stays so, the storage of the service is damaged: tell whoever runs it"
+
+
 async def download(
     transport: Transport, request: pb.DownloadFileRequest, backoff: Backoff
 ) -> AsyncGenerator[bytes, None]:
@@ -42,4 +48,4 @@ async def download(
             await transport.sleep(delay)
     if whole and digest.hexdigest() != file.sha256:
         metadata = {"file_id": file.file_id, "expected_sha256": file.sha256, "actual_sha256": digest.hexdigest()}
-        raise errors.ChecksumMismatch("The bytes that came are not those that were uploaded", metadata=metadata)
+        raise OtherBytes("The bytes that came are not those that were uploaded", metadata=metadata)

@@ -8,13 +8,16 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
+from clients.python.program import HEARS_CTRL_C
 from upload import errors
 from upload.cancelling import CancelledFile
 from upload.cli.arguments import parse
@@ -136,6 +139,19 @@ def test_the_server_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("UPLOAD_SERVER", "there:1")
     assert parse(["list"]).server == "there:1"
     assert parse(["--server", "here:2", "list"]).server == "here:2"
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "grpc.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [*HEARS_CTRL_C, sys.executable, "-m", "upload", "list"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
 
 
 def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

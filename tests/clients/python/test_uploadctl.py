@@ -132,6 +132,13 @@ async def test_a_file_is_stored_under_its_name_once_it_is_whole(
     piped = await asyncio.to_thread(subprocess.run, command, capture_output=True, env=environment(server), check=True)
     assert piped.stdout == content
 
+    # Other bytes do not take the file's name.
+    on_disk = next((server.data_dir / "bytes").rglob(f"{file.file_id}*"))
+    on_disk.write_bytes(bytes(len(content)))
+    damaged = await uploadctl(server, "download", file.file_id, "--to", str(folder / "damaged"))
+    assert (damaged.code, "tell whoever runs it" in damaged.err) == (6, True)
+    assert not (folder / "damaged").exists()
+
 
 async def test_a_folder_is_a_batch_of_relative_names(server: ServerProcess, folder: Path) -> None:
     sent = await uploadctl(server, "upload", str(folder), "--json")

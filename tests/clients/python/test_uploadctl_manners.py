@@ -108,15 +108,27 @@ async def test_counts_and_the_caller_are_shown(server: ServerProcess, client: As
     assert 'principal: ""' in who.out
 
 
+def test_what_cannot_be_read_or_shown_is_no_success() -> None:
+    for line, code, words in (
+        ("upload - --name y <&-", Exit.FAILED, "What stdin has cannot be read"),
+        ("get - <&-", Exit.FAILED, "What stdin has cannot be read"),
+        ("completion bash >/dev/full", Exit.SERVER_ERROR, "could not be written: No space left on device."),
+    ):
+        command = ["bash", "-c", f'"{UPLOADCTL}" {line}']
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ended.returncode, words in ended.stderr) == (code, True), ended.stderr
+
+
 async def test_stdin_is_sent_under_a_name(server: ServerProcess, client: AsyncClient) -> None:
     sent = await uploadctl(server, "upload", "-", "--name", "dir/notes.txt", "-o", "json", stdin="hello")
     file = json.loads(sent.out)
     assert (file["filename"], file["content_type"], file["status"]) == ("dir/notes.txt", "text/plain", "completed")
     assert b"".join([piece async for piece in client.download(file["file_id"])]) == b"hello"
+    # As cat: what is closed is not what is empty.
     closed = f'"{UPLOADCTL}" upload - --name empty <&-'
     process = await asyncio.create_subprocess_exec("bash", "-c", closed, env=environment(server))
-    assert await process.wait() == 0
-    assert (await anext(client.list_files(order_by="created_at desc"))).filename == "empty"
+    assert await process.wait() == Exit.FAILED
+    assert (await anext(client.list_files(order_by="created_at desc"))).filename == "dir/notes.txt"
 
 
 async def test_ids_are_read_until_ctrl_c(server: ServerProcess) -> None:

@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(arguments.output)
     try:
         if arguments.command == "completion":
-            sys.stdout.write(completion(arguments.shell))
-            return Exit.OK
+            output.must_show = False
+            output.script(completion(arguments.shell))
+            return _exit_of_lost(output) if output.lost else Exit.OK
         with _stdin_read(arguments):
             return asyncio.run(_run(arguments, output))
     except KeyboardInterrupt:
@@ -59,19 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our lines has enough.
         return Exit.PIPE_CLOSED
     except OSError as error:
-        # Stdin could not be read, or its bytes not kept.
-        output.error(error)
+        output.error(OSError(f"What stdin has cannot be read, or not be kept until it is sent: {error.strerror}"))
         return exit_of(error)
 
 
 def _open_standard_streams() -> None:
-    """Open /dev/null in the place of those that are closed: else a connection gets their number, and our words."""
+    """Open /dev/null in the place of those that are closed: else a connection gets their number, and our words.
+
+    A closed stdin cannot be read then: it is no file of no bytes.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             # The lowest free number, so this one.
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_WRONLY)
     # Python has none for a number that was closed when it started.
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for good

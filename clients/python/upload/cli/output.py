@@ -97,6 +97,10 @@ class Output:
                 self._write(_yaml(values, "- " if self.many else ""))
         self._shown += 1
 
+    def script(self, text: str) -> None:
+        """Write what another program reads, as it is."""
+        self._write(text, end="")
+
     def details(self, values: Json) -> None:
         """Write one result: its values, or a line for each."""
         if self.format == "table":
