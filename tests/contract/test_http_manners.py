@@ -184,12 +184,14 @@ async def test_streams_pass_proxies_as_they_come(http: httpx.AsyncClient) -> Non
             assert response.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_no_reason_ends_a_line_of_a_watch(http: httpx.AsyncClient) -> None:
+async def test_no_reason_ends_a_line_of_a_watch_or_turns_it(http: httpx.AsyncClient) -> None:
     file_id = await announce(http)
-    reason = "one\u2028event: end\u2029data: {}\u0085two"
+    reason = "one\u2028event: end\u2029data: {}\u0085two, turned \u202e\u2066 and \u009b31m red: ä \u4e2d"
     await http.post(f"/api/v1/upload/cancel/{file_id}", json={"reason": reason})
     watch = {"file_ids": file_id, "until_final": "true"}
-    lines = [json.loads(line) for line in (await http.get("/api/v1/watch", params=watch)).text.splitlines()]
+    text = (await http.get("/api/v1/watch", params=watch)).text
+    assert not set("\u0085\u009b\u2028\u2029\u202e\u2066") & set(text)
+    lines = [json.loads(line) for line in text.splitlines()]
     assert lines[0]["result"]["file"]["cancel_reason"] == reason
     events = await http.get("/api/v1/watch", params=watch, headers={"accept": "text/event-stream"})
     assert events.text.splitlines().count("event: end") == 1

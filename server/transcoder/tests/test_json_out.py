@@ -272,7 +272,7 @@ def test_what_json_cannot_say_is_an_error(message: Everything) -> None:
         printed(message)
 
 
-@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029", "\u009b", "\u200e", "\u202e", "\u2066"])
 async def test_no_text_ends_a_line(toy: Toy, end: str) -> None:
     """Readers that split as str.splitlines does would see a line of the caller's making."""
     answer = await request(

@@ -20,15 +20,16 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
 
-# JSON allows these three as they are, but many readers of lines end a line at them (str.splitlines, httpx): a caller's
-# text could then break a stream of lines or forge an event.
-_LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
+# JSON allows these as they are. But many readers of lines end a line at U+0085, U+2028 and U+2029 (str.splitlines,
+# httpx): a caller's text could then break a stream of lines or forge an event. Terminals obey the other controls, and
+# turn what stands around marks of direction.
+_UNSAFE = re.compile("[\u0080-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def quoted(text: str) -> str:
-    """A JSON string that is one line to every reader."""
+    """A JSON string that is one line to every reader, and leaves what stands around it as it is."""
     plain = encode_basestring(text)
-    return plain if plain.isascii() else _LINE_ENDS.sub(lambda end: f"\\u{ord(end[0]):04x}", plain)
+    return plain if plain.isascii() else _UNSAFE.sub(lambda unsafe: f"\\u{ord(unsafe[0]):04x}", plain)
 
 
 class JsonError(ValueError):
