@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import httpx
 import pytest
+import websockets
 
 from support.doors import refusal_of_json, refusal_of_rpc
 from support.process import ServerProcess
@@ -163,6 +165,20 @@ async def test_a_call_with_a_body_counts_once_and_too_often_is_refused_before_an
             writer.close()
     assert answered.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nretry-after: 1\r\n" in answered
+    # A socket that comes too often is closed with the number of quotas, not with that of an overload.
+    async with asyncio.timeout(20):
+        while (closed := await end_of_socket(server, mine))[0] != "RATE_EXCEEDED":
+            pass
+    assert closed == ("RATE_EXCEEDED", 4429)
+
+
+async def end_of_socket(server: ServerProcess, headers: dict[str, str]) -> tuple[str, int]:
+    """With which reason and close code a socket for an unknown file ends."""
+    url = f"ws://127.0.0.1:{server.http_port}/api/v1/upload/ws/unknown"
+    async with websockets.connect(url, additional_headers=headers) as socket:
+        message = json.loads(await socket.recv())
+        await socket.wait_closed()
+    return message["error"]["details"][0]["reason"], socket.close_code or 0
 
 
 async def test_messages_that_are_late_keep_no_turn_from_other_calls_of_their_principal(

@@ -143,8 +143,9 @@ cancels. The server's own close never cancels, also for a message that is too la
 never sent a message: until then it only watches the file.
 
 The server closes with 1000 after `success` and after a cancel this page asked for, 4409 after a cancel by anyone else,
-4400 or 4404 after an `error`, 1008 after one about too many pings or fragments, 1012 when it restarts, 1013 when it is
-overloaded. Keep `bufferedAmount` under 1 MiB: a close waits behind every queued byte."""
+4400 or 4404 after an `error`, 4401, 4403 or 4429 where that is about the caller's credential, rights or quotas, 1008
+where it is about too many pings or fragments, 1012 when it restarts, 1013 when it is overloaded. Keep `bufferedAmount`
+under 1 MiB: a close waits behind every queued byte."""
 
 
 def _parameter(name: str, place: str, schema: Json, description: str) -> Json:

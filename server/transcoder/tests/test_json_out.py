@@ -279,6 +279,7 @@ async def test_no_text_ends_a_line(toy: Toy, end: str) -> None:
         toy.app, "POST", "/v1/echo", {"string_value": f"x{end}event: end", "string_to_int": {end: 1}}
     )
     assert len(answer.body.decode().splitlines()) == 1
+    assert end not in answer.body.decode()
     assert answer.json()["string_value"] == f"x{end}event: end"
     error = await request(toy.app, "POST", "/v1/fail", {"code": 9, "message": f"x{end}y"})
     assert len(error.body.decode().splitlines()) == 1

@@ -23,6 +23,7 @@ from upload_server.domain.errors import (
     Overloaded,
     PermissionDenied,
     QuotaExceeded,
+    RateExceeded,
     ShuttingDown,
     UnexpectedMessage,
     UploadError,
@@ -208,7 +209,7 @@ def _close_code(error: UploadError) -> int:
             return RESTARTING
         case TooManyFrames():
             return TOO_MANY
-        case QuotaExceeded():
+        case QuotaExceeded() | RateExceeded():
             return OVER_QUOTA
         case Overloaded():
             return BUSY
