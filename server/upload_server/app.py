@@ -146,6 +146,8 @@ class Service:
             request_ttl=config.request_ttl,
             expiry_grace=config.expiry_grace,
             keep_content=config.keep_content,
+            keep_rows=config.keep_rows,
+            pruned_dir=Path(config.pruned_dir) if config.pruned_dir else config.data_dir / "pruned",
             observer=metrics,
         )
         self._sealer = Sealer(store)

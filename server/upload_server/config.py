@@ -170,6 +170,16 @@ class Config:
     keep_content: float = _option(
         0, "how long the bytes of completed files are kept, whose rows stay; 0: for ever", parse_seconds, 0
     )
+    keep_rows: float = _option(
+        0,
+        "how long rows of what is final and their audit events are kept; at least --keep-content, which it needs,"
+        " --request-ttl and 1d; 0: for ever",
+        parse_seconds,
+        0,
+    )
+    pruned_dir: str = _option(
+        "", "folder, to be kept, for the audit events that --keep-rows takes; empty: pruned in the data dir"
+    )
     idle_timeout: float = _option(60, "an upload stream without a byte for this long is ended", parse_seconds, 0.1)
     min_rate: int | None = _option(
         None,
@@ -277,7 +287,25 @@ class Config:
 
         if self.otlp_endpoint:
             _check_url("--otlp-endpoint", self.otlp_endpoint)
+        self._check_retention()
         self._check_tls()
+
+    def _check_retention(self) -> None:
+        if self.pruned_dir and not self.keep_rows:
+            raise ConfigError("--pruned-dir: needs --keep-rows, or nothing is pruned")
+        if not self.keep_rows:
+            return
+        if not self.keep_content:
+            raise ConfigError("--keep-rows: needs --keep-content, since no row goes while its bytes stay")
+        least = max(self.keep_content, self.request_ttl, DAY)
+        if self.keep_rows < least:
+            raise ConfigError(
+                f"--keep-rows: must be at least --keep-content, --request-ttl and 1d, here {least:.12g}s, or 0"
+            )
+        if self.database_url.startswith("postgres") and not self.pruned_dir:
+            raise ConfigError(
+                "--keep-rows: needs --pruned-dir with postgresql://, a folder that all nodes share and somebody keeps"
+            )
 
     def _check_tls(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):

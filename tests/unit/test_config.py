@@ -21,6 +21,23 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_seconds(text) == seconds
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"keep_rows": "7d"}, "--keep-rows: needs --keep-content"),
+        ({"keep_rows": "7d", "keep_content": "8d"}, "--keep-rows: must be at least --keep-content, --request-ttl and"),
+        ({"keep_rows": "6d", "keep_content": "1d"}, "--keep-rows: must be at least --keep-content, --request-ttl and"),
+        ({"keep_rows": "1h", "keep_content": "1h", "request_ttl": "1h"}, "--keep-rows: must be at least"),
+        ({"keep_rows": "7d", "keep_content": "1d", "database_url": "postgresql://h/d"}, "--keep-rows: needs --pruned"),
+        ({"pruned_dir": "/exports"}, "--pruned-dir: needs --keep-rows"),
+    ],
+)
+def test_rows_go_after_all_else_that_is_kept(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        load(given, {})
+    load({"keep_rows": "7d", "keep_content": "7d", "pruned_dir": "/exports"}, {})
+
+
 @pytest.mark.parametrize(("text", "size"), [("5", 5), ("64KiB", 65536), ("8mib", 8 << 20), ("1TiB", 1 << 40)])
 def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text) == size

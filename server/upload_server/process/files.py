@@ -47,6 +47,15 @@ def refuse_strangers_link(path: Path) -> None:
         raise OSError(errno.ELOOP, "is a symbolic link of another user", str(path))
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder durable; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_to_all(folder: Path) -> bool:
     """Whether everybody may put files into a folder, and take those of others away; raises OSError."""
     mode = folder.stat().st_mode

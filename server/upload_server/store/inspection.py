@@ -217,6 +217,10 @@ class Inspection(Protocol):
     def seal_head(self) -> Seal | None:
         """The newest seal."""
 
+    def origin(self) -> Seal:
+        """What the trail begins behind: the last seal that retention took, or that of no event, made of the store's
+        identity."""
+
     def links(self, after: int, limit: int) -> Sequence[AuditLink]:
         """Places of the audit chain after an event id, in order."""
 

@@ -242,7 +242,7 @@ Batch.add_index(
 
 class AuditEvent(Row):
     """One change of status, or the end of a completed file's bytes, written in the transaction of the change. Triggers
-    refuse to change or delete it."""
+    refuse to change it, or to delete it before its time."""
 
     # Number of the change: the event's public id.
     change_no = IntegerField(primary_key=True)
@@ -285,7 +285,7 @@ AuditEvent.add_index(
 
 
 class AuditSeal(Row):
-    """One link of the audit chain. Triggers refuse to change or delete it."""
+    """One link of the audit chain. Triggers refuse to change it, or to delete it before its time."""
 
     # The event that is sealed.
     change_no = IntegerField(primary_key=True)
@@ -293,6 +293,34 @@ class AuditSeal(Row):
     previous_no = IntegerField()
     # 32 bytes of SHA-256.
     hash = BlobField()
+
+
+class AuditOrigin(Row):
+    """The seal that the audit chain begins behind, once retention has taken what was before it. Triggers let a row go,
+    of the trail, of a file or of a batch, that no number behind it names."""
+
+    # The last event that was taken; the greatest counts.
+    change_no = IntegerField(primary_key=True)
+    # Of its seal, which went along.
+    hash = BlobField()
+
+
+class PrunedCount(Row):
+    """How many files or batches of an owner went with the trail, so that statistics go on."""
+
+    owner = TextField()
+    # `file` or `batch`.
+    kind = TextField()
+    # A word of `FileStatus` or `BatchStatus`.
+    status = TextField()
+    total = IntegerField()
+    # Of files: as their announced sizes were counted, without those whose bytes were let go.
+    size_bytes = IntegerField()
+
+    class Meta:
+        """One count of each."""
+
+        primary_key = CompositeKey("owner", "kind", "status")
 
 
 class StoredAnswer(Row):
@@ -415,7 +443,7 @@ class Ticket(Row):
 
 
 MODELS: tuple[type[Row], ...] = (
-    *(File, Batch, AuditEvent, AuditSeal, StoredAnswer, Run, OwedDeletion, StoreInfo),
+    *(File, Batch, AuditEvent, AuditSeal, AuditOrigin, PrunedCount, StoredAnswer, Run, OwedDeletion, StoreInfo),
     *(Node, StreamStop, Lease, Ticket),
 )
 # What a stopped store has: of its nodes none lives, nor any ticket.

@@ -25,6 +25,7 @@ from upload_server.domain.statistics import Buckets, Counts
 from upload_server.domain.tokens import Cursor
 from upload_server.store.values import (
     Aged,
+    AgedTrail,
     Alive,
     Changes,
     Claim,
@@ -39,6 +40,7 @@ from upload_server.store.values import (
     News,
     OwedDeletion,
     Page,
+    PrunedRows,
     Result,
     StreamStop,
     Targets,
@@ -221,6 +223,17 @@ class Store(Protocol):
         """Let go of the bytes of those of these files that are completed and have them, in one transaction; returns of
         how many."""
 
+    async def prune_trail(self, after: int, upto: int, events: int) -> bool:
+        """Have the trail begin behind the event ``upto``, not behind ``after``; False when it begins elsewhere by now.
+
+        Deletes the events between, which are ``events`` and exported, and their seals; the last one is kept as what the
+        next event follows. Statistics go on.
+        """
+
+    async def delete_rows(self, rows: PrunedRows) -> None:
+        """Delete files and batches that ``pruned_rows`` has found, in one transaction. No change: nobody is
+        notified."""
+
     async def expire(
         self, idle_since: Moment, open_files: Sequence[str], limit: int, command: Command
     ) -> Result[Expired]:
@@ -325,6 +338,15 @@ class Store(Protocol):
     async def aged_content(self, before: Moment, after: int, limit: int) -> Aged:
         """Read which files were completed before ``before``, and have their bytes: by the next ``limit`` events of the
         trail after the change ``after``."""
+
+    async def aged_trail(self, before: Moment, limit: int) -> AgedTrail:
+        """Read at most ``limit`` events from the beginning of the trail on, up to the first that is not sealed, or
+        whose row stays: it, or a file of its batch, is not final since ``before``, has bytes or is owed their
+        deletion."""
+
+    async def pruned_rows(self, limit: int) -> PrunedRows:
+        """Read at most ``limit`` files whose events were all pruned, and batches that have no files any more; a batch
+        and its files count together."""
 
     async def due_cancels(self, limit: int) -> Sequence[DueCancel]:
         """Read the cancels that lost pages owe, the earliest first."""

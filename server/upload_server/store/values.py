@@ -129,6 +129,31 @@ class Aged:
     more: bool
 
 
+class SealedEvent(NamedTuple):
+    """An audit event and its seal."""
+
+    event: AuditEvent
+    seal: Seal
+
+
+class AgedTrail(NamedTuple):
+    """What of the trail may go, from its old end on. ``origin``: what the first of these events follows.
+
+    ``more``: there may be others behind them.
+    """
+
+    origin: Seal
+    events: Sequence[SealedEvent]
+    more: bool
+
+
+class PrunedRows(NamedTuple):
+    """Rows that no event of the trail is about any more."""
+
+    files: list[int]
+    batches: list[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to write a file, valid as long as the row carries ``file.fence``."""
@@ -166,6 +191,8 @@ class Changes:
     complete: bool
     # The store's last change number in the snapshot that was read.
     last_change: int
+    # Up to there the trail was pruned, with rows that were told of before; of named targets only.
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)

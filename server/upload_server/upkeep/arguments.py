@@ -66,6 +66,12 @@ def _add_verify(commands: Commands) -> None:
         metavar="EVENT_ID:HASH",
         help="a hash kept elsewhere; the chain must hold it (may be repeated)",
     )
+    command.add_argument(
+        "--pruned",
+        action="append",
+        metavar="PATH",
+        help="what --keep-rows has pruned, a folder or a file of it: it must lead to what is there (may be repeated)",
+    )
     command.add_argument("--expect-head", type=parse_hash, metavar="HASH", help="the chain must end with this hash")
     command.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -21,6 +21,7 @@ from typing import Final
 
 from upload_server.domain.errors import CannotStart
 from upload_server.domain.states import FileStatus
+from upload_server.process.files import sync_folder
 from upload_server.sink.protocol import BytesMissing, Doomed, Sink
 from upload_server.store.inspection import FileFacts, Inspection
 from upload_server.upkeep.check.findings import Report
@@ -69,8 +70,8 @@ def back_up(take_rows: TakeRows, storages_for: StoragesFor, folder: Path, databa
         if os.path.lexists(folder):
             raise CannotBackUp(f"--to: {folder} was made meanwhile")
         unfinished.rename(folder)
-        _sync(folder)
-        _sync(folder.absolute().parent)
+        sync_folder(folder)
+        sync_folder(folder.absolute().parent)
     return made
 
 
@@ -186,11 +187,3 @@ def _write_manifest(path: Path, made: Backup, of_store: Mapping[str, str]) -> No
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -135,7 +135,8 @@ def _show_report(report: Report, *, json_wanted: bool) -> None:
 
 
 def _verify(config: Config, options: Mapping[str, Any]) -> int:
-    expected = Expected(dict(options["anchor"] or ()), options["expect_head"] or "")
+    pruned = [Path(path) for path in options["pruned"] or ()]
+    expected = Expected(dict(options["anchor"] or ()), options["expect_head"] or "", pruned)
     with contextlib.closing(_store(config).inspect()) as inspection:
         verdict = verify(inspection, expected)
     _say([json.dumps(_verdict_fields(verdict))] if options["json"] else _verdict_lines(verdict))
@@ -148,6 +149,10 @@ def _verdict_lines(verdict: Verdict) -> Iterator[str]:
         if verdict.head is not None:
             yield f"up to there {verdict.sealed} events are as they were sealed, the last is {verdict.head.event_id}"
         return
+    if verdict.pruned:
+        yield f"{verdict.pruned} exported events are as they were sealed, and lead to event {verdict.begins_behind}"
+    elif verdict.begins_behind:
+        yield f"the trail begins behind event {verdict.begins_behind}; --pruned names the folder of what was before it"
     yield f"{verdict.sealed} events are as they were sealed"
     if verdict.unsealed:
         ends = f"{verdict.first_unsealed} to {verdict.last_unsealed}"
@@ -164,6 +169,8 @@ def _verdict_fields(verdict: Verdict) -> dict[str, object]:
     broken = verdict.broken
     return {
         "ok": broken is None,
+        "begins_behind": str(verdict.begins_behind or ""),
+        "pruned": verdict.pruned,
         "sealed": verdict.sealed,
         "unsealed": verdict.unsealed,
         "first_unsealed": str(verdict.first_unsealed or ""),

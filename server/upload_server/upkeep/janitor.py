@@ -1,5 +1,5 @@
 """Decides when bytes nobody may have any more are deleted, when uploads nobody sends to are given up, and how long the
-bytes of completed files are kept.
+bytes of completed files are kept, and the rows of what is final.
 
 Must not know who cancelled, nor through which door. Rows decide what is deleted, never what lies in a folder;
 only a draft that no row knows is deleted by its mark.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import structlog
@@ -25,7 +26,8 @@ from upload_server.domain.states import FileStatus, Source
 from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Doomed, Sink, SinkError, Stored
 from upload_server.store.protocol import Store
-from upload_server.store.values import Command, Commit, Moment, OwedDeletion
+from upload_server.store.values import AgedTrail, Command, Commit, Moment, OwedDeletion, PrunedRows
+from upload_server.upkeep.audit.pruned import write_pruned
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +38,11 @@ Ts = TypeVarTuple("Ts")
 _PAGE = 500
 # Files that expire in one transaction: a cancel that comes meanwhile waits for its end.
 _EXPIRED_AT_ONCE = 200
-# Files whose bytes are let go in one transaction.
+# Files whose bytes are let go, or events that go, in one transaction.
 _PRUNED_AT_ONCE = 200
-# Files deleted by one hop to a thread: they share their syncs, and are settled together.
+# Events that one file of an export takes, and rows that are looked for at once.
+_EXPORTED_AT_ONCE = 10_000
+# Files deleted by one hop to a thread: they share their syncs, and are settled together. Rows in one transaction.
 _DELETED_AT_ONCE = 100
 # Deletions put aside at most; with more than that the disk is broken, and a round ends.
 _MAX_ASIDE = 10_000
@@ -47,6 +51,8 @@ _OPEN_SECONDS = 1.0
 # All of the storage is looked through that often, and by each node that has begun to keep house for all.
 _SWEEP_SECONDS = 3600.0
 _BREATH_SECONDS = 0.1
+# What of the trail is old enough is taken that often, and by each node that has begun to keep house for all.
+_ROWS_SECONDS = 3600.0
 # However short the TTL is, rounds are no closer.
 _SHORTEST_ROUND = 1.0
 # Whatever was sent of such a file is to go.
@@ -58,8 +64,8 @@ class Janitor:
 
     Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often. Of
     several nodes the one that leads sweeps the storage, at once and then every ``sweep_interval``.
-    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back. ``keep_content`` 0:
-    for ever.
+    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back. ``keep_content``
+    and ``keep_rows`` 0: for ever. What goes of the trail with the rows is kept in ``pruned_dir``.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class Janitor:
         request_ttl: float,
         expiry_grace: float = 0.0,
         keep_content: float = 0.0,
+        keep_rows: float = 0.0,
+        pruned_dir: Path = Path(),
         interval: float = 30.0,
         sweep_interval: float = _SWEEP_SECONDS,
         observer: Observer,
@@ -84,6 +92,8 @@ class Janitor:
         self._upload_ttl = upload_ttl
         self._request_ttl = request_ttl
         self._keep_content = keep_content
+        self._keep_rows = keep_rows
+        self._pruned_dir = pruned_dir
         # Up to which change all are old whose bytes were let go.
         self._pruned_upto = 0
         self._expires_from = store.served + min(expiry_grace, upload_ttl)
@@ -153,9 +163,15 @@ class Janitor:
 
     async def _retention(self) -> None:
         # Beside the rounds, which would wait for it: after a start it reads the whole trail.
+        now = asyncio.get_running_loop().time
+        due = now()
         while self._keep_content and not self._stopping.is_set():
             if self._store.leads:
                 await self._step("retention", self.prune_content())
+                if self._keep_rows and now() >= due:
+                    # Seldom, so that there are few files of it.
+                    due = now() + _ROWS_SECONDS
+                    await self._step("retention of rows", self.prune_rows())
             await _wait(self._stopping, self._seconds_to_next_round())
 
     async def _keep_served(self) -> None:
@@ -322,6 +338,46 @@ class Janitor:
                 break
             await _wait(self._stopping, _BREATH_SECONDS)
         return pruned
+
+    async def prune_rows(self) -> int:
+        """Let go of the old end of the trail, as far as it is of files and batches that were final ``keep_rows`` ago by
+        both clocks and have no bytes any more, and then of these; returns how many events went.
+
+        They are exported first, durably. Whatever ends this in between, the next round goes on from what is there.
+        """
+        pruned, more = 0, True
+        while more and not self._stopping.is_set():
+            aged = await self._store.aged_trail(self._now().earlier(self._keep_rows), _EXPORTED_AT_ONCE)
+            if aged.events:
+                path = await self._hop(write_pruned, self._pruned_dir, aged)
+                gone = await self._prune_trail(aged)
+                log.info("audit events pruned", events=gone, export=str(path))
+                pruned += gone
+            await self._delete_rows()
+            more = aged.more
+        return pruned
+
+    async def _prune_trail(self, aged: AgedTrail) -> int:
+        """Delete events that were exported, as long as nobody else does; returns how many."""
+        pruned, origin = 0, aged.origin.event_id
+        for first in range(0, len(aged.events), _PRUNED_AT_ONCE):
+            some = aged.events[first : first + _PRUNED_AT_ONCE]
+            upto = some[-1].event.event_id
+            if self._stopping.is_set() or not await self._store.prune_trail(origin, upto, len(some)):
+                break
+            pruned, origin = pruned + len(some), upto
+        return pruned
+
+    async def _delete_rows(self) -> None:
+        """Delete the rows that no event is about any more; of a batch first its files."""
+        while not self._stopping.is_set():
+            files, batches = await self._store.pruned_rows(_EXPORTED_AT_ONCE)
+            if not files and not batches:
+                break
+            for first in range(0, max(len(files), len(batches)), _DELETED_AT_ONCE):
+                some = slice(first, first + _DELETED_AT_ONCE)
+                await self._store.delete_rows(PrunedRows(files[some], batches[some]))
+            log.info("rows deleted", files=len(files), batches=len(batches))
 
     def _now(self) -> Moment:
         return Moment(self._clock(), self._store.served)

@@ -139,7 +139,8 @@ class Stream:
         """Set the cursor and what is awaited; returns up to which change the stream leaves out final states."""
         token = self._request.resume
         if token is not None:
-            self._resynced = token.incarnation != self._shared.store.incarnation or token.no > opening.last_change
+            known = opening.origin <= token.no <= opening.last_change
+            self._resynced = token.incarnation != self._shared.store.incarnation or not known
             self._cursor = 0 if self._resynced else token.no
         if self._request.until_final:
             self._awaited = {

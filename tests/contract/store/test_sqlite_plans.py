@@ -18,7 +18,7 @@ from upload_server.domain.errors import FileNotFound
 from upload_server.domain.states import FileStatus
 from upload_server.domain.tokens import Cursor
 from upload_server.store.options import StoreOptions
-from upload_server.store.sql import changes, lists, queries, statements, tally, trail
+from upload_server.store.sql import changes, lists, pruning, queries, statements, tally, trail
 from upload_server.store.sql.dialect import Sql
 from upload_server.store.sql.tally import Tally
 from upload_server.store.sqlite.connection import SqliteConnection, connect
@@ -47,9 +47,9 @@ def plan(connection: SqliteConnection, sql: str) -> list[str]:
 
 def walks(steps: list[str]) -> set[str]:
     """Steps that look at more than what was asked for: tables from end to end, or every file that is open."""
-    # Nodes are few, and stops are gone as soon as they are heard.
+    # Nodes are few, stops are gone as soon as they are heard, and there is one origin.
     of_lists = re.compile(
-        r"SCAN (\w+ VIRTUAL TABLE|node|lease|stream_stop|ticket|\(subquery-\d+\)|store_info|CONSTANT ROW)"
+        r"SCAN (\w+ VIRTUAL TABLE|node|lease|stream_stop|ticket|audit_origin|\(subquery-\d+\)|store_info|CONSTANT ROW)"
     )
     scans = {step for step in steps if step.startswith("SCAN") and not of_lists.match(step)}
     # A part of a list's index: every row of an owner, or of a state.
@@ -111,6 +111,7 @@ def test_a_read_touches_only_the_rows_it_is_about(connection: SqliteConnection) 
     queries.due_cancels(explaining, 10)
     queries.idle_rows(explaining, by_the_wall(now()), ["a"], 10, "n")
     queries.names_of(explaining, ["a"])
+    pruning.pruned_rows(explaining, 10)
     tally.tally(explaining, Tally(1, 0, Counter(), Counter(), Counter(), {}), now())
 
     assert walks(explaining.steps) == WALKS

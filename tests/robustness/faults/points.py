@@ -70,6 +70,12 @@ WHOLE: Mapping[str, Point] = {
     "put-bytes": Point("upload_server.sink.disk", "DiskSink.put"),
     "keep-draft": Point("upload_server.sink.disk", "DiskSink.keep"),
 }
+# On the way of what retention takes, which is a day old at least.
+PRUNING: Mapping[str, Point] = {
+    "write-pruned": Point("upload_server.upkeep.audit.pruned", "write_pruned"),
+    "prune-trail": Point(f"{_COMMANDS}.store", f"{_STORE}.prune_trail"),
+    "delete-rows": Point(f"{_COMMANDS}.store", f"{_STORE}.delete_rows"),
+}
 # Hit while it starts or stops; a test has to stop the server for the second kind.
 AT_START: Mapping[str, Point] = {
     "open-database": Point(f"{_SQLITE}.committer", "SqliteCommitter._open"),
@@ -105,7 +111,7 @@ def install(spec: str) -> None:
     """Have this process die at ``NAME.before``, ``NAME.after`` (or ``append.half``), the ``:nth`` time it comes by."""
     point, _, nth = spec.partition(":")
     name, _, when = point.rpartition(".")
-    place = {**FUNCTIONS, **WHOLE, **AT_START, **AT_STOP}.get(name)
+    place = {**FUNCTIONS, **WHOLE, **PRUNING, **AT_START, **AT_STOP}.get(name)
     if place is None or when not in ({"before", "after", "half"} if name == "append" else {"before", "after"}):
         raise PointRotten(f"no such point: {point}")
     countdown = _Countdown(point, int(nth or 1), place.sql)

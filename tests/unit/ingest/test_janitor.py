@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +14,8 @@ import pytest
 
 from support.stores import shell, url_in
 from unit.ingest.world import CALLER, KIB, World, open_world, send
-from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure
+from upload_server.domain.chain import seals_of
+from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure, FileNotFound
 from upload_server.domain.runs import Run
 from upload_server.domain.states import FileStatus
 from upload_server.sink.protocol import Doomed, SinkError
@@ -30,6 +32,8 @@ def janitor_of(
     expiry_grace: float = 0.0,
     sweep_interval: float = HOUR,
     keep_content: float = 0.0,
+    keep_rows: float = 0.0,
+    pruned_dir: Path = Path(),
 ) -> Janitor:
     return Janitor(
         world.store,
@@ -40,6 +44,8 @@ def janitor_of(
         request_ttl=7 * DAY,
         expiry_grace=expiry_grace,
         keep_content=keep_content,
+        keep_rows=keep_rows,
+        pruned_dir=pruned_dir,
         interval=interval,
         sweep_interval=sweep_interval,
         observer=world.observed,
@@ -428,6 +434,73 @@ async def test_bytes_are_kept_so_long_by_both_clocks_and_rows_for_ever(world: Wo
     # It goes on from where it was, also after a start.
     world.later(7 * DAY)
     assert [await janitor.prune_content(), await janitor_of(world, keep_content=DAY).prune_content()] == [1, 0]
+
+
+async def sealed(world: World) -> None:
+    """Seal all that happened, and one event more, of a file that waits."""
+    await world.initiate(10)
+    found = await world.store.read_unsealed(1000)
+    await world.store.seal_events(found.head, seals_of(found.events, found.head, world.store.store_id))
+
+
+async def test_rows_are_kept_so_long_by_both_clocks_and_go_with_their_events(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "pruned"
+    janitor = janitor_of(world, keep_content=DAY, keep_rows=7 * DAY, pruned_dir=folder)
+    old = await completed(world)
+    _, files = await world.initiate_batch([5, 5])
+    for each in files:
+        await world.cancel(each)
+    await sealed(world)
+    world.later(DAY + 60)
+    assert await janitor.prune_content() == 1
+    # Its bytes are there still, and then gone for less than a week.
+    assert (await janitor.prune_rows(), folder.exists()) == (0, False)
+    assert await janitor.delete_owed() == 1
+    await sealed(world)
+    # By the wall clock alone, which somebody may have set.
+    world.step(8 * DAY)
+    assert await janitor.prune_rows() == 0
+    world.step(-8 * DAY)
+    world.later(7 * DAY - 120)
+    assert await janitor.prune_rows() == 0
+
+    world.later(120)
+    # Of the completed file, the batch and its files; the bytes were let go behind the file that waits.
+    assert await janitor.prune_rows() == 9
+    await world.row(old)
+    for each in files:
+        with pytest.raises(FileNotFound):
+            await world.row(each)
+    assert await janitor.prune_rows() == 0
+    [path] = folder.iterdir()
+    assert {json.loads(line)["file_id"] for line in path.read_text().splitlines()} == {old, *files, ""}
+    assert (path.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+async def test_what_was_exported_and_did_not_go_is_exported_once_more(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    janitor = janitor_of(world, keep_content=DAY, keep_rows=7 * DAY, pruned_dir=tmp_path / "pruned")
+    monkeypatch.setattr("upload_server.upkeep.janitor._PRUNED_AT_ONCE", 2)
+    for _ in range(3):
+        await world.cancel(await world.initiate(10))
+    await sealed(world)
+    world.later(8 * DAY)
+    real, tries = world.store.prune_trail, 0
+
+    async def prune_trail(after: int, upto: int, events: int) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            raise DatabaseFailure
+        return await real(after, upto, events)
+
+    monkeypatch.setattr(world.store, "prune_trail", prune_trail, raising=False)
+    with pytest.raises(DatabaseFailure):
+        await janitor.prune_rows()
+    assert await janitor.prune_rows() == 4
+    names = sorted(path.name for path in (tmp_path / "pruned").iterdir())
+    assert names == [f"audit-{1:019}-{6:019}.jsonl", f"audit-{3:019}-{6:019}.jsonl"]
 
 
 # Orphans -------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_what_is_final_stays_and_the_trail_is_only_added_to(hand: Any) -> None:
     for statement in (
         "UPDATE file SET status = 'pending'",
         "UPDATE file SET sha256 = 'x'",
-        "DELETE FROM audit_event",
+        "DELETE FROM file",
         "UPDATE audit_seal SET previous_no = 1",
         "TRUNCATE audit_event",
         "UPDATE file SET status = 'lost'",

@@ -195,10 +195,11 @@ async def test_events_of_before_the_upgrade_are_sealed_bit_by_bit(tmp_path: Path
     await store.close()
     with place.by_hand() as hand:
         hand.execute("DROP TABLE audit_seal")
-        hand.execute("DELETE FROM schema_migration WHERE name = '0003_audit_seal'")
+        hand.execute("DELETE FROM schema_migration WHERE name IN ('0003_audit_seal', '0016_origin')")
         hand.execute("CREATE TABLE audit_seal (change_no, previous_no, hash)")
     with place.by_hand(triggers=True) as hand:
-        hand.execute("DROP TABLE audit_seal")
+        for table in ("audit_origin", "pruned_count", "audit_seal"):
+            hand.execute(f"DROP TABLE {table}")
         for (name,) in hand.execute("SELECT name FROM sqlite_master WHERE name LIKE '%refused'").fetchall():
             hand.execute(f"DROP TRIGGER {name}")
 

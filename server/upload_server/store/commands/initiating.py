@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from upload_server.domain.errors import BatchNotFound
 from upload_server.domain.states import Batch, BatchStatus, File, FileSpec, FileStatus
 from upload_server.store.commands import statements
 from upload_server.store.commands.answers import Answers, keys_of
@@ -202,6 +203,10 @@ class InitiateBatch(Write[Result[InitiatedBatch]]):
 
 def _current(transaction: Transaction, batch_id: str) -> InitiatedBatch:
     """Read a batch and its files' ids in the order they were announced."""
-    [found] = transaction.read(statements.READ_BATCH, batch_id=batch_id)
+    rows = transaction.read(statements.READ_BATCH, batch_id=batch_id)
+    if not rows:
+        # Retention took it since; its answer is forgotten a little later.
+        raise BatchNotFound(batch_id)
+    [found] = rows
     ids = transaction.read(statements.READ_IDS_OF_BATCH, batch_row=found.row)
     return found.batch, tuple(row[0] for row in ids)

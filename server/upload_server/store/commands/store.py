@@ -16,6 +16,7 @@ from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.deleting import DeleteContent, PruneContent
 from upload_server.store.commands.initiating import InitiateBatch, InitiateUpload
 from upload_server.store.commands.nodes import Beat, Leave, Membership, SettleStops
+from upload_server.store.commands.pruning import DeleteRows, PruneTrail
 from upload_server.store.commands.putting import CompleteWhole, PutFile
 from upload_server.store.commands.served import ServedClock
 from upload_server.store.commands.tickets import KeepTicket, TakeTicket
@@ -38,6 +39,7 @@ from upload_server.store.values import (
     Heard,
     Listener,
     Moment,
+    PrunedRows,
     Result,
     StreamStop,
     always,
@@ -227,6 +229,14 @@ class WritingStore:
     async def prune_content(self, file_ids: Sequence[str], command: Command) -> Result[int]:
         """Let go of the bytes of completed files."""
         return await self._writer.submit(PruneContent(file_ids, command), alone=True)
+
+    async def prune_trail(self, after: int, upto: int, events: int) -> bool:
+        """Have the trail begin behind the event ``upto``."""
+        return await self._writer.submit(PruneTrail(after, upto, events), alone=True)
+
+    async def delete_rows(self, rows: PrunedRows) -> None:
+        """Delete files and batches whose events were pruned."""
+        await self._writer.submit(DeleteRows(rows), alone=True)
 
     async def release(self, file_id: str, fence: int) -> None:
         """Say that a stream of this node has let go of its file."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from peewee import DateTimeField
 
-from upload_server.domain.chain import Seal
+from upload_server.domain.chain import Seal, origin
 from upload_server.domain.states import FileStatus
 from upload_server.store import models
 from upload_server.store.inspection import (
@@ -35,7 +35,7 @@ from upload_server.store.postgresql.schema import differences
 from upload_server.store.sql.dialect import Parameter, Sql
 from upload_server.store.sql.inspecting import as_damaged, side_by_side
 from upload_server.store.sql.rows import A, Row, event_of
-from upload_server.store.sql.statements import READ_LAST_SEAL, READ_NODES
+from upload_server.store.sql.statements import READ_LAST_SEAL, READ_NODES, READ_ORIGIN
 from upload_server.store.sql.trail import EVENTS
 
 
@@ -157,6 +157,11 @@ class PostgresqlInspection:
         """Read the newest seal."""
         rows = self._rows(READ_LAST_SEAL)
         return Seal(*rows[0]) if rows else None
+
+    def origin(self) -> Seal:
+        """Read what the trail begins behind."""
+        rows = self._rows(READ_ORIGIN)
+        return Seal(*rows[0]) if rows else Seal(0, 0, origin(self.store_id()))
 
     def links(self, after: int, limit: int) -> Sequence[AuditLink]:
         """Read places of the chain: an event may lack its seal, and a seal its event."""

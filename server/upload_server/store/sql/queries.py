@@ -19,7 +19,7 @@ from upload_server.store import models
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Parameter, Sql
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, A, B, F, batch_of, event_of, file_of, time_of
-from upload_server.store.sql.statements import OPEN_FILE, READ_LAST_SEAL
+from upload_server.store.sql.statements import OPEN_FILE, READ_LAST_SEAL, READ_ORIGIN
 from upload_server.store.sql.statements import held_elsewhere as held_elsewhere_of
 from upload_server.store.sql.trail import EVENTS
 from upload_server.store.values import Aged, DueCancel, Moment, Named, OwedDeletion, StreamStop, Targets, Unsealed
@@ -271,6 +271,12 @@ def read_unsealed(connection: Connection, limit: int) -> Unsealed:
 
 
 _SEAL = Sql("SELECT change_no, previous_no, hash FROM audit_seal WHERE change_no = :no")
+
+
+def read_origin(connection: Connection) -> Seal | None:
+    """Read the seal that the trail begins behind; None: it is all there."""
+    found = connection.rows(READ_ORIGIN)
+    return Seal(*found[0]) if found else None
 
 
 def read_seal(connection: Connection, event_id: int) -> Seal | None:

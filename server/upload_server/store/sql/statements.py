@@ -443,3 +443,33 @@ INSERT_SEALS = Sql(
     FROM {d.rows("numbers", "change_no bigint, previous_no bigint")}"""
     )
 )
+
+# Retention -----------------------------------------------------------------------------------------------------------
+
+# As a seal that follows none.
+READ_ORIGIN = Sql("SELECT change_no, 0, hash FROM audit_origin ORDER BY change_no DESC LIMIT 1")
+MOVE_ORIGIN = Sql("""
+    INSERT INTO audit_origin (change_no, hash) SELECT change_no, hash FROM audit_seal WHERE change_no = :upto""")
+# What lies before the origin is gone already.
+PRUNE_EVENTS = Sql("DELETE FROM audit_event WHERE change_no <= :upto")
+PRUNE_SEALS = Sql("DELETE FROM audit_seal WHERE change_no <= :upto")
+FORGET_ORIGINS = Sql("DELETE FROM audit_origin WHERE change_no < :upto")
+
+
+def _count_pruned(table: str, size_bytes: str) -> Sql:
+    return Sql(
+        lambda d: (
+            f"""
+    INSERT INTO pruned_count (owner, kind, status, total, size_bytes)
+    SELECT t.owner, '{table}', t.status, count(*), {size_bytes}
+    FROM {d.items("rows", "bigint")} CROSS JOIN {table} AS t WHERE t.id = k.value GROUP BY t.owner, t.status
+    ON CONFLICT (owner, kind, status) DO UPDATE SET total = pruned_count.total + excluded.total,
+        size_bytes = pruned_count.size_bytes + excluded.size_bytes"""
+        )
+    )
+
+
+COUNT_PRUNED_FILES = _count_pruned("file", "sum(CASE WHEN t.content_deleted_at IS NULL THEN t.size_bytes ELSE 0 END)")
+COUNT_PRUNED_BATCHES = _count_pruned("batch", "0")
+DELETE_FILES = Sql(lambda d: f"DELETE FROM file WHERE {d.is_item('id', 'rows', 'bigint')}")
+DELETE_BATCHES = Sql(lambda d: f"DELETE FROM batch WHERE {d.is_item('id', 'rows', 'bigint')}")

@@ -25,11 +25,12 @@ from upload_server.store.commands.writer import Committer
 from upload_server.store.commands.writes import Ping
 from upload_server.store.options import StoreOptions
 from upload_server.store.readers import Readers
-from upload_server.store.sql import changes, lists, queries, tally
+from upload_server.store.sql import changes, lists, pruning, queries, tally
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.trail import list_audit_events
 from upload_server.store.values import (
     Aged,
+    AgedTrail,
     Changes,
     Command,
     DueCancel,
@@ -40,6 +41,7 @@ from upload_server.store.values import (
     News,
     OwedDeletion,
     Page,
+    PrunedRows,
     Result,
     Targets,
     Trail,
@@ -256,6 +258,14 @@ class SqlStore(WritingStore):
     async def aged_content(self, before: Moment, after: int, limit: int) -> Aged:
         """Read which files were completed before ``before``, and have their bytes."""
         return await self._read(queries.aged_content, before=before, after=after, limit=limit)
+
+    async def aged_trail(self, before: Moment, limit: int) -> AgedTrail:
+        """Read what of the trail may go."""
+        return await self._read(pruning.aged_trail, before=before, limit=limit)
+
+    async def pruned_rows(self, limit: int) -> PrunedRows:
+        """Read rows whose events were all pruned."""
+        return await self._read(pruning.pruned_rows, limit=limit)
 
     async def names_of(self, file_ids: Sequence[str]) -> dict[str, Named]:
         """Read what rows say of the names of bytes."""

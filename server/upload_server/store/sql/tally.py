@@ -28,7 +28,7 @@ from upload_server.domain.statistics import (
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Parameter, Sql
 from upload_server.store.sql.lists import HIGHEST_ROW
-from upload_server.store.sql.queries import read_last_change
+from upload_server.store.sql.queries import read_last_change, read_origin
 from upload_server.store.sql.rows import A, B, F
 
 _COUNT, _AFTER = fn.count(SQL("*")), Parameter("after")
@@ -37,6 +37,9 @@ _SIZE = SQL("CAST(sum(f.size_bytes) AS bigint)")
 _KEPT = SQL("CAST(sum(CASE WHEN f.content_deleted_at IS NULL THEN f.size_bytes ELSE 0 END) AS bigint)")
 _FILES = Sql(lambda _: F.select(F.owner, F.status, _COUNT, _KEPT).group_by(F.owner, F.status))
 _BATCHES = Sql(lambda _: B.select(B.owner, B.status, _COUNT).group_by(B.owner, B.status))
+
+# What retention has deleted since.
+_PRUNED = Sql("SELECT owner, kind, status, total, size_bytes FROM pruned_count")
 
 _FILE_STEPS = Sql(
     lambda _: (
@@ -108,8 +111,8 @@ class Tally:
 
 def tally(connection: Connection, before: Tally | None, now: datetime) -> Tally:
     """Count up to this snapshot; ``before`` is what was counted last."""
-    upto = read_last_change(connection)
-    if before is None:
+    upto, begin = read_last_change(connection), read_origin(connection)
+    if before is None or (begin is not None and before.no < begin.event_id):
         with connection.patiently():
             return _of_tables(connection, upto, now)
     if upto <= before.no:
@@ -135,6 +138,10 @@ def _of_tables(connection: Connection, upto: int, now: datetime) -> Tally:
     for name, status, count in connection.rows(_BATCHES):
         for owner in (name, None):
             counted.batches[owner, status] += count
+    for name, kind, status, count, size in connection.rows(_PRUNED):
+        for owner in (name, None):
+            (counted.files if kind == "file" else counted.batches)[owner, status] += count
+            counted.size_bytes[owner, status] += size
     _add_moves(counted.moves, connection.rows(_MOVES_SINCE, {"since": since}))
     # What the tables show of changes behind the last is counted when those before them are there too.
     return replace(_go_on(connection, counted, HIGHEST_ROW, now, way=-1), no=upto)

@@ -15,7 +15,7 @@ from typing import Any
 
 from peewee import JOIN, SQL, Case, Expression, Join, Select, SqliteDatabase, fn
 
-from upload_server.domain.chain import Seal
+from upload_server.domain.chain import Seal, origin
 from upload_server.domain.errors import CannotStart
 from upload_server.domain.states import AuditEvent, FileStatus
 from upload_server.store import models
@@ -60,6 +60,8 @@ _FILES = (
 )
 _EVENT_FACTS = (A.change_no, A.from_status, A.to_status, A.actor, A.source, A.reason, A.occurred_at)
 _SEALS = _SEAL.select(_SEAL.change_no, _SEAL.previous_no, _SEAL.hash)
+_ORIGIN = models.AuditOrigin.alias("g")
+_ORIGINS = _ORIGIN.select(_ORIGIN.change_no, SQL("0"), _ORIGIN.hash).order_by(_ORIGIN.change_no.desc()).limit(1)
 _DEBTS = (
     _DEBT.select(_DEBT.file_row, F.file_id, F.status, fn.coalesce(F.content_deleted_at, F.updated_at))
     .join(F, JOIN.LEFT_OUTER, on=F.id == _DEBT.file_row)
@@ -208,6 +210,11 @@ class SqliteInspection:
         """Read the newest seal."""
         rows = self._rows(_SEALS.order_by(_SEAL.change_no.desc()).limit(1))
         return _seal_of(*rows[0]) if rows else None
+
+    def origin(self) -> Seal:
+        """Read what the trail begins behind."""
+        rows = self._rows(_ORIGINS)
+        return _seal_of(*rows[0]) if rows else Seal(0, 0, origin(self.store_id()))
 
     def links(self, after: int, limit: int) -> Sequence[AuditLink]:
         """Read places of the chain: an event may lack its seal, and a seal its event."""

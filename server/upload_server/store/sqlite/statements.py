@@ -10,7 +10,10 @@ READ_COUNTERS = Sql("SELECT last_change, coalesce(commits ->> :commits, 0), serv
 WRITE_COUNTERS = Sql("""
     UPDATE store_info SET last_change = :last_change, served_seconds = :served,
         commits = json_set(commits, :commits, :commit_no)""")
-DATABASE_BYTES = Sql("SELECT c.page_count * s.page_size FROM pragma_page_count AS c, pragma_page_size AS s")
+# Without the pages that retention has left empty, which new rows take first.
+DATABASE_BYTES = Sql("""
+    SELECT (c.page_count - f.freelist_count) * s.page_size
+    FROM pragma_page_count AS c, pragma_freelist_count AS f, pragma_page_size AS s""")
 
 # Whoever has the file to itself knows that no node is left, and writes nothing where there was none.
 ANY_NODE = Sql("""

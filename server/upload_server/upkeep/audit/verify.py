@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from upload_server.domain.chain import Seal, link, origin
+from upload_server.domain.errors import CannotStart
 from upload_server.store.inspection import AuditLink, Inspection
+from upload_server.upkeep.audit.pruned import Exported, read_pruned, seal_of
 
 _PAGE = 1000
 # Below every number there can be: one below 1 is none of ours, and must not hide.
@@ -42,8 +45,13 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found. ``head`` is the newest seal that holds; the unsealed tail is counted, with its ends."""
+    """What was found. ``head`` is the newest seal that holds; the unsealed tail is counted, with its ends.
 
+    ``begins_behind``: the last event that was pruned; ``pruned``: how many exported ones lead there.
+    """
+
+    begins_behind: int = 0
+    pruned: int = 0
     sealed: int = 0
     head: Seal | None = None
     unsealed: int = 0
@@ -54,17 +62,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an operator kept elsewhere: hashes in hex by event id, and the newest hash."""
+    """What an operator kept elsewhere: hashes in hex by event id, the newest hash, and files and folders of what was
+    pruned."""
 
     anchors: Mapping[int, str] = field(default_factory=dict)
     head: str = ""
+    pruned: Sequence[Path] = ()
+
+
+class NotLookedAt(CannotStart):
+    """An anchor lies in what was pruned, and nobody has said where that is."""
+
+    def __init__(self, event_id: int) -> None:
+        super().__init__(f"--anchor: event {event_id} was pruned; name the folder of the exports with --pruned")
 
 
 def walk(inspection: Inspection, after: int = _START) -> Iterator[AuditLink]:
     """Read the places of the chain after an event, in order.
 
-    A snapshot a page, so that a running server's log can be cut back meanwhile: the trail is only added to. What was
-    sealed when a walk began stays the end of what is judged.
+    A snapshot a page, so that a running server's log can be cut back meanwhile: the trail is only added to, and taken
+    from its old end. What was sealed when a walk began stays the end of what is judged.
     """
     while page := inspection.links(after, _PAGE):
         yield from page
@@ -73,7 +90,10 @@ def walk(inspection: Inspection, after: int = _START) -> Iterator[AuditLink]:
 
 
 def verify(inspection: Inspection, expected: Expected | None = None) -> Verdict:
-    """Follow the chain from its beginning up to the first broken link."""
+    """Follow the chain from its beginning up to the first broken link; that of what was pruned where it is named.
+
+    Raises ``NotLookedAt``, and OSError for what is named and cannot be read.
+    """
     return _Verifier(inspection, expected or Expected()).run()
 
 
@@ -84,10 +104,13 @@ class _Verifier:
         newest = inspection.seal_head()
         # What was sealed when we began: behind it an event without a seal is only late.
         self._end = newest.event_id if newest else 0
-        self._origin = Seal(0, 0, origin(inspection.store_id()))
-        self._verdict = Verdict()
+        self._origin = inspection.origin()
+        self._verdict = Verdict(begins_behind=self._origin.event_id)
 
     def run(self) -> Verdict:
+        broken = self._before()
+        if broken is not None:
+            return replace(self._verdict, broken=broken)
         for place in walk(self._inspection):
             if place.event_id > self._end:
                 self._late(place)
@@ -96,6 +119,51 @@ class _Verifier:
             if broken is not None:
                 return replace(self._verdict, broken=broken)
         return replace(self._verdict, broken=self._beyond())
+
+    def _before(self) -> Broken | None:
+        """Check what was pruned, as far as anything is known of it: the export, else its last hash."""
+        begin = self._origin
+        if not self._expected.pruned:
+            early = [number for number in self._expected.anchors if number < begin.event_id]
+            if early:
+                raise NotLookedAt(min(early))
+            return self._against_anchor(begin)
+        head = Seal(0, 0, origin(self._inspection.store_id()))
+        try:
+            for line in read_pruned(self._expected.pruned):
+                # What lies behind the origin was exported, and not taken.
+                if line.event_id > begin.event_id:
+                    break
+                # Once more, after a try that was interrupted.
+                if line.event_id <= head.event_id:
+                    continue
+                broken = self._follow_exported(line, head)
+                if broken is not None:
+                    return broken
+                head = seal_of(line, head)
+        except ValueError as error:
+            return Broken(head.event_id, Break.CHANGED, f"the export was changed behind event {head.event_id}: {error}")
+        if (head.event_id, head.hash) != (begin.event_id, begin.hash):
+            text = f"the export ends with event {head.event_id}, and does not lead to event {begin.event_id}"
+            return Broken(head.event_id, Break.BEGINNING, f"{text}, behind which the trail begins")
+        return None
+
+    def _follow_exported(self, line: Exported, head: Seal) -> Broken | None:
+        number = line.event_id
+        if not line.holds:
+            return Broken(number, Break.CHANGED, f"event {number} of the export was changed: it is not what was sealed")
+        if line.previous != head.hash.hex():
+            text = f"event {number} of the export does not follow event {head.event_id}: what lay between is missing"
+            return Broken(number, Break.DELETED, text)
+        self._verdict = replace(self._verdict, pruned=self._verdict.pruned + 1)
+        return self._against_anchor(seal_of(line, head))
+
+    def _against_anchor(self, seal: Seal) -> Broken | None:
+        kept = self._expected.anchors.get(seal.event_id)
+        if kept is None or kept == seal.hash.hex():
+            return None
+        text = f"event {seal.event_id} has another hash than the one that was kept: the chain was written anew up to it"
+        return Broken(seal.event_id, Break.ANCHOR, text)
 
     def _late(self, place: AuditLink) -> None:
         if place.seal is None:
@@ -109,12 +177,17 @@ class _Verifier:
         """Check one sealed place against the one before it; None when the link holds."""
         number, seal = place.event_id, place.seal
         before = self._verdict.head or self._origin
-        if number < 1:
-            return Broken(number, Break.INSERTED, f"event {number} was inserted: the store's numbers begin at 1")
+        if number <= self._origin.event_id:
+            text = f"event {number} was inserted: the store's numbers begin at {self._origin.event_id + 1}"
+            return Broken(number, Break.INSERTED, text)
         if seal is None:
             return self._without_seal(number)
         if seal.previous_id != before.event_id:
-            return self._gap(before, seal)
+            moved = self._inspection.origin()
+            if moved.event_id <= before.event_id or moved.event_id != seal.previous_id:
+                return self._gap(before, seal)
+            # Retention took what lay between since the page before.
+            before = self._origin = moved
         return self._judge(place, before, seal)
 
     def _judge(self, place: AuditLink, before: Seal, seal: Seal) -> Broken | None:
@@ -124,10 +197,9 @@ class _Verifier:
         expected = link(place.event, before.hash) if place.event is not None else None
         if expected != seal.hash:
             return self._mismatch(place, before, seal, expected)
-        kept = self._expected.anchors.get(number)
-        if kept is not None and kept != seal.hash.hex():
-            text = f"event {number} has another hash than the one that was kept: the chain was written anew up to it"
-            return Broken(number, Break.ANCHOR, text)
+        broken = self._against_anchor(seal)
+        if broken is not None:
+            return broken
         self._verdict = replace(self._verdict, sealed=self._verdict.sealed + 1, head=seal)
         return None
 
@@ -144,7 +216,7 @@ class _Verifier:
         if previous == 0:
             text = f"events before {number} were inserted: event {number} was sealed as the first of the chain"
             return Broken(before.event_id, Break.INSERTED, text)
-        if before.event_id == 0:
+        if before is self._origin:
             text = (
                 f"the beginning of the chain was deleted: its first event is {number}, which follows event {previous}"
             )
@@ -171,7 +243,7 @@ class _Verifier:
         text = f"event {number} was changed: it is not what was sealed"
         if place.event is not None and not place.event.file_id and not place.event.batch_id:
             text += "; the file or batch that it is about is gone"
-        if before.event_id == 0:
+        if before is self._origin:
             text += " (it is the first of the chain: a changed identity of the store would show here, too)"
         return Broken(number, Break.CHANGED, text)
 
@@ -192,7 +264,7 @@ class _Verifier:
     def _beyond(self) -> Broken | None:
         """What was kept elsewhere and is not in the chain any more."""
         head = self._verdict.head
-        number = head.event_id if head else 0
+        number = (head or self._origin).event_id
         lost = sorted(kept for kept in self._expected.anchors if kept > number)
         if lost:
             text = f"the end of the chain was deleted: event {lost[0]} was sealed, and the chain now ends at {number}"
@@ -207,7 +279,7 @@ class _Verifier:
         return None
 
     def _unknown_anchor(self) -> int:
-        for number in sorted(self._expected.anchors):
+        for number in sorted(number for number in self._expected.anchors if number > self._origin.event_id):
             places: Sequence[AuditLink] = self._inspection.links(number - 1, 1)
             if not places or places[0].event_id != number or places[0].seal is None:
                 return number

@@ -13,7 +13,8 @@ from upload_server.domain.states import ALL_FILES, NEXT_BATCH, NEXT_FILE, BatchS
 from upload_server.store.inspection import AnswerFacts, BatchFacts, Debt, EventFacts, FileFacts, Trail
 from upload_server.upkeep.check.findings import Finding, Mend
 
-BEFORE_AUDIT = "rows from before the audit began have no events of their own"
+BEFORE_AUDIT = "rows from before the audit began, or whose first events were pruned, have not all events of their own"
+PRUNED = "rows whose events were all pruned: the service deletes them, or does it after its next start"
 
 _FILE_MOVES: Mapping[str, frozenset[str]] = {
     "": frozenset({FileStatus.PENDING.value}),
@@ -198,15 +199,18 @@ def _derived(batch: BatchFacts, name: str, ids: Mapping[str, str]) -> Iterator[F
         yield Finding("batch.derived", text, "`--repair` makes it so, audited", ids, Mend.RECOUNT, batch.row)
 
 
-def check_answer(answer: AnswerFacts) -> Iterator[Finding]:
-    """Look whether a stored answer speaks of something that is there, as it is there."""
+def check_answer(answer: AnswerFacts, *, pruned: bool = False) -> Iterator[Finding]:
+    """Look whether a stored answer speaks of something that is there, as it is there; with ``pruned`` it may have gone
+    since."""
     ids = {"request_id": answer.request_id}
     name = f"the stored answer of {answer.method} to request {answer.request_id!r}"
     advice = "a repeated call would get an answer that is not true; the answer is forgotten after --request-ttl"
     if answer.named_id is None:
         yield Finding("answer.form", f"{name} cannot be read", advice, ids)
     elif answer.row_status is None:
-        yield Finding("answer.nothing", f"{name} speaks of {answer.named_id}, which is not there", advice, ids)
+        if not pruned:
+            text = f"{name} speaks of {answer.named_id}, which is not there"
+            yield Finding("answer.nothing", text, advice, ids)
     elif answer.method in ("CancelFile", "CancelBatch") and (
         answer.row_status != "cancelled" or answer.row_cancelled_at != answer.answer_cancelled_at
     ):

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from upload_server.sink.protocol import Sink
-from upload_server.store.inspection import Damaged, Inspection, SchemaFault, Trail
+from upload_server.store.inspection import BatchFacts, Damaged, FileFacts, Inspection, SchemaFault, Trail
 from upload_server.upkeep.audit.verify import verify
 from upload_server.upkeep.check.findings import Finding, Mend, Report
 from upload_server.upkeep.check.rows import (
     BEFORE_AUDIT,
+    PRUNED,
     before_audit,
     check_answer,
     check_batch,
@@ -24,7 +25,7 @@ from upload_server.upkeep.check.rows import (
 )
 from upload_server.upkeep.check.storage import OWED, Storage
 
-R = TypeVar("R")
+R = TypeVar("R", FileFacts, BatchFacts)
 
 _OVERDUE = timedelta(minutes=10)
 _UNSEALED = "audit events that are not sealed yet: the service does it, or will after its next start"
@@ -95,24 +96,33 @@ def _trail(inspection: Inspection, report: Report) -> None:
 
 def _rows(inspection: Inspection, report: Report) -> None:
     """Compare all rows, seen in one moment."""
+    begin = inspection.origin().event_id
     _numbers(inspection, report)
-    _trails(inspection.file_trails(), "files", check_file, report)
-    _trails(inspection.batch_trails(), "batches", check_batch, report)
+    _trails(inspection.file_trails(), "files", check_file, report, begin)
+    _trails(inspection.batch_trails(), "batches", check_batch, report, begin)
     for event_id in inspection.stray_events():
         text = f"event {event_id} is about neither a file nor a batch"
         report.add(Finding("audit.no_row", text, "none of this service's doing", {"event_id": str(event_id)}))
     for answer in inspection.answers():
         report.counted["answers"] += 1
-        report.add_all(list(check_answer(answer)))
+        report.add_all(list(check_answer(answer, pruned=begin > 0)))
     _debts(inspection, report)
 
 
 def _trails(
-    trails: Iterable[Trail[R]], rows: str, check_one: Callable[[Trail[R]], Iterator[Finding]], report: Report
+    trails: Iterable[Trail[R]],
+    rows: str,
+    check_one: Callable[[Trail[R]], Iterator[Finding]],
+    report: Report,
+    begin: int,
 ) -> None:
+    """Compare rows with what the trail behind ``begin`` tells of them."""
     for trail in trails:
         report.counted[rows] += trail.facts is not None
         report.counted["events"] += len(trail.events)
+        if trail.facts is not None and not trail.events and 0 < trail.facts.change_no <= begin:
+            report.notes[PRUNED] += 1
+            continue
         if trail.facts is not None and before_audit(trail):
             report.notes[BEFORE_AUDIT] += 1
         report.add_all(list(check_one(trail)))

@@ -87,6 +87,20 @@ TABLES = (
         previous_no bigint NOT NULL UNIQUE,
         hash bytea NOT NULL CHECK (length(hash) = 32)
     )""",
+    """
+    CREATE TABLE audit_origin (
+        change_no bigint PRIMARY KEY,
+        hash bytea NOT NULL CHECK (length(hash) = 32)
+    )""",
+    f"""
+    CREATE TABLE pruned_count (
+        owner {TEXT},
+        kind {TEXT},
+        status {TEXT},
+        total {COUNT},
+        size_bytes {COUNT},
+        PRIMARY KEY (owner, kind, status)
+    )""",
     f"""
     CREATE TABLE stored_answer (
         principal {TEXT},
@@ -230,10 +244,39 @@ GUARDS = (
     EXECUTE FUNCTION refuse_change('its content is let go of once, when it is completed')""",
     *(
         f"""
-    CREATE TRIGGER {table}_only_added_to BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} FOR EACH STATEMENT
+    CREATE TRIGGER {table}_only_added_to BEFORE UPDATE OR TRUNCATE ON {table} FOR EACH STATEMENT
     EXECUTE FUNCTION refuse_change('{table} is only added to')"""
         for table in ("audit_event", "audit_seal")
     ),
+    # But for what retention takes from the old end of the trail, and the rows that no later event is about.
+    """
+    CREATE FUNCTION refuse_early_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF EXISTS (SELECT 1 FROM gone WHERE change_no > (SELECT coalesce(max(change_no), 0) FROM audit_origin)) THEN
+            RAISE EXCEPTION '%% is deleted from behind the origin of the trail', TG_TABLE_NAME
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        RETURN NULL;
+    END $$""",
+    *(
+        f"""
+    CREATE TRIGGER {table}_delete_refused AFTER DELETE ON {table} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse_early_delete()"""
+        for table in ("audit_event", "audit_seal", "file", "batch")
+    ),
+    # A copy has no seal so old.
+    """
+    CREATE FUNCTION refuse_origin() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF EXISTS (SELECT 1 FROM audit_seal WHERE change_no <= NEW.change_no)
+            AND NOT EXISTS (SELECT 1 FROM audit_seal WHERE change_no = NEW.change_no AND hash = NEW.hash) THEN
+            RAISE EXCEPTION 'the trail begins behind a seal' USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        RETURN NEW;
+    END $$""",
+    """
+    CREATE TRIGGER audit_origin_is_a_seal BEFORE INSERT ON audit_origin FOR EACH ROW
+    EXECUTE FUNCTION refuse_origin()""",
 )
 
 
