@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from typing import Final
+
+_SECONDS: Final = 1.0
 
 
 def tell(state: str) -> None:
@@ -18,4 +21,6 @@ def tell(state: str) -> None:
     # A name that begins with a zero byte lies in no folder.
     name = "\0" + address[1:] if address.startswith("@") else address
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as there:
+        # One that reads no more, and has its queue full, does not keep this process from its work.
+        there.settimeout(_SECONDS)
         there.sendto(state.encode(), name)

@@ -38,7 +38,8 @@ from upload_server.service import Uploads
 
 # Sent by a thread from so many bytes on; fewer are written as they are.
 _LEAST_POURED: Final = 64 * 1024
-_RANGE: Final = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
+# As many digits as 64 bits have: some clients write the largest number for the end.
+_RANGE: Final = re.compile(rb"bytes=(\d{0,20})-(\d{0,20})", re.IGNORECASE)
 # What RFC 8187 lets stand besides letters and digits.
 _PLAIN: Final = "!#$&+-.^_`|~"
 _HEADERS: Final = (
