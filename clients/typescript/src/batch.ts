@@ -111,9 +111,10 @@ export class BatchUpload {
     const announcement = this.announce(good);
     this.announced = announcement.then(({ batchId }) => batchId);
     this.announced.catch(() => {});
+    const whole = {};
     this.uploads = good.map(({ blob, filename }, index) => {
       const announced = announcement.then(({ fileIds }) => fileIds[index] ?? "");
-      const upload: Upload = new Upload({ ...context, announced }, blob, this.optionsOf(filename, () => upload));
+      const upload: Upload = new Upload({ ...context, announced, whole }, blob, this.optionsOf(filename, () => upload));
       return upload;
     });
     const { signal } = options;

@@ -1,6 +1,7 @@
 /** What callers say to an upload and hear of it, and what it needs of its client. Types only. */
 
 import type { Api } from "./api.js";
+import type { UploadError } from "./errors.js";
 import type { Slots } from "./slots.js";
 
 /** `queued`: waits for its turn on this page. `interrupted`: the connection was lost and is being opened anew. */
@@ -68,4 +69,6 @@ export interface UploadContext {
   quietMs: number;
   /** Announced by somebody else (a batch): resolves to the file's id. */
   announced?: Promise<string>;
+  /** What the uploads of a batch know together: how it was cancelled as a whole, which no other file has to ask for. */
+  whole?: { cancelled?: UploadError };
 }

@@ -181,9 +181,15 @@ export class Upload implements SocketHolder {
         const file = await this.stop.end(fileId, !this.opened, () => this.truth());
         if (file) return file;
       }
+      const { whole } = this.context;
+      if (whole?.cancelled && !this.opened) throw whole.cancelled;
       const end = await this.open(fileId, offset);
       if (end.kind === "success") return end.file;
-      if (end.kind === "cancelled") throw cancelled(by(end.by, end.reason), end);
+      if (end.kind === "cancelled") {
+        const error = cancelled(by(end.by, end.reason), end);
+        if (whole && end.by === "batch_cancel") whole.cancelled = error;
+        throw error;
+      }
       if (end.kind === "unreadable") return await this.stopUnreadable(fileId, end.error);
       if (end.kind === "error" && this.recovery.shortens(end.error)) continue;
       if (end.kind === "error") this.recovery.judge(end.error);

@@ -221,19 +221,7 @@ test("ten thousand files are announced at once, sent a few at a time, and one ba
   await assert.rejects(client.uploadBatch(tooMany).done, sentence);
   await assert.rejects(client.uploadBatch([]).done, (error) => hasReason(error, "NO_FILES"));
 
-  const full = client.uploadBatch(tooMany.slice(1));
-  await full.announced;
-  const outcome = await full.cancel({ reason: "too many" });
-  assert.equal(outcome.state, "cancelled");
-  if (outcome.state !== "cancelled") return;
-  assert.equal(outcome.totalFilesInBatch, 10_000);
-  await full.done;
-  const states = new Map<string, number>();
-  for (const { state } of full.uploads) states.set(state, (states.get(state) ?? 0) + 1);
-  assert.equal(states.get("cancelled"), outcome.cancelledFilesCount, JSON.stringify([...states]));
-  await eventually(() => client.active.size === 0);
-
-  // More than a batch takes: one after the other, until one is cancelled here.
+  // More than a batch takes: one after the other …
   const mostlyBad = tooMany.map(({ blob }, index) => ({ blob, filename: index % 5_000 === 0 ? `${index}` : "\u0000" }));
   const seen: Upload[][] = [];
   for await (const { uploads } of client.uploadBatches(mostlyBad)) {
@@ -241,12 +229,32 @@ test("ten thousand files are announced at once, sent a few at a time, and one ba
     seen.push([...uploads]);
   }
   assert.deepEqual(seen.map((uploads) => uploads.map(({ filename }) => filename)), [["0", "5000"], ["10000"]]);
-  let begun = 0;
-  for await (const batch of client.uploadBatches(tooMany)) {
-    begun++;
-    void batch.cancel();
+
+  // … until one is cancelled here …
+  const begun: number[] = [];
+  for await (const full of client.uploadBatches(tooMany)) {
+    begun.push(full.uploads.length);
+    await full.announced;
+    const outcome = await full.cancel({ reason: "too many" });
+    assert.equal(outcome.state, "cancelled");
+    if (outcome.state !== "cancelled") return;
+    assert.equal(outcome.totalFilesInBatch, 10_000);
+    await full.done;
+    const states = new Map<string, number>();
+    for (const { state } of full.uploads) states.set(state, (states.get(state) ?? 0) + 1);
+    assert.equal(states.get("cancelled"), outcome.cancelledFilesCount, JSON.stringify([...states]));
+    await eventually(() => client.active.size === 0);
   }
-  assert.equal(begun, 1);
+  assert.deepEqual(begun, [10_000]);
+
+  // … and where somebody else cancels one, few of its files have to ask.
+  CountingWebSocket.reset();
+  for await (const { announced, uploads } of client.uploadBatches(tooMany)) {
+    begun.push(uploads.length);
+    if (uploads.length > 1) await clientOf(server.url).cancelBatch(await announced).outcome;
+  }
+  assert.deepEqual(begun, [10_000, 10_000, 1]);
+  assert.ok(CountingWebSocket.urls.length < 1_000, `${CountingWebSocket.urls.length} sockets`);
 });
 
 test("one file does not wait for all files of a batch before it", async () => {
