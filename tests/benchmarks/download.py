@@ -1,6 +1,7 @@
 """A completed file back: over HTTP beside nginx (``sendfile on``), over gRPC beside a bare grpc.aio stream.
 
-Needs nginx and curl. Options: ``--mib N`` bytes of the file (1024), ``--rounds N`` (5; medians of one interleaved run).
+Needs nginx and curl; with ``--on s3-seaweed`` or ``s3-versity`` the file lies in an object store, beside obstore's own
+GET of it. Options: ``--mib N`` bytes of the file (1024), ``--rounds N`` (5; medians of one interleaved run).
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import obstore
 import psutil
+from obstore.store import S3Store
 
+from benchmarks.object_store import new_bucket
+from support import object_store
 from support.ports import free_port
 from support.process import ServerProcess
 from upload import Client
@@ -107,19 +112,70 @@ def bare(size: int) -> Iterator[Side]:
             process.kill()
 
 
+def plainly(bucket: object_store.Bucket, key: str) -> int:
+    """Return how many bytes obstore got of an object."""
+    store = S3Store(
+        bucket.name,
+        endpoint=bucket.store.endpoint,
+        region=object_store.REGION,
+        access_key_id=object_store.ACCESS_KEY,
+        secret_access_key=object_store.SECRET_KEY,
+        client_options={"allow_http": True, "timeout": "600s"},
+    )
+    return sum(len(piece) for piece in obstore.get(store, key).stream(min_chunk_size=MIB))
+
+
+def from_object_store(on: str, size: int, rounds: int) -> None:
+    """Compare with obstore, which is asked in this process."""
+    with (
+        new_bucket(on) as bucket,
+        tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder,
+        ServerProcess(Path(folder), ("--storage-url", bucket.url()), object_store.environment()) as server,
+    ):
+        file_id = announce(server, size)
+        (key,) = (key for key in bucket.objects() if file_id in key)
+        ours = [psutil.Process(server.pid)]
+        url = f"{server.url}/api/v1/files/{file_id}/content"
+        theirs = Side("obstore GET", lambda: plainly(bucket, key), [psutil.Process()])
+        http = Side("GET …/content", lambda: over_http(url), ours)
+        grpc_stream = Side("DownloadFile", lambda: over_grpc(server.target, file_id), ours)
+        run([theirs, http, grpc_stream], [None, theirs, theirs], size, rounds)
+
+
+def announce(server: ServerProcess, size: int) -> str:
+    """Upload random bytes; returns the id."""
+    with Client(server.target) as client:
+        blocks = (os.urandom(MIB) for _ in range(size // MIB))
+        return client.upload(blocks, filename="a", size_bytes=size).file_id
+
+
+def run(sides: list[Side], others: list[Side | None], size: int, rounds: int) -> None:
+    """Measure by turns, print the table."""
+    for _ in range(rounds):
+        for side in sides:
+            side.measure(size)
+    print(f"{size // MIB} MiB, median of {rounds}      MB/s   CPU s   x the other")
+    for other, side in zip(others, sides, strict=True):
+        took = statistics.median(side.seconds)
+        ratio = f"{statistics.median(other.seconds) / took:10.2f}" if other else ""
+        print(f"{side.name:26} {size / took / 1e6:8.0f} {statistics.median(side.cpu):7.2f} {ratio}")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--on", choices=sorted(object_store.KINDS))
     options = parser.parse_args()
+    size = options.mib * MIB
+    if options.on:
+        from_object_store(options.on, size, options.rounds)
+        return
     if shutil.which("nginx") is None or shutil.which("curl") is None:
         raise SystemExit("nginx and curl are needed: tools/ci_packages.sh installs them")
-    size = options.mib * MIB
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder, ServerProcess(Path(folder)) as server:
-        with Client(server.target) as client:
-            blocks = (os.urandom(MIB) for _ in range(options.mib))
-            file_id = client.upload(blocks, filename="a", size_bytes=size).file_id
+        file_id = announce(server, size)
         (path,) = (server.data_dir / "bytes").rglob(f"{file_id}*")
         ours = [psutil.Process(server.pid)]
         url = f"{server.url}/api/v1/files/{file_id}/content"
@@ -130,11 +186,4 @@ def main() -> None:
                 stream,
                 Side("DownloadFile", lambda: over_grpc(server.target, file_id), ours),
             ]
-            for _ in range(options.rounds):
-                for side in sides:
-                    side.measure(size)
-    print(f"{options.mib} MiB, median of {options.rounds}      MB/s   CPU s   x the one above")
-    for other, side in zip([None, sides[0], None, sides[2]], sides, strict=True):
-        took = statistics.median(side.seconds)
-        ratio = f"{statistics.median(other.seconds) / took:10.2f}" if other else ""
-        print(f"{side.name:26} {size / took / 1e6:8.0f} {statistics.median(side.cpu):7.2f} {ratio}")
+            run(sides, [None, sides[0], None, sides[2]], size, options.rounds)
