@@ -2,7 +2,8 @@
 
 A filter takes many of the rows, few, or none of them. Figures are of the store alone, without a door: milliseconds of
 the middle page, and how many times as long it takes among many.
-Options: ``--rows N`` (300000), ``--pages N`` a figure (60).
+Options: ``--rows N`` (300000), ``--pages N`` a figure (60), ``--share N``: lists of a principal that owns every Nth
+file, while another one owns the rest (0: nobody owns any).
 """
 
 from __future__ import annotations
@@ -55,11 +56,16 @@ ENDINGS = """
     FROM file ORDER BY id"""
 
 
-def fill(path: Path, rows: int) -> None:
+OWNERS = "UPDATE file SET owner = iif(id % :share, 'bob', 'ada')"
+
+
+def fill(path: Path, rows: int, share: int) -> None:
     """Make a store of so many files, each with two events."""
     prepare(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(FILL, {"rows": rows})
+        if share:
+            connection.execute(OWNERS, {"share": share})
         connection.execute(CREATIONS)
         connection.execute(ENDINGS)
         connection.execute("UPDATE store_info SET last_change = :last", {"last": 2 * rows})
@@ -100,21 +106,21 @@ def event_filters(rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"events by {name}, {what}", {name: value}
 
 
-def reads(store: Store, rows: int) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
+def reads(store: Store, rows: int, owner: str | None) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
     """Every read of one store, under its name."""
     for newest_first in (False, True):
         order = ", newest first" if newest_first else ""
         for name, wanted in filters(rows):
             yield (
                 name + order,
-                partial(store.list_files, replace(Listing(newest_first=newest_first), **wanted), None, PAGE),
+                partial(store.list_files, replace(Listing(owner, newest_first=newest_first), **wanted), None, PAGE),
             )
         for name, wanted in event_filters(rows):
-            trail = replace(Trail(newest_first=newest_first), **wanted)
+            trail = replace(Trail(owner, newest_first=newest_first), **wanted)
             yield name + order, partial(store.list_audit_events, trail, None, PAGE)
     now = START + timedelta(seconds=rows)
-    yield "counts", partial(store.count, "", now)
-    yield "counts and a day in 240 buckets", partial(store.count, "", now, Buckets.until(now, 360, 240))
+    yield "counts", partial(store.count, owner or "", now)
+    yield "counts and a day in 240 buckets", partial(store.count, owner or "", now, Buckets.until(now, 360, 240))
 
 
 async def milliseconds(read: Callable[[], Awaitable[object]]) -> float:
@@ -124,26 +130,26 @@ async def milliseconds(read: Callable[[], Awaitable[object]]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def measure(few: Store, many: Store, rows: int, times: int) -> None:
+async def measure(few: Store, many: Store, rows: int, times: int, owner: str | None) -> None:
     """Print every figure; the two stores take turns, so that what else the machine does is the same for both."""
     first = [await milliseconds(partial(store.count, "", START + timedelta(seconds=rows))) for store in (few, many)]
     print(f"{'the first count after a start':46} {first[0]:8.2f} {first[1]:8.2f}")
-    for (name, of_few), (_, of_many) in zip(reads(few, FEW), reads(many, rows), strict=True):
+    for (name, of_few), (_, of_many) in zip(reads(few, FEW, owner), reads(many, rows, owner), strict=True):
         took = [(await milliseconds(of_few), await milliseconds(of_many)) for _ in range(times)]
         middles = [quantile(list(column), 0.5) for column in zip(*took, strict=True)]
         print(f"{name:46} {middles[0]:8.2f} {middles[1]:8.2f} {middles[1] / middles[0]:7.1f}", flush=True)
 
 
-async def run(rows: int, times: int) -> None:
+async def run(rows: int, times: int, share: int) -> None:
     """Fill two stores and measure them."""
     with tempfile.TemporaryDirectory() as folder:
         stores = []
         for count in (FEW, rows):
             path = Path(folder) / f"{count}.sqlite3"
-            fill(path, count)
+            fill(path, count, share)
             stores.append(await open_store(f"sqlite:///{path}"))
         try:
-            await measure(stores[0], stores[1], rows, times)
+            await measure(stores[0], stores[1], rows, times, "ada" if share else None)
         finally:
             for store in stores:
                 await store.close()
@@ -154,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--pages", type=int, default=60)
+    parser.add_argument("--share", type=int, default=0)
     options = parser.parse_args()
     print(f"{'ms a page of ' + str(PAGE):46} {FEW:>8} {options.rows:>8}   ratio")
-    asyncio.run(run(options.rows, options.pages))
+    asyncio.run(run(options.rows, options.pages, options.share))
