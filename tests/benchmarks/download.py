@@ -133,7 +133,7 @@ def from_object_store(on: str, size: int, rounds: int) -> None:
         ServerProcess(Path(folder), ("--storage-url", bucket.url()), object_store.environment()) as server,
     ):
         file_id = announce(server, size)
-        (key,) = (key for key in bucket.objects() if file_id in key)
+        (key,) = (key for key in bucket.objects() if f"done/{file_id}" in key)
         ours = [psutil.Process(server.pid)]
         url = f"{server.url}/api/v1/files/{file_id}/content"
         theirs = Side("obstore GET", lambda: plainly(bucket, key), [psutil.Process()])
