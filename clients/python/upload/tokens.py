@@ -6,6 +6,7 @@ Must not know calls. A token is never printed and never an argument, which other
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -21,6 +22,7 @@ from upload.errors import CredentialMissing
 # A token that expires so soon is not used any more.
 _LEEWAY_SECONDS = 20.0
 _COMMAND_SECONDS = 60.0
+_FITS = re.compile(r"[\x21-\x7e]+")
 
 
 class TokenSource(Protocol):
@@ -70,7 +72,8 @@ class FileToken:
         return self._token != before
 
     def _read(self) -> str:
-        return self._path.read_text().strip()
+        # Some editors and shells begin a file with a mark of its encoding.
+        return self._path.read_text("utf-8-sig").strip()
 
 
 class CommandToken:
@@ -136,7 +139,10 @@ class Authorization:
         if self._source is None:
             return self._metadata
         try:
-            token = self._source.current()
+            token = self._source.current().strip()
+            # A header that cannot carry it would fail in the midst of gRPC. It is not quoted: a part may be the secret.
+            if not _FITS.fullmatch(token):
+                raise ValueError("what should be one is empty, or has other characters than printable ASCII")
         except (ValueError, OSError) as error:
             raise CredentialMissing(f"There is no token: {error}", code=StatusCode.UNAUTHENTICATED) from error
         return (*self._metadata, ("authorization", f"Bearer {token}"))

@@ -14,6 +14,8 @@ import pytest
 from support.process import ServerProcess
 from support.tokens import Tokens, tokens_in
 from upload import AsyncClient, Client, errors
+from upload.errors import CredentialMissing
+from upload.tokens import Authorization, FileToken, source_of
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,17 @@ def test_a_token_that_stays_refused_is_tried_once_more(server: ServerProcess) ->
 def test_a_token_does_not_travel_in_plain_text(target: str) -> None:
     with pytest.raises(ValueError, match="plain text"):
         Client(target, token="secret")  # noqa: S106 - none
+
+
+@pytest.mark.parametrize("token", [" ", "a b", "a\nb", "a\0", "\u00e9"])
+def test_what_cannot_be_a_token_is_said_before_a_call(token: str) -> None:
+    with pytest.raises(CredentialMissing, match="There is no token"):
+        Authorization((), source_of(token)).metadata()
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\ufeffupl_a\r\n", "utf-8")
+    assert Authorization((), FileToken(tmp_path / "token")).metadata() == (("authorization", "Bearer upl_a"),)
 
 
 def test_uploadctl_takes_a_token_from_each_place(server: ServerProcess, tokens: Tokens, tmp_path: Path) -> None:
