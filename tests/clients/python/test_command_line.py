@@ -67,6 +67,12 @@ from upload.v1 import upload_pb2 as pb
         "completion tcsh",
         "list --server there:1 --header authorization:x",
         "list --server https://h/path",
+        # What a shell hands on of a byte that is no UTF-8.
+        "get \udcff",
+        "list --owner \udcff",
+        "cancel x --reason \udcff",
+        "list --server \udcff:1",
+        "upload x --content-type \udcff",
     ],
 )
 def test_wrong_usage_leaves_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from upload.tls import Tls, address_of
 from upload.tokens import CommandToken, FileToken, Token
 
 STDIN = "-"
+_LOCAL = frozenset({"to", "ca", "cert", "key", "token_file", "token_command", "name"})
 _HEADER = re.compile(r"([0-9A-Za-z_.-]+): *([\x20-\x7e]*)")
 
 
@@ -142,7 +143,18 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     return arguments
 
 
+def _not_utf8(arguments: Arguments) -> str:
+    """Return a word that the server could not take, or nothing; paths are bytes, and a name has its own sentence."""
+    for name, value in vars(arguments).items():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and name not in _LOCAL and any("\ud800" <= char <= "\udfff" for char in word):
+                return word
+    return ""
+
+
 def _common_problem(arguments: Arguments) -> str:
+    if word := _not_utf8(arguments):
+        return f"{word!a} is not UTF-8"
     if not 0 < arguments.timeout < math.inf:
         return "--timeout must be more than 0 seconds"
     for header in arguments.headers:
