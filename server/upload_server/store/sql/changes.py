@@ -16,7 +16,7 @@ from upload_server.domain.errors import BatchNotFound, FileNotFound
 from upload_server.domain.states import Batch, File
 from upload_server.store.sql.connection import Connection
 from upload_server.store.sql.dialect import Dialect, Sql
-from upload_server.store.sql.queries import read_ends, read_last_change, read_origin
+from upload_server.store.sql.queries import read_bounds, read_ends
 from upload_server.store.sql.rows import BATCH_COLUMNS, FILE_COLUMNS, Row, batch_of, file_of
 from upload_server.store.sql.statements import OPEN_BATCH, OPEN_FILE
 from upload_server.store.values import Change, Changes, Targets
@@ -111,13 +111,8 @@ def check_targets(connection: Connection, targets: Targets, sees: str | None) ->
     for batch_id in sorted(targets.batch_ids - known):
         raise BatchNotFound(batch_id)
     found.sort(key=_number)
-    begin = read_origin(connection)
-    return Changes(
-        tuple(found),
-        complete=True,
-        last_change=read_last_change(connection),
-        origin=begin.event_id if begin else 0,
-    )
+    last_change, origin = read_bounds(connection)
+    return Changes(tuple(found), complete=True, last_change=last_change, origin=origin)
 
 
 def read_changes(

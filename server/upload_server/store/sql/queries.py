@@ -29,6 +29,7 @@ _FILE_ID, _BATCH_ID = Parameter("file_id"), Parameter("batch_id")
 
 _INFO = models.StoreInfo.alias("store_info")
 _LAST_CHANGE = Sql(lambda d: f"SELECT {d.last_change}, last_change FROM store_info")
+_BOUNDS = Sql(lambda d: f"SELECT {d.last_change}, (SELECT max(change_no) FROM audit_origin) FROM store_info")
 _STORE_ID = Sql(lambda _: _INFO.select(_INFO.store_id))
 _SERVED = Sql(lambda _: _INFO.select(_INFO.served_seconds))
 _FILE = Sql(lambda _: F.select(SQL(FILE_COLUMNS)).where(F.file_id == _FILE_ID))
@@ -45,6 +46,12 @@ def read_ends(connection: Connection) -> tuple[int, int]:
     """Read that number, and the last that was given: of those between some may be committed already."""
     [(last_change, given)] = connection.rows(_LAST_CHANGE)
     return last_change, given
+
+
+def read_bounds(connection: Connection) -> tuple[int, int]:
+    """Read the number of the last change, and up to which one the trail was pruned."""
+    [(last_change, pruned)] = connection.rows(_BOUNDS)
+    return last_change, pruned or 0
 
 
 def read_served(connection: Connection) -> float:
