@@ -165,6 +165,8 @@ def _share_descriptors(config: Config) -> Descriptors:
 
 def _take_directory(config: Config) -> FileLock:
     """Make the data directory if need be, and take it for this process; raises ``CannotStart``."""
+    if config.pruned_dir:
+        _check_pruned(Path(config.pruned_dir))
     directory = config.data_dir
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -185,3 +187,13 @@ def _judge_folder(folder: Path) -> None:
         raise CannotStart(f"everybody may write to {folder}, where our files lie; take that away: chmod o-w {folder}")
     for doubt in doubts_about(folder):
         log.warning("others may change what lies in our folder", folder=str(folder), why=doubt)
+
+
+def _check_pruned(folder: Path) -> None:
+    """Raise ``CannotStart`` where nothing could be kept of what retention takes: that may be due in a year only."""
+    try:
+        _judge_folder(folder)
+    except OSError as error:
+        raise CannotStart(f"--pruned-dir: {folder} cannot be used: {error.strerror}") from error
+    if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK | os.X_OK):
+        raise CannotStart(f"--pruned-dir: {folder}: it, or the folder to make it in, is not there or cannot be written")

@@ -170,6 +170,9 @@ def test_a_data_directory_that_cannot_be_one_is_told_in_one_line(tmp_path: Path,
         assert done.returncode == 1
         assert f"--data-dir: {directory} cannot be used" in done.stderr
         assert "Traceback" not in done.stderr
+    kept = ("--keep-content", "1d", "--keep-rows", "8d", "--pruned-dir", str(tmp_path / "none" / "pruned"))
+    done = run_server(command, "--data-dir", str(tmp_path / "data"), *kept)
+    assert (done.returncode, f"--pruned-dir: {kept[-1]}: it, or the folder" in done.stderr) == (1, True)
 
 
 def test_migrations_are_applied_once_by_a_command_of_their_own(tmp_path: Path, start_server: StartServer) -> None:

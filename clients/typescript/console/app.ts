@@ -455,9 +455,10 @@ class Console {
   private async deleteContent(row: FileRow, reason: string): Promise<string> {
     let problem = "";
     try {
-      this.hear({ type: "file", file: await this.client.deleteContent(row.fileId, { reason }) });
+      // The watch tells the feed of it.
+      this.model.takeFile(await this.client.deleteContent(row.fileId, { reason }));
     } catch (error) {
-      problem = messageOf(error);
+      problem = messageOf(error) || "It is not known whether its content is deleted; load the page again.";
       if (hasReason(error, "CONTENT_DELETED")) {
         problem = "Its content was deleted already, by somebody else or in another tab; nothing was changed.";
         await this.client.api.getFile(row.fileId).then((file) => this.model.takeFile(file), () => {});

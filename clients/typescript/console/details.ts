@@ -113,7 +113,6 @@ export class Details {
     const there = !isBatch(row) && hasContent(row);
     this.offer(this.cancel, open);
     this.offer(this.deletion, there && may("cancel"));
-    if (!open && !there) closeAsk(byId("details-row"));
     const fetched = there && may("download");
     const download = byId<HTMLAnchorElement>("details-download");
     show(download, fetched);
@@ -121,9 +120,13 @@ export class Details {
     show(byId("copy-json"), row.record !== undefined);
   }
 
-  /** The focus of a button that goes, goes to the title. */
+  /** A button that goes takes its question along; the focus of either goes to the title. */
   private offer(button: HTMLElement, shown: boolean): void {
-    if (!shown && document.activeElement === button) byId("details-title").focus();
+    const row = byId("details-row");
+    const asks = button.getAttribute("aria-expanded") === "true";
+    const focused = document.activeElement === button || (asks && row.querySelector(".ask")?.contains(document.activeElement));
+    if (!shown && focused) byId("details-title").focus();
+    if (!shown && asks) closeAsk(row);
     show(button, shown);
   }
 

@@ -10,12 +10,15 @@ export interface Row {
 interface Answer<R> {
   rows: R[];
   nextPageToken: string;
+  /** Down to when was looked, where that is further than the rows go. */
+  back?: Date | undefined;
 }
 
 interface Page<R> {
   /** What it is read by. */
   token: string;
   rows: R[];
+  back?: Date | undefined;
 }
 
 /** So many rows are read at a time. */
@@ -61,7 +64,7 @@ export class Listing<R extends Row> {
   /** … and down to which time. */
   get end(): number {
     if (!this.more) return -Infinity;
-    return this.rows.at(-1)?.createdAt.getTime() ?? Infinity;
+    return (this.pages.at(-1)?.back ?? this.rows.at(-1)?.createdAt)?.getTime() ?? Infinity;
   }
 
   /** Read on downwards; once at a time. */
@@ -86,8 +89,10 @@ export class Listing<R extends Row> {
     const rows = this.unheld(answer.rows);
     const last = this.pages.at(-1);
     // After the newest were cut short: the rest of the first page.
-    if (token === "" && last) last.rows.push(...rows);
-    else this.pages.push({ token, rows });
+    if (token === "" && last) {
+      last.rows.push(...rows);
+      last.back = answer.back;
+    } else this.pages.push({ token, rows, back: answer.back });
     this.next = answer.nextPageToken || undefined;
     this.flat = undefined;
     while (this.rows.length > this.most && this.pages.length > 1) this.letGo(this.pages.shift()!, "above");
@@ -100,10 +105,10 @@ export class Listing<R extends Row> {
     const read: Page<R>[] = [];
     const top = this.rows[0];
     for (let token = first; ; ) {
-      const { rows, nextPageToken } = await this.read(token);
+      const { rows, nextPageToken, back } = await this.read(token);
       const met = rows.some((row) => this.rows.includes(row)) || (top && rows.some((row) => row.createdAt < top.createdAt));
       const known = new Set(read.flatMap((page) => page.rows));
-      read.push({ token, rows: this.unheld(rows).filter((row) => !known.has(row) && !(top && row.createdAt < top.createdAt)) });
+      read.push({ token, back, rows: this.unheld(rows).filter((row) => !known.has(row) && !(top && row.createdAt < top.createdAt)) });
       if (met || !nextPageToken || nextPageToken === this.pages[0]?.token) break;
       if (read.length * PAGE >= this.most) {
         // Too many have come in between: what is held below is read again from here.
@@ -153,6 +158,7 @@ export class Listing<R extends Row> {
     while (this.rows.length > this.most && this.pages.length > 1) this.letGo(this.pages.pop()!, "below");
     if (page.rows.length > this.most && this.pages.length === 1 && !this.cut) {
       page.rows.length = PAGE;
+      page.back = undefined;
       this.next = "";
       this.flat = undefined;
     }

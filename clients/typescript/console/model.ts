@@ -147,17 +147,20 @@ export class Model {
   /** Look through what the service lists, up to a bound: its answer says how far that was. */
   private async sift(asked: Asked, pageToken: string) {
     const found: UploadedFile[] = [];
-    for (let looked = 0; looked < MOST_SIFTED && found.length < PAGE; ) {
+    let looked = 0;
+    let back = this.sifted.back;
+    // By calls, as a page of the service may have none of the files that it looked at.
+    for (let calls = 0; calls < MOST_SIFTED / SIFTED_PAGE && found.length < PAGE; calls++) {
       const request = { ...requestOf(asked), pageSize: SIFTED_PAGE, pageToken };
       const { files, nextPageToken } = await this.whileReading(() => this.api.listFiles(request));
       found.push(...files.filter((file) => passes(asked, file)));
       looked += files.length;
+      back = dateOf(files.at(-1)?.createdAt) ?? back;
       pageToken = nextPageToken;
-      if (this.asked !== asked) break;
-      this.sifted = { files: this.sifted.files + files.length, back: dateOf(files.at(-1)?.createdAt) ?? this.sifted.back };
-      if (!nextPageToken) break;
+      if (!nextPageToken || this.asked !== asked) break;
     }
-    return { rows: found.map((file) => this.holdFile(file)), nextPageToken: pageToken };
+    if (this.asked === asked) this.sifted = { files: this.sifted.files + looked, back };
+    return { rows: found.map((file) => this.holdFile(file)), nextPageToken: pageToken, back };
   }
 
   private async readBatches(request: NonNullable<Parameters<Api["listBatches"]>[0]>) {

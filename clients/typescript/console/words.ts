@@ -188,7 +188,8 @@ export function sentOf({ upload }: BatchRow): { done: number; whole: number } | 
 
 /** What is said of a view that shows nothing. */
 export function emptyLine({ status, name, owner, by, batch, reason, id, after, before }: Asked): string {
-  if (name || owner || by || batch || reason || id || after || before) return "Nothing matches. Capital letters count; a name is found by how it begins.";
+  if (name || owner || by || batch || after || before) return "Nothing matches. Capital letters count; a name is found by how it begins.";
+  if (reason || id) return "Nothing matches.";
   const states = { pending: "waits", uploading: "is uploading now", completed: "has completed", cancelled: "was cancelled", failed: "has failed" };
   return status === "all" ? "No uploads yet. Drop a file above." : `No upload ${states[status]}.`;
 }

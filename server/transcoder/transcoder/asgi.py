@@ -81,9 +81,9 @@ def raw_path(scope: Scope) -> str:
 
 
 class Body:
-    """A request's body: read within its limits, with a place in the budget from before its first byte until it is left.
+    """A request's body: read within its limits, with a place in the budget until it is left.
 
-    Use it as a context manager.
+    It takes its place before its first byte or, in chunks, as it grows. Use it as a context manager.
     """
 
     def __init__(self, receive: Receive, headers: Headers, most: int, budget: BodyBudget) -> None:
@@ -130,7 +130,11 @@ class Body:
                         limit.restart(min(last - time.monotonic(), times.idle_seconds))
                     else:
                         await asyncio.sleep(0)  # empty chunks without end must not hold the loop
-        except TimeoutError:
+        except (FaultError, TimeoutError) as error:
+            # The traceback of the error would keep them while what is left of the body is read off.
+            data.clear()
+            if isinstance(error, FaultError):
+                raise
             if deadline is not None and time.monotonic() >= deadline:
                 raise FaultError(FaultKind.DEADLINE_EXCEEDED, "deadline exceeded", unread=True) from None
             raise FaultError(FaultKind.BODY_TIMEOUT, "the request body did not arrive in time", unread=True) from None

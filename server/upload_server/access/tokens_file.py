@@ -44,8 +44,10 @@ _SECRET_BYTES: Final = 32
 _NOBODY: Final = hashlib.sha256(secrets.token_bytes(_SECRET_BYTES)).digest()
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _LEAST_WORDS: Final = 4
-# A file that has not changed for so long is not being written: who writes over it empties it first.
+# A file that has not changed for so long is not being written: who writes over it empties it first. One that changes at
+# so many looks in a row is read as it is: that a line is gone counts for more than that another is half written.
 _SETTLED_SECONDS: Final = 0.1
+_MOST_LOOKS: Final = 4
 _MOST_DAYS: Final = 36_500
 
 
@@ -237,15 +239,17 @@ class TokensFile:
         """Read the files anew if one has changed; what cannot be taken is logged, and all stays as it was.
 
         So a line that is half written turns nobody out, nor does a file whose writing has only begun: one that still
-        changes is read by a later call.
+        changes is waited for, a little.
         """
         try:
             mark = await asyncio.to_thread(self._look)
             if mark == self._mark:
                 return
-            await asyncio.sleep(_SETTLED_SECONDS)
-            if await asyncio.to_thread(self._look) != mark:
-                return
+            for _ in range(_MOST_LOOKS):
+                await asyncio.sleep(_SETTLED_SECONDS)
+                before, mark = mark, await asyncio.to_thread(self._look)
+                if mark == before:
+                    break
             self._mark, tokens, self._quotas = await asyncio.to_thread(self._read)
         except (CannotStart, OSError) as error:
             if self._doubt != (doubt := str(error)):

@@ -16,8 +16,8 @@ from transcoder.timers import Limit, Timers
 from upload_server.domain.errors import Overloaded
 
 # A turn rests before the next call has it, while a call of another principal has one: so many times as long as the call
-# took, within bounds. A cancel goes from thread to thread and back, and waits for Python's lock and the writer at each
-# step while somebody else has them: so they are free three quarters of the time.
+# took, within bounds; one that waits for a commit that others share, the least. A cancel goes from thread to thread and
+# back, and waits for Python's lock and the writer at each step while somebody else has them.
 _RESTS: Final = 3
 _REST_SECONDS, _LONGEST_REST_SECONDS = 0.005, 0.25
 # Whose call came within so many seconds is calling.
@@ -98,7 +98,7 @@ class Turns:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.end(line)
+                self.give(line, 0)
             elif turn in line.waiting:
                 line.waiting.remove(turn)
             if isinstance(error, TimeoutError):
@@ -106,20 +106,21 @@ class Turns:
             raise
 
     def give(self, line: _Line, seconds: float) -> None:
-        """Give a turn back that was had for so long."""
-        if line.waiting and self._running > self._of[line.principal]:
-            rest = min(max(_REST_SECONDS, _RESTS * seconds), _LONGEST_REST_SECONDS)
-            asyncio.get_running_loop().call_later(rest, self.end, line)
-        else:
-            self.end(line)
-
-    def end(self, line: _Line) -> None:
-        """Let the next ones of its line begin: where one waits, others of its line have turns."""
-        line.running -= 1
+        """Give a turn back that was had for so long; the next of its line has it at once, or after a rest."""
+        # A turn that rests is had by nobody: two that rest for each other would leave the node idle.
         self._running -= 1
         self._of[line.principal] -= 1
+        if line.waiting and self._running > self._of[line.principal]:
+            rest = 0 if line.kind.most > 1 else min(_RESTS * seconds, _LONGEST_REST_SECONDS)
+            asyncio.get_running_loop().call_later(max(_REST_SECONDS, rest), self._end, line)
+        else:
+            self._end(line)
         if not self._of[line.principal]:
             del self._of[line.principal]
+
+    def _end(self, line: _Line) -> None:
+        """Let the next ones of its line begin: where one waits, others of its line have turns, or rest."""
+        line.running -= 1
         while line.waiting and self._has_turn(line):
             turn = line.waiting.popleft()
             if not turn.done():

@@ -21,7 +21,7 @@ def hide_passwords() -> None:
 
     Python has its own copy of the arguments by now. Where the system has no such list in memory nothing is done.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, IndexError, ValueError):
         shown = Path("/proc/self/cmdline").read_bytes()
         begin = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[_ARG_START])
         # Zero where the system does not tell; elsewhere others' names of it may have moved it.

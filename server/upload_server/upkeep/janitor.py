@@ -346,7 +346,7 @@ class Janitor:
         They are exported first, durably. Whatever ends this in between, the next round goes on from what is there.
         """
         pruned, more = 0, True
-        while more and not self._stopping.is_set():
+        while more and self._store.leads and not self._stopping.is_set():
             aged = await self._store.aged_trail(self._now().earlier(self._keep_rows), _EXPORTED_AT_ONCE)
             if aged.events:
                 path = await self._hop(write_pruned, self._pruned_dir, aged)
@@ -355,6 +355,8 @@ class Janitor:
                 pruned += gone
             await self._delete_rows()
             more = aged.more
+            if more:
+                await _wait(self._stopping, _BREATH_SECONDS)
         return pruned
 
     async def _prune_trail(self, aged: AgedTrail) -> int:

@@ -172,6 +172,8 @@ async def test_under_the_prefix_of_a_proxy(open_page: OpenPage, server: ServerPr
             await page.route(f"**/api/v1/files/{file_id}/content?*", another_first)
             dialog = await delete_content(visitor, another["filename"])
         await expect(dialog.get_by_role("alert")).to_have_text(re.compile("^Its content was deleted already"))
+        # Once each, of what the watch tells.
+        await expect(page.locator("#feed li", has_text="were let go")).to_have_count(2)
         visitor.problems.clear()  # the browser's own of a refused call
         await page.keyboard.press("Escape")
         await expect(page.locator("#strip")).to_contain_text("Open uploads")

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -123,6 +124,12 @@ async def test_a_file_is_stored_under_its_name_once_it_is_whole(
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)  # noqa: PTH116 - no disk is asked
     full = await uploadctl(server, "download", file.file_id, "--to", "/dev/full")
     assert (full.code, full.err) == (6, "uploadctl: Cannot write /dev/full: No space left on device.\n")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "s"))
+    kept = await uploadctl(server, "download", file.file_id, "--to", str(folder / "s"), "--force")
+    assert (kept.code, "it is no file" in kept.err) == (6, True)
+    assert (folder / "s").is_socket()
+    (folder / "s").unlink()
     nowhere = await uploadctl(server, "download", file.file_id, "--to", str(folder / "none" / "x"))
     assert nowhere.err == f"uploadctl: Cannot write {folder / 'none' / 'x'}: No such file or directory.\n"
     # 255 bytes, as long as a name may be.

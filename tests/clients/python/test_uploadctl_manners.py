@@ -192,13 +192,18 @@ async def test_results_that_nobody_takes_stop_no_upload(
         assert await process.wait() == code
         newest = await anext(client.list_batches(order_by="created_at desc"))
         assert (newest.status, newest.completed_files) == ("completed", 5)
-    line = f'"{UPLOADCTL}" stats >/dev/full'
-    run = functools.partial(
-        subprocess.run, ["bash", "-c", line], env=environment(server), stderr=subprocess.PIPE, text=True
-    )
-    lost = await asyncio.to_thread(run, check=False)
-    assert lost.returncode == Exit.SERVER_ERROR
-    assert lost.stderr == "The results could not be written: No space left on device.\n"
+    # So small that all of it waits for the end in Python's own buffer.
+    small = await client.put(b"abc", filename="a.txt")
+    for words, code, what in (
+        ("stats", Exit.SERVER_ERROR, "The results could not be written"),
+        (f"download {small.file_id} --to -", Exit.FAILED, "uploadctl: Cannot write to stdout"),
+    ):
+        line = f'"{UPLOADCTL}" {words} >/dev/full'
+        run = functools.partial(
+            subprocess.run, ["bash", "-c", line], env=environment(server), stderr=subprocess.PIPE, text=True
+        )
+        lost = await asyncio.to_thread(run, check=False)
+        assert (lost.returncode, lost.stderr) == (code, f"{what}: No space left on device.\n")
 
 
 async def test_without_a_terminal_progress_is_told_in_lines(

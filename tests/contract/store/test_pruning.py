@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +36,7 @@ from upload_server.store.open import StoreAt, store_at
 from upload_server.store.protocol import Store
 from upload_server.store.values import Moment
 from upload_server.upkeep.audit.export import lines
-from upload_server.upkeep.audit.pruned import ChainBroken, write_pruned
+from upload_server.upkeep.audit.pruned import AnotherExport, ChainBroken, write_pruned
 from upload_server.upkeep.audit.verify import Break, Expected, NotLookedAt, Verdict, verify
 from upload_server.upkeep.check.run import CheckOptions, check
 from upload_server.upkeep.copying import copy_rows
@@ -211,6 +213,8 @@ async def test_a_change_in_an_export_is_found(store: Store, backend: StoreAt, tm
     assert found([text[0], *text[2:]])[0] is Break.DELETED
     assert found([]) == (Break.DELETED, 7)
     assert fault(verified(backend, old)) == (Break.BEGINNING, 6)
+    # In whichever order they are named.
+    assert fault(verified(backend, new, path=old)) == (None, 0)
     # A hash that was kept is found again, before the origin and at it; or it is asked where that is.
     digest = text[2].rpartition(b'"hash":"')[2][:64].decode()
     assert verified(backend, folder, [(3, digest)]).broken is None
@@ -354,6 +358,39 @@ async def test_nothing_goes_but_what_was_exported(store: Store, backend: StoreAt
     assert not (tmp_path / "pruned").exists()
     await again.close()
     assert fault(verified(backend)) == (Break.CHANGED, 2)
+
+
+async def test_an_export_takes_nobodys_place_and_the_origin_is_only_added_to(
+    store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pruned"
+    for _ in range(2):
+        file = await pending(store)
+        await store.cancel_file(file.file_id, command())
+    await seal(store)
+    aged = await store.aged_trail(a_day_later(), 100)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_pruned(folder, aged)
+    assert list(folder.iterdir()) == []
+    path = write_pruned(folder, aged)
+    # Once more, after a try that was interrupted.
+    assert write_pruned(folder, aged) == path
+    # Of an installation that has the same folder, or of a history from before a restore.
+    path.write_bytes(b"another's")
+    with pytest.raises(AnotherExport, match="name another --pruned-dir"):
+        write_pruned(folder, aged)
+    assert {each: each.read_bytes() for each in folder.iterdir()} == {path: b"another's"}
+
+    assert await prune(store, tmp_path / "elsewhere") == 4
+    await store.close()
+    with shell(url) as hand, pytest.raises(Exception, match="only added to"):
+        hand.execute("UPDATE audit_origin SET change_no = 99")
 
 
 async def test_a_copy_begins_where_its_source_does(store: Store, kind: str, backend: StoreAt, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,8 +171,10 @@ async def test_a_file_that_is_written_over_turns_nobody_out_meanwhile(
     token = added(path)
     tokens, text = TokensFile(path, Clock()), path.read_text()
 
+    looks = itertools.count()
+
     async def write_on(_seconds: float) -> None:
-        path.write_text(text + "# written over\n")
+        path.write_text(text + "# written over\n" if next(looks) else "")
 
     # Whoever writes over a file empties it first.
     path.write_text("")
@@ -179,6 +182,19 @@ async def test_a_file_that_is_written_over_turns_nobody_out_meanwhile(
     await tokens.refresh()
     assert await tokens.identify(shown(token)) is not None
     assert not tokens.revoked(identified(token))
+
+
+async def test_a_file_that_never_rests_is_read_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, looks = added(path), itertools.count()
+    tokens = TokensFile(path, Clock())
+
+    async def write_on(_seconds: float) -> None:
+        path.write_text("#" * next(looks))
+
+    path.write_text("")
+    monkeypatch.setattr(asyncio, "sleep", write_on)
+    await tokens.refresh()
+    assert tokens.revoked(identified(token))
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o777])

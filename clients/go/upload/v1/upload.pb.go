@@ -3085,8 +3085,8 @@ type WatchStatusRequest struct {
 	// Excludes named targets and `until_final`.
 	All bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	// The token of the last message that the watcher received: the stream goes on right after it. After a token of
-	// another store, or of a later time than a restored backup, the watcher gets the current state and a bookmark with
-	// `resynced`.
+	// another store, of a later time than a restored backup, or from before what retention has taken, the watcher gets
+	// the current state and a bookmark with `resynced`.
 	ResumeToken string `protobuf:"bytes,5,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	// Ends the stream with OK after the last target's final state.
 	UntilFinal bool `protobuf:"varint,6,opt,name=until_final,json=untilFinal,proto3" json:"until_final,omitempty"`

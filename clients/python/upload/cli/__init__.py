@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our lines has enough.
         return Exit.PIPE_CLOSED
     except OSError as error:
-        output.error(OSError(f"What stdin has cannot be read, or not be kept until it is sent: {error.strerror}"))
+        why = OSError(f"What stdin has cannot be read, or not be kept until it is sent: {error.strerror}")
+        output.error(why if arguments.ids_from_stdin or arguments.bytes_from_stdin else error)
         return exit_of(error)
 
 

@@ -76,6 +76,8 @@ def _opened(target: Path, *, force: bool) -> contextlib.AbstractContextManager[I
         mode = target.stat().st_mode if target.exists() else there.st_mode
         if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
             return target.open("wb")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise CannotStore(f"Cannot write {target}: it is no file, and neither a character device nor a pipe.")
     if not force:
         raise CannotStore(f"{target} is there already; --force replaces it, --to PATH names another")
     return _beside(target, force=True)

@@ -262,7 +262,8 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """uvicorn would send a close of its own behind our answer."""
-        if self._answer:
+        if self._answer or self.transport.is_closing():
+            # Answered already: uvicorn's own close would be an error, and end the shutdown of all.
             self._answer_close()
         else:
             super().shutdown()
@@ -341,12 +342,16 @@ class HonestWebSocketProtocol(WebSocketsSansIOProtocol):
         try:
             await super().run_asgi()
         finally:
+            # Else the socket and what it holds would be a cycle, and wait for the collector.
+            self.app = served
             self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
 
 def _refused_handshake(status: int, text: str) -> Response:
-    """Return the answer to a handshake that is none."""
-    body = status_body(status_of(Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", text.partition("\n")[0][:_MOST_TEXT]))
+    """Return the answer to a handshake that is none, or that the application failed before."""
+    ours = status == HTTPStatus.INTERNAL_SERVER_ERROR
+    code, reason = (Code.INTERNAL, "INTERNAL") if ours else (Code.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+    body = status_body(status_of(code, reason, text.partition("\n")[0][:_MOST_TEXT]))
     extra = [(b"connection", b"close"), (b"sec-websocket-version", b"13")]
     headers = [(name.decode(), value.decode()) for name, value in whole(body, JSON, extra)]
     return Response(int(status), HTTPStatus(status).phrase, Headers(headers), body)

@@ -67,7 +67,9 @@ class PutFile(Write[Result[File]]):
             if isinstance(decision, File):
                 outcomes.append(Result(decision, Audited(tuple(events[decision.file_id]))))
             elif isinstance(decision, str):
-                outcomes.append(Result(found[decision].file, replayed=True))
+                # Retention may have taken it since; its answer is forgotten a little later.
+                there = found.get(decision)
+                outcomes.append(Result(there.file, replayed=True) if there else FileNotFound(decision))
             else:
                 outcomes.append(decision)
         return outcomes

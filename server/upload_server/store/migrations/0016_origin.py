@@ -26,6 +26,9 @@ STATEMENTS = (
     WHEN EXISTS (SELECT 1 FROM audit_seal WHERE change_no <= NEW.change_no)
         AND NOT EXISTS (SELECT 1 FROM audit_seal WHERE change_no = NEW.change_no AND hash = NEW.hash)
     BEGIN SELECT RAISE(ABORT, 'the trail begins behind a seal'); END""",
+    """
+    CREATE TRIGGER audit_origin_update_refused BEFORE UPDATE ON audit_origin
+    BEGIN SELECT RAISE(ABORT, 'audit_origin is only added to'); END""",
     "DROP TRIGGER audit_event_delete_refused",
     "DROP TRIGGER audit_seal_delete_refused",
     *(

@@ -54,10 +54,13 @@ def aged_trail(connection: Connection, before: Moment, limit: int) -> AgedTrail:
     """Read where the trail begins, and at most ``limit`` events from there on whose rows all go."""
     begin = read_origin(connection) or Seal(0, 0, origin_of(read_store_id(connection)))
     moment = {"at": before.at, "served": before.served}
-    found = connection.rows(_AGED, {**moment, "after": begin.event_id, "limit": limit})
-    old = list(itertools.takewhile(lambda row: row[-1] and row[-3] is not None, found))
-    batches = list({row[-2] for row in old} - {None})
-    stay = {row[0] for row in connection.rows(_STAY_FOR_A_FILE, {**moment, "batches": batches})} if batches else set()
+    # What nobody has read for long lies on the disk; a page that is given up would never get smaller.
+    with connection.patiently():
+        found = connection.rows(_AGED, {**moment, "after": begin.event_id, "limit": limit})
+        old = list(itertools.takewhile(lambda row: row[-1] and row[-3] is not None, found))
+        batches = list({row[-2] for row in old} - {None})
+        of_files = connection.rows(_STAY_FOR_A_FILE, {**moment, "batches": batches}) if batches else ()
+        stay = {row[0] for row in of_files}
     going = itertools.takewhile(lambda row: row[-2] not in stay, old)
     events = [SealedEvent(event_of(row), Seal(row[0], row[-4], bytes(row[-3]))) for row in going]
     return AgedTrail(begin, events, len(events) == limit)

@@ -20,6 +20,7 @@ from upload_server.domain.states import AuditEvent
 from upload_server.process.files import sync_folder
 from upload_server.store.values import AgedTrail
 
+_NUMBER = re.compile(rb'"event_id":"(\d+)"')
 _LINE = re.compile(rb'(?s)(.*),"hash":"([0-9a-f]{64})"}\n?')
 
 
@@ -28,6 +29,13 @@ class ChainBroken(Exception):
 
     def __init__(self, event_id: int) -> None:
         super().__init__(f"event {event_id} is not what was sealed, so nothing is pruned; see `audit verify`")
+
+
+class AnotherExport(Exception):
+    """Events of another history lie under the name of an export: they may be the only copy."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is there with other events, so nothing is pruned; name another --pruned-dir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ def line_of(event: AuditEvent, previous: bytes, digest: bytes) -> bytes:
 def write_pruned(folder: Path, aged: AgedTrail) -> Path:
     """Write events that are about to go into a file of their own, durably; returns which.
 
-    Raises ``ChainBroken``, and then has written nothing, and OSError.
+    Raises ``ChainBroken``, ``AnotherExport`` and OSError, and then leaves nothing.
     """
     lines = list(_lines_that_hold(aged))
     # Not those above it: their names would have to be durable too.
@@ -62,11 +70,18 @@ def write_pruned(folder: Path, aged: AgedTrail) -> Path:
     path = folder / f"audit-{first:019}-{last:019}.jsonl"
     # Under its name lies a whole one. Of two nodes that write it at once each has a file of its own until then.
     descriptor, unfinished = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".unfinished", dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(unfinished).rename(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists() and path.read_bytes() != b"".join(lines):
+            raise AnotherExport(path)
+        Path(unfinished).rename(path)
+    except BaseException:
+        # A full disk would get one more of them with every try.
+        Path(unfinished).unlink(missing_ok=True)
+        raise
     for each in (folder, folder.absolute().parent):
         sync_folder(each)
     return path
@@ -82,13 +97,22 @@ def _lines_that_hold(aged: AgedTrail) -> Iterator[bytes]:
 
 
 def read_pruned(paths: Iterable[Path]) -> Iterator[Exported]:
-    """Read exported lines, of a folder those of its files by their names. Raises ValueError for one that is none, and
-    OSError."""
-    for path in paths:
-        for each in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
-            with each.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    yield _read(line, f"line {number} of {each.name}")
+    """Read exported lines of files, and of those in folders, in the order of their first events, whoever wrote them.
+
+    Raises ValueError for a line that is none, and OSError.
+    """
+    files = [each for path in paths for each in (path.glob("*.jsonl") if path.is_dir() else [path])]
+    for each in sorted(files, key=lambda each: (_begin_of(each), each.name)):
+        with each.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield _read(line, f"line {number} of {each.name}")
+
+
+def _begin_of(path: Path) -> int:
+    """Return the event that a file begins with, 0 where that cannot be read."""
+    with path.open("rb") as file:
+        found = _NUMBER.search(file.readline())
+    return int(found[1]) if found else 0
 
 
 def _read(line: bytes, where: str) -> Exported:

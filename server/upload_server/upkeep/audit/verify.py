@@ -129,6 +129,7 @@ class _Verifier:
                 raise NotLookedAt(min(early))
             return self._against_anchor(begin)
         head = Seal(0, 0, origin(self._inspection.store_id()))
+        awaited = {number for number in self._expected.anchors if 0 < number <= begin.event_id}
         try:
             for line in read_pruned(self._expected.pruned):
                 # What lies behind the origin was exported, and not taken.
@@ -141,11 +142,15 @@ class _Verifier:
                 if broken is not None:
                     return broken
                 head = seal_of(line, head)
+                awaited.discard(head.event_id)
         except ValueError as error:
             return Broken(head.event_id, Break.CHANGED, f"the export was changed behind event {head.event_id}: {error}")
         if (head.event_id, head.hash) != (begin.event_id, begin.hash):
             text = f"the export ends with event {head.event_id}, and does not lead to event {begin.event_id}"
             return Broken(head.event_id, Break.BEGINNING, f"{text}, behind which the trail begins")
+        if awaited:
+            text = f"event {min(awaited)} was sealed, and no such event is in the export: it was written anew"
+            return Broken(min(awaited), Break.ANCHOR, text)
         return None
 
     def _follow_exported(self, line: Exported, head: Seal) -> Broken | None:

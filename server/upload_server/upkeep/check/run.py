@@ -120,12 +120,18 @@ def _trails(
     for trail in trails:
         report.counted[rows] += trail.facts is not None
         report.counted["events"] += len(trail.events)
-        if trail.facts is not None and not trail.events and 0 < trail.facts.change_no <= begin:
+        if trail.facts is not None and _goes(trail.facts) and not trail.events and 0 < trail.facts.change_no <= begin:
             report.notes[PRUNED] += 1
             continue
         if trail.facts is not None and before_audit(trail):
             report.notes[BEFORE_AUDIT] += 1
         report.add_all(list(check_one(trail)))
+
+
+def _goes(facts: FileFacts | BatchFacts) -> bool:
+    """Whether a row may go once no event is about it; one from before there was a trail may not, for its bytes."""
+    final = facts.status in ("completed", "failed", "cancelled")
+    return final and not (isinstance(facts, FileFacts) and facts.has_content)
 
 
 def _numbers(inspection: Inspection, report: Report) -> None:

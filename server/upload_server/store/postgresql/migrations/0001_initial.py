@@ -246,7 +246,7 @@ GUARDS = (
         f"""
     CREATE TRIGGER {table}_only_added_to BEFORE UPDATE OR TRUNCATE ON {table} FOR EACH STATEMENT
     EXECUTE FUNCTION refuse_change('{table} is only added to')"""
-        for table in ("audit_event", "audit_seal")
+        for table in ("audit_event", "audit_seal", "audit_origin")
     ),
     # But for what retention takes from the old end of the trail, and the rows that no later event is about.
     """

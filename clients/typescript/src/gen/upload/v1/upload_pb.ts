@@ -1737,8 +1737,8 @@ export type WatchStatusRequest = Message<"upload.v1.WatchStatusRequest"> & {
 
   /**
    * The token of the last message that the watcher received: the stream goes on right after it. After a token of
-   * another store, or of a later time than a restored backup, the watcher gets the current state and a bookmark with
-   * `resynced`.
+   * another store, of a later time than a restored backup, or from before what retention has taken, the watcher gets
+   * the current state and a bookmark with `resynced`.
    *
    * @generated from field: string resume_token = 5;
    */
