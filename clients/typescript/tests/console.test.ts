@@ -96,6 +96,13 @@ test("however many came in above what is held, the way up reads no more than the
   assert.equal(passed.size, 5000);
 });
 
+test("what was looked through belongs to a list down to where that was, whether something was found or not", async () => {
+  const listing = new Listing<Row>(() => Promise.resolve({ rows: [], nextPageToken: "x", back: new Date(5) }), () => true);
+  await listing.load();
+  for (const id of [7, 3]) listing.take({ id, createdAt: new Date(id) });
+  assert.deepEqual(ids(listing), [7]);
+});
+
 test("a list that grows for a week holds no more than its bound, and reads on below", async () => {
   const shelf = new Shelf();
   const listing = new Listing<Row>(shelf.read, () => true);

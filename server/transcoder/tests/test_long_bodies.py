@@ -14,9 +14,11 @@ from toy.asgi_client import Answer, Exchange, request
 from toy.toy_pb2 import Everything
 from toy.toy_service import Toy, make_toy
 from transcoder import BodyBudget, RequestLimits
-from transcoder.errors import FieldError
+from transcoder.asgi import Body, BodyTimes
+from transcoder.errors import FaultError, FieldError
 from transcoder.jsonreader import JsonReader
 from transcoder.jsontext import JsonError
+from transcoder.timers import Timers
 
 # White space that makes any body a long one.
 SPACE = " " * 16_400
@@ -239,3 +241,22 @@ def test_a_short_body_has_no_more_elements_either(count: int, status: int) -> No
     toy = make_toy(request_limits=RequestLimits(max_elements=10))
     body = json.dumps({"children": [{"number": i} for i in range(count)]}).encode()
     assert asked(toy, body).status == status
+
+
+@pytest.mark.parametrize("ends", ["too long", "silent"])
+def test_what_came_of_a_refused_body_is_let_go_before_the_rest_is_read_off(ends: str) -> None:
+    """Its place in the budget is given back: a thousand of them would be a thousand times the bound."""
+
+    async def receive() -> Any:
+        if ends == "silent" and receive_count.pop() == 0:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b" " * 64 * KIB, "more_body": True}
+
+    async def read() -> Any:
+        with Body(receive, {}, 200 * KIB, BodyBudget()) as body, pytest.raises(FaultError) as refused:
+            await body.read(BodyTimes(5, 0.05), None, Timers(0.01))
+        return refused
+
+    receive_count = [0, 1, 2]
+    kept = [entry.frame.f_locals["data"] for entry in asyncio.run(read()).traceback if "data" in entry.frame.f_locals]
+    assert kept == [bytearray()]

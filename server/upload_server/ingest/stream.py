@@ -268,10 +268,16 @@ class Stream:
         self.ending.changed()
 
     async def _write_some(self) -> None:
-        before = self.marks.written
+        before, hashes_alone = self.marks.written, self._hashing is None
+        carrying = self._parts.hop(self._carry, self._queued_pieces(), hashes_alone)
+        if hashes_alone:
+            # A sync that ends meanwhile begins no hash beside this one: two would count a piece twice.
+            self._hashing = carrying
         try:
-            await self._parts.hop(self._carry, self._queued_pieces(), self._hashing is None)
+            await carrying
         finally:
+            if hashes_alone:
+                self._hashing = None
             self._account()
             self._syncer.arm()
             self._parts.observer.bytes_taken(self.marks.written - before)

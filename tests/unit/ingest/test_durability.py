@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from unit.ingest.world import CALLER, KIB, MIB, World, open_world, send
 from upload_server.domain.errors import DatabaseFailure, StorageFailure, StorageFull, UploadCancelled
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits, Upload
+from upload_server.ingest.digest import Digest
 from upload_server.sink.protocol import NoRoom, SinkError
 
 SOON = 0.02
@@ -50,6 +53,33 @@ async def test_bytes_become_durable_in_time_though_the_sender_pauses(tmp_path: P
         # Nothing new: nothing was synced or recorded again.
         assert [durable for _, durable in world.progress] == [1, 2, 3]
         assert world.sink.syncs == 3
+
+
+async def test_a_sync_that_ends_while_a_small_piece_is_hashed_begins_no_hash_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads would count a piece twice: a wrong digest, or memory that is never given back and holds up all."""
+    real, hashing, go_on = Digest.go_on, threading.Event(), threading.Event()
+
+    def held(digest: Digest, most: int, stopped: Callable[[], bool]) -> None:
+        hashing.set()
+        assert go_on.wait(20)
+        real(digest, most, stopped)
+
+    monkeypatch.setattr(Digest, "go_on", held)
+    async with open_world(tmp_path / "node", Limits(sync_seconds=NEVER)) as world:
+        data = os.urandom(2 * KIB)
+        upload = await world.open(await world.initiate(len(data)))
+        await upload.write(data)
+        assert await asyncio.to_thread(hashing.wait, 20)
+        under_way = upload._hashing
+        upload._on_synced()
+        assert upload._hashing is under_way
+        go_on.set()
+        file = await upload.commit("", CALLER)
+        assert file.sha256 == hashlib.sha256(data).hexdigest()
+        await upload.close()
+        assert world.ingest.memory._held == 0
 
 
 async def test_bytes_that_a_sync_did_not_cover_have_their_own(tmp_path: Path) -> None:

@@ -86,6 +86,32 @@ async def test_a_close_frame_gives_its_own_code(serve: Serve, listener: Listener
     peer.finish()
 
 
+async def test_a_drain_right_after_a_close_was_answered_breaks_nothing(
+    serve: Serve, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is among uvicorn's connections until its end is known: an error there would end the whole drain."""
+    real, said = HonestWebSocketProtocol._answer_close, list[BaseException | None]()
+
+    def answer_then_drain(page: HonestWebSocketProtocol) -> None:
+        real(page)
+        if page.transport.is_closing() and not said:
+            said.append(None)
+            try:
+                page.shutdown()
+            except Exception as error:
+                said[0] = error
+                raise
+
+    monkeypatch.setattr(HonestWebSocketProtocol, "_answer_close", answer_then_drain)
+    peer = await open_raw(await serve(listener))
+    peer.close_frame(1000)
+    await peer.writer.drain()
+    async with asyncio.timeout(WAIT):
+        assert (await peer.reader.read())[:1] == b"\x88"
+    assert said == [None]
+    peer.finish()
+
+
 async def test_a_close_frame_followed_by_rst_is_still_a_close_frame(serve: Serve, listener: Listener) -> None:
     peer = await open_raw(await serve(listener))
     peer.close_frame(1001)
