@@ -18,6 +18,7 @@ from transcoder.asgi import Body, BodyTimes
 from transcoder.errors import FaultError, FieldError
 from transcoder.jsonreader import JsonReader
 from transcoder.jsontext import JsonError
+from transcoder.metadata import Headers
 from transcoder.timers import Timers
 
 # White space that makes any body a long one.
@@ -253,7 +254,7 @@ def test_what_came_of_a_refused_body_is_let_go_before_the_rest_is_read_off(ends:
         return {"type": "http.request", "body": b" " * 64 * KIB, "more_body": True}
 
     async def read() -> Any:
-        with Body(receive, {}, 200 * KIB, BodyBudget()) as body, pytest.raises(FaultError) as refused:
+        with Body(receive, Headers([]), 200 * KIB, BodyBudget()) as body, pytest.raises(FaultError) as refused:
             await body.read(BodyTimes(5, 0.05), None, Timers(0.01))
         return refused
 
