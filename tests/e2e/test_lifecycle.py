@@ -261,7 +261,7 @@ async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(
             error = await call.refused()
             assert (error.code, error.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert await stopping == 0
-        assert time.monotonic() - began < 1 + 2 + 2
+        assert time.monotonic() - began < 1 + 2 + 10
         assert manager.recv(1000).startswith(b"STOPPING=1")
         manager.close()
     assert not list(server.data_dir.glob("*-wal")) or not (server.data_dir / "upload.sqlite3-wal").stat().st_size
@@ -321,7 +321,7 @@ async def test_a_watcher_that_does_not_read_does_not_hold_up_the_end(start_serve
             await next_event(witness)
         began = time.monotonic()
         assert await asyncio.to_thread(server.terminate) == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15
 
 
 async def test_what_hangs_does_not_hold_up_the_end(start_server: StartServer) -> None:
@@ -349,7 +349,7 @@ async def test_what_hangs_does_not_hold_up_the_end(start_server: StartServer) ->
         await asyncio.to_thread(server.wait_log, lambda line: line.get("source") == "tus")
         began = time.monotonic()
         assert await asyncio.to_thread(server.terminate) == 0
-        assert time.monotonic() - began < 1 + 2 + 1.5
+        assert time.monotonic() - began < 1 + 2 + 10
         heads = [await answer.readline() for answer in answers]
     assert heads == [b"HTTP/1.1 503 Service Unavailable\r\n"] * 2
     assert not [line for line in server.log if "exception" in line]
@@ -377,7 +377,7 @@ async def test_a_thousand_watches_and_a_cancel_on_one_channel(start_server: Star
             assert (await next_event(call)).file.status == pb.UPLOAD_STATUS_CANCELLED
         began = time.monotonic()
         assert await asyncio.to_thread(server.terminate) == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15
 
 
 async def test_a_caller_that_gives_up_does_not_undo_its_cancel(channel: grpc.aio.Channel) -> None:

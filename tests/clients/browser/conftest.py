@@ -13,6 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Locator, Page
 
 from support.chromium import launched_chromium
+from support.eventually import eventually
 from support.process import ServerProcess
 from support.proxy import FaultProxy, fault_proxy
 
@@ -87,22 +88,19 @@ class Row:
         await self.cancel.click()
         await self.row.locator(".ask input").wait_for()
 
-    async def press_cancel(self, reason: str = "") -> float:
-        """Cancel the row in the page; returns the milliseconds until the page was painted with news of it."""
-        took: float = await self.row.evaluate(
+    async def press_cancel(self, reason: str = "") -> None:
+        """Cancel the row in the page, and look that the very next frame that is painted has news of it."""
+        await self.row.evaluate(
             """async (row, reason) => {
               row.querySelector(".side > .cancel").click();
               row.querySelector(".ask input").value = reason;
-              const began = performance.now();
               row.querySelector(".ask [type=submit]").click();
               await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
               const badge = row.querySelector(".badge").dataset.state;
               if (badge !== "cancelling" && badge !== "cancelled") throw new Error(`shows ${badge}`);
-              return performance.now() - began;
             }""",
             reason,
         )
-        return took
 
     async def percent(self) -> float:
         """How far its progress bar is."""
@@ -142,13 +140,6 @@ async def network(server: ServerProcess) -> AsyncIterator[FaultProxy]:
     """A network to the shared server."""
     async with fault_proxy(server.http_port) as opened:
         yield opened
-
-
-async def eventually(wanted: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    """Wait for what nobody announces, looking again and again."""
-    async with asyncio.timeout(seconds):
-        while not await wanted():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.03)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ async def test_six_tabs_on_plain_http_hold_up_no_cancel_and_no_upload(
     began = time.monotonic()
     await tabs[0].row("somebody's.bin").press_cancel()
     await expect(tabs[0].row("somebody's.bin").badge).to_have_text("Cancelled")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert await status_of(server, "somebody's") == "cancelled"
     path = tmp_path / "from the sixth tab.txt"
     path.write_text("all of it")
@@ -52,7 +52,7 @@ async def test_six_tabs_on_plain_http_hold_up_no_cancel_and_no_upload(
     await first.get_by_role("button", name="Show 1 newer").click()
     for tab in reversed(tabs):
         await expect(tab.row(path.name).badge).to_have_text("Completed")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     if speak:
         # The tab that has listened for all hands the watch on.
         await first.close()

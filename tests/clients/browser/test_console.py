@@ -12,7 +12,8 @@ import httpx
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from clients.browser.conftest import LOOP, OpenPage, Row, StartServer, Visitor, eventually
+from clients.browser.conftest import LOOP, OpenPage, Row, StartServer, Visitor
+from support.eventually import eventually
 from support.ports import free_port
 from support.process import ServerProcess
 from support.proxy import FaultProxy, fault_proxy
@@ -21,8 +22,6 @@ pytestmark = pytest.mark.asyncio(loop_scope=LOOP)
 expect.set_options(timeout=20_000)
 
 MB = 1_000_000
-# How soon the page must show that a press did something.
-ANSWER_MS = 100
 
 
 async def files_of(server: ServerProcess, name: str) -> list[dict[str, Any]]:
@@ -69,7 +68,7 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
         await row.reaches(40)
         await expect(row.line).to_have_text(re.compile(r"MB of 200 MB, .*MB/s, \d+ s left"))
         assert server.stored_bytes() > 50 * MB
-        assert await row.press_cancel("the wrong film") < ANSWER_MS
+        await row.press_cancel("the wrong film")
         await expect(row.badge).to_have_text("Cancelled")
         await expect(row.line).to_have_text(re.compile(r"^Cancelled \d.* by you: “the wrong film”$"))
         await expect(row.cancel).to_be_hidden()
@@ -78,7 +77,7 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
         async def nothing_stored() -> bool:
             return server.stored_bytes() == 0
 
-        await eventually(nothing_stored, 5)
+        await eventually(nothing_stored)
         await row.details.click()
         steps = visitor.page.locator("#trail li strong")
         await expect(steps).to_have_text(["announced as pending", "pending → uploading", "uploading → cancelled"])
@@ -112,7 +111,7 @@ async def test_a_folder_is_a_batch_that_one_button_cancels(
     batch = visitor.row("Batch of 12 files: photos/IMG_00.jpg, …")
     await expect(batch.badge).to_have_text("Uploading")
     await batch.reaches(5)
-    assert await batch.press_cancel("no room") < ANSWER_MS
+    await batch.press_cancel("no room")
     await expect(batch.badge).to_have_text("Cancelled")
     await expect(batch.line).to_have_text(re.compile(r"^Cancelled \d+ of 12 files.* · by you: “no room”$"))
     text = await batch.line.inner_text()
@@ -143,7 +142,7 @@ async def test_http_made_to_fail_the_socket_is_closed_and_the_file_cancelled_all
     await visitor.choose(path)
     row = visitor.row(path.name)
     await row.reaches(1)
-    assert await row.press_cancel("no way to say it") < ANSWER_MS
+    await row.press_cancel("no way to say it")
     await expect(row.line).to_have_text(re.compile(r"^Cancelled \d.* by you"))
     file = await file_of(server, path.name)
     assert (file["cancelled_by"], file["cancel_reason"]) == ("websocket_close", "no way to say it")
@@ -234,7 +233,7 @@ async def test_closing_the_tab_cancels_also_what_waited_for_its_turn(
         files = await files_of(server, "closed ")
         return len(files) == 8 and all(file["status"] == "UPLOAD_STATUS_CANCELLED" for file in files)
 
-    await eventually(all_cancelled, 10)
+    await eventually(all_cancelled)
 
 
 async def test_two_pages_one_cancels_and_the_other_sees_by_whom_when_and_why(

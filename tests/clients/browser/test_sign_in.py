@@ -8,7 +8,8 @@ import httpx
 import pytest
 from playwright.async_api import Browser, expect
 
-from clients.browser.conftest import LOOP, StartServer, eventually, saved
+from clients.browser.conftest import LOOP, StartServer, saved
+from support.eventually import eventually
 from support.tokens import tokens_in
 
 pytestmark = pytest.mark.asyncio(loop_scope=LOOP)

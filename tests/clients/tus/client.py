@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import httpx
 
 from support.doors import Json
+from support.eventually import eventually
 from support.process import ServerProcess
 
 PATH = "/api/v1/tus"
@@ -134,13 +135,6 @@ class Slow:
             length = 0 if of_head else int(headers.get("content-length", "0"))
             body = await self._reader.readexactly(length)
         return httpx.Response(int(status.split()[1]), headers=headers, content=body)
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
-    """Wait for what nobody announces, looking again and again."""
-    async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.05)
 
 
 def encoded(**metadata: str) -> str:

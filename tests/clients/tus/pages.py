@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from clients.tus.client import PATH, Tus, eventually, tus_on
+from clients.tus.client import PATH, Tus, tus_on
 from support.browsers import BROWSERS, BrowserPage
 from support.doors import Json
+from support.eventually import eventually
 from support.process import ServerProcess
 from support.proxy import FaultProxy, fault_proxy
 
@@ -42,7 +43,7 @@ class Sending:
         async def is_so() -> bool:
             return await self._ended() is not None
 
-        await eventually(is_so, 60)
+        await eventually(is_so)
         return await self._ended()
 
     async def _ended(self) -> Any:

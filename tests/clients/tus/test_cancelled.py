@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from clients.tus.client import BYTES, PATH, Slow, Tus, encoded, eventually, file_id_of, metadata, reason, tus_on
+from clients.tus.client import BYTES, PATH, Slow, Tus, encoded, file_id_of, metadata, reason, tus_on
+from support.eventually import eventually
 from support.process import ServerProcess, StartServer, gone_from_disk
 
 MIB = 1024 * 1024

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from clients.tus.client import Slow, Tus, eventually, file_id_of, metadata, reason, tus_on
+from clients.tus.client import Slow, Tus, file_id_of, metadata, reason, tus_on
 from clients.tus.test_protocol import until_taken
+from support.eventually import eventually
 from support.process import ServerProcess, StartServer, gone_from_disk
 
 MIB = 1024 * 1024

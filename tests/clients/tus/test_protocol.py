@@ -14,7 +14,8 @@ from typing import Any
 import grpc
 import pytest
 
-from clients.tus.client import BYTES, PATH, Tus, encoded, eventually, file_id_of, metadata, reason, tus_on
+from clients.tus.client import BYTES, PATH, Tus, encoded, file_id_of, metadata, reason, tus_on
+from support.eventually import eventually
 from support.grpc_upload import stub_on
 from support.process import ServerProcess, StartServer, gone_from_disk
 from upload.v1 import upload_pb2 as pb

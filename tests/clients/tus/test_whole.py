@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from clients.tus.client import BYTES, Tus, encoded, eventually, file_id_of, reason, tus_on
+from clients.tus.client import BYTES, Tus, encoded, file_id_of, reason, tus_on
+from support.eventually import eventually
 from support.process import StartServer
 
 KIB = 1024

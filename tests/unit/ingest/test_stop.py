@@ -51,7 +51,7 @@ async def test_a_cancel_in_mid_stream_stops_the_bytes(world: World) -> None:
     # The file as the commit left it; progress is no change of the file, and the stream knows it anyway.
     assert replace(raised.value.file, bytes_received=row.bytes_received) == row
     assert len(world.observed.stops) == 1
-    assert world.observed.stops[0] < 1
+    assert world.observed.stops[0] < 20
     await upload.close()
 
 

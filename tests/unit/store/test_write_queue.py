@@ -106,4 +106,4 @@ def test_the_linger_has_an_end() -> None:
 
     began = time.monotonic()
     assert taken(queue) == "c"
-    assert 0.04 < time.monotonic() - began < 5
+    assert 0.04 < time.monotonic() - began < 20

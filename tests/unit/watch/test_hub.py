@@ -366,7 +366,7 @@ async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None
         assert isinstance(await change, Changed)
         spoke = loop.time()
         assert isinstance(await anext(events), Bookmarked)
-    assert 0.35 <= loop.time() - spoke < 0.8
+    assert loop.time() - spoke >= 0.35
 
 
 async def test_watchers_that_do_not_read_hold_few_rows_together(store: Store) -> None:

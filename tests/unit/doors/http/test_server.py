@@ -90,7 +90,7 @@ async def test_stop_cuts_a_stream_that_never_ends(serve: Serve) -> None:
     await peer.reader.readuntil(b"\r\n\r\n")
     began = time.monotonic()
     await server.stop()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert cut.is_set()
     peer.finish()
 

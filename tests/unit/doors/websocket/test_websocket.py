@@ -319,7 +319,7 @@ async def test_a_page_may_ask_for_another_grace(tmp_path: Path, grace: str, seco
         peer.finish()
         cancelled = await place.until_final(file.file_id)
         assert cancelled.cancel_reason == "the connection was lost" + said
-        assert seconds <= asyncio.get_running_loop().time() - began < seconds + 5
+        assert seconds <= asyncio.get_running_loop().time() - began < seconds + 20
 
 
 async def test_a_page_may_ask_for_a_longer_grace_up_to_the_servers_longest(tmp_path: Path) -> None:

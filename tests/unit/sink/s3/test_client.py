@@ -60,7 +60,7 @@ def test_a_store_that_is_away_is_asked_again_until_patience_ends(theirs: object_
     begun = time.monotonic()
     with pytest.raises(Unavailable):
         Bucket(parse_address(url), patience=0.7).put_new("open/a", b"x")
-    assert 0.1 < time.monotonic() - begun < 5
+    assert 0.1 < time.monotonic() - begun < 20
     with pytest.raises(Unavailable):
         Bucket(parse_address(url), patience=0).begin("done/a/1")
 
