@@ -63,6 +63,7 @@ from upload_server.upkeep.clock import ClockWatch
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.journal import Journal
 from upload_server.upkeep.node import Node
+from upload_server.upkeep.retention import Retention
 from upload_server.upkeep.sealer import Sealer
 from upload_server.watch import WatchHub
 
@@ -145,9 +146,6 @@ class Service:
             upload_ttl=config.upload_ttl,
             request_ttl=config.request_ttl,
             expiry_grace=config.expiry_grace,
-            keep_content=config.keep_content,
-            keep_rows=config.keep_rows,
-            pruned_dir=Path(config.pruned_dir) if config.pruned_dir else config.data_dir / "pruned",
             observer=metrics,
         )
         self._sealer = Sealer(store)
@@ -256,6 +254,7 @@ class Service:
                 *(reloader.run() for reloader in reloaders),
                 *([] if self._callers is None else [self._look_after_callers(self._callers)]),
                 *([] if self._jwt is None else [self._jwt.run()]),
+                *([self._retention().run()] if config.keep_content else []),
             ):
                 started(self._grpc.port, self._http.port)
                 await stop.wait()
@@ -377,6 +376,16 @@ class Service:
             least_bytes=config.least_bytes,
             upload_ttl=config.upload_ttl,
             max_file_bytes=config.max_file_bytes,
+        )
+
+    def _retention(self) -> Retention:
+        config = self._config
+        return Retention(
+            self._store,
+            clock=utc_now,
+            keep_content=config.keep_content,
+            keep_rows=config.keep_rows,
+            pruned_dir=Path(config.pruned_dir) if config.pruned_dir else config.data_dir / "pruned",
         )
 
     def _ticket_door(self) -> Application:

@@ -1,5 +1,4 @@
-"""Decides when bytes nobody may have any more are deleted, when uploads nobody sends to are given up, and how long the
-bytes of completed files are kept, and the rows of what is final.
+"""Decides when bytes nobody may have any more are deleted, and when uploads nobody sends to are given up.
 
 Must not know who cancelled, nor through which door. Rows decide what is deleted, never what lies in a folder;
 only a draft that no row knows is deleted by its mark.
@@ -13,7 +12,6 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import structlog
@@ -26,8 +24,7 @@ from upload_server.domain.states import FileStatus, Source
 from upload_server.ingest import Ingest
 from upload_server.sink.protocol import Doomed, Sink, SinkError, Stored
 from upload_server.store.protocol import Store
-from upload_server.store.values import AgedTrail, Command, Commit, Moment, OwedDeletion, PrunedRows
-from upload_server.upkeep.audit.pruned import write_pruned
+from upload_server.store.values import Command, Commit, Moment, OwedDeletion
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +35,7 @@ Ts = TypeVarTuple("Ts")
 _PAGE = 500
 # Files that expire in one transaction: a cancel that comes meanwhile waits for its end.
 _EXPIRED_AT_ONCE = 200
-# Files whose bytes are let go, or events that go, in one transaction.
-_PRUNED_AT_ONCE = 200
-# Events that one file of an export takes, and rows that are looked for at once.
-_EXPORTED_AT_ONCE = 10_000
-# Files deleted by one hop to a thread: they share their syncs, and are settled together. Rows in one transaction.
+# Files deleted by one hop to a thread: they share their syncs, and are settled together.
 _DELETED_AT_ONCE = 100
 # Deletions put aside at most; with more than that the disk is broken, and a round ends.
 _MAX_ASIDE = 10_000
@@ -51,8 +44,6 @@ _OPEN_SECONDS = 1.0
 # All of the storage is looked through that often, and by each node that has begun to keep house for all.
 _SWEEP_SECONDS = 3600.0
 _BREATH_SECONDS = 0.1
-# What of the trail is old enough is taken that often, and by each node that has begun to keep house for all.
-_ROWS_SECONDS = 3600.0
 # However short the TTL is, rounds are no closer.
 _SHORTEST_ROUND = 1.0
 # Whatever was sent of such a file is to go.
@@ -60,12 +51,11 @@ _GIVEN_UP = frozenset({FileStatus.CANCELLED, FileStatus.FAILED})
 
 
 class Janitor:
-    """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` until ``stop``.
+    """Deletes what is owed deletion, expires stalled uploads, forgets old answers. ``run`` it until it is cancelled.
 
     Times are seconds. ``interval`` is how often it looks by itself; failed deletions are tried again that often. Of
     several nodes the one that leads sweeps the storage, at once and then every ``sweep_interval``.
-    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back. ``keep_content``
-    and ``keep_rows`` 0: for ever. What goes of the trail with the rows is kept in ``pruned_dir``.
+    For ``expiry_grace`` after a start, and at most for the TTL, nothing expires: clients come back.
     """
 
     def __init__(
@@ -78,9 +68,6 @@ class Janitor:
         upload_ttl: float,
         request_ttl: float,
         expiry_grace: float = 0.0,
-        keep_content: float = 0.0,
-        keep_rows: float = 0.0,
-        pruned_dir: Path = Path(),
         interval: float = 30.0,
         sweep_interval: float = _SWEEP_SECONDS,
         observer: Observer,
@@ -91,17 +78,11 @@ class Janitor:
         self._clock = clock
         self._upload_ttl = upload_ttl
         self._request_ttl = request_ttl
-        self._keep_content = keep_content
-        self._keep_rows = keep_rows
-        self._pruned_dir = pruned_dir
-        # Up to which change all are old whose bytes were let go.
-        self._pruned_upto = 0
         self._expires_from = store.served + min(expiry_grace, upload_ttl)
         self._interval = interval
         self._sweep_interval = sweep_interval
         self._observer = observer
         self._nudged = asyncio.Event()
-        self._stopping = asyncio.Event()
         self._first_deletions = asyncio.Event()
         # Deletions that have to wait, by row: when (loop time) they are tried again.
         self._aside: dict[int, float] = {}
@@ -124,55 +105,37 @@ class Janitor:
                     self.nudge()
                     return
 
-    def stop(self) -> None:
-        """Have ``run`` return after what it is at; what is still owed is done after the next start."""
-        self._stopping.set()
-        self._nudged.set()
-        self._first_deletions.set()
-
     async def run(self) -> None:
-        """Keep house until stopped. An error of one step is logged; the step has its turn again in the next round."""
+        """Keep house. An error of one step is logged; the step has its turn again in the next round."""
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="janitor")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._deletions())
                 group.create_task(self._rounds())
-                group.create_task(self._retention())
                 group.create_task(self._sweep())
         finally:
-            # Nothing runs there now, unless this task was cancelled: then what is under way must not hold up the loop.
+            # What is under way there must not hold up the loop.
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _deletions(self) -> None:
         broken = False
-        while not self._stopping.is_set():
+        while True:
             # Whoever ended a file, or its stream, is nudged; what dead nodes have left is left to one of the others.
             if self._nudged.is_set() or self._aside or broken or self._store.leads:
                 self._nudged.clear()
-                broken = not await self._step("deletion", self.delete_owed())
+                broken = not await take_step("deletion", self.delete_owed())
             self._first_deletions.set()
-            await _wait(self._nudged, self._seconds_to_next_deletion())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds_to_next_deletion()):
+                    await self._nudged.wait()
 
     async def _rounds(self) -> None:
-        while not self._stopping.is_set():
+        while True:
             if self._store.leads:
-                await self._step("expiry", self.expire())
-                await self._step("forgetting of answers", self.forget_answers())
+                await take_step("expiry", self.expire())
+                await take_step("forgetting of answers", self.forget_answers())
             await self._keep_served()
-            await _wait(self._stopping, self._seconds_to_next_round())
-
-    async def _retention(self) -> None:
-        # Beside the rounds, which would wait for it: after a start it reads the whole trail.
-        now = asyncio.get_running_loop().time
-        due = now()
-        while self._keep_content and not self._stopping.is_set():
-            if self._store.leads:
-                await self._step("retention", self.prune_content())
-                if self._keep_rows and now() >= due:
-                    # Seldom, so that there are few files of it.
-                    due = now() + _ROWS_SECONDS
-                    await self._step("retention of rows", self.prune_rows())
-            await _wait(self._stopping, self._seconds_to_next_round())
+            await asyncio.sleep(self._seconds_to_next_round())
 
     async def _keep_served(self) -> None:
         # What a full disk does not take now, the next transaction keeps.
@@ -190,29 +153,20 @@ class Janitor:
         await self._first_deletions.wait()
         now = asyncio.get_running_loop().time
         due = now()
-        while not self._stopping.is_set():
+        while True:
             if not self._store.leads:
                 due = now()
                 self._observer.orphans_counted(0)
-            elif now() >= due and await self._step("orphan sweep", self.sweep_orphans()):
+            elif now() >= due and await take_step("orphan sweep", self.sweep_orphans()):
                 due = now() + self._sweep_interval
-            await _wait(self._stopping, min(self._interval, self._sweep_interval))
-
-    async def _step(self, name: str, work: Coroutine[object, object, object]) -> bool:
-        """Do a step; returns whether it came to its end."""
-        try:
-            await work
-        except Exception:
-            log.exception("janitor step failed", step=name)
-            return False
-        return True
+            await asyncio.sleep(min(self._interval, self._sweep_interval))
 
     # Deletions owed ------------------------------------------------------------------------------------------------
 
     async def delete_owed(self) -> int:
         """Delete what is owed now, as far as it can be; returns how many deletions were settled."""
         settled = 0
-        while not self._stopping.is_set() and len(self._aside) < _MAX_ASIDE:
+        while len(self._aside) < _MAX_ASIDE:
             self._forget_aside()
             owed = await self._store.owed_deletions(_PAGE + len(self._aside))
             due = [one for one in owed if one.row not in self._aside]
@@ -303,7 +257,7 @@ class Janitor:
     async def expire(self) -> int:
         """Fail files nobody has sent to for ``upload_ttl`` by both clocks; returns how many."""
         expired = 0
-        while not self._stopping.is_set() and self._store.served >= self._expires_from:
+        while self._store.served >= self._expires_from:
             now = self._now()
             command = Command(Caller(Source.EXPIRY), "Expire", now.at)
             open_files = self._ingest.open_file_ids()
@@ -316,70 +270,12 @@ class Janitor:
     async def forget_answers(self) -> int:
         """Forget stored answers older than ``request_ttl`` by both clocks; returns how many."""
         forgotten = 0
-        while not self._stopping.is_set():
+        while True:
             count = await self._store.forget_answers(self._now().earlier(self._request_ttl), _PAGE)
             forgotten += count
             if count < _PAGE:
                 break
         return forgotten
-
-    async def prune_content(self) -> int:
-        """Let go of the bytes of files that were completed ``keep_content`` ago by both clocks; returns of how many."""
-        pruned = 0
-        while self._keep_content and not self._stopping.is_set():
-            now = self._now()
-            aged = await self._store.aged_content(now.earlier(self._keep_content), self._pruned_upto, _PAGE)
-            command = Command(Caller(Source.RETENTION), "Prune", now.at, f"kept for {self._keep_content:.12g} s")
-            for first in range(0, len(aged.file_ids), _PRUNED_AT_ONCE):
-                some = aged.file_ids[first : first + _PRUNED_AT_ONCE]
-                pruned += (await self._store.prune_content(some, command)).answer
-            self._pruned_upto = aged.upto
-            if not aged.more:
-                break
-            await _wait(self._stopping, _BREATH_SECONDS)
-        return pruned
-
-    async def prune_rows(self) -> int:
-        """Let go of the old end of the trail, as far as it is of files and batches that were final ``keep_rows`` ago by
-        both clocks and have no bytes any more, and then of these; returns how many events went.
-
-        They are exported first, durably. Whatever ends this in between, the next round goes on from what is there.
-        """
-        pruned, more = 0, True
-        while more and self._store.leads and not self._stopping.is_set():
-            aged = await self._store.aged_trail(self._now().earlier(self._keep_rows), _EXPORTED_AT_ONCE)
-            if aged.events:
-                path = await self._hop(write_pruned, self._pruned_dir, aged)
-                gone = await self._prune_trail(aged)
-                log.info("audit events pruned", events=gone, export=str(path))
-                pruned += gone
-            await self._delete_rows()
-            more = aged.more
-            if more:
-                await _wait(self._stopping, _BREATH_SECONDS)
-        return pruned
-
-    async def _prune_trail(self, aged: AgedTrail) -> int:
-        """Delete events that were exported, as long as nobody else does; returns how many."""
-        pruned, origin = 0, aged.origin.event_id
-        for first in range(0, len(aged.events), _PRUNED_AT_ONCE):
-            some = aged.events[first : first + _PRUNED_AT_ONCE]
-            upto = some[-1].event.event_id
-            if self._stopping.is_set() or not await self._store.prune_trail(origin, upto, len(some)):
-                break
-            pruned, origin = pruned + len(some), upto
-        return pruned
-
-    async def _delete_rows(self) -> None:
-        """Delete the rows that no event is about any more; of a batch first its files."""
-        while not self._stopping.is_set():
-            files, batches = await self._store.pruned_rows(_EXPORTED_AT_ONCE)
-            if not files and not batches:
-                break
-            for first in range(0, max(len(files), len(batches)), _DELETED_AT_ONCE):
-                some = slice(first, first + _DELETED_AT_ONCE)
-                await self._store.delete_rows(PrunedRows(files[some], batches[some]))
-            log.info("rows deleted", files=len(files), batches=len(batches))
 
     def _now(self) -> Moment:
         return Moment(self._clock(), self._store.served)
@@ -399,7 +295,7 @@ class Janitor:
         """
         deleted = unknown = remaining = 0
         everything = self._sink.stored(_say_unreadable, unfinished=True)
-        while not self._stopping.is_set() and (page := await self._hop(_take, everything)):
+        while page := await self._hop(_take, everything):
             file_ids = [one.file_id for one in page]
             # Asked before the rows are read: the row of a draft that nobody holds then does not come any more.
             drafts = {one for one in await self._hop(self._sink.drafts, file_ids) if not self._ingest.is_open(one)}
@@ -430,7 +326,7 @@ class Janitor:
             remaining += await self._hop(self._sizes, stays)
             if len(page) == _PAGE:
                 # A walk through a large storage leaves room for others.
-                await _wait(self._stopping, _BREATH_SECONDS)
+                await asyncio.sleep(_BREATH_SECONDS)
         self._observer.orphans_counted(remaining)
         if unknown:
             log.warning("bytes without a row are left alone: is this the right database?", files=unknown)
@@ -460,17 +356,19 @@ class Janitor:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
 
+async def take_step(name: str, work: Coroutine[object, object, object]) -> bool:
+    """Take a step of upkeep; returns whether it came to its end. A bug is logged: the step has its turn again."""
+    try:
+        await work
+    except Exception:
+        log.exception("janitor step failed", step=name)
+        return False
+    return True
+
+
 def _say_unreadable(error: SinkError) -> None:
     log.error("a folder of the storage cannot be read", reason=error.reason, error=repr(error))
 
 
 def _take(everything: Iterator[Stored]) -> list[Stored]:
     return list(islice(everything, _PAGE))
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

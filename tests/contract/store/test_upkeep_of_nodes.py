@@ -127,8 +127,9 @@ async def house(store: Store, folder: Path) -> AsyncIterator[House]:
     try:
         yield House(store, sink, ingest, janitor)
     finally:
-        janitor.stop()
-        await task
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
         await ingest.aclose()
 
 

@@ -156,7 +156,6 @@ async def _house(place: Place) -> AsyncIterator[_House]:
                 lambda: store.owed_deletions(10),
             )
         finally:
-            janitor.stop()
             await ingest.aclose()
             await store.close()
 

@@ -111,10 +111,8 @@ class Place:
             await place.drain()
             await place.http.stop()
             await place.ingest.aclose()
-            place.janitor.stop()
-            await tasks[1]
-            tasks[0].cancel()
-            tasks[2].cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
             await store.close()
 

@@ -21,6 +21,7 @@ from upload_server.domain.states import FileStatus
 from upload_server.sink.protocol import Doomed, SinkError
 from upload_server.store.values import OwedDeletion, Trail
 from upload_server.upkeep.janitor import Janitor
+from upload_server.upkeep.retention import Retention
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -31,9 +32,6 @@ def janitor_of(
     interval: float = HOUR,
     expiry_grace: float = 0.0,
     sweep_interval: float = HOUR,
-    keep_content: float = 0.0,
-    keep_rows: float = 0.0,
-    pruned_dir: Path = Path(),
 ) -> Janitor:
     return Janitor(
         world.store,
@@ -43,9 +41,6 @@ def janitor_of(
         upload_ttl=DAY,
         request_ttl=7 * DAY,
         expiry_grace=expiry_grace,
-        keep_content=keep_content,
-        keep_rows=keep_rows,
-        pruned_dir=pruned_dir,
         interval=interval,
         sweep_interval=sweep_interval,
         observer=world.observed,
@@ -55,11 +50,11 @@ def janitor_of(
 @asynccontextmanager
 async def running(janitor: Janitor) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        group.create_task(janitor.run())
+        task = group.create_task(janitor.run())
         try:
             yield
         finally:
-            janitor.stop()
+            task.cancel()
 
 
 async def stored(world: World, size: int = 1000) -> str:
@@ -416,24 +411,31 @@ async def test_answers_are_forgotten_when_they_are_old(world: World) -> None:
 # Retention -----------------------------------------------------------------------------------------------------------
 
 
+def retention_of(
+    world: World, keep_content: float = DAY, keep_rows: float = 0.0, pruned_dir: Path = Path()
+) -> Retention:
+    return Retention(
+        world.store, clock=world.now, keep_content=keep_content, keep_rows=keep_rows, pruned_dir=pruned_dir
+    )
+
+
 async def test_bytes_are_kept_so_long_by_both_clocks_and_rows_for_ever(world: World) -> None:
     old = [await completed(world) for _ in range(2)]
-    for_ever, janitor = janitor_of(world), janitor_of(world, keep_content=7 * DAY)
+    retention = retention_of(world, keep_content=7 * DAY)
     world.step(8 * DAY)
     # By the wall clock alone, which somebody may have set.
-    assert await janitor.prune_content() == 0
+    assert await retention.prune_content() == 0
     world.later(7 * DAY - 60)
     young = await completed(world)
     world.later(120)
-    assert await for_ever.prune_content() == 0
-    assert await janitor.prune_content() == 2
-    assert await janitor.delete_owed() == 2
+    assert await retention.prune_content() == 2
+    assert await janitor_of(world).delete_owed() == 2
     assert set(world.sink.file_ids()) == {young}
     row = await world.row(old[0])
     assert (row.status, row.content_deleted_by, row.revision) == ("completed", "retention", 4)
     # It goes on from where it was, also after a start.
     world.later(7 * DAY)
-    assert [await janitor.prune_content(), await janitor_of(world, keep_content=DAY).prune_content()] == [1, 0]
+    assert [await retention.prune_content(), await retention_of(world, keep_content=DAY).prune_content()] == [1, 0]
 
 
 async def sealed(world: World) -> None:
@@ -445,33 +447,33 @@ async def sealed(world: World) -> None:
 
 async def test_rows_are_kept_so_long_by_both_clocks_and_go_with_their_events(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "pruned"
-    janitor = janitor_of(world, keep_content=DAY, keep_rows=7 * DAY, pruned_dir=folder)
+    retention = retention_of(world, keep_rows=7 * DAY, pruned_dir=folder)
     old = await completed(world)
     _, files = await world.initiate_batch([5, 5])
     for each in files:
         await world.cancel(each)
     await sealed(world)
     world.later(DAY + 60)
-    assert await janitor.prune_content() == 1
+    assert await retention.prune_content() == 1
     # Its bytes are there still, and then gone for less than a week.
-    assert (await janitor.prune_rows(), folder.exists()) == (0, False)
-    assert await janitor.delete_owed() == 1
+    assert (await retention.prune_rows(), folder.exists()) == (0, False)
+    assert await janitor_of(world).delete_owed() == 1
     await sealed(world)
     # By the wall clock alone, which somebody may have set.
     world.step(8 * DAY)
-    assert await janitor.prune_rows() == 0
+    assert await retention.prune_rows() == 0
     world.step(-8 * DAY)
     world.later(7 * DAY - 120)
-    assert await janitor.prune_rows() == 0
+    assert await retention.prune_rows() == 0
 
     world.later(120)
     # Of the completed file, the batch and its files; the bytes were let go behind the file that waits.
-    assert await janitor.prune_rows() == 9
+    assert await retention.prune_rows() == 9
     await world.row(old)
     for each in files:
         with pytest.raises(FileNotFound):
             await world.row(each)
-    assert await janitor.prune_rows() == 0
+    assert await retention.prune_rows() == 0
     [path] = folder.iterdir()
     assert {json.loads(line)["file_id"] for line in path.read_text().splitlines()} == {old, *files, ""}
     assert (path.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -480,8 +482,8 @@ async def test_rows_are_kept_so_long_by_both_clocks_and_go_with_their_events(wor
 async def test_what_was_exported_and_did_not_go_is_exported_once_more(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    janitor = janitor_of(world, keep_content=DAY, keep_rows=7 * DAY, pruned_dir=tmp_path / "pruned")
-    monkeypatch.setattr("upload_server.upkeep.janitor._PRUNED_AT_ONCE", 2)
+    retention = retention_of(world, keep_rows=7 * DAY, pruned_dir=tmp_path / "pruned")
+    monkeypatch.setattr("upload_server.upkeep.retention._PRUNED_AT_ONCE", 2)
     for _ in range(3):
         await world.cancel(await world.initiate(10))
     await sealed(world)
@@ -497,8 +499,8 @@ async def test_what_was_exported_and_did_not_go_is_exported_once_more(
 
     monkeypatch.setattr(world.store, "prune_trail", prune_trail, raising=False)
     with pytest.raises(DatabaseFailure):
-        await janitor.prune_rows()
-    assert await janitor.prune_rows() == 4
+        await retention.prune_rows()
+    assert await retention.prune_rows() == 4
     names = sorted(path.name for path in (tmp_path / "pruned").iterdir())
     assert names == [f"audit-{1:019}-{6:019}.jsonl", f"audit-{3:019}-{6:019}.jsonl"]
 

@@ -34,7 +34,7 @@ def settled_before_deleted() -> None:
     deleted = "    outcomes = await self._hop(self._sink.delete_all, list(deletable.values()))\n"
     early = "    await self._store.settle_deletions([one.row for one in deletable])\n"
     change(janitor, "Janitor._delete", (deleted, early + deleted))
-    change(janitor, "Janitor._sweep", ('self._step("orphan sweep", self.sweep_orphans())', "asyncio.sleep(0)"))
+    change(janitor, "Janitor._sweep", ('take_step("orphan sweep", self.sweep_orphans())', "asyncio.sleep(0)"))
 
 
 @mutant
