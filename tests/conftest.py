@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -17,6 +18,10 @@ from support.process import ServerProcess, StartServer
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
+
+
+# What a client of httpx waits for where a test says nothing: five seconds are too few on a busy machine.
+httpx._config.DEFAULT_TIMEOUT_CONFIG.read = httpx._config.DEFAULT_TIMEOUT_CONFIG.connect = 60.0
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -130,12 +130,13 @@ async def test_whose_token_names_quotas_has_those_as_they_are_now(
 
 async def test_who_calls_too_often_hears_when_to_come_back_and_cancels_all_the_same(stub: Stub, tokens: Tokens) -> None:
     refused: list[grpc.aio.AioRpcError] = []
-    for _ in range(400):
-        try:
-            await stub.GetStatistics(pb.GetStatisticsRequest(), metadata=tokens.metadata("owner"))
-        except grpc.aio.AioRpcError as error:
-            refused.append(error)
-            break
+    async with asyncio.timeout(60):
+        # Many at once: one after the other they may be slower than the rate, on a busy machine.
+        while not refused:
+            request, mine = pb.GetStatisticsRequest(), tokens.metadata("owner")
+            calls = (stub.GetStatistics(request, metadata=mine) for _ in range(200))
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [end for end in ends if isinstance(end, grpc.aio.AioRpcError)]
     refusal = refusal_of_rpc(refused[0])
     assert (refusal.reason, 0 < refusal.retry_seconds <= 0.1) == ("RATE_EXCEEDED", True)
     with pytest.raises(grpc.aio.AioRpcError) as unknown:
@@ -196,7 +197,7 @@ async def test_messages_that_are_late_keep_no_turn_from_other_calls_of_their_pri
     await stub.GetCaller(pb.GetCallerRequest(), metadata=tokens.metadata("other"))
     late = [method(nothing(), metadata=mine) for _ in range(6)]
     # Their messages may take longer than this.
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(30):
         await stub.GetCaller(pb.GetCallerRequest(), metadata=mine)
     for call in late:
         call.cancel()

@@ -164,7 +164,7 @@ async def test_who_may_not_is_refused_before_any_byte_of_the_body(
     credential = "".join(f"{name}: {value}\r\n" for name, value in tokens.header(who).items())
     writer.write(f"{head}\r\nhost: localhost\r\n{tus}{credential}content-length: 8000000\r\n\r\n".encode())
     # Nobody waits for a body as long as this: the answer comes at once, and whole.
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(30):
         answered = await reader.readuntil(b"\r\n\r\n")
         length = int(answered.lower().partition(b"content-length:")[2].split()[0])
         body = json.loads(await reader.readexactly(length))
@@ -237,7 +237,7 @@ async def test_a_refusal_is_logged_without_the_token_and_counted(
 ) -> None:
     wrong = "upl_zzzzzzzz_" + "c" * 43
     line: dict[str, object] | None = None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         # The tests before have had their ten lines of this second.
         while line is None:
             await http.get("/api/v1/statistics", headers={"authorization": f"Bearer {wrong}"})
@@ -247,7 +247,7 @@ async def test_a_refusal_is_logged_without_the_token_and_counted(
     assert (line["method"], line["peer"]) == ("GetStatistics", "127.0.0.1")
     began = time.monotonic()
     lines: list[dict[str, object]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not lines:
             await asyncio.gather(*(http.get("/api/v1/files", headers=tokens.header("monitor")) for _ in range(40)))
             refused = (line for line in server.log if line.get("reason") == "PERMISSION_DENIED")
@@ -277,7 +277,7 @@ async def test_a_token_taken_away_ends_its_upload_and_no_others(
     ):
         await asyncio.gather(opened(staying), opened(going))
         tokens.revoke("leaver")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in going.call:
                     pass
@@ -312,7 +312,7 @@ async def test_a_token_whose_rights_shrink_ends_what_it_has_open(
         writer.write(head.encode())
         assert b" 200 " in await reader.readline()
         tokens.change("shrunk", "user,auditor", "auditor")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for call in (upload.call, watch, download):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     async for _ in call:
@@ -351,7 +351,7 @@ async def test_a_page_that_goes_cancels_if_its_caller_may(
 ) -> None:
     tokens.add("sender", "ada", "upload.write,upload.read")
     await known(http, tokens, "sender")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await left(http, server, tokens, "owner", lost=lost) == "UPLOAD_STATUS_CANCELLED"
         assert await left(http, server, tokens, "sender", lost=lost) == "UPLOAD_STATUS_UPLOADING"
 
@@ -367,7 +367,7 @@ async def test_a_hangup_has_the_tokens_read_and_ends_nothing(
 
 async def known(http: httpx.AsyncClient, tokens: Tokens, who: str) -> tuple[tuple[str, str], ...]:
     """Wait until the server knows a new token."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await http.get("/api/v1/files", headers=tokens.header(who))).status_code == 401:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return tokens.metadata(who)
@@ -520,7 +520,7 @@ async def test_a_ticket_is_for_its_file_and_its_page(
 
 async def test_a_refused_ticket_is_logged_and_is_not_in_the_log(server: ServerProcess) -> None:
     wrong, line = "w" * 43, None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         # The tests before have had their ten lines of this second.
         while line is None:
             assert await refused(opened_with(server, "x", wrong)) == "CREDENTIAL_INVALID"
@@ -557,7 +557,7 @@ async def test_a_token_taken_away_ends_what_its_tickets_have_opened(
         await socket.send(b"x" * 1000)
         await socket.recv()
         tokens.revoke("fleeting")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (said := json.loads(await socket.recv()))["type"] == "progress":
                 pass
         assert refusal_of_json(said["error"]).reason == "CREDENTIAL_INVALID"

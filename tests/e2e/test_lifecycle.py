@@ -242,7 +242,7 @@ async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(
 ) -> None:
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(str(tmp_path / "notify"))
-    server = start_server("--drain-grace", "1s", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    server = start_server("--drain-grace", "3s", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
     assert manager.recv(1000).startswith(b"READY=1\nSTATUS=Serving")
     async with grpc.aio.insecure_channel(server.target) as channel:
         stub = stub_on(channel)
@@ -261,7 +261,7 @@ async def test_a_drain_says_so_first_ends_streams_and_keeps_what_is_durable(
             error = await call.refused()
             assert (error.code, error.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert await stopping == 0
-        assert time.monotonic() - began < 1 + 2 + 10
+        assert time.monotonic() - began < 3 + 2 + 10
         assert manager.recv(1000).startswith(b"STOPPING=1")
         manager.close()
     assert not list(server.data_dir.glob("*-wal")) or not (server.data_dir / "upload.sqlite3-wal").stat().st_size
@@ -372,7 +372,7 @@ async def test_a_thousand_watches_and_a_cancel_on_one_channel(start_server: Star
         for call in calls:
             assert (await next_event(call)).HasField("file")
             assert (await next_event(call)).HasField("bookmark")
-        await stub.CancelFile(pb.CancelFileRequest(file_id=file_id), timeout=5)
+        await stub.CancelFile(pb.CancelFileRequest(file_id=file_id), timeout=20)
         for call in calls:
             assert (await next_event(call)).file.status == pb.UPLOAD_STATUS_CANCELLED
         began = time.monotonic()

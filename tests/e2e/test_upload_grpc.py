@@ -299,7 +299,7 @@ async def test_a_batch_cancel_stops_the_streams_of_its_files(stub: Stub, server:
 
 
 async def test_an_idle_stream_is_ended_and_can_be_resumed(start_server: StartServer) -> None:
-    server = start_server("--idle-timeout", "300ms")
+    server = start_server("--idle-timeout", "1s")
     async with grpc.aio.insecure_channel(server.target) as channel:
         stub = stub_on(channel)
         file_id = await initiate(stub, 10)
@@ -307,6 +307,7 @@ async def test_an_idle_stream_is_ended_and_can_be_resumed(start_server: StartSer
             await call.send(b"123")
             error = await call.refused()
         assert (error.code, error.reason) == ("UNAVAILABLE", "UPLOAD_IDLE")
+        assert (await get(stub, file_id)).bytes_received == 3
         assert (await upload(stub, file_id, b"4567890", 3)).status == pb.UPLOAD_STATUS_COMPLETED
 
 
@@ -329,6 +330,7 @@ async def test_a_client_that_is_gone_never_completes_a_file(stub: Stub, server: 
 
 async def test_finish_and_cancel_race_and_exactly_one_wins(stub: Stub) -> None:
     outcomes = {"completed": 0, "cancelled": 0}
+    pause = 0.001
     for round_ in range(150):
         file_id = await initiate(stub, 4)
         async with UploadCall(stub, file_id) as call:
@@ -337,7 +339,7 @@ async def test_finish_and_cancel_race_and_exactly_one_wins(stub: Stub) -> None:
             cancel = pb.CancelFileRequest(file_id=file_id)
             await call.commit()
             if round_ % 3:
-                await asyncio.sleep(0.0005 * (round_ % 5))
+                await asyncio.sleep(pause)
             try:
                 await stub.CancelFile(cancel)
                 won = "cancelled"
@@ -345,6 +347,9 @@ async def test_finish_and_cancel_race_and_exactly_one_wins(stub: Stub) -> None:
                 refusal = refusal_of_rpc(error)
                 assert (refusal.reason, refusal.metadata["status"]) == ("FILE_NOT_CANCELLABLE", "completed")
                 won = "completed"
+            # How long a commit takes is the disk's affair: the cancel comes earlier, or later, the next time.
+            if round_ % 3:
+                pause *= 0.7 if won == "completed" else 1.4
             last_message = "stopped" if won == "cancelled" else "completed"
             await call.hear_until(last_message)
         outcomes[won] += 1

@@ -96,7 +96,8 @@ async def test_a_worker_that_dies_is_started_anew_and_what_it_counted_stays(star
         with connections_to(server, 16) as clients:
             for client in clients:
                 client.get("/api/v1/files")
-            assert series(clients[0])["upload_open_watches"] == 1
+            found = series(clients[0])
+            assert (found["upload_open_watches"], found[LISTED]) == (1, 16)
         before = workers_of(server)
         for worker in before:
             worker.kill()
@@ -139,6 +140,8 @@ async def test_a_worker_that_cannot_start_anew_ends_the_server(start_server: Sta
     workers_of(server)[0].kill()
 
     assert await asyncio.to_thread(server.popen.wait, 60) == 1
+    # All that it has said is read by then.
+    server.kill()
     problems = [line["problem"] for line in server.log if line["event"] == "cannot start"]
     assert len(problems) == 2
     assert str(problems[0]).endswith("upload.sqlite3 cannot be used: unable to open database file")

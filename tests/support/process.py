@@ -67,7 +67,7 @@ class ServerProcess:
         """The process's id."""
         return self.popen.pid
 
-    def wait_log(self, wanted: Callable[[LogLine], bool], seconds: float = 10.0) -> LogLine:
+    def wait_log(self, wanted: Callable[[LogLine], bool], seconds: float = 30.0) -> LogLine:
         """Wait for a line of the log, past or to come."""
         deadline = time.monotonic() + seconds
         seen = 0
@@ -143,6 +143,6 @@ class StartServer(Protocol):
 
 async def gone_from_disk(server: ServerProcess, file_id: str) -> None:
     """Wait until nothing of a file lies in the sink. A folder tells nobody when it changes: it is looked at again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while list((server.data_dir / "bytes").rglob(f"*{file_id}*")):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from support.process import ServerProcess
+from support.proxy import FaultProxy
 
 UPLOADCTL = str(Path(sys.executable).with_name("uploadctl"))
 # A program started in the background may be told to ignore Ctrl-C, and children inherit that.
@@ -39,13 +40,13 @@ class Ended:
         return [json.loads(line) for line in self.err.splitlines()]
 
 
-def environment(server: ServerProcess | None) -> dict[str, str]:
+def environment(server: ServerProcess | FaultProxy | None) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("UPLOAD_")}
     return {**clean, "UPLOAD_SERVER": server.target} if server else clean
 
 
 @contextmanager
-def started(server: ServerProcess, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(server: ServerProcess | FaultProxy, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [*HEARS_CTRL_C, UPLOADCTL, *arguments],
         stdout=subprocess.PIPE,

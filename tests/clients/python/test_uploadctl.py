@@ -22,6 +22,7 @@ import pytest
 
 from clients.python.program import SECONDS, UPLOADCTL, ended, environment, on_a_terminal, started, uploadctl
 from support.process import ServerProcess, StartServer, gone_from_disk
+from support.proxy import fault_proxy
 from upload import AsyncClient
 from upload.v1 import upload_pb2 as pb
 
@@ -252,12 +253,14 @@ async def test_ctrl_c_cancels_a_batch(server: ServerProcess, client: AsyncClient
 
 async def test_keep_leaves_the_upload_resumable(server: ServerProcess, client: AsyncClient, tmp_path: Path) -> None:
     path = tmp_path / "big.bin"
-    path.write_bytes(os.urandom(1024) * 300 * 1024)
-    with started(server, "upload", str(path), "--keep", "--json") as process:
-        file_id = await id_of_started(process)
-        await under_way(client, file_id)
-        process.send_signal(signal.SIGINT)
-        end = await ended(process)
+    path.write_bytes(os.urandom(1024) * 30 * 1024)
+    # So slow that it is not done before Ctrl-C, on a machine that is busy otherwise.
+    async with fault_proxy(server.grpc_port, throttle=1024 * 1024) as proxy:
+        with started(proxy, "upload", str(path), "--keep", "--json") as process:
+            file_id = await id_of_started(process)
+            await under_way(client, file_id)
+            process.send_signal(signal.SIGINT)
+            end = await ended(process)
     assert end.code == 130
     (note,) = end.notes
     assert note["command"] == f"uploadctl upload {path} --resume {file_id}"

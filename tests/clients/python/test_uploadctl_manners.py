@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -186,12 +187,15 @@ async def test_what_an_encoding_lacks_is_escaped(server: ServerProcess, tmp_path
 async def test_results_that_nobody_takes_stop_no_upload(
     server: ServerProcess, client: AsyncClient, folder: Path
 ) -> None:
-    for words, code in (">/dev/full", Exit.SERVER_ERROR), ("| true", Exit.PIPE_CLOSED):
-        line = f'set -o pipefail; "{UPLOADCTL}" upload "{folder}" {words}'
-        process = await asyncio.create_subprocess_exec("bash", "-c", line, env=environment(server))
+    read, nobody = os.pipe()
+    os.close(read)
+    for target, code in ("/dev/full", Exit.SERVER_ERROR), (f"&{nobody}", Exit.PIPE_CLOSED):
+        command = ["bash", "-c", f'exec "{UPLOADCTL}" upload "{folder}" >{target}']
+        process = await asyncio.create_subprocess_exec(*command, env=environment(server), pass_fds=[nobody])
         assert await process.wait() == code
         newest = await anext(client.list_batches(order_by="created_at desc"))
         assert (newest.status, newest.completed_files) == ("completed", 5)
+    os.close(nobody)
     # So small that all of it waits for the end in Python's own buffer.
     small = await client.put(b"abc", filename="a.txt")
     for words, code, what in (

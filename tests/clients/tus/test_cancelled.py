@@ -216,7 +216,7 @@ async def test_who_may_go_on_is_not_made_to_send_it_all(tus: Tus, headers: dict[
         answer = await sending.answer()
         assert answer.status_code in {404, 409}
         assert answer.headers["connection"] == "close"
-        await sending.closed(10)
+        await sending.closed(30)
 
 
 # HEAD ----------------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ async def test_who_may_go_on_is_not_made_to_send_it_all(tus: Tus, headers: dict[
 
 async def test_a_client_that_asks_a_busy_server_for_its_offset_asks_again(start_server: StartServer) -> None:
     """At 429 or 503 it would announce the file anew, and send it all once more."""
-    server = start_server("--drain-grace", "5s")
+    server = start_server("--drain-grace", "30s")
     async with tus_on(server) as client:
         tus = Tus(client)
         url = await tus.create(10)

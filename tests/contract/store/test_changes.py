@@ -216,7 +216,7 @@ async def test_the_listener_hears_of_a_write_whose_caller_has_left(store: Store)
     writing = asyncio.create_task(pending(store))
     await asyncio.sleep(0)
     writing.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         (commit,) = await heard.get()
     assert commit.audited.events[0].to_status == "pending"
 
@@ -228,7 +228,7 @@ async def test_callers_have_their_answer_even_if_the_listener_fails(
         raise RuntimeError("a bug")
 
     store.on_commit(fail)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         file = await pending(store)
         assert await store.get_file(file.file_id) == file
     assert "a bug" in caplog.text

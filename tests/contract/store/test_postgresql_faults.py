@@ -385,7 +385,7 @@ async def test_a_session_that_rests_with_rows_of_others_is_ended(store: Store, u
     """A node that is stopped would hold up whoever wants the same rows."""
     file = await pending(store)
     other = await store_at(url).open(OPTIONS)
-    began = threading.Event()
+    began, over = threading.Event(), threading.Event()
 
     class Rest(Write[None]):
         wants = Wants(file_ids=(file.file_id,))
@@ -393,7 +393,7 @@ async def test_a_session_that_rests_with_rows_of_others_is_ended(store: Store, u
         def run(self, transaction: Transaction) -> None:
             began.set()
             transaction.write(statements.FORGET_STOPS)
-            threading.Event().wait(1)
+            over.wait(20)
 
     writer = store._writer  # type: ignore[attr-defined]
     writer._committer._connection.execute("SET idle_in_transaction_session_timeout = '200ms'")
@@ -401,6 +401,7 @@ async def test_a_session_that_rests_with_rows_of_others_is_ended(store: Store, u
     assert await asyncio.to_thread(began.wait, 20)
     await other.cancel_file(file.file_id, command())
     assert not resting.done()
+    over.set()
     with pytest.raises(DatabaseFailure):
         await resting
     await assert_history_holds(store)

@@ -26,8 +26,9 @@ from upload_server.store.protocol import Store
 from upload_server.store.sql.dialect import Sql
 from upload_server.store.values import Changes, Result, Targets
 
-# Nobody waits for so long who is not held up; a session that rests is ended by the server after twice as long.
-HELD_UP_SECONDS = 1.0
+# Nobody waits for so long who is not held up, and a node is stopped for longer.
+HELD_UP_SECONDS = 15.0
+STOPPED_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -57,9 +58,14 @@ class Stopped(Write[Result[object]]):
     def run(self, transaction: Transaction) -> Result[object]:
         [outcome] = CancelFile.run_all(transaction, [self._cancel])
         self.reached.set()
-        self.go_on.wait(20)
+        self.go_on.wait(STOPPED_SECONDS)
         assert isinstance(outcome, Result)
         return outcome
+
+
+def keep_session(node: Store) -> None:
+    """Have the server not end the session of a node's writer while it is stopped."""
+    node._writer._committer._connection.execute("SET idle_in_transaction_session_timeout = 0")  # type: ignore[attr-defined]
 
 
 async def test_a_node_that_is_stopped_in_a_write_holds_up_those_alone_who_want_the_same(nodes: Sequence[Store]) -> None:
@@ -67,6 +73,7 @@ async def test_a_node_that_is_stopped_in_a_write_holds_up_those_alone_who_want_t
     batch, (of_batch, beside, *_) = await batch_of(one, 5)
     alone, other = await pending(one), await pending(one)
     stopped = Stopped(CancelFile(of_batch, command()))
+    keep_session(one)
     stopping = asyncio.ensure_future(one._writer.submit(stopped))  # type: ignore[attr-defined]
     assert await asyncio.to_thread(stopped.reached.wait, 20)
 
@@ -191,14 +198,13 @@ class Halted:
         self._connection = node._writer._committer._connection  # type: ignore[attr-defined]
         self._in_one = self._connection.in_one
         self.reached, self.go_on = threading.Event(), threading.Event()
-        # The server does not end its session meanwhile.
-        self._connection.execute("SET idle_in_transaction_session_timeout = 0")
+        keep_session(node)
         monkeypatch.setattr(self._connection, "in_one", self._halt)
 
     def _halt(self, message: Sequence[tuple[Sql, object]]) -> object:
         if any(sql is own.CLOSE_BLOCK for sql, _ in message):
             self.reached.set()
-            self.go_on.wait(20)
+            self.go_on.wait(STOPPED_SECONDS)
         return self._in_one(message)
 
 

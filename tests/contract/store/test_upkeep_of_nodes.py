@@ -152,7 +152,7 @@ async def test_a_janitor_leaves_what_another_node_has_open(open_node: Opening, t
             await upload.write(b"67890")
         two.janitor.nudge()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await one.store.owed_deletions(1) or await two.store.owed_deletions(1):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert not list((tmp_path / "bytes").rglob(f"{file.file_id}*"))
@@ -202,7 +202,7 @@ async def test_deletions_that_broke_are_tried_again_by_a_node_that_does_not_lead
         await two.cancel_file(file.file_id, command())
         there.janitor.nudge()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await tried.wait()
             while list((tmp_path / "bytes").rglob(f"{file.file_id}*")):  # noqa: ASYNC110 - a disk tells nobody
                 await asyncio.sleep(0.02)
@@ -219,7 +219,7 @@ async def test_a_whole_file_that_a_dead_node_left_goes_with_the_file(open_node: 
         await upload.close()
         one.janitor.nudge()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while list((tmp_path / "bytes").rglob(f"{file.file_id}*")):  # noqa: ASYNC110 - a disk tells nobody
                 await asyncio.sleep(0.02)
 
@@ -253,6 +253,6 @@ async def test_one_node_keeps_house_at_a_time(open_node: Opening, tmp_path: Path
         await asyncio.sleep(0.5)
         assert [each.file_id for each in await two.owed_deletions(10)] == [file.file_id]
         second.janitor.nudge()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await two.owed_deletions(1):  # noqa: ASYNC110 - a database tells nobody
                 await asyncio.sleep(0.02)

@@ -123,7 +123,7 @@ async def _refusal(stream: UploadCall) -> Refusal | None:
 
 async def _upload_soon(stub: Stub, file_id: str) -> None:
     """Upload, as soon as the cancelled streams have let go of their files."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(Refusal):
                 await upload(stub, file_id, bytes(10))

@@ -186,7 +186,7 @@ async def test_a_drain_waits_until_the_last_call_has_told_its_error_but_not_for_
 
 async def test_what_waits_for_a_drain_does_not_wait_once_it_has_begun(world: World) -> None:
     world.admission.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with world.admission.until_closed():
             await asyncio.Event().wait()
 
@@ -233,7 +233,7 @@ async def test_the_calls_of_one_principal_take_turns_and_its_cancels_their_own()
     cancelling = asyncio.ensure_future(servicer.cancel(pb.File(), context))
     await _settle()
     assert servicer.inside["cancel"] == 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         servicer.done.release()
         await asyncio.wait([*looking, cancelling], return_when=asyncio.FIRST_COMPLETED)
         while servicer.inside["look"] < 2:  # noqa: ASYNC110 - a turn rests for some milliseconds
@@ -257,7 +257,7 @@ async def test_a_block_whose_caller_may_not_go_on_is_ended_once_however_long_its
 
     held = asyncio.create_task(hold())
     await _settle()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         world.admission.end_where(lambda one: CredentialLost(one.credential))
         await ending.wait()
         world.admission.end_where(lambda one: CredentialLost(one.credential))

@@ -99,13 +99,13 @@ async def test_a_mailbox_that_waits_for_memory_discards_all_the_same() -> None:
         mailbox.take()
         memory.hold(MIB)
         await rest()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await mailbox.discard(60)
         assert mailbox.exhausted
 
 
 async def test_a_sender_that_goes_on_is_discarded_for_so_long_and_no_longer() -> None:
-    async with box(Sender(b"a"), Memory(MIB)) as mailbox, asyncio.timeout(10):
+    async with box(Sender(b"a"), Memory(MIB)) as mailbox, asyncio.timeout(30):
         await mailbox.discard(0.01)
         assert mailbox.take() is None
         assert not mailbox.exhausted
@@ -238,7 +238,7 @@ async def test_what_has_become_durable_interrupts_the_wait(world: World) -> None
     upload = await world.open(await world.initiate(2))
     async with box(Sender(b"a"), world.ingest.memory) as mailbox:
         mailbox.follow(upload)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await take_bytes(upload, mailbox, told=0) is None
     assert upload.durable == 1
     await upload.close()
@@ -288,7 +288,7 @@ async def test_after_bytes_that_were_refused_nothing_more_is_written(world: Worl
             await taking
         with pytest.raises(SizeExceeded):
             await take_bytes(upload, mailbox)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await mailbox.discard(0.01)
     assert upload.received == 2
     await upload.close()

@@ -36,7 +36,7 @@ class World:
 
     async def forgotten(self) -> None:
         """Wait until nothing is kept of anybody: turns rest a little."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             # Nothing else shows it, nor says so.
             while self.turns._lines or self.turns._of or self.turns._running:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -49,7 +49,7 @@ async def settle() -> None:
 
 async def test_who_calls_alone_waits_for_nothing_and_calls_without_a_name_do_not_either() -> None:
     world = World()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         world.turns._shared_until = 0.0
         world.turns._latest = "ada"
         tasks = world.start(50, "ada") + world.start(50, "")
@@ -62,7 +62,7 @@ async def test_who_calls_alone_waits_for_nothing_and_calls_without_a_name_do_not
 
 async def test_while_others_call_few_of_a_kind_go_on_at_once_in_the_order_they_came() -> None:
     world = World()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         tasks = world.start(20, "ada") + world.start(1, "bob")
         await settle()
         tasks += world.start(20, "ada", Kind.CANCEL) + world.start(20, "ada", Kind.WHOLE)
@@ -85,7 +85,7 @@ async def test_while_others_call_few_of_a_kind_go_on_at_once_in_the_order_they_c
 async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REST_SECONDS", 0.05)
     world = World()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         others = world.start(1, "bob")
         await settle()
         first = world.turns.turn("ada", Kind.OTHER)
@@ -112,14 +112,14 @@ async def test_a_turn_rests_three_times_as_long_as_it_took(monkeypatch: pytest.M
             began.append(clock())
             await asyncio.sleep(0.02)
 
-    async with asyncio.timeout(10), turns.turn("bob", Kind.OTHER):
+    async with asyncio.timeout(30), turns.turn("bob", Kind.OTHER):
         await asyncio.gather(work(), work())
     assert began[1] - began[0] >= 0.02 * 4
 
 
 async def test_who_leaves_while_it_waits_keeps_no_turn() -> None:
     world = World()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         tasks = world.start(1, "bob") + world.start(5, "ada")
         await settle()
         tasks[-1].cancel()
@@ -135,7 +135,7 @@ async def test_who_waits_too_long_or_behind_too_many_is_refused(monkeypatch: pyt
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
     monkeypatch.setattr(module, "_WAIT_SECONDS", 0.05)
     world = World()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         tasks = world.start(1, "bob") + world.start(4, "ada")
         await settle()
         with pytest.raises(Overloaded, match="Too many of your calls wait for one another"):

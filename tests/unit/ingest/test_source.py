@@ -113,7 +113,7 @@ async def test_a_source_without_bytes_gives_the_thread_back(world: World) -> Non
     """However slow its sender is: nobody waits for it but the event loop."""
     upload = await world.open(await world.initiate(100))
     with Feed(b"x" * 10, 100) as feed, feed.lent:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while upload.received < 10:
                 await upload.write_from(feed.lent)
             await upload.write_from(feed.lent)
@@ -128,7 +128,7 @@ async def test_what_comes_slowly_becomes_durable_in_time(tmp_path: Path) -> None
         with Feed(b"x" * 10, 100) as feed, feed.lent:
             while upload.received < 10:
                 await upload.write_from(feed.lent)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await upload.wait_durable(0) == 10
         await upload.close()
 

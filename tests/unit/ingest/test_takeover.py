@@ -75,9 +75,10 @@ async def test_the_stream_goes_on_while_its_prefix_is_hashed_and_the_commit_wait
         await world.sink.reading.somebody_waits()
         await send(upload, data[MIB:])
         commit = asyncio.create_task(upload.commit(hashlib.sha256(data).hexdigest(), CALLER))
-        # Everything is on disk, though not one byte was hashed.
-        await asyncio.wait([commit], timeout=0.2)
-        assert world.sink.bytes_of(file_id) == 2 * MIB
+        # Everything comes to lie on the disk, though not one byte was hashed.
+        async with asyncio.timeout(30):
+            while world.sink.bytes_of(file_id) < 2 * MIB:  # noqa: ASYNC110 - the disk tells nobody
+                await asyncio.sleep(0.01)
         assert not commit.done()
         world.sink.reading.open()
         assert (await commit).status is FileStatus.COMPLETED

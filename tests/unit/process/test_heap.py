@@ -72,7 +72,7 @@ async def test_without_a_free_descriptor_it_looks_again_later(monkeypatch: pytes
         assert not ended
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while before - resident() < 150 * MIB:  # noqa: ASYNC110 - no event from outside
             await asyncio.sleep(0.01)
     looking.cancel()

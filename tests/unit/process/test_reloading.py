@@ -27,7 +27,7 @@ class Files:
         return self.good
 
     async def until_loaded(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.loaded.wait()
         self.loaded.clear()
 

@@ -95,13 +95,15 @@ async def test_progress_without_end_holds_up_no_cancel(store: Store) -> None:
         assert isinstance(await anext(events), Progressed)
         # From now on there is news of it whenever the watcher has taken some.
         hub.publish_progress(sent_to, "", "", 1)
+        began = asyncio.get_running_loop().time()
         await store.cancel_file(cancelled, command("CancelFile"))
         events_read: list[WatchEvent] = []
         while len(events_read) < 100 and not (events_read and isinstance(events_read[-1], Changed)):
             events_read.append(await anext(events))
             hub.publish_progress(sent_to, "", "", len(events_read) + 1)
-    # A tick is a tenth of a second; the cancel was there long before the second one.
-    assert len(events_read) <= 2
+        ticks = (asyncio.get_running_loop().time() - began) / 0.1
+    # Between two ticks there is one progress at most; without the cancel's own time it is there before the second one.
+    assert len(events_read) <= 2 + ticks
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["named", "everything"])
@@ -128,7 +130,10 @@ async def test_progress_that_comes_late_is_not_told_after_the_end(store: Store) 
     async with running(store, bookmark_interval=0.3) as hub, aclosing(hub.watch(request, None)) as events:
         await opened(events)
         await store.cancel_file(file_id, command("CancelFile"))
-        assert isinstance(await anext(events), Changed)
+        # Where the disk is slow bookmarks come before it.
+        while isinstance(event := await anext(events), Bookmarked):
+            pass
+        assert isinstance(event, Changed)
         hub.publish_progress(file_id, "", "", 1)
         assert isinstance(await anext(events), Bookmarked)
 
@@ -167,12 +172,13 @@ async def test_what_all_have_taken_is_not_kept(store: Store) -> None:
     ):
         await opened(events)
         await opened(others)
+        announced = set()
         for _ in range(50):
             events_read = asyncio.gather(anext(events), anext(others))
-            await announce(store)
+            announced.add(await announce(store))
             await events_read
         del events_read
-        kept = sum(type(each) is Changed for each in gc.get_objects())
+        kept = sum(type(each) is Changed and each.key in announced for each in gc.get_objects())
     assert kept < 10
 
 
@@ -363,7 +369,11 @@ async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None
         change = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.2)
         await store.cancel_file(file_id, command("CancelFile"))
-        assert isinstance(await change, Changed)
+        # Where the disk is slow a bookmark comes before it.
+        event = await change
+        while isinstance(event, Bookmarked):
+            event = await anext(events)
+        assert isinstance(event, Changed)
         spoke = loop.time()
         assert isinstance(await anext(events), Bookmarked)
     assert loop.time() - spoke >= 0.35

@@ -28,7 +28,7 @@ async def test_open_watches_are_counted(start_server: StartServer) -> None:
         while_open = await open_watches(server)
         for watcher in watchers:
             await watcher.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await open_watches(server):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
 

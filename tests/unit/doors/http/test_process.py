@@ -108,7 +108,7 @@ async def test_a_restart_carries_out_what_a_lost_page_owes(start_server: StartSe
 async def until_due(server: ServerProcess, file_id: str) -> None:
     """Wait until the loss of a file's page stands in its row."""
     query = "SELECT cancel_due_at FROM file WHERE file_id = ?"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.closing(sqlite3.connect(server.data_dir / "upload.sqlite3")) as connection:
                 if connection.execute(query, (file_id,)).fetchone()[0] is not None:

@@ -140,7 +140,7 @@ async def test_a_request_behind_a_rest_that_the_loop_reads(serve: Serve, rest: i
     peer = await RawPeer.connect((await serve(app)).port)
     data = os.urandom(MIB + rest)
     await send(peer, head(len(data)) + data[:MIB])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not app.by_thread or pump._lent:  # noqa: ASYNC110 - the thread tells nobody
             await asyncio.sleep(0.01)
     await send(peer, data[MIB:] + b"GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -157,7 +157,7 @@ async def test_a_peer_that_leaves_in_mid_body(serve: Serve, how: str) -> None:
     await app.has_lent.wait()
     getattr(peer, how)()
     app.go.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await app.ended.wait()
     assert app.ends == ["gone"]
 
@@ -174,13 +174,13 @@ async def test_a_connection_that_is_cut_while_it_is_lent(serve: Serve) -> None:
     before = lent.left
     for connection in list(server._server.server_state.connections):
         connection.transport.abort()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await peer.reader.readexactly(1)
     assert not pump._lent
     assert (lent.read_into(bytearray(100)), lent.left) == (0, before)
     app.go.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await app.ended.wait()
     assert app.ends == ["gone"]
 
@@ -222,7 +222,7 @@ async def test_bytes_of_another_request_are_not_lent(serve: Serve) -> None:
     await send(peer, head(MIB) + bytes(MIB))
     await said_to(peer)
     await send(peer, head(MIB) + bytes(MIB // 2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await half.wait()
     await send(peer, bytes(MIB // 2))
     await said_to(peer)
@@ -249,7 +249,7 @@ async def test_what_the_loop_has_read_goes_before_what_a_thread_reads(serve: Ser
     await send(peer, b"second")
     [connection] = server._server.server_state.connections
     assert isinstance(connection, BoundedHttpProtocol)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not connection.cycle.body:  # noqa: ASYNC110 - nobody is told what waits there
             await asyncio.sleep(0.01)
     more.set()
@@ -288,7 +288,7 @@ async def test_a_body_over_http_1_0_ends_its_connection(serve: Serve) -> None:
     peer = await RawPeer.connect((await serve(app)).port)
     await send(peer, head(2 * MIB, "/body", "1.0") + bytes(2 * MIB))
     assert await said_to(peer) == said(bytes(2 * MIB))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await peer.reader.read() == b""
     assert app.by_thread > 0
     peer.finish()

@@ -46,7 +46,7 @@ async def connect(port: int, authority: Authority) -> RawPeer:
 
 
 async def closed(peer: RawPeer) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await peer.reader.readexactly(1)
 
