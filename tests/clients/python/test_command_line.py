@@ -105,6 +105,14 @@ def test_what_was_meant_is_said(line: str, meant: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().err.endswith(f"did you mean {meant}?\n")
 
 
+def test_what_is_too_much_for_a_command_is_told_under_its_own_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["audit", "7d9c"])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: uploadctl audit ")
+    assert said.endswith("uploadctl audit: error: unrecognized arguments: 7d9c\n")
+
+
 def test_times_are_written_as_people_do() -> None:
     then = moment("2h")
     ago = datetime.now(UTC) - then
