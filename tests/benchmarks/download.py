@@ -22,8 +22,8 @@ from pathlib import Path
 import grpc
 import obstore
 import psutil
-from obstore.store import S3Store
 
+from benchmarks.grpc_rivals.bare_download import store_at
 from benchmarks.object_store import new_bucket
 from support import object_store
 from support.ports import free_port
@@ -100,28 +100,21 @@ def nginx(path: Path) -> Iterator[Side]:
 
 
 @contextmanager
-def bare(size: int) -> Iterator[Side]:
-    """Serve as many bytes as bare grpc.aio does."""
-    command = [sys.executable, "-m", "benchmarks.grpc_rivals.bare_download", str(size), "uvloop"]
+def bare(source: str, file_id: str = "") -> Iterator[Side]:
+    """Serve as bare grpc.aio does: so many bytes, or the object that is named in the bucket at a URL."""
+    command = [sys.executable, "-m", "benchmarks.grpc_rivals.bare_download", source, "uvloop"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             target = f"127.0.0.1:{int(process.stdout.readline())}"
-            yield Side("bare grpc.aio stream", lambda: over_grpc(target, ""), [psutil.Process(process.pid)])
+            yield Side("bare grpc.aio stream", lambda: over_grpc(target, file_id), [psutil.Process(process.pid)])
         finally:
             process.kill()
 
 
 def plainly(bucket: object_store.Bucket, key: str) -> int:
     """Return how many bytes obstore got of an object."""
-    store = S3Store(
-        bucket.name,
-        endpoint=bucket.store.endpoint,
-        region=object_store.REGION,
-        access_key_id=object_store.ACCESS_KEY,
-        secret_access_key=object_store.SECRET_KEY,
-        client_options={"allow_http": True, "timeout": "600s"},
-    )
+    store = store_at(bucket.store.endpoint, bucket.name)
     return sum(len(piece) for piece in obstore.get(store, key).stream(min_chunk_size=MIB))
 
 
@@ -139,7 +132,8 @@ def from_object_store(on: str, size: int, rounds: int) -> None:
         theirs = Side("obstore GET", lambda: plainly(bucket, key), [psutil.Process()])
         http = Side("GET …/content", lambda: over_http(url), ours)
         grpc_stream = Side("DownloadFile", lambda: over_grpc(server.target, file_id), ours)
-        run([theirs, http, grpc_stream], [None, theirs, theirs], size, rounds)
+        with bare(f"{bucket.store.endpoint}/{bucket.name}", key) as stream:
+            run([theirs, http, stream, grpc_stream], [None, theirs, theirs, theirs], size, rounds)
 
 
 def announce(server: ServerProcess, size: int) -> str:
@@ -179,7 +173,7 @@ def main() -> None:
         (path,) = (server.data_dir / "bytes").rglob(f"{file_id}*")
         ours = [psutil.Process(server.pid)]
         url = f"{server.url}/api/v1/files/{file_id}/content"
-        with nginx(path) as theirs, bare(size) as stream:
+        with nginx(path) as theirs, bare(str(size)) as stream:
             sides = [
                 theirs,
                 Side("GET …/content", lambda: over_http(url), ours),

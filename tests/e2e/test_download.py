@@ -242,6 +242,17 @@ async def test_a_connection_goes_on_behind_a_download(server: ServerProcess, stu
     writer.close()
 
 
+async def begun(http: httpx.AsyncClient, file_id: str) -> httpx.Response:
+    """Return the answer whose head has come, and whose bytes nobody has asked for."""
+    return await http.send(http.build_request("GET", content(file_id)), stream=True)
+
+
+async def take(answer: httpx.Response, into: bytearray) -> None:
+    """Add the bytes of an answer, as far as they come."""
+    async for some in answer.aiter_raw():
+        into += some
+
+
 def open_to_callers(server: ServerProcess) -> int:
     """Files, and connections of callers; those to an object store stay for the next request."""
     process = psutil.Process(server.pid)
@@ -336,6 +347,29 @@ async def test_bytes_that_are_gone_are_an_error_and_never_other_bytes(start_serv
         assert line["file_id"] == file_id
 
 
+@pytest.mark.parametrize("kind", [*object_store.STORES])
+async def test_what_an_object_store_has_lost_is_an_error_and_never_other_bytes(tmp_path: Path, kind: str) -> None:
+    bucket = object_store.STORES[kind]().new_bucket()
+    with ServerProcess(tmp_path, ("--storage-url", bucket.url()), object_store.environment()) as server:
+        async with grpc.aio.insecure_channel(server.target) as channel, httpx.AsyncClient(base_url=server.url) as http:
+            stub = stub_on(channel)
+            file_id = await completed(stub)
+            (key,) = (key for key in bucket.objects() if f"done/{file_id}" in key)
+            bucket.put(key, DATA[:-5])
+            answer, got = await begun(http, file_id), bytearray()
+            with pytest.raises(httpx.RemoteProtocolError):
+                await take(answer, got)
+            assert got == DATA[:-5]
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await download(stub, file_id=file_id)
+            assert refusal_of_rpc(refused.value).reason == "STORAGE_FAILURE"
+            bucket.delete_all()
+            answer = await http.get(content(file_id))
+            assert (answer.status_code, refusal_of_json(answer.json()).reason) == (500, "STORAGE_FAILURE")
+        line = await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "storage failed under a download")
+        assert line["file_id"] == file_id
+
+
 async def test_bytes_that_are_let_go_are_gone_and_a_download_under_way_ends_whole(
     server: ServerProcess, stub: Stub, http: httpx.AsyncClient
 ) -> None:
@@ -348,6 +382,7 @@ async def test_bytes_that_are_let_go_are_gone_and_a_download_under_way_ends_whol
         message = await call.read()
         assert isinstance(message, pb.DownloadFileResponse)
         got += message.data
+    behind, taken = await begun(http, file_id), bytearray()
     query = {"reason": "consumed", "request_id": f"let-go-{file_id}"}
 
     answers = [await http.delete(content(file_id), params=query) for _ in range(2)]
@@ -371,6 +406,11 @@ async def test_bytes_that_are_let_go_are_gone_and_a_download_under_way_ends_whol
     except grpc.aio.AioRpcError as error:
         assert refusal_of_rpc(error).reason == "CONTENT_DELETED"  # noqa: PT017 - or it ends whole
         assert (DATA * 2).startswith(got)
+    try:
+        await take(behind, taken)
+        assert taken == DATA * 2
+    except httpx.RemoteProtocolError:
+        assert (DATA * 2).startswith(taken)
     async with asyncio.timeout(20):
         while list((server.data_dir / "bytes").rglob(f"{file_id}*")):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Decides how the bytes of a completed file are read back: in pieces, one ahead of whoever takes them.
+"""Decides how the bytes of a completed file are read back: in blocks, one ahead of whoever takes them.
 
 Must not know who asks for them, nor how they travel.
 """
@@ -6,8 +6,10 @@ Must not know who asks for them, nor how they travel.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -28,8 +30,8 @@ from upload_server.sink.protocol import Sink, SinkError
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-# A reader holds two: a thread fetches one while the one before is sent.
-PIECE_BYTES: Final = 256 * 1024
+# Of about so many bytes a sink makes a block. A reader holds two: a thread fetches one while the other is sent.
+BLOCK_BYTES: Final = 256 * 1024
 
 
 class Content:
@@ -72,21 +74,31 @@ class Content:
         except SinkError as error:
             raise await self.failure(error) from error
 
-    async def pieces(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Give the bytes from ``start`` to ``end``; raises as ``descriptor``, also in their midst."""
-        runs = whole(self.file.run_fence)
-        reading = self._sink.read(self.file.file_id, runs, end, PIECE_BYTES, start)
-        fetching = self.in_thread(next, reading, None)
+    @asynccontextmanager
+    async def blocks(self, start: int, end: int) -> AsyncIterator[Callable[[], bytes]]:
+        """Open the bytes from ``start`` to ``end`` for one thread at a time, which takes a block with each call.
+
+        At the end there is an empty one. Raises as ``descriptor``, also in their midst.
+        """
+        reading = self._sink.read(self.file.file_id, whole(self.file.run_fence), end, BLOCK_BYTES, start)
         try:
-            while (piece := await asyncio.shield(fetching)) is not None:
-                fetching = self.in_thread(next, reading, None)
-                yield piece
+            yield partial(next, reading, b"")
         except SinkError as error:
             raise await self.failure(error) from error
         finally:
-            # A generator in which a thread still is cannot be closed.
-            await asyncio.wait([fetching])
             await self.in_thread(reading.close)
+
+    async def ahead(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Give the blocks from ``start`` to ``end``; raises as ``descriptor``, also in their midst."""
+        async with self.blocks(start, end) as take:
+            taking = self.in_thread(take)
+            try:
+                while block := await asyncio.shield(taking):
+                    taking = self.in_thread(take)
+                    yield block
+            finally:
+                # A generator in which a thread still is cannot be closed.
+                await asyncio.wait([taking])
 
     async def failure(self, error: Exception) -> UploadError:
         """Return what the caller hears when the bytes cannot be read: that they were let go, or else no more than that

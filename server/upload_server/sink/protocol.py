@@ -154,8 +154,9 @@ class Sink(Protocol):
     def read(
         self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
     ) -> Generator[bytes, None, None]:
-        """Read the file's bytes from ``start`` to ``end``, for hashing; ``BytesMissing`` when there are fewer.
+        """Read the file's bytes from ``start`` to ``end`` in blocks; ``BytesMissing`` when there are fewer.
 
+        A block has about ``chunk_bytes``, which a network may round up to what it brings at once: some 400 KiB more.
         Of a completed file ``runs`` is one run from 0, whose fence its row names.
         """
 

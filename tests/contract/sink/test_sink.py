@@ -107,7 +107,14 @@ def test_a_file_without_bytes_is_whole(sink: Sink, file_id: str) -> None:
 def test_reading_starts_and_ends_where_it_is_told(sink: Sink, file_id: str) -> None:
     put(sink, file_id, bytes(range(100)))
     assert b"".join(sink.read(file_id, FIRST, 90, 8, start=33)) == bytes(range(33, 90))
-    assert max(len(piece) for piece in sink.read(file_id, FIRST, 90, 8)) <= 8
+
+
+def test_a_block_that_is_read_is_little_more_than_was_asked_for(sink: Sink, file_id: str) -> None:
+    data = os.urandom(4 * MIB)
+    put(sink, file_id, data)
+    blocks = list(sink.read(file_id, FIRST, len(data), 64 * KIB))
+    assert b"".join(blocks) == data
+    assert max(map(len, blocks)) <= MIB
 
 
 def test_reading_more_than_there_is_fails(sink: Sink, file_id: str) -> None:

@@ -32,7 +32,7 @@ from upload_server.doors.http.asgi import (
     status_body,
     status_of,
 )
-from upload_server.doors.http.pour import POUR, Pour
+from upload_server.doors.http.pour import POUR, Pour, Source, of_blocks, of_file
 from upload_server.ingest import Content
 from upload_server.service import Uploads
 
@@ -171,20 +171,24 @@ Body = Callable[[Receive, Send], Awaitable[bool]]
 @contextlib.asynccontextmanager
 async def _opened(content: Content, part: range, pour: Pour | None) -> AsyncIterator[Body]:
     """Open a part, so that one which cannot be read is refused in words; gives what sends it."""
-    if pour is not None and len(part) >= _LEAST_POURED and (descriptor := await content.descriptor()) is not None:
+    if pour is None or len(part) < _LEAST_POURED:
+        async with contextlib.aclosing(content.ahead(part.start, part.stop)) as blocks:
+            first = await anext(blocks, b"") if part else b""
+            yield functools.partial(_write, first, blocks)
+    elif (descriptor := await content.descriptor()) is not None:
         try:
-            yield functools.partial(_pour, content, pour, descriptor, part)
+            yield functools.partial(_pour, content, pour, of_file(descriptor), part)
         finally:
             os.close(descriptor)
-        return
-    async with contextlib.aclosing(content.pieces(part.start, part.stop)) as pieces:
-        first = await anext(pieces, b"") if part else b""
-        yield functools.partial(_write, first, pieces)
+    else:
+        async with content.blocks(part.start, part.stop) as take:
+            first = await content.in_thread(take)
+            yield functools.partial(_pour, content, pour, of_blocks(first, take), part)
 
 
-async def _pour(content: Content, pour: Pour, descriptor: int, part: range, _receive: Receive, _send: Send) -> bool:
+async def _pour(content: Content, pour: Pour, source: Source, part: range, _receive: Receive, _send: Send) -> bool:
     try:
-        return await pour(content.in_thread, descriptor, part.start, len(part))
+        return await pour(content.in_thread, source, part.start, len(part))
     except OSError as error:
         raise await content.failure(error) from error
 

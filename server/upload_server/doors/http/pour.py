@@ -1,7 +1,7 @@
-"""Decides how a file gets past the event loop into an answer: threads have the kernel send it (``sendfile``).
+"""Decides how a file gets past the event loop into an answer: threads move its bytes into the socket.
 
-Must not know whose bytes they are. A thread sends while the peer takes; it waits for a fast one, milliseconds, and the
-event loop for a slow one. So no thread is held by a peer.
+Must not know whose bytes they are, nor where they lie. A thread sends while the peer takes; it waits for a fast one,
+milliseconds, and the event loop for a slow one. So no thread is held by a peer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import Final
 POUR: Final = "upload_server.pour"
 # Does something in a thread.
 InThread = Callable[..., Awaitable[int]]
-# Sends a part of a file, given its descriptor, the first byte and how many, as the rest of an answer whose head is out;
-# returns False, and the connection is broken, when the peer is gone. Raises OSError when they cannot be read.
-Pour = Callable[[InThread, int, int, int], Awaitable[bool]]
+# Moves bytes of a file into a socket that does not wait, given the socket's descriptor, the first byte and how many at
+# most; returns how many. Raises OSError of the socket, ``EIO`` or an error of its own when they cannot be read.
+Source = Callable[[int, int, int], int]
+# Sends a part of a file, given its source, the first byte and how many, as the rest of an answer whose head is out;
+# returns False, and the connection is broken, when the peer is gone. Raises what the source does when it cannot read.
+Pour = Callable[[InThread, Source, int, int], Awaitable[bool]]
 
 # Bytes that one thread sends before it looks to others.
 _TURN_BYTES: Final = 8 * 1024 * 1024
@@ -28,6 +31,26 @@ _TURN_BYTES: Final = 8 * 1024 * 1024
 _WAIT_MS: Final = 5
 # Given to the kernel ahead of what the peer takes; a watch has much less.
 _UNSENT_BYTES: Final = 1024 * 1024
+
+
+def of_file(descriptor: int) -> Source:
+    """Have the kernel move the bytes of a file of this machine."""
+    return lambda sock, start, count: os.sendfile(sock, descriptor, start, count)
+
+
+def of_blocks(first: bytes, take: Callable[[], bytes]) -> Source:
+    """Move blocks of bytes, which come in order: no more than one of them is in memory."""
+    rest = memoryview(first)
+
+    def move(sock: int, _start: int, count: int) -> int:
+        nonlocal rest
+        if not rest:
+            rest = memoryview(take())
+        moved = os.write(sock, rest[:count])
+        rest = rest[moved:]
+        return moved
+
+    return move
 
 
 class Pouring:
@@ -42,18 +65,18 @@ class Pouring:
         self._unsent = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
-    async def send(self, in_thread: InThread, descriptor: int, start: int, count: int) -> int:
+    async def send(self, in_thread: InThread, source: Source, start: int, count: int) -> int:
         """Send bytes of a file; returns how many went out, fewer only when the peer is gone.
 
-        Raises OSError when they cannot be read.
+        Raises what the source does when they cannot be read.
         """
         left = count
         while left and not self._stopped:
-            sending = asyncio.ensure_future(in_thread(self._send_some, descriptor, start, min(left, _TURN_BYTES)))
+            sending = asyncio.ensure_future(in_thread(self._send_some, source, start, min(left, _TURN_BYTES)))
             try:
                 sent = await asyncio.shield(sending)
             except asyncio.CancelledError:
-                # Both descriptors are closed behind this, and others may get their numbers.
+                # Socket and source are closed behind this, and others may get their numbers.
                 self._stopped = True
                 await asyncio.wait([sending])
                 raise
@@ -62,14 +85,14 @@ class Pouring:
                 await self._wait_writable()
         return count - left
 
-    def _send_some(self, descriptor: int, start: int, count: int) -> int:
+    def _send_some(self, source: Source, start: int, count: int) -> int:
         """Send while the peer takes, in a thread; returns how many bytes."""
         sent = 0
         waiting = select.poll()
         waiting.register(self._sock, select.POLLOUT)
         while sent < count and not self._stopped:
             try:
-                moved = os.sendfile(self._sock.fileno(), descriptor, start + sent, count - sent)
+                moved = source(self._sock.fileno(), start + sent, count - sent)
             except BlockingIOError:
                 if not waiting.poll(_WAIT_MS):
                     break

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from upload_server.doors.http.asgi import last_answer
-from upload_server.doors.http.pour import POUR, InThread, Pouring
+from upload_server.doors.http.pour import POUR, InThread, Pouring, Source
 from upload_server.doors.http.pump import LEAST_BYTES, LEND, LentSocket, lend
 from upload_server.doors.http.tls import CERTIFICATE, shown_on
 from upload_server.doors.http.untaken import HIGH_WATER_BYTES, Untaken
@@ -310,7 +310,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.on_message_complete()
 
     async def _pour(
-        self, cycle: RequestResponseCycle, in_thread: InThread, descriptor: int, start: int, count: int
+        self, cycle: RequestResponseCycle, in_thread: InThread, source: Source, start: int, count: int
     ) -> bool:
         """Send bytes of a file as the body of an answer whose head was sent; False when the peer is gone."""
         # The head goes before: what the transport still holds has to be out.
@@ -323,7 +323,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._pouring = Pouring(self.transport.get_extra_info("socket"))
         sent = 0
         try:
-            sent = await self._pouring.send(in_thread, descriptor, start, count)
+            sent = await self._pouring.send(in_thread, source, start, count)
         finally:
             self._pouring.close()
             self._pouring = None

@@ -12,7 +12,6 @@ from contextlib import aclosing
 from typing import Any, Final, Generic, TypeVar
 
 from transcoder.timers import Limit, Timers
-from upload.v1 import upload_pb2 as pb
 from upload_server.domain.errors import Overloaded, UploadError
 from upload_server.doors.admission import Gate
 from upload_server.doors.calls import Call
@@ -125,7 +124,7 @@ def download_handler(servicer: UploadServicer, incoming: Callable[[Any], Incomin
             caller = await call.admit(Gate.DOWNLOAD)
             request = await unread.read()
             unread.leave()
-            outlet = GrpcOutlet(context, timers, pb.DownloadFileResponse.SerializeToString)
+            outlet = GrpcOutlet(context, timers, bytes)
             async with servicer.calls.admission.while_valid(caller):
                 async with aclosing(servicer.download(request, caller)) as messages:
                     async for message in messages:

@@ -167,7 +167,7 @@ class Bucket:
             try:
                 while (piece := self._once("GET", key, partial(next, coming, None))) is not None:
                     at += len(piece)
-                    yield bytes(piece)
+                    yield piece
             except Unavailable:
                 if at == begun:
                     raise

@@ -116,7 +116,7 @@ class S3Sink:
         for key, begins, upto in self._readable(file_id, runs, end, start):
             for block in self._bucket.stream(key, position - begins, upto - begins, chunk_bytes):
                 position += len(block)
-                yield from (block[first : first + chunk_bytes] for first in range(0, len(block), chunk_bytes))
+                yield block
         if position < end:
             raise BytesMissing(f"{file_id} ends {end - position} bytes too early")
 
