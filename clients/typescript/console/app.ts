@@ -1,24 +1,26 @@
 /** The page: joins the client, what is known, and what is shown. */
 
 import { hasReason, isFinal, newTraceparent, UploadClient, UploadError } from "../src/index.js";
-import type { BatchFile, BatchUpload, CancelOutcome, SharedWatch, Upload, UploadedFile, WatchEvent, WatchState } from "../src/index.js";
+import type { CancelOutcome, SharedWatch, UploadedFile, WatchEvent, WatchState } from "../src/index.js";
 import { backoff } from "../src/pause.js";
 import { quoted } from "../src/visible.js";
 import { renderChart } from "./chart.js";
 import { Details } from "./details.js";
 import { Export } from "./export.js";
 import { byId, say, setAttribute, throttled } from "./dom.js";
-import { filesOfDrop, filesOfInput } from "./drop.js";
+import { takeFiles } from "./drop.js";
 import { Feed } from "./feed.js";
 import * as format from "./format.js";
 import { List } from "./list.js";
 import type { Direction } from "./list.js";
 import { may } from "./me.js";
-import { isBatch, Model } from "./model.js";
-import type { BatchRow, FileRow } from "./model.js";
+import { Model } from "./model.js";
 import { isTold, notice } from "./notices.js";
+import { isBatch } from "./row.js";
+import type { BatchRow, FileRow } from "./row.js";
 import { Rows } from "./rows.js";
 import { Search } from "./search.js";
+import { Sends } from "./sends.js";
 import { SignIn } from "./sign-in.js";
 import { Statistics } from "./statistics.js";
 import { Strip } from "./strip.js";
@@ -52,11 +54,8 @@ class Console {
   private readonly search = new Search((view, typing) => this.choose(view, typing));
   private readonly strip = new Strip(() => this.readMetrics());
   private readonly draw = throttled(100, () => this.render());
-  private readonly rows = new Map<Upload, FileRow>();
+  private readonly sends = new Sends(this.client, this.model, () => this.render(), this.draw);
   private place: Place = { view: EVERYTHING, opened: undefined };
-  private locals = 0;
-  /** Files that were chosen and wait for the batch before theirs. */
-  private waiting = 0;
   private watch: SharedWatch | undefined;
   private reading: Promise<void> | undefined;
   /** Names of batches are asked for one after the other. */
@@ -66,14 +65,14 @@ class Console {
     const contentUrl = ({ fileId }: FileRow): string => `api/v1/files/${encodeURIComponent(fileId)}/content`;
     const cancelFile = (row: FileRow, reason: string): void => this.cancelFile(row, reason);
     const cancelBatch = (row: BatchRow, reason: string): void => this.cancelBatch(row, reason);
-    const dismiss = (row: FileRow | BatchRow): void => this.dismiss(row);
+    const dismiss = (row: FileRow | BatchRow): void => this.sends.dismiss(row);
     const actions = {
       cancelFile,
       cancelBatch,
       contentUrl,
       dismiss,
       details: (row: FileRow | BatchRow) => this.open(isBatch(row) ? { kind: "batches", id: row.batchId } : { kind: "files", id: row.fileId }),
-      retry: (row: FileRow | BatchRow) => this.retry(row),
+      retry: (row: FileRow | BatchRow) => this.sends.retry(row),
       moreFiles: (row: BatchRow) => this.readFiles(row),
       name: (row: BatchRow) => this.name(row),
     };
@@ -97,8 +96,7 @@ class Console {
       this.statistics.renew();
     });
     byId("chart-table").closest("details")?.addEventListener("toggle", () => this.renderStatistics());
-    this.takeInputs();
-    this.takeDrops();
+    takeFiles((files) => this.sends.begin(files));
     this.guardLeaving();
   }
 
@@ -311,115 +309,6 @@ class Console {
 
   // What people do --------------------------------------------------------------------------------------------------
 
-  /** One file stands alone; several are a batch. */
-  private upload(files: readonly BatchFile[]): void {
-    notice("upload", "");
-    const [first] = files;
-    if (!first) notice("upload", "There is nothing to upload in that; choose at least one file.");
-    else if (files.length === 1) this.uploadOne(first);
-    else void this.uploadBatches(files);
-    this.render();
-  }
-
-  private uploadOne({ blob, filename }: BatchFile): void {
-    const upload: Upload = this.client.upload(blob, {
-      ...(filename === undefined ? {} : { filename }),
-      onProgress: () => this.follow(upload),
-    });
-    this.adopt(upload);
-  }
-
-  /** More than a batch takes is sent as one batch after the other: of those that wait the page holds only the names. */
-  private async uploadBatches(files: readonly BatchFile[]): Promise<void> {
-    let [begun, left] = [0, 0];
-    const tellLeft = (now: number): void => {
-      this.waiting += now - left;
-      left = now;
-      notice("rest", this.waiting > 0 ? `${format.count(this.waiting, "more file")} to follow: a batch takes 10,000, and the next begins when the one before is over.` : "");
-    };
-    for await (const batch of this.client.uploadBatches(files, { onProgress: (upload) => this.follow(upload) })) {
-      begun += batch.uploads.length + batch.refused.length;
-      tellLeft(files.length - begun);
-      for (const { file, error } of batch.refused) {
-        this.model.addProblem(this.nextKey(), file.filename ?? "", file.blob.size, error.message);
-      }
-      if (batch.uploads.length > 0) this.adoptBatch(batch);
-      say(byId("said"), `Announcing ${format.count(batch.uploads.length, "file")} as a batch`);
-      this.render();
-    }
-    if (left > 0) notice("upload", `${format.count(left, "file")} not begun, as the batch before was cancelled or could not be announced; choose them again if they are still wanted.`);
-    tellLeft(0);
-  }
-
-  private adoptBatch(batch: BatchUpload): void {
-    const row = this.model.addBatch(batch, this.nextKey());
-    batch.announced.then(
-      (batchId) => {
-        this.model.identifyBatch(row, batchId);
-        // The watch tells it too, as a rule before.
-        this.client.api.getBatch(batchId).then((known) => this.model.takeBatch(known), () => {}).then(this.draw);
-      },
-      (error: UploadError) => {
-        row.problem = error.message;
-        row.status = "failed";
-        say(byId("said"), error.message);
-        this.draw();
-      },
-    );
-    // What has arrived needs nothing of the disk's files.
-    batch.done.then((uploads) => uploads.every(({ state }) => state === "completed") && (row.upload = undefined), () => {});
-  }
-
-  /** Begin anew what did not arrive; of a batch, those of its files. */
-  private retry(row: FileRow | BatchRow): void {
-    const uploads = isBatch(row) ? (row.upload?.uploads ?? []) : row.upload ? [row.upload] : [];
-    const files = uploads.filter(({ state }) => state !== "completed").map(({ blob, filename }) => ({ blob, filename }));
-    this.dismiss(row);
-    this.upload(files);
-  }
-
-  private dismiss(row: FileRow | BatchRow): void {
-    this.model.dismiss(row);
-    this.render();
-  }
-
-  private adopt(upload: Upload): void {
-    const row = this.model.addUpload(upload, this.nextKey());
-    this.rows.set(upload, row);
-    upload.done.catch((error: UploadError) => {
-      const known = this.rows.get(upload) ?? row;
-      // A cancel is told by the service; what else went wrong is told here.
-      if (error.reason !== "UPLOAD_CANCELLED") known.problem = error.message;
-      else if (!upload.fileId) known.problem = "Cancelled before it began.";
-      if (!upload.fileId) known.status = "failed";
-      if (error.reason !== "UPLOAD_CANCELLED") say(byId("said"), `${quoted(known.filename)}: ${error.message}`);
-    }).finally(() => {
-      this.rows.delete(upload);
-      this.draw();
-    });
-  }
-
-  private nextKey(): string {
-    return `local ${++this.locals}`;
-  }
-
-  /** An upload of this page has moved. */
-  private follow(upload: Upload | undefined): void {
-    if (!upload) return;
-    let row = this.rows.get(upload);
-    if (upload.fileId && row?.fileId !== upload.fileId) {
-      if (row) this.model.identify(row, upload.fileId);
-      else row = this.model.files.get(upload.fileId);
-    }
-    this.draw();
-    if (!row) return;
-    row.upload = upload;
-    row.progress = upload.progress;
-    row.received = Math.max(row.received, upload.bytesReceived);
-    row.cancellation = upload.cancellation;
-    if (upload.error && upload.error.reason !== "UPLOAD_CANCELLED") row.problem = upload.error.message;
-  }
-
   private cancelFile(row: FileRow, reason: string): void {
     notice("cancel", "");
     if (row.upload && !row.upload.over) void row.upload.cancel({ reason });
@@ -485,39 +374,11 @@ class Console {
     });
   }
 
-  // Ways in and out -------------------------------------------------------------------------------------------------
-
-  private takeInputs(): void {
-    for (const id of ["files", "folder"]) {
-      const input = byId<HTMLInputElement>(id);
-      input.addEventListener("change", () => {
-        if (input.files) this.upload(filesOfInput(input.files));
-        input.value = "";
-      });
-    }
-  }
-
-  private takeDrops(): void {
-    const zone = byId("drop");
-    const over = (shown: boolean) => (event: DragEvent) => {
-      event.preventDefault();
-      zone.classList.toggle("over", shown);
-    };
-    addEventListener("dragover", over(true));
-    addEventListener("dragleave", over(false));
-    addEventListener("drop", (event) => {
-      over(false)(event);
-      if (!event.dataTransfer) return;
-      filesOfDrop(event.dataTransfer).then(
-        (files) => this.upload(files),
-        () => notice("upload", "What was dropped could not be read; check that it is still there, and drop it again."),
-      );
-    });
-  }
+  // Leaving ---------------------------------------------------------------------------------------------------------
 
   private guardLeaving(): void {
     addEventListener("beforeunload", (event) => {
-      if (this.client.active.size > 0 || this.waiting > 0) event.preventDefault();
+      if (this.sends.underWay) event.preventDefault();
     });
     addEventListener("pagehide", () => this.client.leave());
   }

@@ -1,9 +1,45 @@
-/** What was dropped or chosen, as files with the paths they have in their folders. */
+/** What is dropped or chosen, as files with the paths they have in their folders. Must not know what becomes of them. */
 
 import type { BatchFile } from "../src/index.js";
+import { byId } from "./dom.js";
+import { notice } from "./notices.js";
+
+/** Give what people choose and drop from now on. */
+export function takeFiles(take: (files: BatchFile[]) => void): void {
+  takeChosen(take);
+  takeDropped(take);
+}
+
+function takeChosen(take: (files: BatchFile[]) => void): void {
+  for (const id of ["files", "folder"]) {
+    const input = byId<HTMLInputElement>(id);
+    input.addEventListener("change", () => {
+      if (input.files) take(filesOfInput(input.files));
+      input.value = "";
+    });
+  }
+}
+
+function takeDropped(take: (files: BatchFile[]) => void): void {
+  const zone = byId("drop");
+  const over = (shown: boolean) => (event: DragEvent) => {
+    event.preventDefault();
+    zone.classList.toggle("over", shown);
+  };
+  addEventListener("dragover", over(true));
+  addEventListener("dragleave", over(false));
+  addEventListener("drop", (event) => {
+    over(false)(event);
+    if (!event.dataTransfer) return;
+    filesOfDrop(event.dataTransfer).then(
+      take,
+      () => notice("upload", "What was dropped could not be read; check that it is still there, and drop it again."),
+    );
+  });
+}
 
 /** Everything in a drop, folders included. The items have to be taken before the first await: they are gone after it. */
-export async function filesOfDrop(transfer: DataTransfer): Promise<BatchFile[]> {
+async function filesOfDrop(transfer: DataTransfer): Promise<BatchFile[]> {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? undefined);
   if (entries.every((entry) => entry === undefined)) return filesOfInput(transfer.files);
   const found: BatchFile[] = [];
@@ -12,7 +48,7 @@ export async function filesOfDrop(transfer: DataTransfer): Promise<BatchFile[]> 
 }
 
 /** Everything chosen in an input. */
-export function filesOfInput(files: FileList): BatchFile[] {
+function filesOfInput(files: FileList): BatchFile[] {
   return byName([...files].map((blob) => ({ blob, filename: blob.webkitRelativePath || blob.name })));
 }
 

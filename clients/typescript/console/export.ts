@@ -7,7 +7,7 @@ import type { Api, UploadedFile } from "../src/index.js";
 import { FileSchema } from "../src/gen/upload/v1/upload_pb.js";
 import { byId, make, say, setAttribute } from "./dom.js";
 import * as format from "./format.js";
-import { requestOf } from "./model.js";
+import { requestOf } from "./requests.js";
 import { passes } from "./view.js";
 import type { Asked } from "./view.js";
 

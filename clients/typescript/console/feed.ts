@@ -5,7 +5,7 @@ import { quoted } from "../src/visible.js";
 import { arrange, byId, make, say, show } from "./dom.js";
 import * as format from "./format.js";
 import { me } from "./me.js";
-import type { BatchRow, FileRow } from "./model.js";
+import type { BatchRow, FileRow } from "./row.js";
 import { batchTitle, cancellerOf } from "./words.js";
 
 const MOST = 30;

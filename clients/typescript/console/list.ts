@@ -2,7 +2,8 @@
 
 import { say, show } from "./dom.js";
 import * as format from "./format.js";
-import type { BatchRow, FileRow, Model } from "./model.js";
+import type { Model } from "./model.js";
+import type { BatchRow, FileRow } from "./row.js";
 import type { Rows } from "./rows.js";
 import { isSifted } from "./view.js";
 import { emptyLine } from "./words.js";

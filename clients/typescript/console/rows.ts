@@ -6,8 +6,10 @@ import { closeAsk, toggleAsk } from "./ask.js";
 import { arrange, make, say, setAttribute, show } from "./dom.js";
 import * as format from "./format.js";
 import { may, me } from "./me.js";
-import { isBatch, isOver, MOST_OF_BATCH } from "./model.js";
-import type { BatchRow, FileRow, Model } from "./model.js";
+import { MOST_OF_BATCH } from "./model.js";
+import type { Model } from "./model.js";
+import { isBatch, isOver } from "./row.js";
+import type { BatchRow, FileRow } from "./row.js";
 import { badgeOf, BADGES, batchBadge, batchLine, batchTitle, cancellable, cancelWarning, downloadable, lineOf, sentOf } from "./words.js";
 import type { Badge } from "./words.js";
 

@@ -2,8 +2,9 @@
 
 import { byId, say, show } from "./dom.js";
 import * as format from "./format.js";
-import { isBatch, isOver } from "./model.js";
-import type { BatchRow, FileRow, Model } from "./model.js";
+import type { Model } from "./model.js";
+import { isBatch, isOver } from "./row.js";
+import type { BatchRow, FileRow } from "./row.js";
 import type { Rows } from "./rows.js";
 import { sentOf } from "./words.js";
 

@@ -5,8 +5,8 @@ import type { GetStatisticsResponse, StatusWord } from "../src/index.js";
 import { quoted } from "../src/visible.js";
 import * as format from "./format.js";
 import { may, me } from "./me.js";
-import { isBatch } from "./model.js";
-import type { BatchRow, FileRow } from "./model.js";
+import { isBatch } from "./row.js";
+import type { BatchRow, FileRow } from "./row.js";
 import type { Asked, Filter } from "./view.js";
 
 /** What the badge shows: the service's status, or what is happening right now on this page. */
