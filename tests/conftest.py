@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from support.grpc_upload import stub_on
 from support.process import ServerProcess, StartServer
+from support.tokens import Tokens, tokens_in
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
@@ -51,6 +52,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests of a worker that need no options of their own."""
     with ServerProcess(tmp_path_factory.mktemp("server")) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    """A tokens file for a server of the module's own, with somebody of each role."""
+    return tokens_in(tmp_path_factory.mktemp("tokens"))
 
 
 @pytest.fixture

@@ -10,16 +10,11 @@ import grpc
 import pytest
 
 from support.process import ServerProcess
-from support.tokens import Tokens, tokens_in
+from support.tokens import Tokens
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    return tokens_in(tmp_path_factory.mktemp("tokens"))
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,13 @@ import websockets
 
 from support.doors import refusal_of_json, refusal_of_rpc
 from support.process import ServerProcess
-from support.tokens import Tokens, tokens_in
+from support.tokens import Tokens
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
     from upload.v1.upload_pb2_grpc import UploadServiceAsyncStub as Stub
 
 OPEN = 5
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    return tokens_in(tmp_path_factory.mktemp("tokens"))
 
 
 @pytest.fixture(scope="module")

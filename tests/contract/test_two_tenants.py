@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import websockets
 from support.doors import GrpcDoor, HttpDoor, Json, Refusal, refusal_of_http, refusal_of_json, refusal_of_rpc
 from support.grpc_upload import UploadCall, stub_on
 from support.process import ServerProcess
-from support.tokens import CALLERS, Tokens, tokens_in
+from support.tokens import CALLERS, Tokens
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
@@ -63,20 +63,9 @@ BYTES = {"upload-offset": "0", "content-type": "application/offset+octet-stream"
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    return tokens_in(tmp_path_factory.mktemp("tokens"))
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("server"), tokens.options) as process:
         yield process
-
-
-@pytest_asyncio.fixture
-async def http(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        yield client
 
 
 @dataclass

@@ -6,14 +6,13 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
 import pytest
-import pytest_asyncio
 import websockets
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -21,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.doors import refusal_of_json, refusal_of_rpc
 from support.grpc_upload import UploadCall
 from support.process import ServerProcess
-from support.tokens import Tokens, tokens_in
+from support.tokens import Tokens
 from upload.v1 import upload_pb2 as pb
 
 if TYPE_CHECKING:
@@ -35,21 +34,10 @@ TICKETS = "/api/v1/tickets"
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    return tokens_in(tmp_path_factory.mktemp("tokens"))
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[ServerProcess]:
     options = (*tokens.options, "--allowed-origins", PAGE)
     with ServerProcess(tmp_path_factory.mktemp("server"), options) as process:
         yield process
-
-
-@pytest_asyncio.fixture
-async def http(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        yield client
 
 
 async def announced(http: httpx.AsyncClient, tokens: Tokens, who: str = "owner", **spec: object) -> str:

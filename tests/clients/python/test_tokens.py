@@ -12,15 +12,10 @@ from pathlib import Path
 import pytest
 
 from support.process import ServerProcess
-from support.tokens import Tokens, tokens_in
+from support.tokens import Tokens
 from upload import AsyncClient, Client, errors
 from upload.errors import CredentialMissing
 from upload.tokens import Authorization, FileToken, source_of
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    return tokens_in(tmp_path_factory.mktemp("tokens"))
 
 
 @pytest.fixture(scope="module")

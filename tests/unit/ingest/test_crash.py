@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from unit.ingest.world import CALLER, KIB, MIB, open_world, send
+from unit.ingest.world import CALLER, KIB, MIB, janitor_of, open_world, send
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Limits
-from upload_server.upkeep.janitor import Janitor
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64 * MIB
@@ -87,15 +86,6 @@ async def test_a_cancel_whose_process_died_is_carried_out_by_the_next(tmp_path: 
     async with open_world(tmp_path / "node") as world:
         await world.cancel(file_id)
     async with open_world(tmp_path / "node") as world:
-        janitor = Janitor(
-            world.store,
-            world.sink,
-            world.ingest,
-            clock=world.now,
-            upload_ttl=1e6,
-            request_ttl=1e6,
-            observer=world.observed,
-        )
-        assert await janitor.delete_owed() == 1
+        assert await janitor_of(world).delete_owed() == 1
         assert list(world.sink.file_ids()) == []
         assert (await world.row(file_id)).status is FileStatus.CANCELLED

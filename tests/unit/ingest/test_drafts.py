@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unit.ingest.test_janitor import completed, janitor_of
-from unit.ingest.world import CALLER, World, open_world
+from unit.ingest.world import CALLER, World, completed, janitor_of, open_world
 from upload_server.domain.errors import (
     InvalidField,
     OutcomeUnknown,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.stores import shell, url_in
-from unit.ingest.world import CALLER, KIB, World, open_world, send
+from unit.ingest.world import CALLER, DAY, HOUR, KIB, World, completed, janitor_of, open_world, send
 from upload_server.domain.chain import seals_of
 from upload_server.domain.errors import ChecksumMismatch, DatabaseFailure, FileNotFound
 from upload_server.domain.runs import Run
@@ -22,29 +22,6 @@ from upload_server.sink.protocol import Doomed, SinkError
 from upload_server.store.values import OwedDeletion, Trail
 from upload_server.upkeep.janitor import Janitor
 from upload_server.upkeep.retention import Retention
-
-HOUR = 3600.0
-DAY = 24 * HOUR
-
-
-def janitor_of(
-    world: World,
-    interval: float = HOUR,
-    expiry_grace: float = 0.0,
-    sweep_interval: float = HOUR,
-) -> Janitor:
-    return Janitor(
-        world.store,
-        world.sink,
-        world.ingest,
-        clock=world.now,
-        upload_ttl=DAY,
-        request_ttl=7 * DAY,
-        expiry_grace=expiry_grace,
-        interval=interval,
-        sweep_interval=sweep_interval,
-        observer=world.observed,
-    )
 
 
 @asynccontextmanager
@@ -60,13 +37,6 @@ async def running(janitor: Janitor) -> AsyncIterator[None]:
 async def stored(world: World, size: int = 1000) -> str:
     """An uploading file with all its bytes durable and no stream open."""
     file_id, upload = await world.send_new(b"x" * size)
-    await upload.close()
-    return file_id
-
-
-async def completed(world: World, data: bytes = b"keep me") -> str:
-    file_id, upload = await world.send_new(data)
-    await upload.commit("", CALLER)
     await upload.close()
     return file_id
 

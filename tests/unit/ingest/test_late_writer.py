@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from unit.ingest.world import CALLER, KIB, GatedSink, World, open_world, send, stopped
+from unit.ingest.world import CALLER, KIB, GatedSink, World, janitor_of, open_world, send, stopped
 from upload_server.domain.errors import UploadCancelled, WriterReplaced
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import FileStatus
 from upload_server.ingest import Ingest, Limits
-from upload_server.upkeep.janitor import Janitor
 
 # Of each chunk one piece.
 LIMITS = Limits(sync_bytes=64 * KIB, piece_bytes=64 * KIB, sync_seconds=0.05)
@@ -117,18 +116,6 @@ async def test_a_file_goes_on_in_its_run_at_the_ingest_that_began_it_and_in_anot
     file = await upload.commit("", CALLER)
     await upload.close()
     assert world.sink.content(file_id) == b"".join(bytes([number]) * 10 for number in range(4))
-    assert await janitor_of(world, world.ingest).delete_owed() == 1
+    assert await janitor_of(world).delete_owed() == 1
     assert world.sink.fences(file_id) == [file.run_fence] == [4]
     await other.aclose()
-
-
-def janitor_of(world: World, ingest: Ingest) -> Janitor:
-    return Janitor(
-        world.store,
-        world.sink,
-        ingest,
-        clock=world.now,
-        upload_ttl=1e6,
-        request_ttl=1e6,
-        observer=world.observed,
-    )

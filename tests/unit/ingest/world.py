@@ -25,6 +25,8 @@ from upload_server.store.values import Audited, Claim, Command, Commit, Heard, O
 from upload_server.upkeep.janitor import Janitor
 
 CALLER = Caller(Source.GRPC)
+HOUR = 3600.0
+DAY = 24 * HOUR
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -354,3 +356,32 @@ async def open_world(folder: Path, limits: Limits | None = None) -> AsyncIterato
     finally:
         await world.ingest.aclose()
         await opened.close()
+
+
+async def completed(world: World, data: bytes = b"keep me") -> str:
+    file_id, upload = await world.send_new(data)
+    await upload.commit("", CALLER)
+    await upload.close()
+    return file_id
+
+
+def janitor_of(
+    world: World,
+    ingest: Ingest | None = None,
+    *,
+    interval: float = HOUR,
+    expiry_grace: float = 0.0,
+    sweep_interval: float = HOUR,
+) -> Janitor:
+    return Janitor(
+        world.store,
+        world.sink,
+        ingest or world.ingest,
+        clock=world.now,
+        upload_ttl=DAY,
+        request_ttl=7 * DAY,
+        expiry_grace=expiry_grace,
+        interval=interval,
+        sweep_interval=sweep_interval,
+        observer=world.observed,
+    )

@@ -19,6 +19,7 @@ from upload_server.doors.http.asgi import (
     Receive,
     Scope,
     Send,
+    headers_of,
     refuse,
     refuse_method,
     respond,
@@ -56,7 +57,7 @@ class SessionDoor:
             await self._sign_in(scope, send)
 
     async def _sign_in(self, scope: Scope, send: Send) -> None:
-        token = bearer(Presented([value.decode("latin-1") for value in _values(scope, b"authorization")]))
+        token = bearer(Presented([value.decode("latin-1") for value in headers_of(scope, b"authorization")]))
         try:
             if token is None:
                 raise CredentialMissing
@@ -78,7 +79,3 @@ def _name(scope: Scope) -> str:
 def _cookie(name: str, token: str, seconds: int) -> tuple[bytes, bytes]:
     secure = "; Secure" if name == COOKIES[0] else ""
     return b"set-cookie", f"{name}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}".encode()
-
-
-def _values(scope: Scope, name: bytes) -> list[bytes]:
-    return [value for key, value in scope["headers"] if key == name]
