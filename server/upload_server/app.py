@@ -10,7 +10,7 @@ import contextlib
 import functools
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,13 @@ import structlog
 
 from transcoder import BodyBudget, build_app
 from upload_server import __version__
-from upload_server.access.callers import Callers
-from upload_server.access.certificates import Certificates, Proxies
-from upload_server.access.identity import Authenticator, Presented
-from upload_server.access.jwt import Jwt, keys_of, rules_of
-from upload_server.access.policy import check_complete, named_roles
-from upload_server.access.quotas import Quota, Quotas, Use
+from upload_server.access.certificates import Proxies
+from upload_server.access.identity import Presented
+from upload_server.access.open import Access
+from upload_server.access.policy import check_complete
+from upload_server.access.quotas import Use
 from upload_server.access.tickets import Tickets
-from upload_server.access.tokens_file import QuotasFile, TokensFile
-from upload_server.config import Config, named_quotas
+from upload_server.config import Config
 from upload_server.domain.errors import CredentialMissing, CutOff, UploadError
 from upload_server.domain.states import FileStatus, Source
 from upload_server.doors.admission import Admission, Gate
@@ -94,22 +92,16 @@ class Service:
         self._config = config
         self._connections = max(1, min(MAX_CONNECTIONS // config.workers, descriptors.connections))
         # An idle connection makes way for a new one, a socket does not: half of them stay for callers.
-        # None: nobody has to say who calls.
-        self._callers: Callers | None = None
-        self._tokens = _open_tokens(config) if config.tokens_file else None
-        self._jwt = _open_jwt(config) if config.jwt_issuer else None
-        # Certificates last: a call with a bearer is the bearer's.
-        self._certificates = _open_certificates(config) if config.cert_principal else None
-        self._proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
-        self._tickets = Tickets(store, self._authenticators())
-        if config.with_auth:
-            known = [self._tickets, *self._authenticators()]
-            self._callers = Callers(known, metrics, proxies=self._proxies)
         max_websockets = min(config.max_websockets, max(1, self._connections // 2))
+        # None: nobody has to say who calls.
+        self._access: Access | None = None
+        self._proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
+        if config.with_auth:
+            self._access = Access(config, store, self._use_of, metrics, proxies=self._proxies)
         self._store = store
         self._metrics = metrics
         self._traces = Traces(config.otlp_endpoint, __version__) if config.otlp_endpoint else None
-        self._quotas = self._quotas_of(config) if config.with_auth else None
+        self._quotas = None if self._access is None else self._access.quotas
         self._admission = Admission(
             {
                 Gate.READ: config.max_calls,
@@ -197,7 +189,7 @@ class Service:
             websocket=self._websockets,
             tus=self._tus(),
             content=ContentDoor(self._uploads, self._calls(Source.HTTP, of_scope)),
-            tickets=self._ticket_door() if config.with_auth else None,
+            tickets=None if self._access is None else self._ticket_door(self._access.tickets),
             ready=store.ping,
             metrics=metrics,
             calls=self._calls(Source.HTTP, of_scope),
@@ -233,7 +225,7 @@ class Service:
             https_only=self._tls is not None and not config.on_loopback,
         )
         reloaders = [] if self._tls is None else [self._tls.reloader]
-        if reloaders or self._tokens is not None:
+        if reloaders or config.tokens_file:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._read_anew)
         try:
             # Ports first: an error of the bind then reaches the operator plainly, not inside a group of errors.
@@ -252,8 +244,7 @@ class Service:
                 ClockWatch(utc_now).run(),
                 Heap().run(),
                 *(reloader.run() for reloader in reloaders),
-                *([] if self._callers is None else [self._look_after_callers(self._callers)]),
-                *([] if self._jwt is None else [self._jwt.run()]),
+                *([] if self._access is None else self._access.loops(self._end_lost)),
                 *([self._retention().run()] if config.keep_content else []),
             ):
                 started(self._grpc.port, self._http.port)
@@ -270,8 +261,8 @@ class Service:
         """Have the files of TLS and of tokens read at once, changed or not."""
         if self._tls is not None:
             self._tls.reloader.nudge()
-        if self._tokens is not None:
-            self._tokens.forget()
+        if self._access is not None:
+            self._access.read_anew()
 
     async def _drain(self, http: HttpServer) -> None:
         """Say so first, wait for the calls that run, then end those that are left; what is durable stays resumable."""
@@ -322,19 +313,13 @@ class Service:
             refuse_cross_site=self._config.with_auth,
         )
 
-    def _authenticators(self) -> Sequence[Authenticator]:
-        """Whoever knows a kind of credential; the first one that does decides."""
-        return [known for known in (self._tokens, self._jwt, self._certificates) if known is not None]
-
-    async def _look_after_callers(self, callers: Callers) -> None:
-        """Read tokens anew when they change, and end the streams of callers who may not go on."""
-
-        def end() -> None:
+    def _end_lost(self) -> None:
+        """End the streams of callers who may not go on."""
+        if self._access is not None:
+            callers = self._access.callers
             self._hub.end_where(callers.lost_or_expired)
             self._ingest.end_where(callers.lost)
             self._admission.end_where(callers.lost)
-
-        await callers.run([] if self._tokens is None else [self._tokens.refresh], end)
 
     def _servicer(self, door: Source, see: Callable[[Any], Presented]) -> UploadServicer:
         return UploadServicer(
@@ -347,11 +332,6 @@ class Service:
             quotas=self._quotas,
         )
 
-    def _quotas_of(self, config: Config) -> Quotas:
-        if self._tokens is None:
-            return Quotas(_quota_of(config), self._use_of)
-        return Quotas(_quota_of(config), self._use_of, own=self._tokens.quota_of)
-
     async def _use_of(self, principal: str) -> Use:
         """Return what a principal has in the store."""
         files = (await self._store.count(principal, utc_now())).files
@@ -360,9 +340,9 @@ class Service:
         return Use(sum(total.files for total in opened), size_bytes)
 
     def _calls(self, door: Source, see: Callable[[Any], Presented]) -> Calls:
-        timeout = self._config.call_timeout
+        timeout, callers = self._config.call_timeout, None if self._access is None else self._access.callers
         return Calls(
-            door, self._admission, self._metrics, timeout=timeout, callers=self._callers, see=see, traces=self._traces
+            door, self._admission, self._metrics, timeout=timeout, callers=callers, see=see, traces=self._traces
         )
 
     def _tus(self) -> Application:
@@ -388,8 +368,8 @@ class Service:
             pruned_dir=Path(config.pruned_dir) if config.pruned_dir else config.data_dir / "pruned",
         )
 
-    def _ticket_door(self) -> Application:
-        return TicketDoor(self._uploads, self._calls(Source.HTTP, of_scope), self._tickets)
+    def _ticket_door(self, tickets: Tickets) -> Application:
+        return TicketDoor(self._uploads, self._calls(Source.HTTP, of_scope), tickets)
 
     def _transcoder(self) -> Application:
         servicer = self._servicer(Source.HTTP, of_transcoded)
@@ -404,46 +384,8 @@ class Service:
             error_details=fault_details,
             http_statuses=HTTP_STATUSES,
             www_authenticate=challenge(CredentialMissing()),
-            before_body=None if self._callers is None else servicer.calls.identify_early,
+            before_body=None if self._access is None else servicer.calls.identify_early,
         )
-
-
-def _quota_of(config: Config) -> Quota:
-    """Return what each principal may have."""
-    return Quota(
-        open_files=config.quota_open_files,
-        size_bytes=config.quota_bytes,
-        uploads=config.quota_uploads,
-        watches=config.quota_watches,
-        websockets=config.quota_websockets,
-        calls=config.quota_calls,
-    )
-
-
-def _open_tokens(config: Config) -> TokensFile:
-    def quotas(text: str) -> Mapping[str, Quota]:
-        return {name: _quota_of(own) for name, own in named_quotas(text, config).items()}
-
-    path = Path(config.tokens_file)
-    return TokensFile(path, quotas_file=QuotasFile(Path(config.quotas_file), quotas) if config.quotas_file else None)
-
-
-def _open_jwt(config: Config) -> Jwt:
-    of_all = (
-        config.jwt_audience,
-        config.jwt_algorithms,
-        config.jwt_typ,
-        config.jwt_leeway,
-        config.jwt_role_claim,
-        config.jwt_roles,
-    )
-    return Jwt(
-        [(rules_of(alias, issuer, *of_all), keys_of(issuer, config.jwt_jwks)) for alias, issuer in config.jwt_issuers]
-    )
-
-
-def _open_certificates(config: Config) -> Certificates:
-    return Certificates(config.cert_principal, named_roles("--cert-roles", config.cert_roles))
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ ALLOWED: dict[str, set[str]] = {
     "domain": set(),
     "process": {"domain"},
     "config": {"process"},
-    "access": {"domain", "process"},
+    "access": {"config", "domain", "process"},
     "store": {"domain", "process"},
     "sink": {"domain", "process"},
     "watch": {"domain", "store"},
