@@ -32,7 +32,7 @@ import structlog
 import upload_server
 from upload.v1 import upload_pb2 as pb
 from upload.v1 import upload_pb2_grpc
-from upload_server.config import load
+from upload_server.options import load
 from upload_server.start import serve
 
 _SERVER = Path(upload_server.__file__ or "").parent

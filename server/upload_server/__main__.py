@@ -20,8 +20,9 @@ import structlog
 import uvloop
 
 from upload_server import __version__
-from upload_server.config import Config, ConfigError, add_options, load, mistyped, option_meant
+from upload_server.config import Config, ConfigError
 from upload_server.domain.errors import CannotStart
+from upload_server.options import add_options, load, mistyped, option_meant
 from upload_server.process import BackgroundStream, configure_logging
 from upload_server.process.arguments import hide_passwords
 from upload_server.process.heap import share_one_heap

@@ -18,12 +18,12 @@ from support.grpc_upload import CHUNK, UploadCall, stub_on
 from support.stores import STORES, shell, url_in
 from upload.v1 import upload_pb2 as pb
 from upload_server import start
-from upload_server.config import load
+from upload_server.options import load
 
 NODE = """
 import asyncio, os, sys
 from upload_server import start
-from upload_server.config import load
+from upload_server.options import load
 from upload_server.process.metrics import Workers
 
 async def main():

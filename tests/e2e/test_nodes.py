@@ -20,7 +20,8 @@ from support.grpc_upload import CHUNK, UploadCall, stub_on, upload
 from support.stores import STORES, shell, url_in
 from upload.v1 import upload_pb2 as pb
 from upload_server import start
-from upload_server.config import Config, load
+from upload_server.config import Config
+from upload_server.options import load
 from upload_server.process.metrics import Workers
 from upload_server.store.commands.store import WritingStore
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from upload_server.config import ConfigError, documented, load, mistyped, named_quotas
+from upload_server.config import ConfigError
+from upload_server.options import documented, load, mistyped, named_quotas
 from upload_server.process.words import parse_bytes, parse_seconds
 
 ROOT = Path(__file__).parents[2]

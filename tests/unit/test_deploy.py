@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from upload_server.config import Config, env_name, load
+from upload_server.config import Config
+from upload_server.options import env_name, load
 from upload_server.process.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -16,8 +16,9 @@ from upload_server.access.policy import named_roles
 from upload_server.access.quotas import Quota, Quotas, Use
 from upload_server.access.tickets import Tickets, TicketStore
 from upload_server.access.tokens_file import QuotasFile, TokensFile
-from upload_server.config import Config, named_quotas
+from upload_server.config import Config
 from upload_server.domain.observer import Observer
+from upload_server.options import named_quotas
 
 
 class Access:

@@ -10,7 +10,7 @@ import argparse
 import string
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upload_server.config import add_options
+from upload_server.options import add_options
 from upload_server.process.words import parse_seconds
 
 if TYPE_CHECKING:
