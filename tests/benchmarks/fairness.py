@@ -1,11 +1,14 @@
 """CancelFile of one principal, alone and beside another that calls as fast as it can, in turns on one server.
 
 Options: ``--rounds N`` (5), ``--seconds N`` of each turn (2), ``--quota-calls N`` of each principal a second (0: any),
-``--kinds list,watch,…`` of calls of the other one (each apart, then all together).
-Prints p50, p99 and CPU of the server, beside that of the turns alone, and how many calls the other one made.
+``--kinds list,watch,…`` of calls of the other one (each apart, then all together), ``--data-dir DIR`` for what the
+server keeps (in memory, as /dev/shm, nobody else's writes count).
+Prints p50 and p99 of a turn, the median of all its turns, beside that of the turns alone; CPU of the server; and how
+many calls the other one made. A moment in which the machine stands still is the p99 of one turn, and not of the figure.
 
-The other one has 64 calls under way, over connections of its own, from a process of its own that takes what the caller
-leaves of half of the cores (nice), the server has all: what starves is never the caller for the other one's sake.
+The other one has 64 calls under way, over connections of its own, from a process of its own that takes what server and
+caller leave of half of the cores; the server has all. What starves is never the caller for the other one's sake: on a
+busy machine run this with priority (``chrt -r 5 make bench ARGS="fairness"``), which the other one then has not.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import grpc
@@ -120,7 +124,11 @@ KINDS: Mapping[str, Callable[[Deeds], Awaitable[None]]] = {
 
 def greedy(port: int, metadata: Metadata, orders: Connection) -> None:
     """Do what is ordered, kind after kind, and report how calls ended."""
-    os.nice(_NICE)
+    if os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO):
+        # Among those that have priority, being nice counts for nothing: it would take the caller's core by turns.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    else:
+        os.nice(_NICE)
     asyncio.run(_greedy(port, metadata, orders))
 
 
@@ -168,18 +176,22 @@ class Turns:
     """What the turns of one name have given: times of cancels, CPU seconds of the server, calls of the other one."""
 
     def __init__(self) -> None:
-        self.took: list[float] = []
+        # Of each turn.
+        self.took: list[list[float]] = []
         self.cpu = 0.0
         self.counts: Counter[str] = Counter()
 
     def line(self, name: str, alone: Turns) -> str:
         """Return the figures, as the last one compares them."""
-        p50, p99 = (quantile(self.took, at) * 1000 for at in (0.5, 0.99))
-        before = [quantile(alone.took, at) * 1000 for at in (0.5, 0.99)]
+        (p50, p99), before = self._quantiles(), alone._quantiles()
         return (
             f"{name:<12} p50 {p50:6.2f} ms ({p50 / before[0]:5.2f})   p99 {p99:6.2f} ms ({p99 / before[1]:5.2f})"
-            f"   {len(self.took)} cancels   CPU {self.cpu:.1f} s   the other one's: {dict(self.counts)}"
+            f"   {sum(map(len, self.took))} cancels   CPU {self.cpu:.1f} s   the other one's: {dict(self.counts)}"
         )
+
+    def _quantiles(self) -> list[float]:
+        """The p50 and p99 of the turns, in milliseconds: the median over all."""
+        return [median(quantile(took, at) for took in self.took) * 1000 for at in (0.5, 0.99)]
 
 
 def measure(
@@ -203,7 +215,7 @@ def measure(
                     other.send((kinds, time.monotonic() + given.seconds + 0.5))
                     time.sleep(0.3)
                 before = sum(process.cpu_times()[:2])
-                found[name].took += cancels(stub, metadata, given.seconds, pause)
+                found[name].took.append(cancels(stub, metadata, given.seconds, pause))
                 found[name].cpu += sum(process.cpu_times()[:2]) - before
                 if kinds:
                     found[name].counts += other.recv()
@@ -218,6 +230,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=2.0)
     options.add_argument("--quota-calls", type=int, default=0)
+    options.add_argument("--data-dir")
     options.add_argument("--kinds", default=",".join(KINDS))
     given = options.parse_args()
     kinds = given.kinds.split(",")
@@ -226,7 +239,7 @@ def main() -> int:
         turns[_ALL] = kinds
     cores = sorted(os.sched_getaffinity(0))
     ours = cores[: max(1, len(cores) // 2)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=given.data_dir) as folder:
         tokens = tokens_in(Path(folder))
         (Path(folder) / "data").mkdir()
         words = (*tokens.options, "--quota-calls", f"{given.quota_calls}")

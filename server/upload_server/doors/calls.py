@@ -39,7 +39,7 @@ from upload_server.domain.steps import STEPS, Steps
 from upload_server.doors.admission import Admission, Answered, Gate
 from upload_server.doors.errors import STATUS_CODES, challenge, code_of, to_status
 from upload_server.doors.presented import of_scope, parent_of
-from upload_server.doors.turns import Kind, Turn
+from upload_server.doors.turns import Turn
 from upload_server.process.tracing import Traces
 
 log = structlog.get_logger(__name__)
@@ -185,9 +185,9 @@ class Call:
             self._gate = gate
         return caller
 
-    def turn(self, kind: Kind, caller: Caller) -> Turn:
-        """Return a block that begins when it is the turn of its principal's calls of this kind; at once without one."""
-        return self._calls.admission.turns.turn(caller.principal, kind)
+    def turn(self, caller: Caller, *, cancels: bool = False) -> Turn:
+        """Return a block that begins when it is the call's turn among its principal's; at once without one."""
+        return self._calls.admission.turns.turn(caller.principal, cancels=cancels)
 
     def refuse(self, error: UploadError) -> None:
         """Note that the call ends with ``error``. The audit trail has no refusals: they change nothing."""
@@ -288,8 +288,8 @@ class Unread:
 
     __slots__ = ()
 
-    async def read(self, is_late: Callable[[], None] | None = None) -> Any:
-        """Return the message; raises an ``UploadError``. ``is_late`` is called when it does not come at once."""
+    async def read(self, turn: Turn | None = None) -> Any:
+        """Return the message; raises an ``UploadError``. One that does not come at once waits without ``turn``."""
         raise NotImplementedError
 
     async def tell(self, error: UploadError) -> None:
@@ -310,12 +310,11 @@ Servicer = TypeVar("Servicer", bound=HasCalls)
 
 def unary(
     gate: Gate,
-    kind: Kind = Kind.OTHER,
 ) -> Callable[
     [Callable[[Servicer, Request, Caller], Awaitable[Response]]],
     Callable[[Servicer, Request | Unread, Context], Awaitable[Response]],
 ]:
-    """Make a method of (request, caller) a unary handler of (request, context); ``kind`` takes turns."""
+    """Make a method of (request, caller) a unary handler of (request, context)."""
 
     def wrap(
         method: Callable[[Servicer, Request, Caller], Awaitable[Response]],
@@ -327,10 +326,10 @@ def unary(
             async with (
                 Call(calls, method.__name__, tell, context) as call,
                 # Before anything is done for the call but to know whose it is: what is refused takes its turn, too.
-                call.turn(kind, await call.identify()) as turn,
+                call.turn(await call.identify(), cancels=gate is Gate.CANCEL) as turn,
             ):
                 caller = await call.admit(gate)
-                message: Request = await request.read(turn.give) if isinstance(request, Unread) else request
+                message: Request = await request.read(turn) if isinstance(request, Unread) else request
                 with calls.limit():
                     response = await method(servicer, message, caller)
                 calls.admission.hold_answer(response, context)

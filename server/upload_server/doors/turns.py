@@ -1,14 +1,13 @@
-"""Decides how many calls of one principal go on at once while others call, too; the rest wait for their turns.
+"""Decides which call of one principal goes on while others call, too; the rest wait for their turns.
 
 Must not know what calls do. Calls of one principal share the event loop, Python's lock and the writer with those of all
-others: without turns a cancel would wait for all that another principal has under way, and with them for a few.
+others: without turns a cancel would wait for all that another principal has under way, and with them for one or two.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from enum import Enum
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,8 +15,8 @@ from transcoder.timers import Limit, Timers
 from upload_server.domain.errors import Overloaded
 
 # A turn rests before the next call has it, while a call of another principal has one: so many times as long as the call
-# took, within bounds; one that waits for a commit that others share, the least. A cancel goes from thread to thread and
-# back, and waits for Python's lock and the writer at each step while somebody else has them.
+# took, within bounds. A cancel goes from thread to thread and back, and waits for Python's lock and the writer at each
+# step while somebody else has them.
 _RESTS: Final = 3
 _REST_SECONDS, _LONGEST_REST_SECONDS = 0.005, 0.25
 # Whose call came within so many seconds is calling.
@@ -27,32 +26,17 @@ _WAIT_SECONDS: Final = 10.0
 _MOST_WAITING: Final = 1000
 
 
-class Kind(Enum):
-    """Calls that take turns with one another: a cancel waits for no announcement of its own principal's, and so on."""
-
-    CANCEL = "cancels"
-    # They wait for the disk.
-    WHOLE = "whole files"
-    OPENING = "uploads that begin"
-    OTHER = "calls"
-
-    @property
-    def most(self) -> int:
-        """How many have a turn at once, while other principals call: two where both wait for one commit."""
-        return 2 if self in (Kind.CANCEL, Kind.WHOLE) else 1
-
-    # There is one object of each; an Enum's own hash takes its time.
-    __hash__ = object.__hash__
-
-
 class _Line:
-    """Calls of one kind of one principal: how many have a turn, and those that wait, first come, first served."""
+    """A principal's cancels, or its other calls: how many have a turn, and those that wait, first come, first served.
 
-    __slots__ = ("kind", "principal", "running", "waiting")
+    So its cancels wait for one another, and for no announcement of its own.
+    """
 
-    def __init__(self, principal: str, kind: Kind) -> None:
+    __slots__ = ("cancels", "principal", "running", "waiting")
+
+    def __init__(self, principal: str, *, cancels: bool) -> None:
         self.principal = principal
-        self.kind = kind
+        self.cancels = cancels
         self.running = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
@@ -61,27 +45,26 @@ class Turns:
     """The turns of all principals on one event loop."""
 
     def __init__(self) -> None:
-        # Those that have calls; where one waits, others of its line have turns, and the next to end wakes it.
-        self._lines: dict[tuple[str, Kind], _Line] = {}
-        # Turns that are had, of all principals, and of each.
-        self._running = 0
-        self._of: Counter[str] = Counter()
+        # Those that have calls; where one waits, another one has the turn or it rests, and the end of that wakes it.
+        self._lines: dict[tuple[str, bool], _Line] = {}
+        # Turns that are had, of each principal that has one.
+        self._had: Counter[str] = Counter()
         # Who called last, and until when its calls take turns: somebody else has called before.
         self._latest = ""
         self._shared_until = 0.0
         self._timers = Timers(1.0)
 
-    def turn(self, principal: str, kind: Kind) -> Turn:
-        """Return a block that begins when a call of this kind has its turn."""
-        return Turn(self, principal, kind)
+    def turn(self, principal: str, *, cancels: bool = False) -> Turn:
+        """Return a block that begins when it is the turn of a call among its principal's cancels, or its others."""
+        return Turn(self, principal, cancels=cancels)
 
-    async def take(self, principal: str, kind: Kind) -> _Line:
+    async def take(self, principal: str, *, cancels: bool) -> _Line:
         """Wait for a turn; raises ``Overloaded`` when none comes for long."""
         if principal != self._latest:
             self._latest, self._shared_until = principal, asyncio.get_running_loop().time() + _SHARED_SECONDS
-        line = self._lines.get((principal, kind))
+        line = self._lines.get((principal, cancels))
         if line is None:
-            line = self._lines[principal, kind] = _Line(principal, kind)
+            line = self._lines[principal, cancels] = _Line(principal, cancels=cancels)
         if not line.waiting and self._has_turn(line):
             self._begin(line)
         else:
@@ -108,18 +91,17 @@ class Turns:
     def give(self, line: _Line, seconds: float) -> None:
         """Give a turn back that was had for so long; the next of its line has it at once, or after a rest."""
         # A turn that rests is had by nobody: two that rest for each other would leave the node idle.
-        self._running -= 1
-        self._of[line.principal] -= 1
-        if line.waiting and self._running > self._of[line.principal]:
-            rest = 0 if line.kind.most > 1 else min(_RESTS * seconds, _LONGEST_REST_SECONDS)
-            asyncio.get_running_loop().call_later(max(_REST_SECONDS, rest), self._end, line)
+        self._had[line.principal] -= 1
+        if not self._had[line.principal]:
+            del self._had[line.principal]
+        if line.waiting and len(self._had) > (line.principal in self._had):
+            rest = min(max(_REST_SECONDS, _RESTS * seconds), _LONGEST_REST_SECONDS)
+            asyncio.get_running_loop().call_later(rest, self._end, line)
         else:
             self._end(line)
-        if not self._of[line.principal]:
-            del self._of[line.principal]
 
     def _end(self, line: _Line) -> None:
-        """Let the next ones of its line begin: where one waits, others of its line have turns, or rest."""
+        """Let the next one of its line begin, or all that wait where nobody else calls any more."""
         line.running -= 1
         while line.waiting and self._has_turn(line):
             turn = line.waiting.popleft()
@@ -127,43 +109,46 @@ class Turns:
                 self._begin(line)
                 turn.set_result(None)
         if not (line.running or line.waiting):
-            del self._lines[line.principal, line.kind]
+            del self._lines[line.principal, line.cancels]
 
     def _begin(self, line: _Line) -> None:
         line.running += 1
-        self._running += 1
-        self._of[line.principal] += 1
+        self._had[line.principal] += 1
 
     def _has_turn(self, line: _Line) -> bool:
-        return line.running < line.kind.most or asyncio.get_running_loop().time() >= self._shared_until
+        return not line.running or asyncio.get_running_loop().time() >= self._shared_until
 
 
 def _too_many(line: _Line) -> Overloaded:
-    return Overloaded(f"Too many of your {line.kind.value} wait for one another", 1.0)
+    return Overloaded(f"Too many of your {'cancels' if line.cancels else 'calls'} wait for one another", 1.0)
 
 
 class Turn:
-    """A block of a call: ``async with`` it; it may be given back before its end."""
+    """A block of a call: ``async with`` it; it may be given back before its end, and taken again."""
 
-    __slots__ = ("_began", "_kind", "_line", "_principal", "_turns")
+    __slots__ = ("_began", "_cancels", "_line", "_principal", "_turns")
 
-    def __init__(self, turns: Turns, principal: str, kind: Kind) -> None:
+    def __init__(self, turns: Turns, principal: str, *, cancels: bool) -> None:
         self._turns = turns
         self._principal = principal
-        self._kind = kind
+        self._cancels = cancels
         self._line: _Line | None = None
         self._began = 0.0
 
     async def __aenter__(self) -> Self:
-        if self._principal:
-            self._line = await self._turns.take(self._principal, self._kind)
-            self._began = asyncio.get_running_loop().time()
+        await self.take()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.give()
+
+    async def take(self) -> None:
+        """Wait for the turn, which was given back or not had yet; raises ``Overloaded`` when it does not come."""
+        if self._principal:
+            self._line = await self._turns.take(self._principal, cancels=self._cancels)
+            self._began = asyncio.get_running_loop().time()
 
     def give(self) -> None:
         """Give the turn back, if that was not done: what follows may take for ever."""

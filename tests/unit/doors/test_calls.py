@@ -28,7 +28,6 @@ from upload_server.domain.observer import Observer
 from upload_server.domain.states import Source
 from upload_server.doors.admission import Admission, Gate
 from upload_server.doors.calls import Call, Calls, unary
-from upload_server.doors.turns import Kind
 
 
 class Counted(Observer):
@@ -203,7 +202,7 @@ class Servicer:
     async def look(self, _request: pb.File, _caller: Caller) -> pb.File:
         return await self._be_at("look")
 
-    @unary(Gate.CANCEL, Kind.CANCEL)
+    @unary(Gate.CANCEL)
     async def cancel(self, _request: pb.File, _caller: Caller) -> pb.File:
         return await self._be_at("cancel")
 
@@ -224,7 +223,7 @@ async def test_the_calls_of_one_principal_take_turns_and_its_cancels_their_own()
     context: Any = SimpleNamespace(abort=None, add_done_callback=lambda _: None)
     servicer = Servicer(calls)
     # Somebody else has called.
-    async with admission.turns.turn("bob", Kind.OTHER):
+    async with admission.turns.turn("bob"):
         pass
     calls.anybody = Caller(Source.GRPC, principal="ada")
     looking = [asyncio.ensure_future(servicer.look(pb.File(), context)) for _ in range(5)]

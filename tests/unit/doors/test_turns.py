@@ -1,4 +1,4 @@
-"""Calls of one principal wait for one another while others call, by kinds, and for nobody else's."""
+"""Calls of one principal wait for one another while others call, its cancels apart, and for nobody else's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 
 from upload_server.domain.errors import Overloaded
 from upload_server.doors import turns as module
-from upload_server.doors.turns import Kind, Turns
+from upload_server.doors.turns import Turns
+
+CANCELS, OTHERS = True, False
 
 
 class World:
@@ -17,28 +19,28 @@ class World:
 
     def __init__(self) -> None:
         self.turns = Turns()
-        self.running: Counter[tuple[str, Kind]] = Counter()
-        self.most: Counter[tuple[str, Kind]] = Counter()
+        self.running: Counter[tuple[str, bool]] = Counter()
+        self.most: Counter[tuple[str, bool]] = Counter()
         self.began: list[int] = []
         self.over = asyncio.Event()
 
-    async def call(self, principal: str, kind: Kind = Kind.OTHER, number: int = 0) -> None:
-        async with self.turns.turn(principal, kind):
+    async def call(self, principal: str, number: int = 0, *, cancels: bool = OTHERS) -> None:
+        async with self.turns.turn(principal, cancels=cancels):
             self.began.append(number)
-            self.running[principal, kind] += 1
-            self.most[principal, kind] = max(self.most[principal, kind], self.running[principal, kind])
+            self.running[principal, cancels] += 1
+            self.most[principal, cancels] = max(self.most[principal, cancels], self.running[principal, cancels])
             await self.over.wait()
             await asyncio.sleep(0)
-            self.running[principal, kind] -= 1
+            self.running[principal, cancels] -= 1
 
-    def start(self, count: int, principal: str, kind: Kind = Kind.OTHER) -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(self.call(principal, kind, number)) for number in range(count)]
+    def start(self, count: int, principal: str, *, cancels: bool = OTHERS) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self.call(principal, number, cancels=cancels)) for number in range(count)]
 
     async def forgotten(self) -> None:
         """Wait until nothing is kept of anybody: turns rest a little."""
         async with asyncio.timeout(30):
             # Nothing else shows it, nor says so.
-            while self.turns._lines or self.turns._of or self.turns._running:  # noqa: ASYNC110
+            while self.turns._lines or self.turns._had:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
 
@@ -54,31 +56,26 @@ async def test_who_calls_alone_waits_for_nothing_and_calls_without_a_name_do_not
         world.turns._latest = "ada"
         tasks = world.start(50, "ada") + world.start(50, "")
         await settle()
-        assert (world.running["ada", Kind.OTHER], world.running["", Kind.OTHER]) == (50, 50)
+        assert (world.running["ada", OTHERS], world.running["", OTHERS]) == (50, 50)
         world.over.set()
         await asyncio.gather(*tasks)
     await world.forgotten()
 
 
-async def test_while_others_call_few_of_a_kind_go_on_at_once_in_the_order_they_came() -> None:
+async def test_while_others_call_one_goes_on_at_once_and_one_cancel_in_the_order_they_came() -> None:
     world = World()
     async with asyncio.timeout(30):
         tasks = world.start(20, "ada") + world.start(1, "bob")
         await settle()
-        tasks += world.start(20, "ada", Kind.CANCEL) + world.start(20, "ada", Kind.WHOLE)
+        tasks += world.start(20, "ada", cancels=CANCELS)
         await settle()
         # Neither its own cancels nor anybody else's call waits behind them.
-        assert world.running == {
-            ("ada", Kind.OTHER): 1,
-            ("ada", Kind.CANCEL): 2,
-            ("ada", Kind.WHOLE): 2,
-            ("bob", Kind.OTHER): 1,
-        }
+        assert world.running == {("ada", OTHERS): 1, ("ada", CANCELS): 1, ("bob", OTHERS): 1}
         world.began.clear()
         world.over.set()
         await asyncio.gather(*tasks)
-    assert max(world.most.values()) == 2
-    assert Counter(world.began) == Counter([*range(1, 20), *range(2, 20), *range(2, 20)])
+    assert max(world.most.values()) == 1
+    assert Counter(world.began) == Counter([*range(1, 20), *range(1, 20)])
     await world.forgotten()
 
 
@@ -88,13 +85,13 @@ async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.
     async with asyncio.timeout(30):
         others = world.start(1, "bob")
         await settle()
-        first = world.turns.turn("ada", Kind.OTHER)
+        first = world.turns.turn("ada")
         await first.__aenter__()
         waiting = world.start(3, "ada")
         await settle()
         first.give()
         await settle()
-        assert world.running["ada", Kind.OTHER] == 0
+        assert world.running["ada", OTHERS] == 0
         world.over.set()
         await asyncio.gather(*others, waiting[0])
         # Nobody else calls any more: what ends now is followed at once.
@@ -102,19 +99,39 @@ async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.
     assert world.began == [0, 0, 1, 2]
 
 
-async def test_a_turn_rests_three_times_as_long_as_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cancels", [CANCELS, OTHERS])
+async def test_a_turn_rests_three_times_as_long_as_it_took(monkeypatch: pytest.MonkeyPatch, cancels: bool) -> None:
     monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
     turns, clock = Turns(), asyncio.get_running_loop().time
     began = []
 
     async def work() -> None:
-        async with turns.turn("ada", Kind.OTHER):
+        async with turns.turn("ada", cancels=cancels):
             began.append(clock())
             await asyncio.sleep(0.02)
 
-    async with asyncio.timeout(30), turns.turn("bob", Kind.OTHER):
+    async with asyncio.timeout(30), turns.turn("bob"):
         await asyncio.gather(work(), work())
     assert began[1] - began[0] >= 0.02 * 4
+
+
+async def test_a_turn_that_is_given_back_can_be_taken_again() -> None:
+    world = World()
+    async with asyncio.timeout(30):
+        others = world.start(1, "bob")
+        await settle()
+        async with world.turns.turn("ada") as turn:
+            turn.give()
+            waiting = world.start(1, "ada")
+            await settle()
+            assert world.running["ada", OTHERS] == 1
+            again = asyncio.ensure_future(turn.take())
+            await settle()
+            assert not again.done()
+            world.over.set()
+            await again
+        await asyncio.gather(*others, *waiting)
+    await world.forgotten()
 
 
 async def test_who_leaves_while_it_waits_keeps_no_turn() -> None:

@@ -25,7 +25,6 @@ from upload_server.doors.calls import Call, Calls, Context, StreamContext, abort
 from upload_server.doors.convert import FileMessage
 from upload_server.doors.mailbox import Mailbox
 from upload_server.doors.rpc.upload_stream import REFUSED_SECONDS, UploadMessage, UploadStream, reader
-from upload_server.doors.turns import Kind
 from upload_server.ingest import Ingest
 from upload_server.service import Uploads
 from upload_server.store.values import Targets
@@ -76,7 +75,7 @@ class UploadServicer:
         batch, file_ids = await self._uploads.initiate_batch(files, spec_of, request.request_id, caller)
         return pb.InitiateBatchResponse(batch=convert.batch_to_proto(batch), file_ids=file_ids)
 
-    @unary(Gate.CHANGE, Kind.WHOLE)
+    @unary(Gate.CHANGE)
     async def PutFile(self, request: pb.PutFileRequest, caller: Caller) -> pb.File:
         """Take a file that comes whole."""
         spec = convert.file_spec(request)
@@ -122,13 +121,13 @@ class UploadServicer:
         quotas = await self._quotas.used(caller.principal) if self._quotas is not None and caller.principal else {}
         return convert.caller_to_proto(caller, quotas)
 
-    @unary(Gate.CANCEL, Kind.CANCEL)
+    @unary(Gate.CANCEL)
     async def CancelFile(self, request: pb.CancelFileRequest, caller: Caller) -> pb.CancelFileResponse:
         """Cancel a file."""
         answer = await self._uploads.cancel_file(request.file_id, request.reason, request.request_id, caller)
         return convert.cancelled_file_to_proto(answer)
 
-    @unary(Gate.CANCEL, Kind.CANCEL)
+    @unary(Gate.CANCEL)
     async def CancelBatch(self, request: pb.CancelBatchRequest, caller: Caller) -> pb.CancelBatchResponse:
         """Cancel a batch and its files."""
         answer = await self._uploads.cancel_batch(request.batch_id, request.reason, request.request_id, caller)
@@ -187,7 +186,7 @@ class UploadServicer:
         """Stream the changes of what is watched."""
         async with (
             Call(self.calls, "WatchStatus", partial(abort, context), context) as call,
-            call.turn(Kind.OTHER, await call.identify()) as turn,
+            call.turn(await call.identify()) as turn,
         ):
             caller = await call.admit(Gate.WATCH)
             async with aclosing(self.watch(request, caller)) as events:

@@ -17,7 +17,6 @@ from upload_server.doors.admission import Gate
 from upload_server.doors.calls import Call
 from upload_server.doors.rpc.incoming import Incoming
 from upload_server.doors.rpc.servicer import UploadServicer
-from upload_server.doors.turns import Kind
 
 # What is written: events of a watch, pieces of a file.
 E = TypeVar("E")
@@ -92,10 +91,10 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
         unread = incoming(context)
         async with (
             Call(servicer.calls, "WatchStatus", unread.tell, context) as call,
-            call.turn(Kind.OTHER, await call.identify()) as turn,
+            call.turn(await call.identify()) as turn,
         ):
             caller = await call.admit(Gate.WATCH)
-            request = await unread.read(turn.give)
+            request = await unread.read(turn)
             unread.leave()
             outlet = GrpcOutlet(context, timers, servicer.watch_bytes)
             async with aclosing(servicer.watch(request, caller, outlet)) as events:

@@ -19,7 +19,7 @@ from upload_server.domain.states import File
 from upload_server.doors.calls import StreamContext
 from upload_server.doors.convert import FileMessage, file_to_proto, stopped_to_proto
 from upload_server.doors.mailbox import End, Mailbox, take_bytes
-from upload_server.doors.turns import Kind, Turns
+from upload_server.doors.turns import Turns
 from upload_server.ingest import Ingest, Upload
 
 # Seconds that the server reads on before a refusal: enough for what is under way, little for a caller that waits.
@@ -113,7 +113,7 @@ class UploadStream:
         if header.offset == 0 and (completed := await self._put(header.file_id)) is not None:
             yield pb.UploadFileResponse(completed=self._file_message(completed))
             return
-        async with self._turns.turn(self._caller.principal, Kind.OPENING):
+        async with self._turns.turn(self._caller.principal):
             self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
         self._mailbox.follow(upload)
         yield self._progress(upload)
@@ -137,7 +137,7 @@ class UploadStream:
                 # What is wrong with it, the stream tells.
                 with contextlib.suppress(InvalidField, Overloaded):
                     sha256 = _commit(commit).sha256.lower()
-                    async with self._turns.turn(self._caller.principal, Kind.WHOLE):
+                    async with self._turns.turn(self._caller.principal):
                         file = await self._ingest.put_announced(file_id, b"".join(pieces), sha256, self._caller)
                     if file is not None:
                         return file

@@ -37,7 +37,6 @@ from upload_server.doors.calls import Call, Calls
 from upload_server.doors.http.asgi import Headers, Receive, Scope, Send, is_gone
 from upload_server.doors.http.pump import LEND, Lend
 from upload_server.doors.mailbox import End, Mailbox
-from upload_server.doors.turns import Kind
 from upload_server.doors.tus import answers
 from upload_server.doors.tus.answers import NO_CONTENT, Answer, Refused
 from upload_server.doors.tus.protocol import Request, capabilities, encode_metadata
@@ -242,7 +241,7 @@ class TusDoor:
             call.about = {"file_id": completed.file_id}
             return Answer(201, [_location(completed), (b"upload-offset", b"%d" % completed.size_bytes)])
         # Its turn first: while a call waits for one, it keeps no place of others.
-        async with call.turn(Kind.OTHER, await call.identify()):
+        async with call.turn(await call.identify()):
             caller = await call.admit(Gate.CHANGE)
             with self._calls.limit():
                 exchange.created = file = await self._uploads.initiate_upload(spec, "", caller)
@@ -274,7 +273,7 @@ class TusDoor:
             if len(data) == size and end is not None and (checksum is None or checksum.matches):
                 if await exchange.is_gone():
                     raise SenderGone
-                async with call.turn(Kind.WHOLE, caller):
+                async with call.turn(caller):
                     with contextlib.suppress(InvalidField), self._calls.limit():
                         return await self._uploads.put_file(spec, data, "", caller)
             # What is wrong with the bytes a stream tells, and waits for those that are slow.
@@ -316,7 +315,7 @@ class TusDoor:
 
     async def _cancel(self, exchange: Exchange, call: Call) -> Answer:
         """DELETE is CancelFile. Of one URL it is always the same request: sent again, it is answered again."""
-        async with call.turn(Kind.CANCEL, await call.identify()):
+        async with call.turn(await call.identify(), cancels=True):
             caller = await call.admit(Gate.CANCEL)
             with self._calls.limit():
                 await self._uploads.cancel_file(exchange.file_id, "", _request_id(exchange.file_id), caller)
@@ -357,7 +356,7 @@ class TusDoor:
         _check_id(file_id)
         call.about = {"file_id": file_id}
         caller = await call.admit(Gate.UPLOAD)
-        async with call.turn(Kind.OPENING, caller):
+        async with call.turn(caller):
             upload = await self._ingest.open(file_id, offset, caller, may_overlap=True)
         try:
             completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes, exchange.lend)

@@ -18,7 +18,6 @@ from upload_server.doors.calls import Call, Calls
 from upload_server.doors.convert import FileMessage, file_to_proto
 from upload_server.doors.http.asgi import Receive, Scope, Send
 from upload_server.doors.mailbox import Mailbox
-from upload_server.doors.turns import Kind
 from upload_server.doors.websocket import messages
 from upload_server.doors.websocket.cancels import CloseCancels
 from upload_server.doors.websocket.channel import Outlet, Reader
@@ -125,7 +124,7 @@ class WebSocketDoor:
                 return
             # Only behind the last byte: there its silence was its commit.
             silent = mailbox.silent
-            async with call.turn(Kind.OPENING, caller):
+            async with call.turn(caller):
                 upload = await self._open(file_id, opening.offset, mailbox, caller)
             try:
                 page.session = Session(
