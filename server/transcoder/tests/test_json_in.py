@@ -761,9 +761,9 @@ async def test_depth_that_is_allowed(toy: Toy, depth: int) -> None:
     ids=lambda body: body[:24],
 )
 async def test_hostile_bodies_are_refused_fast(toy: Toy, body: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     await refused(toy, body)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 async def test_proto2(toy: Toy) -> None:

@@ -139,7 +139,7 @@ async def test_a_body_over_the_limit_gets_its_answer(connection: Connection, fra
         await connection.writer.drain()
     status, headers, body = await connection.answer()
     assert (status, headers["connection"], json.loads(body)["code"]) == (413, "close", 8)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize("line", ["GET /v1/books/1", "POST /v1/nowhere", "POST /v1/books/1", "HEAD /v1/books/1"])

@@ -97,15 +97,15 @@ async def test_a_limit_that_is_restarted_counts_from_then_on() -> None:
 
 
 async def test_a_limit_may_be_entered_again_with_the_whole_time() -> None:
-    in_time = Limit(Timers(), 0.3)
+    in_time = Limit(Timers(), 0.8)
 
     async def write(seconds: float) -> None:
         with in_time:
             await asyncio.sleep(seconds)
 
     # Together they take longer than the limit.
-    for _ in range(4):
-        await write(0.15)
+    for _ in range(3):
+        await write(0.3)
     with pytest.raises(TimeoutError):
         await write(60)
     await write(0)

@@ -184,7 +184,7 @@ async def test_the_server_restarted_under_the_page(
     path = tmp_path / "long.bin"
     path.write_bytes(bytes(20 * MB))
     async with fault_proxy(server.http_port) as network:
-        network.up.throttle = 5 * MB
+        network.up.throttle = 2 * MB
         visitor = await open_page(network.url)
         await visitor.choose(path)
         row = visitor.row("long.bin")
@@ -204,7 +204,7 @@ async def test_a_network_lost_for_a_moment_cancels_nothing(
 ) -> None:
     path = tmp_path / "through a tunnel.bin"
     path.write_bytes(bytes(30 * MB))
-    network.up.throttle = 12 * MB
+    network.up.throttle = 3 * MB
     visitor = await open_page(network.url)
     await visitor.choose(path)
     row = visitor.row(path.name)
@@ -212,6 +212,7 @@ async def test_a_network_lost_for_a_moment_cancels_nothing(
     network.away = True
     network.reset_all()
     await expect(row.badge).to_have_text("Reconnecting")
+    network.up.throttle = 0
     network.away = False
     await expect(row.badge).to_have_text("Completed")
     assert await status_of(server, path.name) == "completed"
@@ -227,6 +228,14 @@ async def test_closing_the_tab_cancels_also_what_waited_for_its_turn(
     visitor = await open_page(network.url)
     await visitor.choose(*paths)
     await visitor.row("Batch of 8 files").reaches(1)
+    # The browser asks for somebody who has used the page; who stays has lost nothing.
+    await visitor.page.mouse.click(5, 5)
+    async with visitor.page.expect_event("dialog") as asked:
+        await visitor.page.close(run_before_unload=True)
+    question = await asked.value
+    assert question.type == "beforeunload"
+    await question.dismiss()
+    assert {file["status"] for file in await files_of(server, "closed ")}.isdisjoint({"UPLOAD_STATUS_CANCELLED"})
     await visitor.page.close()
 
     async def all_cancelled() -> bool:

@@ -64,6 +64,11 @@ def found(server: ServerProcess, file_id: str) -> Any:
     return httpx.get(f"{server.url}/api/v1/files/{file_id}").json()
 
 
+def open_sockets(server: ServerProcess) -> int:
+    text = httpx.get(f"{server.url}/metrics").text
+    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith("upload_open_websockets "))
+
+
 async def send(
     page: BrowserPage, server: ServerProcess, file_id: str, protocols: list[str], size: int, query: str = ""
 ) -> Any:
@@ -104,13 +109,16 @@ async def a_page_that_offers_a_subprotocol_uploads(page: BrowserPage, server: Se
 async def a_page_whose_message_is_too_large_is_told_and_its_upload_stays(
     page: BrowserPage, server: ServerProcess
 ) -> None:
-    file_ids = []
+    file_ids, before = [], open_sockets(server)
     for size in (1_200_000, 5_000_000):
         file_ids.append(announce(server, size))
         answer = await send(page, server, file_ids[-1], [], size, "?grace=0")
         assert (answer["code"], answer["heard"][-1]["type"]) == (4400, "error")
         assert answer["heard"][-1]["error"]["details"][0]["metadata"] == {"field": "data", "limit": str(1 << 20)}
-    await asyncio.sleep(0.5)  # a cancel would have come by now
+    # A close that cancels does so before its socket is gone.
+    async with asyncio.timeout(30):
+        while open_sockets(server) > before:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
     for file_id in file_ids:
         assert found(server, file_id)["status"] in {"UPLOAD_STATUS_PENDING", "UPLOAD_STATUS_UPLOADING"}
 

@@ -23,6 +23,7 @@ from contract.store.kit import (
     counted,
     everything,
     finish,
+    new_id,
     now,
     pending,
     uploading,
@@ -30,7 +31,7 @@ from contract.store.kit import (
 from support.stores import STORES, shell, url_in
 from upload_server.domain.chain import seals_of
 from upload_server.domain.errors import BatchNotFound, FileNotFound
-from upload_server.domain.states import File, FileStatus
+from upload_server.domain.states import File, FileSpec, FileStatus
 from upload_server.sink.open import open_sink
 from upload_server.store.open import StoreAt, store_at
 from upload_server.store.protocol import Store
@@ -222,6 +223,45 @@ async def test_a_change_in_an_export_is_found(store: Store, backend: StoreAt, tm
     with pytest.raises(NotLookedAt, match="event 3 was pruned"):
         verified(backend, None, [(3, digest)])
     assert fault(verified(backend, None, [(begin, "0" * 64)])) == (Break.ANCHOR, begin)
+
+
+async def test_an_anchor_of_a_number_that_no_pruned_event_has_is_missed(
+    store: Store, backend: StoreAt, tmp_path: Path
+) -> None:
+    """The counters of a batch take numbers: what was said to be sealed under one of them was written anew."""
+    folder = tmp_path / "pruned"
+    _, files = await batch_of(store, 2)
+    for file_id in files:
+        await store.cancel_file(file_id, command())
+    await seal(store)
+    told = {event.event_id for event in await audit(store)}
+    assert await prune(store, folder) > 0
+    begin = verified(backend, folder).begins_behind
+    free = next(number for number in range(1, begin) if number not in told)
+
+    assert verified(backend, folder).broken is None
+    assert fault(verified(backend, folder, [(free, "0" * 64)])) == (Break.ANCHOR, free)
+    with pytest.raises(NotLookedAt, match=f"event {free} was pruned"):
+        verified(backend, None, [(free, "0" * 64)])
+
+
+async def test_a_repeated_put_whose_file_was_pruned_makes_no_other_until_it_is_forgotten(
+    store: Store, tmp_path: Path
+) -> None:
+    asked, spec = command("PutFile", "r", b"f"), FileSpec("a", 3)
+    file = (await store.put_file(spec, new_id(), "ab" * 32, asked)).answer
+    await let_go(store, file)
+    await seal(store)
+    await prune(store, tmp_path / "pruned")
+
+    # Its request id is known: it was done, and is gone.
+    with pytest.raises(FileNotFound) as gone:
+        await store.put_file(spec, new_id(), "ab" * 32, asked)
+    assert gone.value.metadata == {"file_id": file.file_id}
+    assert await store.forget_answers(a_day_later(), 100) == 1
+    again = await store.put_file(spec, new_id(), "ab" * 32, asked)
+    assert (again.replayed, again.answer.file_id == file.file_id) == (False, False)
+    assert (await store.get_file(again.answer.file_id)).status is FileStatus.COMPLETED
 
 
 async def test_whoever_reads_the_trail_meanwhile_finds_no_fault(

@@ -117,5 +117,5 @@ async def test_a_server_with_hanging_threads_ends_all_the_same(tmp_path: Path) -
             await send(bytes(MIB))
             await asyncio.to_thread(server.wait_log, lambda line: line.get("to") == "uploading")
             server.popen.terminate()
-            await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "stopped", 20)
-            assert await asyncio.to_thread(server.popen.wait, 5) == 0
+            await asyncio.to_thread(server.wait_log, lambda line: line["event"] == "stopped")
+            assert await asyncio.to_thread(server.popen.wait, 20) == 0

@@ -162,16 +162,16 @@ async def test_a_silent_sender_is_idle_and_messages_without_a_byte_are_silence(w
 async def test_a_sender_that_brings_too_little_is_idle_however_often_it_sends(
     world: World, least_bytes: int, idle: bool
 ) -> None:
-    """A byte every 20 ms, for twice as long as a sender may be idle."""
+    """A byte every 60 ms, for twice as long as a sender may be idle."""
     upload = await world.open(await world.initiate(1000))
     sender, loop = Sender(), asyncio.get_running_loop()
     for number in range(30):
-        loop.call_later(0.02 * number, sender.send, b"x")
-    loop.call_later(0.61, sender.send, "said")
-    async with box(sender, world.ingest.memory, idle_seconds=0.3, least_bytes=least_bytes) as mailbox:
+        loop.call_later(0.06 * number, sender.send, b"x")
+    loop.call_later(1.83, sender.send, "said")
+    async with box(sender, world.ingest.memory, idle_seconds=0.9, least_bytes=least_bytes) as mailbox:
         mailbox.follow(upload)
         if idle:
-            with pytest.raises(UploadIdle, match=r"Fewer than 1000 bytes came in 0\.3 s"):
+            with pytest.raises(UploadIdle, match=r"Fewer than 1000 bytes came in 0\.9 s"):
                 await take_bytes(upload, mailbox)
             assert 0 < upload.received < 30
         else:
@@ -183,9 +183,9 @@ async def test_after_the_last_byte_a_commit_may_take_as_long_as_a_byte(world: Wo
     """Of a file that is smaller than what an upload must bring."""
     upload = await world.open(await world.initiate(4))
     sender, loop = Sender(), asyncio.get_running_loop()
-    loop.call_later(0.2, sender.send, b"abcd")
-    loop.call_later(0.45, sender.send, "commit")
-    async with box(sender, world.ingest.memory, idle_seconds=0.35, least_bytes=1000) as mailbox:
+    loop.call_later(0.6, sender.send, b"abcd")
+    loop.call_later(1.35, sender.send, "commit")
+    async with box(sender, world.ingest.memory, idle_seconds=1.05, least_bytes=1000) as mailbox:
         mailbox.follow(upload)
         assert await take_bytes(upload, mailbox) == "commit"
     await upload.close()
@@ -212,11 +212,11 @@ async def test_the_disk_s_delay_is_not_the_sender_s(world: World, least_bytes: i
     sender = Sender(b"ab")
 
     async def slowly(data: Bytes) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.7)
         await upload.write(data)
         asyncio.get_running_loop().call_later(0.02, sender.send, "commit")
 
-    async with box(sender, world.ingest.memory, idle_seconds=0.15, least_bytes=least_bytes) as mailbox:
+    async with box(sender, world.ingest.memory, idle_seconds=0.5, least_bytes=least_bytes) as mailbox:
         mailbox.follow(upload)
         if waits:
             # The door writes itself what waits for it.

@@ -80,7 +80,7 @@ async def test_while_others_call_one_goes_on_at_once_and_one_cancel_in_the_order
 
 
 async def test_a_turn_rests_while_another_principal_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REST_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.2)
     world = World()
     async with asyncio.timeout(30):
         others = world.start(1, "bob")
@@ -150,7 +150,7 @@ async def test_who_leaves_while_it_waits_keeps_no_turn() -> None:
 
 async def test_who_waits_too_long_or_behind_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
-    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.5)
     world = World()
     async with asyncio.timeout(30):
         tasks = world.start(1, "bob") + world.start(4, "ada")
