@@ -101,7 +101,7 @@ async def test_the_library_trusts_and_shows_what_it_is_told(secure: Secure) -> N
             return blocking.get(file.file_id).filename
 
     assert await asyncio.to_thread(again) == "a.txt"
-    async with AsyncClient(secure.url, tls=Tls(secure.authority.file), timeout=5) as client:
+    async with AsyncClient(secure.url, tls=Tls(secure.authority.file), timeout=20) as client:
         with pytest.raises(errors.Unavailable):
             await client.get(file.file_id)
 

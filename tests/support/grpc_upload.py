@@ -74,7 +74,7 @@ class UploadCall:
     async def hear(self) -> pb.UploadFileResponse | None:
         """Return the next message, None when the server ended with OK; raises Refusal."""
         try:
-            message = await asyncio.wait_for(anext(aiter(self.call)), 20)
+            message = await asyncio.wait_for(anext(aiter(self.call)), 60)
         except StopAsyncIteration:
             return None
         except grpc.aio.AioRpcError as error:

@@ -116,7 +116,7 @@ class Watcher:
         token: str = self.heard[-1]["resume_token"]
         return token
 
-    async def next(self, seconds: float = 20) -> Json | None:
+    async def next(self, seconds: float = 60) -> Json | None:
         """Return the next message, None at the end."""
         try:
             message = await asyncio.wait_for(anext(self._stream), seconds)

@@ -60,15 +60,18 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
 ) -> None:
     server = start_server()
     async with fault_proxy(server.http_port) as network:
-        network.up.throttle = 80 * MB
+        network.up.throttle = 30 * MB
         visitor = await open_page(network.url)
         await visitor.choose(big_file)
         row = visitor.row("holiday film.mov")
         await expect(row.badge).to_have_text("Uploading")
         await row.reaches(40)
+        # The rest takes a minute, however long it takes to look and to press.
+        network.up.throttle = 2 * MB
         await expect(row.line).to_have_text(re.compile(r"MB of 200 MB, .*MB/s, \d+ s left"))
         assert server.stored_bytes() > 50 * MB
         await row.press_cancel("the wrong film")
+        network.up.throttle = 0
         await expect(row.badge).to_have_text("Cancelled")
         await expect(row.line).to_have_text(re.compile(r"^Cancelled \d.* by you: “the wrong film”$"))
         await expect(row.cancel).to_be_hidden()
@@ -82,7 +85,8 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
         steps = visitor.page.locator("#trail li strong")
         await expect(steps).to_have_text(["announced as pending", "pending → uploading", "uploading → cancelled"])
         await expect(visitor.page.locator("#trail q")).to_have_text("the wrong film")
-    assert visitor.problems == []
+        # Before the network goes from under it.
+        assert visitor.problems == []
 
 
 async def test_what_was_chosen_arrives_and_a_reload_finds_it_again(

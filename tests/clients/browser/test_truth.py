@@ -123,7 +123,7 @@ async def test_a_change_while_a_list_is_read_is_not_lost(open_page: OpenPage, se
     changed.set()
     await expect(visitor.page.locator("#list > li, #empty:visible").first).to_be_visible()
     # At once, not when something else happens to be told.
-    await expect(visitor.row("changed meanwhile.bin").row).to_have_count(0, timeout=5_000)
+    await expect(visitor.row("changed meanwhile.bin").row).to_have_count(0, timeout=12_000)
 
 
 @pytest.mark.parametrize("aims", ["before", "between"])
@@ -132,7 +132,7 @@ async def test_an_own_upload_has_one_row_whoever_tells_of_it_first(
 ) -> None:
     path = tmp_path / f"no ghost {aims}.bin"
     path.write_bytes(bytes(20_000_000))
-    network.up.throttle = 4_000_000
+    network.up.throttle = 1_000_000
     aimed_at = f"aimed at {aims}.bin"
     await announce(server, aimed_at)
     visitor = await open_page(network.url)

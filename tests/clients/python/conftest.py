@@ -27,7 +27,7 @@ async def calls(kind: str, target: str) -> AsyncIterator[Calls]:
     Iterators come back as lists.
     """
     if kind == "asyncio":
-        async with AsyncClient(target, timeout=10) as client:
+        async with AsyncClient(target, timeout=20) as client:
 
             async def call_async(method: str, *args: Any, **kwargs: Any) -> Any:
                 result = getattr(client, method)(*args, **kwargs)
@@ -35,7 +35,7 @@ async def calls(kind: str, target: str) -> AsyncIterator[Calls]:
 
             yield call_async
         return
-    with Client(target, timeout=10) as blocking:
+    with Client(target, timeout=20) as blocking:
 
         def run(method: str, *args: Any, **kwargs: Any) -> Any:
             result = getattr(blocking, method)(*args, **kwargs)

@@ -134,7 +134,7 @@ async def cancelled_while_blocked(
     async with AsyncClient(server.target) as other:
         await other.cancel(ids[0], reason="enough")
     with pytest.raises(errors.UploadCancelled, match="enough"):
-        await asyncio.wait_for(uploading, 10)
+        await asyncio.wait_for(uploading, 20)
 
 
 async def test_a_sender_whose_iterator_blocks_hears_of_the_cancel(real: Calls, server: ServerProcess) -> None:

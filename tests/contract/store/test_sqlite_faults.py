@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -241,17 +242,27 @@ async def test_a_database_file_that_is_taken_away(store: SqlStore, path: Path, s
 
 
 async def test_readers_see_a_snapshot_and_do_not_wait_for_the_writer(store: SqlStore) -> None:
-    batch, _ = await batch_of(store, 5000)
-    writing = asyncio.create_task(store.cancel_batch(batch.batch_id, command()))
-    statuses = set()
-    reads = 0
-    while not writing.done():
-        statuses.add((await store.get_batch(batch.batch_id)).cancelled_files_count)
-        reads += 1
+    file = await pending(store)
+    reached, go_on = threading.Event(), threading.Event()
 
+    class Stopped(Write[Any]):
+        """A cancel that stops right before its COMMIT."""
+
+        def run(self, transaction: Transaction) -> Any:
+            [outcome] = CancelFile.run_all(transaction, [CancelFile(file.file_id, command())])
+            reached.set()
+            go_on.wait(30)
+            return outcome
+
+    writing = asyncio.ensure_future(store._writer.submit(Stopped()))
+    try:
+        assert await asyncio.to_thread(reached.wait, 20)
+        async with asyncio.timeout(20):
+            assert await store.get_file(file.file_id) == file
+    finally:
+        go_on.set()
     await writing
-    assert reads > 1
-    assert statuses <= {0, 5000}
+    assert (await store.get_file(file.file_id)).status is FileStatus.CANCELLED
 
 
 # Commits whose fate is in doubt ---------------------------------------------------------------------------------------

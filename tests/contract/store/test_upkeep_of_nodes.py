@@ -114,18 +114,30 @@ class House:
     sink: DiskSink
     ingest: Ingest
     janitor: Janitor
+    # Set once it has looked through the storage by itself.
+    swept: asyncio.Event
+
+
+class Swept(Observer):
+    """Hears of each look through the storage."""
+
+    def __init__(self) -> None:
+        self.swept = asyncio.Event()
+
+    def orphans_counted(self, count: int) -> None:
+        assert count >= 0
+        self.swept.set()
 
 
 @contextlib.asynccontextmanager
 async def house(store: Store, folder: Path) -> AsyncIterator[House]:
     sink = DiskSink(folder)
-    ingest = Ingest(store, sink, clock=now, on_progress=lambda *_: None, observer=Observer())
-    janitor = Janitor(
-        store, sink, ingest, clock=now, upload_ttl=1e6, request_ttl=1e6, interval=0.1, observer=Observer()
-    )
+    observer = Swept()
+    ingest = Ingest(store, sink, clock=now, on_progress=lambda *_: None, observer=observer)
+    janitor = Janitor(store, sink, ingest, clock=now, upload_ttl=1e6, request_ttl=1e6, interval=0.1, observer=observer)
     task = asyncio.create_task(janitor.run())
     try:
-        yield House(store, sink, ingest, janitor)
+        yield House(store, sink, ingest, janitor, observer.swept)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -227,6 +239,7 @@ async def test_a_whole_file_that_a_dead_node_left_goes_with_the_file(open_node: 
 async def test_a_sweep_leaves_the_drafts_of_nodes_that_live(open_node: Opening, tmp_path: Path) -> None:
     one, two = await open_node(), await open_node()
     async with house(one, tmp_path / "bytes") as first:
+        await first.swept.wait()
         file_id = new_id()
         first.sink.put(file_id, b"abc")
         assert await first.janitor.sweep_orphans() == 0

@@ -124,6 +124,8 @@ class EnvoyProcess:
             ]
             for check in cluster["health_checks"]:
                 check["interval"] = check["no_traffic_interval"] = _HEALTH_INTERVAL
+                # A node that a busy machine has kept waiting is not sick; one that is gone refuses at once.
+                check["timeout"] = "20s"
         # The allowed origin names the port.
         return json.loads(json.dumps(config).replace(":8000", f":{self.port}"))
 

@@ -129,6 +129,6 @@ def test_make_cluster_runs_everything_and_ends_it(tmp_path: Path) -> None:
         assert len(started) > 5
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
-    gone, left = psutil.wait_procs(started, 10)
+    gone, left = psutil.wait_procs(started, 30)
     assert (len(gone) > 5, left) == (True, [])
     assert not list(tmp_path.iterdir())

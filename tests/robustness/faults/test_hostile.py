@@ -35,7 +35,7 @@ _SECONDS = 2.0
 _CANCELS = 100
 # Cancels that stand still are not answered in this; a machine that is busy otherwise, or has as many cores as
 # attackers, takes seconds all by itself.
-_DEADLINE = 10.0
+_DEADLINE = 20.0
 # Floods that are let loose as fast as they can, but for one that is known to stop cancels for seconds then
 # (docs/faults.md); every other attack strikes at its stated rate.
 _RATES = {"cancel_reset": 10_000} | dict.fromkeys(
@@ -143,7 +143,7 @@ async def test_a_cancel_does_not_wait_behind_calls_that_were_reset(start_server:
     finally:
         await clients.close()
     # 2 times when the machine is free; 90 times in one queue.
-    assert under < quiet * 20
+    assert under < quiet * 40
 
 
 async def test_every_ping_is_answered(start_server: StartServer) -> None:
