@@ -185,9 +185,9 @@ class Call:
             self._gate = gate
         return caller
 
-    def turn(self, caller: Caller, *, cancels: bool = False) -> Turn:
+    def turn(self, caller: Caller, *, cancels: bool = False, waits_for_disk: bool = False) -> Turn:
         """Return a block that begins when it is the call's turn among its principal's; at once without one."""
-        return self._calls.admission.turns.turn(caller.principal, cancels=cancels)
+        return self._calls.admission.turns.turn(caller.principal, cancels=cancels, waits_for_disk=waits_for_disk)
 
     def refuse(self, error: UploadError) -> None:
         """Note that the call ends with ``error``. The audit trail has no refusals: they change nothing."""
@@ -288,8 +288,8 @@ class Unread:
 
     __slots__ = ()
 
-    async def read(self, turn: Turn | None = None) -> Any:
-        """Return the message; raises an ``UploadError``. One that does not come at once waits without ``turn``."""
+    async def read(self) -> Any:
+        """Return the message; raises an ``UploadError``."""
         raise NotImplementedError
 
     async def tell(self, error: UploadError) -> None:
@@ -310,6 +310,8 @@ Servicer = TypeVar("Servicer", bound=HasCalls)
 
 def unary(
     gate: Gate,
+    *,
+    waits_for_disk: bool = False,
 ) -> Callable[
     [Callable[[Servicer, Request, Caller], Awaitable[Response]]],
     Callable[[Servicer, Request | Unread, Context], Awaitable[Response]],
@@ -326,10 +328,10 @@ def unary(
             async with (
                 Call(calls, method.__name__, tell, context) as call,
                 # Before anything is done for the call but to know whose it is: what is refused takes its turn, too.
-                call.turn(await call.identify(), cancels=gate is Gate.CANCEL) as turn,
+                call.turn(await call.identify(), cancels=gate is Gate.CANCEL, waits_for_disk=waits_for_disk),
             ):
                 caller = await call.admit(gate)
-                message: Request = await request.read(turn) if isinstance(request, Unread) else request
+                message: Request = await request.read() if isinstance(request, Unread) else request
                 with calls.limit():
                     response = await method(servicer, message, caller)
                 calls.admission.hold_answer(response, context)

@@ -11,14 +11,20 @@ from collections import Counter, deque
 from types import TracebackType
 from typing import Final, Self
 
-from transcoder.timers import Limit, Timers
+from transcoder.timers import Limit, Timer, Timers
 from upload_server.domain.errors import Overloaded
 
-# A turn rests before the next call has it, while a call of another principal has one: so many times as long as the call
-# took, within bounds. A cancel goes from thread to thread and back, and waits for Python's lock and the writer at each
-# step while somebody else has them.
+# A call has its turn for so long at most: what is next, a cancel of the same principal perhaps, does not wait for a
+# slow database or a late message, too. What mostly waits for a disk or an object store has it for less.
+_LONGEST_SECONDS, _LONGEST_OF_DISK_SECONDS = 0.08, 0.01
+_TICK_SECONDS: Final = 0.04
+# A turn rests before the next call has it, while a call of another principal has one: so many times as long as it was
+# had, and no less than this. A cancel goes from thread to thread and back, and waits for Python's lock and the writer
+# at each step while somebody else has them.
 _RESTS: Final = 3
-_REST_SECONDS, _LONGEST_REST_SECONDS = 0.005, 0.25
+_REST_SECONDS: Final = 0.005
+# So many cancels go before another call of their principal that waits.
+_CANCELS_IN_A_ROW: Final = 7
 # Whose call came within so many seconds is calling.
 _SHARED_SECONDS: Final = 10.0
 # A call that has waited for so long, or behind so many, is refused.
@@ -27,65 +33,88 @@ _MOST_WAITING: Final = 1000
 
 
 class _Line:
-    """A principal's cancels, or its other calls: how many have a turn, and those that wait, first come, first served.
+    """The calls of one principal: how many have a turn, and those that wait, first come, first served.
 
-    So its cancels wait for one another, and for no announcement of its own.
+    Cancels go first, yet many of them do not keep the others out.
     """
 
-    __slots__ = ("cancels", "principal", "running", "waiting")
+    __slots__ = ("_cancels", "_in_a_row", "_others", "principal", "running")
 
-    def __init__(self, principal: str, *, cancels: bool) -> None:
+    def __init__(self, principal: str) -> None:
         self.principal = principal
-        self.cancels = cancels
         self.running = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self._cancels: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+        # Cancels that had their turn since another call had.
+        self._in_a_row = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call waits."""
+        return bool(self._cancels or self._others)
+
+    def queue(self, *, cancels: bool) -> deque[asyncio.Future[None]]:
+        """Return the calls that wait, from the first on: cancels or others."""
+        return self._cancels if cancels else self._others
+
+    def next(self) -> asyncio.Future[None]:
+        """Return the call whose turn it is; it waits no longer."""
+        if self._cancels and (self._in_a_row < _CANCELS_IN_A_ROW or not self._others):
+            self._in_a_row += 1
+            return self._cancels.popleft()
+        self._in_a_row = 0
+        return self._others.popleft()
 
 
 class Turns:
     """The turns of all principals on one event loop."""
 
     def __init__(self) -> None:
-        # Those that have calls; where one waits, another one has the turn or it rests, and the end of that wakes it.
-        self._lines: dict[tuple[str, bool], _Line] = {}
+        # Of those that have calls; where one waits, another one has the turn or it rests, and the end of that wakes it.
+        self._lines: dict[str, _Line] = {}
         # Turns that are had, of each principal that has one.
         self._had: Counter[str] = Counter()
         # Who called last, and until when its calls take turns: somebody else has called before.
         self._latest = ""
         self._shared_until = 0.0
         self._timers = Timers(1.0)
+        # Of turns that are had.
+        self.ends = Timers(_TICK_SECONDS)
 
-    def turn(self, principal: str, *, cancels: bool = False) -> Turn:
-        """Return a block that begins when it is the turn of a call among its principal's cancels, or its others."""
-        return Turn(self, principal, cancels=cancels)
+    def turn(self, principal: str, *, cancels: bool = False, waits_for_disk: bool = False) -> Turn:
+        """Return a block that begins when it is the turn of a call, among its principal's cancels or other calls."""
+        return Turn(
+            self, principal, cancels=cancels, longest=_LONGEST_OF_DISK_SECONDS if waits_for_disk else _LONGEST_SECONDS
+        )
 
     async def take(self, principal: str, *, cancels: bool) -> _Line:
         """Wait for a turn; raises ``Overloaded`` when none comes for long."""
         if principal != self._latest:
             self._latest, self._shared_until = principal, asyncio.get_running_loop().time() + _SHARED_SECONDS
-        line = self._lines.get((principal, cancels))
+        line = self._lines.get(principal)
         if line is None:
-            line = self._lines[principal, cancels] = _Line(principal, cancels=cancels)
-        if not line.waiting and self._has_turn(line):
+            line = self._lines[principal] = _Line(principal)
+        if not line.waits and self._has_turn(line):
             self._begin(line)
         else:
-            await self._wait(line)
+            await self._wait(line, line.queue(cancels=cancels))
         return line
 
-    async def _wait(self, line: _Line) -> None:
+    async def _wait(self, line: _Line, queue: deque[asyncio.Future[None]]) -> None:
         turn = asyncio.get_running_loop().create_future()
-        if len(line.waiting) >= _MOST_WAITING:
-            raise _too_many(line)
-        line.waiting.append(turn)
+        if len(queue) >= _MOST_WAITING:
+            raise _too_many()
+        queue.append(turn)
         try:
             with Limit(self._timers, _WAIT_SECONDS):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self.give(line, 0)
-            elif turn in line.waiting:
-                line.waiting.remove(turn)
+            elif turn in queue:
+                queue.remove(turn)
             if isinstance(error, TimeoutError):
-                raise _too_many(line) from None
+                raise _too_many() from None
             raise
 
     def give(self, line: _Line, seconds: float) -> None:
@@ -94,8 +123,8 @@ class Turns:
         self._had[line.principal] -= 1
         if not self._had[line.principal]:
             del self._had[line.principal]
-        if line.waiting and len(self._had) > (line.principal in self._had):
-            rest = min(max(_REST_SECONDS, _RESTS * seconds), _LONGEST_REST_SECONDS)
+        if line.waits and len(self._had) > (line.principal in self._had):
+            rest = max(_REST_SECONDS, _RESTS * seconds)
             asyncio.get_running_loop().call_later(rest, self._end, line)
         else:
             self._end(line)
@@ -103,13 +132,13 @@ class Turns:
     def _end(self, line: _Line) -> None:
         """Let the next one of its line begin, or all that wait where nobody else calls any more."""
         line.running -= 1
-        while line.waiting and self._has_turn(line):
-            turn = line.waiting.popleft()
+        while line.waits and self._has_turn(line):
+            turn = line.next()
             if not turn.done():
                 self._begin(line)
                 turn.set_result(None)
-        if not (line.running or line.waiting):
-            del self._lines[line.principal, line.cancels]
+        if not (line.running or line.waits):
+            del self._lines[line.principal]
 
     def _begin(self, line: _Line) -> None:
         line.running += 1
@@ -119,24 +148,31 @@ class Turns:
         return not line.running or asyncio.get_running_loop().time() >= self._shared_until
 
 
-def _too_many(line: _Line) -> Overloaded:
-    return Overloaded(f"Too many of your {'cancels' if line.cancels else 'calls'} wait for one another", 1.0)
+def _too_many() -> Overloaded:
+    return Overloaded("Too many of your calls wait for one another", 1.0)
 
 
-class Turn:
-    """A block of a call: ``async with`` it; it may be given back before its end, and taken again."""
+class Turn(Timer):
+    """A block of a call: ``async with`` it; the turn may end before the block."""
 
-    __slots__ = ("_began", "_cancels", "_line", "_principal", "_turns")
+    __slots__ = ("_began", "_cancels", "_line", "_longest", "_principal", "_turns")
 
-    def __init__(self, turns: Turns, principal: str, *, cancels: bool) -> None:
+    def __init__(self, turns: Turns, principal: str, *, cancels: bool, longest: float) -> None:
+        # No callback: bound to this object, it would leave every turn to the collector of cycles.
+        self._timers = turns.ends
+        self._handle = None
         self._turns = turns
         self._principal = principal
         self._cancels = cancels
+        self._longest = longest
         self._line: _Line | None = None
         self._began = 0.0
 
     async def __aenter__(self) -> Self:
-        await self.take()
+        if self._principal:
+            self._line = await self._turns.take(self._principal, cancels=self._cancels)
+            self._began = asyncio.get_running_loop().time()
+            self.start(self._longest)
         return self
 
     async def __aexit__(
@@ -144,14 +180,15 @@ class Turn:
     ) -> None:
         self.give()
 
-    async def take(self) -> None:
-        """Wait for the turn, which was given back or not had yet; raises ``Overloaded`` when it does not come."""
-        if self._principal:
-            self._line = await self._turns.take(self._principal, cancels=self._cancels)
-            self._began = asyncio.get_running_loop().time()
-
     def give(self) -> None:
         """Give the turn back, if that was not done: what follows may take for ever."""
         if self._line is not None:
-            self._turns.give(self._line, asyncio.get_running_loop().time() - self._began)
+            self.cancel()
+            had = asyncio.get_running_loop().time() - self._began
+            self._turns.give(self._line, min(had, self._longest))
             self._line = None
+
+    def ring(self) -> None:
+        """The turn is over, though its call is not."""
+        self._handle = None
+        self.give()

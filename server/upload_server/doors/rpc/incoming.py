@@ -16,7 +16,6 @@ from transcoder import BodyBudget
 from transcoder.timers import Timer, Timers
 from upload_server.domain.errors import Overloaded, UnexpectedMessage, UploadError
 from upload_server.doors.calls import StreamContext, Unread, abort
-from upload_server.doors.turns import Turn
 
 # Makes the message of its bytes.
 Decode = Callable[[bytes], Awaitable[Any]]
@@ -29,7 +28,7 @@ _LATE_MESSAGES: Final = 8
 
 
 class Arrivals:
-    """The messages that are late, until it is their turn: at most so many, the newest; for another the oldest goes."""
+    """The messages that are late: at most so many, the newest; the oldest is given up for another one."""
 
     def __init__(self, seconds: float, bodies: BodyBudget, places: int = _LATE_MESSAGES) -> None:
         """A message that has not come after ``seconds`` is given up too; long ones that have come need a place."""
@@ -59,27 +58,24 @@ class Incoming(Timer, Unread):
         self._context = context
         self._decode = decode
         self._arrivals = arrivals
-        # What the call gives back when its message is late, and has again before anything is done for it.
-        self._turn: Turn | None = None
-        # The message; one that is given up while it waits for its turn is let go at once.
-        self._raw: Any = b""
         # Why it is not waited for any longer, and the task that says so.
         self._given_up: UploadError | None = None
         self._telling: asyncio.Task[None] | None = None
         # Bytes that it takes of the budget, from when it has come until the call leaves it.
         self._taken = 0
 
-    async def read(self, turn: Turn | None = None) -> Any:
+    async def read(self) -> Any:
         """Return the message; raises an ``UploadError`` when none comes, or one that cannot be taken."""
-        self._turn = turn
         self.start(_PROMPT_SECONDS)
         try:
-            await self._read()
+            raw = await self._context.read()
+        except grpc.aio.AbortError:
+            raw = grpc.aio.EOF
         finally:
+            self.cancel()
             self._arrivals.late.pop(self, None)
         if self._given_up is not None:
             raise self._given_up
-        raw, self._raw = self._raw, b""
         if raw is grpc.aio.EOF:
             # A caller that has left looks the same; then this task is cancelled in this turn.
             await asyncio.sleep(0)
@@ -92,16 +88,6 @@ class Incoming(Timer, Unread):
         except BaseException:
             self.leave()
             raise
-
-    async def _read(self) -> None:
-        try:
-            self._raw = await self._context.read()
-        except grpc.aio.AbortError:
-            self._raw = grpc.aio.EOF
-        finally:
-            self.cancel()
-        if self in self._arrivals.late and self._turn is not None and self._raw is not grpc.aio.EOF:
-            await self._turn.take()
 
     def leave(self) -> None:
         """Give its place back: the call is over, or has no further use for it."""
@@ -121,7 +107,7 @@ class Incoming(Timer, Unread):
         """
         if self._given_up is None:
             self.cancel()
-            self._given_up, self._raw = error, b""
+            self._given_up = error
             self._telling = asyncio.create_task(abort(self._context, error))
             # Marks it as seen: when the caller has left, nobody asks for it.
             self._telling.add_done_callback(lambda telling: telling.cancelled() or telling.exception())
@@ -132,8 +118,6 @@ class Incoming(Timer, Unread):
         seconds = self._arrivals.seconds
         if self not in self._arrivals.late:
             self._arrivals.wait(self)
-            if self._turn is not None:
-                self._turn.give()
             self.start(seconds - _PROMPT_SECONDS)
         else:
             self.give_up(UnexpectedMessage(f"The call's message did not come within {seconds:g} s"))

@@ -75,7 +75,7 @@ class UploadServicer:
         batch, file_ids = await self._uploads.initiate_batch(files, spec_of, request.request_id, caller)
         return pb.InitiateBatchResponse(batch=convert.batch_to_proto(batch), file_ids=file_ids)
 
-    @unary(Gate.CHANGE)
+    @unary(Gate.CHANGE, waits_for_disk=True)
     async def PutFile(self, request: pb.PutFileRequest, caller: Caller) -> pb.File:
         """Take a file that comes whole."""
         spec = convert.file_spec(request)

@@ -94,7 +94,7 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
             call.turn(await call.identify()) as turn,
         ):
             caller = await call.admit(Gate.WATCH)
-            request = await unread.read(turn)
+            request = await unread.read()
             unread.leave()
             outlet = GrpcOutlet(context, timers, servicer.watch_bytes)
             async with aclosing(servicer.watch(request, caller, outlet)) as events:

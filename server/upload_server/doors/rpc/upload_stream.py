@@ -113,7 +113,7 @@ class UploadStream:
         if header.offset == 0 and (completed := await self._put(header.file_id)) is not None:
             yield pb.UploadFileResponse(completed=self._file_message(completed))
             return
-        async with self._turns.turn(self._caller.principal):
+        async with self._turns.turn(self._caller.principal, waits_for_disk=True):
             self._upload = upload = await self._ingest.open(header.file_id, header.offset, self._caller)
         self._mailbox.follow(upload)
         yield self._progress(upload)
@@ -137,7 +137,7 @@ class UploadStream:
                 # What is wrong with it, the stream tells.
                 with contextlib.suppress(InvalidField, Overloaded):
                     sha256 = _commit(commit).sha256.lower()
-                    async with self._turns.turn(self._caller.principal):
+                    async with self._turns.turn(self._caller.principal, waits_for_disk=True):
                         file = await self._ingest.put_announced(file_id, b"".join(pieces), sha256, self._caller)
                     if file is not None:
                         return file

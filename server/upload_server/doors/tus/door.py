@@ -273,7 +273,7 @@ class TusDoor:
             if len(data) == size and end is not None and (checksum is None or checksum.matches):
                 if await exchange.is_gone():
                     raise SenderGone
-                async with call.turn(caller):
+                async with call.turn(caller, waits_for_disk=True):
                     with contextlib.suppress(InvalidField), self._calls.limit():
                         return await self._uploads.put_file(spec, data, "", caller)
             # What is wrong with the bytes a stream tells, and waits for those that are slow.
@@ -356,7 +356,7 @@ class TusDoor:
         _check_id(file_id)
         call.about = {"file_id": file_id}
         caller = await call.admit(Gate.UPLOAD)
-        async with call.turn(caller):
+        async with call.turn(caller, waits_for_disk=True):
             upload = await self._ingest.open(file_id, offset, caller, may_overlap=True)
         try:
             completed = await transfer(upload, exchange.body, checksum, offset, request.body_bytes, exchange.lend)

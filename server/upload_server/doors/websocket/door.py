@@ -124,7 +124,7 @@ class WebSocketDoor:
                 return
             # Only behind the last byte: there its silence was its commit.
             silent = mailbox.silent
-            async with call.turn(caller):
+            async with call.turn(caller, waits_for_disk=True):
                 upload = await self._open(file_id, opening.offset, mailbox, caller)
             try:
                 page.session = Session(
