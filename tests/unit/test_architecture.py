@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 # Today's implementations, by which code can name them, and the folder or file that is theirs.
 STORE = re.compile(r"\bstore[./](sqlite|postgresql)\b|\b(Sqlite|Postgresql)[A-Z]\w+")
 SINK = re.compile(r"\bsink[./](disk|s3)\b|\b(Disk|S3)(Sink|File)\b")
-IMPLEMENTATIONS = {"store": (STORE, ["store/sqlite", "store/postgresql"]), "sink": (SINK, ["sink/disk.py", "sink/s3"])}
+IMPLEMENTATIONS = {"store": (STORE, ["store/sqlite", "store/postgresql"]), "sink": (SINK, ["sink/disk", "sink/s3"])}
 STATUS_WORDS = {status.value for kind in (FileStatus, BatchStatus) for status in kind}
 # Where one of these words is not a status.
 OTHER_WORDS = {

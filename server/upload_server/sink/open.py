@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from upload_server.domain.errors import CannotStart
 from upload_server.process.room import Room
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.sink.protocol import Sink
 
 

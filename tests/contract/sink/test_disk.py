@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from upload_server.domain.runs import WHOLE, Run, whole
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.sink.protocol import BytesMissing, Doomed, Sink, SinkError
 
 RUNS = (Run(1, 0),)
@@ -144,7 +144,7 @@ STRANGER = """
 import os, sys
 from pathlib import Path
 from upload_server.domain.runs import Run
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 os.seteuid(65534)
 told = []
 for found in DiskSink(Path(sys.argv[1])).stored(told.append):
@@ -219,8 +219,8 @@ DYING = """
 import os, sys
 from pathlib import Path
 from upload_server.domain.runs import Run
-from upload_server.sink import disk
-disk._JOINED_AT_ONCE = 1000
+from upload_server.sink.disk import sink
+sink._JOINED_AT_ONCE = 1000
 synced, left = os.fdatasync, int(sys.argv[3])
 def sync(descriptor):
     global left
@@ -229,7 +229,7 @@ def sync(descriptor):
     left -= 1
     synced(descriptor)
 os.fdatasync = sync
-disk.DiskSink(Path(sys.argv[1])).finish(sys.argv[2], [Run(1, 0), Run(2, 1500), Run(3, 4000)], 5000)
+sink.DiskSink(Path(sys.argv[1])).finish(sys.argv[2], [Run(1, 0), Run(2, 1500), Run(3, 4000)], 5000)
 """
 
 
@@ -304,7 +304,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from upload_server.domain.runs import Run
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.sink.protocol import SinkError
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -337,7 +337,7 @@ TRACED = """
 import sys
 from pathlib import Path
 from upload_server.domain.runs import Run
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.sink.protocol import Doomed
 import os
 calls = []

@@ -19,7 +19,7 @@ from upload_server.domain.errors import DatabaseFailure, UploadError
 from upload_server.domain.observer import Observer
 from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.ingest import Ingest
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.store.open import StoreAt
 from upload_server.store.protocol import Store
 from upload_server.upkeep.audit.verify import Expected, verify

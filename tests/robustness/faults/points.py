@@ -20,6 +20,7 @@ from typing import Any
 _SQL = "upload_server.store.sql"
 _SQLITE = "upload_server.store.sqlite"
 _COMMANDS = "upload_server.store.commands"
+_DISK = "upload_server.sink.disk"
 
 
 class PointRotten(Exception):
@@ -54,21 +55,21 @@ FUNCTIONS: Mapping[str, Point] = {
     "settle": Point(f"{_COMMANDS}.store", f"{_STORE}.settle_deletions"),
     "tell-stream": Point("upload_server.ingest.registry", "Ingest.stop"),
     "tell-watchers": Point("upload_server.watch.hub", "WatchHub._publish"),
-    "open-bytes": Point("upload_server.sink.disk", "DiskSink.open"),
-    "make-shard": Point("upload_server.sink.disk", "DiskSink._make_shard"),
-    "sync-folder": Point("upload_server.sink.disk", "_sync_folder"),
-    "append": Point("upload_server.sink.disk", "DiskFile.append"),
-    "sync": Point("upload_server.sink.disk", "DiskFile.sync"),
-    "close-bytes": Point("upload_server.sink.disk", "DiskFile.close"),
-    "unlink": Point("upload_server.sink.disk", "_unlink"),
-    "delete": Point("upload_server.sink.disk", "DiskSink.delete_all"),
+    "open-bytes": Point(f"{_DISK}.sink", "DiskSink.open"),
+    "make-shard": Point(f"{_DISK}.shards", "Shards._make"),
+    "sync-folder": Point(f"{_DISK}.sink", "_sync_entries"),
+    "append": Point(f"{_DISK}.file", "DiskFile.append"),
+    "sync": Point(f"{_DISK}.file", "DiskFile.sync"),
+    "close-bytes": Point(f"{_DISK}.file", "DiskFile.close"),
+    "unlink": Point(f"{_DISK}.sink", "_unlink"),
+    "delete": Point(f"{_DISK}.sink", "DiskSink.delete_all"),
 }
 # On the way of files that come whole, which the traffic of other suites does not take.
 WHOLE: Mapping[str, Point] = {
     "put": Point(f"{_COMMANDS}.store", f"{_STORE}.put_file"),
     "complete-whole": Point(f"{_COMMANDS}.store", f"{_STORE}.complete_whole"),
-    "put-bytes": Point("upload_server.sink.disk", "DiskSink.put"),
-    "keep-draft": Point("upload_server.sink.disk", "DiskSink.keep"),
+    "put-bytes": Point(f"{_DISK}.sink", "DiskSink.put"),
+    "keep-draft": Point(f"{_DISK}.sink", "DiskSink.keep"),
 }
 # On the way of what retention takes, which is a day old at least.
 PRUNING: Mapping[str, Point] = {

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support.process import ServerProcess
 from upload_server.__main__ import main
-from upload_server.sink.disk import DiskFile
+from upload_server.sink.disk.file import DiskFile
 from upload_server.sink.protocol import Chunk
 
 

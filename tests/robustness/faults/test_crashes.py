@@ -62,7 +62,7 @@ async def test_killed_in_calls_to_the_disk(tmp_path: Path) -> None:
 
 def test_a_point_whose_function_is_gone_is_told() -> None:
     with pytest.raises(PointRotten, match=r"DiskFile\.renamed_since is gone"):
-        find(Point("upload_server.sink.disk", "DiskFile.renamed_since"))
+        find(Point("upload_server.sink.disk.file", "DiskFile.renamed_since"))
 
 
 def test_an_unknown_point_is_refused() -> None:

@@ -28,7 +28,7 @@ _OF_DISK, _OF_STORE = (
 )
 POINTS = (*(f"{point}:5" for point in (*WHOLE_POINTS, TORN)), *_OF_DISK, *_OF_STORE, "answer.before:20")
 # What the bytes of a draft tell of themselves, left out.
-UNMARKED = "from upload_server.sink import disk; disk._DRAFT_MODE = 0o600;"
+UNMARKED = "from upload_server.sink.disk import sink; sink._DRAFT_MODE = 0o600;"
 
 
 def content(number: int) -> bytes:

@@ -28,7 +28,7 @@ from upload_server.doors.websocket import WebSocketDoor
 from upload_server.ingest import Ingest
 from upload_server.process import Metrics
 from upload_server.service import Uploads
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.store.open import open_store
 from upload_server.store.protocol import Store
 from upload_server.store.values import Commit, Targets

@@ -19,7 +19,7 @@ from upload_server.domain.runs import Run
 from upload_server.domain.states import CancelledFile, File, FileSpec, Source
 from upload_server.ingest import Ingest, Limits, Upload
 from upload_server.ingest.parts import Threads
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.sink.protocol import Chunk, Doomed, SinkError, SinkFile
 from upload_server.store.values import Audited, Claim, Command, Commit, Heard, OwedDeletion, Result
 from upload_server.upkeep.janitor import Janitor

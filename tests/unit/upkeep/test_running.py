@@ -19,7 +19,7 @@ from support.process import ServerProcess, StartServer
 from unit.upkeep.installation import DATA, NOBODY, Installation, live
 from upload.v1 import upload_pb2 as pb
 from upload_server.domain.runs import Run
-from upload_server.sink.disk import DiskSink
+from upload_server.sink.disk.sink import DiskSink
 from upload_server.store.inspection import Debt
 from upload_server.store.open import store_at
 from upload_server.upkeep.check.findings import Finding, Mend, Report

@@ -12,7 +12,7 @@ from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import MutantRotten, change
 from upload_server.domain.runs import Run
 from upload_server.ingest import syncer, upload
-from upload_server.sink import disk
+from upload_server.sink.disk import file, sink
 from upload_server.sink.protocol import Chunk, SinkFile
 from upload_server.store.commands import cancelling, uploading
 from upload_server.store.commands.writer import Committed
@@ -38,7 +38,7 @@ def runs_shared() -> None:
 @mutant
 def run_ends_ignored() -> None:
     """A run counts as far as its writer came, also behind where the next one begins."""
-    change(disk, "DiskSink.finish", ("parts_of(runs, 0, newest.start)", "parts_of(runs[:-1], 0, size_bytes)"))
+    change(sink, "DiskSink.finish", ("parts_of(runs, 0, newest.start)", "parts_of(runs[:-1], 0, size_bytes)"))
 
 
 @mutant
@@ -69,33 +69,33 @@ def progress_before_sync() -> None:
 @mutant
 def volatile_disk() -> None:
     """No bug: what was not synced is lost when its file is closed or the process dies, as with the power."""
-    if not all(hasattr(disk.DiskFile, name) for name in ("append", "sync", "close")):
+    if not all(hasattr(file.DiskFile, name) for name in ("append", "sync", "close")):
         raise MutantRotten("DiskFile has other methods")
-    append, sync, close = disk.DiskFile.append, disk.DiskFile.sync, disk.DiskFile.close
+    append, sync, close = file.DiskFile.append, file.DiskFile.sync, file.DiskFile.close
     waiting: dict[int, list[bytes]] = {}
 
-    def late_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
+    def late_append(self: file.DiskFile, chunks: Sequence[Chunk]) -> None:
         waiting.setdefault(id(self), []).extend(bytes(chunk) for chunk in chunks)
 
-    def late_sync(self: disk.DiskFile, upto: int | None = None) -> int:
+    def late_sync(self: file.DiskFile, upto: int | None = None) -> int:
         append(self, waiting.pop(id(self), []))
         return sync(self, upto)
 
-    def merciless_close(self: disk.DiskFile) -> None:
+    def merciless_close(self: file.DiskFile) -> None:
         waiting.pop(id(self), None)
         close(self)
 
-    disk.DiskFile.close = merciless_close  # type: ignore[method-assign]
-    disk.DiskFile.append = late_append  # type: ignore[method-assign]
-    disk.DiskFile.sync = late_sync  # type: ignore[method-assign]
+    file.DiskFile.close = merciless_close  # type: ignore[method-assign]
+    file.DiskFile.append = late_append  # type: ignore[method-assign]
+    file.DiskFile.sync = late_sync  # type: ignore[method-assign]
 
 
 @mutant
 def late_bytes_told() -> None:
     """No bug: when a cancel was committed goes to the log, and what is written of its file later, for the benchmark."""
-    if not hasattr(committer.SqliteCommitter, "run") or not hasattr(disk.DiskFile, "append"):
+    if not hasattr(committer.SqliteCommitter, "run") or not hasattr(file.DiskFile, "append"):
         raise MutantRotten("SqliteCommitter.run or DiskFile.append is gone")
-    run, opened, append = committer.SqliteCommitter.run, disk.DiskSink.open, disk.DiskFile.append
+    run, opened, append = committer.SqliteCommitter.run, sink.DiskSink.open, file.DiskFile.append
     committed: dict[str, float] = {}
 
     def timed_run(self: committer.SqliteCommitter, group: Sequence[Write[Any]]) -> Committed:
@@ -106,12 +106,12 @@ def late_bytes_told() -> None:
                 log.info("committed", file_id=each.file_id, at=int(time.time() * 1e6))
         return done
 
-    def named_open(self: disk.DiskSink, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:
+    def named_open(self: sink.DiskSink, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:
         file = opened(self, file_id, runs, size_bytes, offset)
         vars(file)["file_id"] = file_id
         return file
 
-    def timed_append(self: disk.DiskFile, chunks: Sequence[Chunk]) -> None:
+    def timed_append(self: file.DiskFile, chunks: Sequence[Chunk]) -> None:
         append(self, chunks)
         file_id = vars(self)["file_id"]
         after = time.time() - committed.get(file_id, float("inf"))
@@ -119,5 +119,5 @@ def late_bytes_told() -> None:
             log.info("late bytes", file_id=file_id, bytes=sum(map(len, chunks)), milliseconds=after * 1000)
 
     committer.SqliteCommitter.run = timed_run  # type: ignore[assignment, method-assign]
-    disk.DiskSink.open = named_open  # type: ignore[method-assign]
-    disk.DiskFile.append = timed_append  # type: ignore[method-assign]
+    sink.DiskSink.open = named_open  # type: ignore[method-assign]
+    file.DiskFile.append = timed_append  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robustness.prove.mutants.registry import mutant
 from robustness.prove.patching import change
-from upload_server.sink import disk
+from upload_server.sink.disk import file as disk_file
 from upload_server.store.commands import answers
 from upload_server.store.sqlite import store
 from upload_server.upkeep import janitor
@@ -41,4 +41,4 @@ def settled_before_deleted() -> None:
 def tail_not_cut() -> None:
     """What a stream wrote and did not record is left where the next one's bytes belong."""
     cut = "    os.ftruncate(descriptor, offset)\n    os.lseek(descriptor, offset, os.SEEK_SET)\n"
-    change(disk, "_cut", (cut, "    os.lseek(descriptor, 0, os.SEEK_END)\n"))
+    change(disk_file, "cut", (cut, "    os.lseek(descriptor, 0, os.SEEK_END)\n"))

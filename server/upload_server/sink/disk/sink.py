@@ -15,17 +15,17 @@ import os
 import re
 import stat
 import sys
-import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from upload_server.domain.runs import WHOLE, Run, parts_of
-from upload_server.process.files import open_own
+from upload_server.process.files import open_own, sync_folder
 from upload_server.process.room import Room, used_up
+from upload_server.sink.disk.file import DiskFile, as_sink_errors, cut, meaning_of
+from upload_server.sink.disk.shards import ID, Shards, names_in, opened
 from upload_server.sink.protocol import (
     BytesMissing,
-    BytesThere,
     Chunk,
     Doomed,
     NoRoom,
@@ -34,17 +34,12 @@ from upload_server.sink.protocol import (
     Stored,
 )
 
-# Ids are UUIDv4 text of ours. The sink refuses every other name: it could be a path.
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
-_NAME = re.compile(rf"({_ID.pattern})(?:\.([1-9][0-9]{{0,18}}))?")
+_NAME = re.compile(rf"({ID.pattern})(?:\.([1-9][0-9]{{0,18}}))?")
 # Whose folder it is, in a file that is no file's.
 _IDENTITY, _IDENTITY_BYTES = "sink_id", 64
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Of a draft: the sticky bit means nothing for a file, and copies of the folder carry it along.
 _DRAFT_MODE = 0o600 | stat.S_ISVTX
-# The kernel takes at most IOV_MAX (1,024 on Linux) pieces a call.
-_MAX_PIECES = 1024
 # Joined by one call of the kernel, in which nobody can stop it.
 _JOINED_AT_ONCE = 64 * 1024 * 1024
 # What a system that cannot copy by itself has read and written by us.
@@ -53,99 +48,6 @@ _COPIED_AT_ONCE = 1024 * 1024
 _CANNOT_COPY = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL})
 # A hole is no smaller than this.
 _BLOCK = 4096
-
-
-class _AsSinkErrors:
-    """Inside the block an OSError becomes an error of the sink."""
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Raise what the OSError means."""
-        if isinstance(error, OSError):
-            raise _meaning_of(error) from error
-
-
-_as_sink_errors = _AsSinkErrors()
-
-
-def _meaning_of(error: OSError) -> SinkError:
-    text = error.strerror or repr(error)
-    if error.filename is not None:
-        text = f"{text}: {error.filename}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoRoom(text)
-    if isinstance(error, FileExistsError):
-        return BytesThere(text)
-    return BytesMissing(text) if isinstance(error, FileNotFoundError) else SinkError(text)
-
-
-class DiskFile:
-    """A run, open for appending."""
-
-    def __init__(self, descriptor: int, offset: int, room: Room, start: int = 0, path: Path | None = None) -> None:
-        self._descriptor = descriptor
-        self._room = room
-        # Where the run begins, and its file.
-        self._start = start
-        self._path = path
-        self._device = os.fstat(descriptor).st_dev
-        # Where what was appended ends.
-        self._end = offset
-        self._lost: SinkError | None = None
-
-    def append(self, chunks: Sequence[Chunk]) -> None:
-        """Write all of ``chunks`` at the end; after a SinkError a part of them may have been written.
-
-        ``NoRoom`` comes before the disk is full to its last byte, see ``DiskSink.room``.
-        """
-        left = [memoryview(chunk) for chunk in chunks if chunk]
-        size = sum(map(len, left))
-        with _as_sink_errors:
-            if not self._room.claim(self._descriptor, self._device, size):
-                raise NoRoom("what is left of the disk is kept for cancels")
-            first = 0
-            while first < len(left):
-                written = os.writev(self._descriptor, left[first : first + _MAX_PIECES])
-                while first < len(left) and written >= len(left[first]):
-                    written -= len(left[first])
-                    first += 1
-                if written:  # a short write ended inside this piece
-                    left[first] = left[first][written:]
-        self._end += size
-
-    def sync(self, upto: int | None = None) -> int:  # noqa: ARG002 - the kernel knows no such bound
-        """Make everything appended survive power loss; returns where it ends. After an error give the file up."""
-        if self._lost is not None:
-            raise self._lost
-        # Before the call: what another thread appends meanwhile may come too late for it.
-        end = self._end
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:
-            # The kernel may have marked the lost pages clean: a second sync would succeed without them.
-            self._lost = _meaning_of(error)
-            raise self._lost from error
-        return end
-
-    def discard(self, end: int) -> None:
-        """Cut off what lies behind ``end``; a run of which nothing is left goes."""
-        with _as_sink_errors:
-            if end > self._start:
-                os.ftruncate(self._descriptor, end)
-            elif self._path is not None:
-                with contextlib.suppress(FileNotFoundError), _opened(self._path.parent) as folder:
-                    os.unlink(self._path.name, dir_fd=folder)
-
-    def close(self) -> None:
-        """Close without syncing. Safe to call twice."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            try:
-                os.close(descriptor)
-            except OSError as error:
-                raise _meaning_of(error) from error
 
 
 class DiskSink:
@@ -160,9 +62,7 @@ class DiskSink:
         """``room`` tells what is left of the disk."""
         self._root = root
         self._room = room or Room()
-        # Folders whose own entry in `root` is known to be durable; at most 256.
-        self._durable_shards: set[str] = set()
-        self._lock = threading.Lock()
+        self._shards = Shards(root)
 
     def check_usable(self) -> None:
         """Every folder can be tried by its first file alone: it is made with that."""
@@ -170,14 +70,14 @@ class DiskSink:
     def identity(self) -> str:
         """Read it from a file beside the folders."""
         try:
-            with _as_sink_errors, open(self._root / _IDENTITY, "rb") as file:  # noqa: PTH123 - read a bounded part of it
+            with as_sink_errors, open(self._root / _IDENTITY, "rb") as file:  # noqa: PTH123 - read a bounded part of it
                 return file.read(_IDENTITY_BYTES).decode("ascii", "replace")
         except BytesMissing:
             return ""
 
     def adopt(self, store_id: str) -> str:
         """Make the file, so that it survives power loss."""
-        with _as_sink_errors:
+        with as_sink_errors:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             made = self._root / f"{_IDENTITY}.{uuid.uuid4()}"
             try:
@@ -190,7 +90,7 @@ class DiskSink:
                     os.link(made, self._root / _IDENTITY)
             finally:
                 made.unlink(missing_ok=True)
-            _sync_path(self._root)
+            sync_folder(self._root)
         return self.identity()
 
     def uri(self, file_id: str, fence: int) -> str:  # noqa: ARG002 - no file has one
@@ -199,18 +99,18 @@ class DiskSink:
 
     def open(self, file_id: str, runs: Sequence[Run], size_bytes: int, offset: int) -> SinkFile:  # noqa: ARG002
         """Open the newest run for appending at ``offset``; ``BytesMissing`` when less lies in it or in one before."""
-        shard, newest = self._shard(file_id), runs[-1]
+        shard, newest = self._shards.of(file_id), runs[-1]
         name = _name(file_id, newest.fence)
-        with _as_sink_errors:
+        with as_sink_errors:
             if len(runs) > 1:
                 self._expect(file_id, shard, runs)
             if offset == newest.start:
                 descriptor = self._create(shard, name)
             else:
-                with _opened(shard) as folder:
+                with opened(shard) as folder:
                     descriptor = open_own(name, os.O_WRONLY, dir_fd=folder)
             try:
-                _cut(descriptor, name, newest.start, offset)
+                cut(descriptor, name, newest.start, offset)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -219,7 +119,7 @@ class DiskSink:
     @staticmethod
     def _expect(file_id: str, shard: Path, runs: Sequence[Run]) -> None:
         """Raise ``BytesMissing`` unless the runs before the newest are as long as they count."""
-        with _opened(shard) as folder:
+        with opened(shard) as folder:
             for fence, _, end in parts_of(runs, 0, runs[-1].start):
                 found = os.stat(_name(file_id, fence), dir_fd=folder, follow_symlinks=False).st_size
                 if found < end:
@@ -229,11 +129,11 @@ class DiskSink:
         """Open a file, made if need be, whose entry is durable."""
         if not self.room():
             raise self._no_room()
-        with self._folder(shard) as folder:
+        with self._shards.folder(shard) as folder:
             descriptor = open_own(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder)
             try:
                 # Also when the file was there: an earlier opening may have died before this.
-                _sync_folder(folder)
+                _sync_entries(folder)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -242,26 +142,9 @@ class DiskSink:
     def _no_room(self) -> NoRoom:
         return NoRoom(used_up(self._place()) or "what is left of the disk is kept for cancels")
 
-    @contextlib.contextmanager
-    def _folder(self, shard: Path) -> Iterator[int]:
-        """Open a folder, made if need be, for another file."""
-        self._make_shard(shard)
-        try:
-            opened = os.open(shard, _FOLDER | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            # Somebody has taken the empty folder away.
-            with self._lock:
-                self._durable_shards.discard(shard.name)
-            self._make_shard(shard)
-            opened = os.open(shard, _FOLDER | os.O_NOFOLLOW)
-        try:
-            yield opened
-        finally:
-            os.close(opened)
-
     def put(self, file_id: str, data: Chunk) -> None:
         """Store a whole file as a draft."""
-        with _as_sink_errors, self._folder(self._shard(file_id)) as folder:
+        with as_sink_errors, self._shards.folder(self._shards.of(file_id)) as folder:
             # A file of no bytes takes an inode.
             if not self._room.claim(folder, os.fstat(folder).st_dev, 1):
                 raise self._no_room()
@@ -274,7 +157,7 @@ class DiskSink:
                     file.sync()
                 finally:
                     file.close()
-                _sync_folder(folder)
+                _sync_entries(folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(file_id, dir_fd=folder)
@@ -282,7 +165,7 @@ class DiskSink:
 
     def keep(self, file_ids: Sequence[str]) -> None:
         """Take the mark from drafts."""
-        with _as_sink_errors:
+        with as_sink_errors:
             for folder, file_id in self._drafts(file_ids):
                 descriptor = open_own(file_id, os.O_RDONLY, dir_fd=folder)
                 try:
@@ -292,24 +175,24 @@ class DiskSink:
 
     def drafts(self, file_ids: Sequence[str]) -> Sequence[str]:
         """Return which of these files are drafts."""
-        with _as_sink_errors:
+        with as_sink_errors:
             return [file_id for _, file_id in self._drafts(file_ids)]
 
     def _drafts(self, file_ids: Sequence[str]) -> Iterator[tuple[int, str]]:
         """Give the drafts among these files, each with its folder."""
         by_shard: dict[Path, list[str]] = {}
         for file_id in file_ids:
-            by_shard.setdefault(self._shard(file_id), []).append(file_id)
+            by_shard.setdefault(self._shards.of(file_id), []).append(file_id)
         for shard, ids in by_shard.items():
             # What cannot be looked at counts as no draft: then nobody deletes it.
-            with contextlib.suppress(OSError), _opened(shard) as folder:
+            with contextlib.suppress(OSError), opened(shard) as folder:
                 yield from ((folder, file_id) for file_id in ids if _is_draft(file_id, folder))
 
     def read(
         self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
     ) -> Generator[bytes, None, None]:
         """Read the bytes from ``start`` to ``end`` in pieces, run by run; ``BytesMissing`` when there are fewer."""
-        with _as_sink_errors:
+        with as_sink_errors:
             # Also of a file without bytes: it has to be there.
             for fence, first, last in list(parts_of(runs, start, end)) or [(runs[-1].fence, end, end)]:
                 with self._reading(file_id, fence) as file:
@@ -324,7 +207,7 @@ class DiskSink:
 
     def descriptor(self, file_id: str, fence: int) -> int:
         """Open the file that a completed one is."""
-        with _as_sink_errors, _opened(self._shard(file_id)) as folder:
+        with as_sink_errors, opened(self._shards.of(file_id)) as folder:
             return open_own(_name(file_id, fence), os.O_RDONLY, dir_fd=folder)
 
     def finish(
@@ -334,7 +217,7 @@ class DiskSink:
         newest = runs[-1]
         if newest.start == 0:
             return
-        with _as_sink_errors, _opened(self._shard(file_id)) as folder:
+        with as_sink_errors, opened(self._shards.of(file_id)) as folder:
             target = open_own(_name(file_id, newest.fence), os.O_WRONLY, dir_fd=folder)
             try:
                 if os.fstat(target).st_size < size_bytes:
@@ -370,20 +253,20 @@ class DiskSink:
         by_shard: dict[Path, list[Doomed]] = {}
         for one in doomed:
             # A name that `open` refuses holds no bytes.
-            if _ID.fullmatch(one.file_id) is None:
+            if ID.fullmatch(one.file_id) is None:
                 outcomes[one.file_id] = 0
             else:
-                by_shard.setdefault(self._shard(one.file_id), []).append(one)
+                by_shard.setdefault(self._shards.of(one.file_id), []).append(one)
         for shard, some in by_shard.items():
             try:
-                with _opened(shard) as folder:
+                with opened(shard) as folder:
                     outcomes.update({one.file_id: _unlink_all(one, folder) for one in some})
-                    _sync_folder(folder)
+                    _sync_entries(folder)
             except FileNotFoundError:
                 # Never made, so nothing ever lay there.
                 outcomes.update({one.file_id: 0 for one in some})
             except OSError as error:
-                outcomes.update({one.file_id: _meaning_of(error) for one in some})
+                outcomes.update({one.file_id: meaning_of(error) for one in some})
         return outcomes
 
     def stored(
@@ -393,20 +276,20 @@ class DiskSink:
         unfinished: bool = False,  # noqa: ARG002 - no name tells
     ) -> Iterator[Stored]:
         """Everything that lies here; names that are not ours are left alone, as are linked folders."""
-        with _as_sink_errors:
-            shards = _names(self._root)
+        with as_sink_errors:
+            shards = names_in(self._root)
         for shard in shards:
             if not _SHARD.fullmatch(shard):
                 continue
             try:
-                with _opened(self._root / shard) as folder:
-                    names = _names(folder)
+                with opened(self._root / shard) as folder:
+                    names = names_in(folder)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 if unreadable is None:
-                    raise _meaning_of(error) from error
-                unreadable(_meaning_of(error))
+                    raise meaning_of(error) from error
+                unreadable(meaning_of(error))
                 continue
             found: dict[str, tuple[int, ...]] = {}
             for name in names:
@@ -431,19 +314,19 @@ class DiskSink:
 
     def _measure(self, file_id: str, fence: int, measure: Callable[[os.stat_result], int]) -> int:
         """Return a measure of a run's file, 0 if there is none."""
-        if _ID.fullmatch(file_id) is None:
+        if ID.fullmatch(file_id) is None:
             return 0
         try:
-            with _opened(self._shard(file_id)) as folder:
+            with opened(self._shards.of(file_id)) as folder:
                 return measure(os.stat(_name(file_id, fence), dir_fd=folder, follow_symlinks=False))
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise _meaning_of(error) from error
+            raise meaning_of(error) from error
 
     def room(self) -> int:
         """Bytes that may still be appended here: what is free, without what is kept for cancels."""
-        with _as_sink_errors:
+        with as_sink_errors:
             return self._room.left(self._place())
 
     def _place(self) -> Path:
@@ -455,36 +338,9 @@ class DiskSink:
         with io.FileIO(self.descriptor(file_id, fence), "rb") as file:
             yield file
 
-    def _shard(self, file_id: str) -> Path:
-        if _ID.fullmatch(file_id) is None:
-            raise SinkError("not an id of ours")
-        return self._root / file_id[:2]
-
-    def _make_shard(self, shard: Path) -> None:
-        """Make the folder and its entry durable, once per process: whether an earlier one got that far is not known."""
-        with self._lock:
-            if shard.name in self._durable_shards:
-                return
-            if not self._root.is_dir():
-                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync_path(self._root.parent)
-            shard.mkdir(mode=0o700, exist_ok=True)
-            _sync_path(self._root)
-            self._durable_shards.add(shard.name)
-
 
 def _name(file_id: str, fence: int) -> str:
     return f"{file_id}.{fence}" if fence != WHOLE else file_id
-
-
-def _cut(descriptor: int, name: str, start: int, offset: int) -> None:
-    """Have the next byte of a run written at ``offset``; what lies behind is cut off."""
-    found = os.fstat(descriptor).st_size
-    if found < offset > start:
-        raise BytesMissing(f"{name} ends at {found} where {offset} bytes were durable")
-    # Need not be synced: after power loss the next opening cuts again, and no row ever counts what lies beyond.
-    os.ftruncate(descriptor, offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)
 
 
 def _copy(source: int, target: int, offset: int, size: int) -> int:
@@ -497,31 +353,15 @@ def _copy(source: int, target: int, offset: int, size: int) -> int:
         return os.pwrite(target, os.pread(source, min(size, _COPIED_AT_ONCE), offset), offset)
 
 
+def _sync_entries(folder: int) -> None:
+    os.fsync(folder)
+
+
 def _is_draft(name: str, folder: int) -> bool:
     try:
         return bool(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode & stat.S_ISVTX)
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _opened(folder: Path, flags: int = os.O_NOFOLLOW) -> Iterator[int]:
-    """Open a folder, not one elsewhere that a link in its place names."""
-    descriptor = os.open(folder, _FOLDER | flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: int) -> None:
-    os.fsync(folder)
-
-
-def _sync_path(folder: Path) -> None:
-    # The root itself may be a link: an operator puts the bytes on another disk so.
-    with _opened(folder, 0) as descriptor:
-        _sync_folder(descriptor)
 
 
 def _weight(found: os.stat_result) -> int:
@@ -548,13 +388,5 @@ def _unlink(name: str, folder: int) -> int | SinkError:
         # Perhaps unlinked by one who died before the sync: the folder is synced all the same.
         return 0
     except OSError as error:
-        return _meaning_of(error)
+        return meaning_of(error)
     return freed
-
-
-def _names(folder: Path | int) -> Iterable[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -1,0 +1,1 @@
+"""Bytes in folders of this machine, or of one that several share."""
