@@ -37,7 +37,7 @@ interface Fact {
   press?: () => void;
 }
 
-export interface DetailsActions extends Pick<Actions, "cancelFile" | "cancelBatch" | "contentUrl"> {
+interface DetailsActions extends Pick<Actions, "cancelFile" | "cancelBatch" | "contentUrl"> {
   /** Let go of a completed file's bytes; resolves to what went wrong, in one sentence. */
   deleteContent: (row: FileRow, reason: string) => Promise<string>;
   /** The dialog was closed. */

@@ -11,7 +11,7 @@ import { requestOf } from "./requests.js";
 import { passes } from "./view.js";
 import type { Asked } from "./view.js";
 
-export type Format = "csv" | "jsonl";
+type Format = "csv" | "jsonl";
 
 const KINDS = { csv: "text/csv", jsonl: "application/x-ndjson" };
 /** The service's bound. */

@@ -2,7 +2,7 @@
 
 import { byId, say, told } from "./dom.js";
 
-export type Teller = "list" | "upload" | "cancel" | "link" | "rest";
+type Teller = "list" | "upload" | "cancel" | "link" | "rest";
 
 const shown = new Map<Teller, HTMLElement>();
 

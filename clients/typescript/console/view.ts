@@ -9,7 +9,7 @@ export const FILTERS = ["all", "uploading", "pending", "completed", "cancelled",
 export type Filter = (typeof FILTERS)[number];
 
 /** How far back, by the word in the URL; in seconds. */
-export const SINCE: Readonly<Record<string, number>> = { "1h": 3600, "1d": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400 };
+const SINCE: Readonly<Record<string, number>> = { "1h": 3600, "1d": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400 };
 
 export interface View {
   status: Filter;

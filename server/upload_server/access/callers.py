@@ -43,14 +43,12 @@ class Callers:
         self,
         authenticators: Sequence[Authenticator],
         observer: Observer,
-        clock: Callable[[], float] = time.time,
         proxies: Proxies | None = None,
     ) -> None:
-        """``clock`` gives POSIX time; ``proxies`` may say what they were shown."""
+        """``proxies`` may say what they were shown."""
         self._proxies = proxies
         self._authenticators = authenticators
         self._observer = observer
-        self._clock = clock
         self._lines: dict[str, _Lines] = {}
 
     async def caller(self, presented: Presented, method: str, door: Source) -> Caller:
@@ -93,7 +91,7 @@ class Callers:
 
     def lost_or_expired(self, caller: Caller) -> UploadError | None:
         """Return why whoever watches may not go on; the watch is resumed by its token with a new credential."""
-        if caller.expires_at is not None and caller.expires_at <= self._clock():
+        if caller.expires_at is not None and caller.expires_at <= time.time():
             return CredentialExpired(caller.credential)
         return self.lost(caller)
 
@@ -111,7 +109,7 @@ class Callers:
         """Log and count a refusal: never a credential, at most some lines a second."""
         self._observer.auth_refused(door.value, error.reason)
         lines = self._lines.setdefault(error.reason, _Lines())
-        if not lines.has_room(self._clock()):
+        if not lines.has_room(time.time()):
             return
         who = {"principal": identity.principal, "credential": identity.credential} if identity is not None else {}
         if isinstance(error, CredentialInvalid | CredentialExpired) and error.credential:

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from upload_server.access.identity import Authenticator, Identity, Presented
@@ -36,20 +36,17 @@ class TicketStore(Protocol):
 class Tickets:
     """The authenticator of tickets. They name whoever they were made for by that one's own credential."""
 
-    def __init__(
-        self, store: TicketStore, others: Sequence[Authenticator], clock: Callable[[], float] = time.time
-    ) -> None:
-        """``others`` know the credentials that tickets are made of; ``clock`` gives POSIX time."""
+    def __init__(self, store: TicketStore, others: Sequence[Authenticator]) -> None:
+        """``others`` know the credentials that tickets are made of."""
         self._store = store
         self._others = others
-        self._clock = clock
 
     async def make(self, caller: Caller, file_id: str, origin: str) -> tuple[str, float]:
         """Return a ticket for one socket of this file and origin, and the POSIX time at which it ends.
 
         It lasts no longer than the caller's credential.
         """
-        now = self._clock()
+        now = time.time()
         seconds = SECONDS if caller.expires_at is None else min(SECONDS, caller.expires_at - now)
         ticket = secrets.token_urlsafe(_SECRET_BYTES)
         await self._store.keep_ticket(_digest(ticket, file_id, origin), _written(caller), seconds)

@@ -28,6 +28,8 @@ KIB = 1024
 MIB = 1024 * KIB
 # A message of a usual size, for which a stream waits when memory is short.
 _READ_BYTES = 256 * KIB
+# Buffers that are kept for the next piece.
+_MOST_KEPT = 16
 # Opening and syncing wait for the disk more than they work.
 _WAITERS = 8
 # Of downloads, however many there are: they mostly wait for whoever takes the bytes.
@@ -145,9 +147,9 @@ class _Buffer(bytearray):
 class Buffers:
     """Memory for pieces that threads read, used again: the kernel has to clear what is new, page by page."""
 
-    def __init__(self, size: int, most_kept: int = 16) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._free: deque[_Buffer] = deque(maxlen=most_kept)
+        self._free: deque[_Buffer] = deque(maxlen=_MOST_KEPT)
 
     def take(self) -> bytearray:
         """Return a buffer that nobody else has; any thread may ask."""

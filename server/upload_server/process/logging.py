@@ -169,12 +169,12 @@ def make_safe(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
     return safe
 
 
-def safe_text(text: str, limit: int = MAX_TEXT) -> str:
-    """Return ``text`` without control characters (escaped, to stay readable) and cut to ``limit`` characters."""
+def safe_text(text: str) -> str:
+    """Return ``text`` without control characters (escaped, to stay readable) and cut to ``MAX_TEXT``."""
     # What Python calls printable has none of them, and is known at once.
-    if len(text) <= limit and text.isprintable():
+    if len(text) <= MAX_TEXT and text.isprintable():
         return text
-    cut = text if len(text) <= limit else f"{text[:limit]}…(+{len(text) - limit})"
+    cut = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…(+{len(text) - MAX_TEXT})"
     return _escape(cut, _CONTROLS)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -19,14 +18,10 @@ from upload_server.store.protocol import Store
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often a node does what; seconds."""
-
-    beat: float = 2.0
-    # While streams or watches are open here and other nodes live.
-    look: float = 0.04
-    idle_look: float = 1.0
+_BEAT_SECONDS = 2.0
+# While streams or watches are open here and other nodes live.
+_LOOK_SECONDS = 0.04
+_IDLE_LOOK_SECONDS = 1.0
 
 
 class Node:
@@ -46,7 +41,6 @@ class Node:
         on_stop: Callable[[], None],
         on_cut_off: Callable[[], None],
         on_back: Callable[[], None],
-        pace: Pace | None = None,
     ) -> None:
         """``busy``: whether somebody here waits for what others do. ``on_change`` hears that something was committed,
         ``on_stop`` that a stream of this node was ended, ``on_cut_off`` and ``on_back`` that others may take this node
@@ -58,7 +52,6 @@ class Node:
         self._on_stop = on_stop
         self._on_cut_off = on_cut_off
         self._on_back = on_back
-        self._pace = pace or Pace()
         self._rung = asyncio.Event()
         store.on_bell(self._rung.set)
 
@@ -76,7 +69,7 @@ class Node:
         while True:
             busy = bool(self._store.others) and self._busy()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.look if busy else self._pace.idle_look):
+                async with asyncio.timeout(_LOOK_SECONDS if busy else _IDLE_LOOK_SECONDS):
                     await self._rung.wait()
             try:
                 if self._rung.is_set() and not self._store.others:
@@ -86,7 +79,7 @@ class Node:
                 await self._look()
             except UploadError as error:
                 log.warning("node.cannot_look", reason=error.reason)
-                await asyncio.sleep(self._pace.idle_look)
+                await asyncio.sleep(_IDLE_LOOK_SECONDS)
 
     async def _look(self) -> None:
         news = await self._store.look()
@@ -99,7 +92,7 @@ class Node:
 
     async def _beats(self) -> None:
         while True:
-            await asyncio.sleep(self._pace.beat)
+            await asyncio.sleep(_BEAT_SECONDS)
             led = self._store.leads
             try:
                 await self._store.beat()
@@ -115,7 +108,7 @@ class Node:
         """A beat may hang for longer than the lease: this looks at the clock beside it."""
         lived = True
         while True:
-            await asyncio.sleep(self._pace.beat / 4)
+            await asyncio.sleep(_BEAT_SECONDS / 4)
             lives = self._store.lives
             if lived and not lives:
                 log.error("node.cut_off", uploads=self._ingest.open_count)

@@ -7,7 +7,7 @@ Must not know what a stream makes of a change. A watcher that never reads costs 
 from __future__ import annotations
 
 from upload_server.watch.events import Changed
-from upload_server.watch.turns import Turns
+from upload_server.watch.turns import LoopTurns
 from upload_server.watch.watcher import Watcher
 
 # The oldest changes go by so many at once: moving the others for each of them would cost more.
@@ -98,7 +98,7 @@ class AllWatcher(Watcher):
 
     __slots__ = ("_histories", "_history", "_position", "sees")
 
-    def __init__(self, histories: Histories, sees: str | None, turns: Turns, *, wants_progress: bool) -> None:
+    def __init__(self, histories: Histories, sees: str | None, turns: LoopTurns, *, wants_progress: bool) -> None:
         super().__init__(turns, wants_progress=wants_progress)
         self.sees = sees
         self._histories = histories

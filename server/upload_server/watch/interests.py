@@ -13,7 +13,7 @@ from itertools import chain
 from upload_server.store.values import Targets
 from upload_server.watch.events import Changed
 from upload_server.watch.history import AllWatcher
-from upload_server.watch.turns import Turns
+from upload_server.watch.turns import LoopTurns
 from upload_server.watch.watcher import Watcher
 
 
@@ -22,7 +22,7 @@ class NamedWatcher(Watcher):
 
     __slots__ = ("_behind", "_limit", "_pending", "targets")
 
-    def __init__(self, targets: Targets, limit: int, turns: Turns, *, wants_progress: bool) -> None:
+    def __init__(self, targets: Targets, limit: int, turns: LoopTurns, *, wants_progress: bool) -> None:
         super().__init__(turns, wants_progress=wants_progress)
         self.targets = targets
         self._behind = True

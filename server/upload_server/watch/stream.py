@@ -17,7 +17,7 @@ from upload_server.domain.tokens import ResumeToken
 from upload_server.store.protocol import Store
 from upload_server.store.values import Change, Changes
 from upload_server.watch.events import Bookmarked, Changed, Outlet, Progressed, WatchEvent, WatchRequest, key_of
-from upload_server.watch.turns import Turns
+from upload_server.watch.turns import LoopTurns
 from upload_server.watch.watcher import Watcher
 
 # Rows read at once.
@@ -41,7 +41,7 @@ class Shared:
     published: int
     # Why streams have to end now: the server drains, or is cut off.
     closing: type[ShuttingDown] | None = None
-    turns: Turns = field(default_factory=Turns)
+    turns: LoopTurns = field(default_factory=LoopTurns)
     # Rows that streams have read, or are about to, and not sent.
     unsent: int = 0
     # Targets whose end a stream has sent. A page may hold an end before the loop hears of its commit, and of progress

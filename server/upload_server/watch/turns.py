@@ -13,11 +13,11 @@ from collections.abc import Callable
 _STREAMS = 8
 
 
-class Turns:
+class LoopTurns:
     """Lets a few streams go on in each turn of the event loop, first come first served."""
 
-    def __init__(self, streams: int = _STREAMS) -> None:
-        self._streams = self._left = streams
+    def __init__(self) -> None:
+        self._left = _STREAMS
         self._waiting: deque[Callable[[], None]] = deque()
         self._counting = False
 
@@ -49,7 +49,7 @@ class Turns:
 
     def _next(self) -> None:
         self._counting = False
-        self._left = self._streams
+        self._left = _STREAMS
         while self._left and self._waiting:
             self._left -= 1
             self._count()

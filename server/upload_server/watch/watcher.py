@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from upload_server.domain.errors import UploadError
 from upload_server.watch.events import Changed
-from upload_server.watch.turns import Turns
+from upload_server.watch.turns import LoopTurns
 
 
 class Watcher(ABC):
@@ -22,7 +22,7 @@ class Watcher(ABC):
 
     __slots__ = ("_alarm", "_awake", "_rest", "_send", "_turns", "lost", "progress", "ticked", "wants_progress")
 
-    def __init__(self, turns: Turns, *, wants_progress: bool) -> None:
+    def __init__(self, turns: LoopTurns, *, wants_progress: bool) -> None:
         self.wants_progress = wants_progress
         # Why its stream has to end, although others go on.
         self.lost: UploadError | None = None

@@ -10,7 +10,7 @@ from upload_server.domain.states import Batch, BatchStatus
 from upload_server.store.values import Change
 from upload_server.watch import Changed
 from upload_server.watch.history import AllWatcher, Histories
-from upload_server.watch.turns import Turns
+from upload_server.watch.turns import LoopTurns
 
 
 def changed(number: int) -> Changed:
@@ -23,7 +23,7 @@ def changed(number: int) -> Changed:
 def test_little_more_is_kept_than_was_asked_for(limit: int) -> None:
     histories = Histories(limit)
     # It never takes anything: else nothing would be kept.
-    AllWatcher(histories, None, Turns(), wants_progress=False)
+    AllWatcher(histories, None, LoopTurns(), wants_progress=False)
     history = histories.join(None)
     most = 0
     for number in range(limit * 3):
@@ -34,7 +34,7 @@ def test_little_more_is_kept_than_was_asked_for(limit: int) -> None:
 
 def test_of_files_without_end_little_progress_is_kept_for_a_watcher_that_never_reads() -> None:
     histories = Histories(5)
-    watcher = AllWatcher(histories, None, Turns(), wants_progress=True)
+    watcher = AllWatcher(histories, None, LoopTurns(), wants_progress=True)
     watcher.begin_to_catch_up()
     for number in range(100):
         watcher.offer_progress(f"file {number}", 1)
@@ -43,7 +43,7 @@ def test_of_files_without_end_little_progress_is_kept_for_a_watcher_that_never_r
 
 
 def test_a_change_is_in_the_history_of_its_owner_and_of_those_who_see_all_and_costs_no_other() -> None:
-    histories, turns = Histories(1000), Turns()
+    histories, turns = Histories(1000), LoopTurns()
     watchers = [AllWatcher(histories, name, turns, wants_progress=False) for name in ("ann", "bob", None, "ann")]
     ends = []
     for owner in ("ann", "eve", ""):
@@ -57,7 +57,7 @@ def test_a_change_is_in_the_history_of_its_owner_and_of_those_who_see_all_and_co
 
 
 def test_many_histories_together_keep_what_one_would() -> None:
-    histories, turns = Histories(1000), Turns()
+    histories, turns = Histories(1000), LoopTurns()
     names = [f"user{number}" for number in range(50)]
     for name in names:
         AllWatcher(histories, name, turns, wants_progress=False)

@@ -110,9 +110,9 @@ async def is_gone(receive: Receive) -> bool:
     return False
 
 
-async def refuse_handshake(send: Send, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:
+async def refuse_handshake(send: Send, status: int, body: bytes) -> None:
     """Answer a WebSocket handshake with a plain HTTP answer: no socket comes to be."""
-    headers = whole(body, JSON, extra)
+    headers = whole(body, JSON, ())
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 

@@ -30,18 +30,17 @@ _LATE_MESSAGES: Final = 8
 class Arrivals:
     """The messages that are late: at most so many, the newest; the oldest is given up for another one."""
 
-    def __init__(self, seconds: float, bodies: BodyBudget, places: int = _LATE_MESSAGES) -> None:
+    def __init__(self, seconds: float, bodies: BodyBudget) -> None:
         """A message that has not come after ``seconds`` is given up too; long ones that have come need a place."""
         self.seconds = seconds
         self.bodies = bodies
         self.timers = Timers(_TICK_SECONDS)
         # From the oldest on.
         self.late: dict[Incoming, None] = {}
-        self._places = places
 
     def wait(self, message: Incoming) -> None:
         """Count a message that is late."""
-        if len(self.late) >= self._places:
+        if len(self.late) >= _LATE_MESSAGES:
             oldest = next(iter(self.late))
             del self.late[oldest]
             oldest.give_up(Overloaded("Too many messages are still coming", 1.0))

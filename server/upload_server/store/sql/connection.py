@@ -15,7 +15,7 @@ import peewee
 from upload_server.store.sql.dialect import Dialect, Sql
 
 # Rows of a page are together at most so long as messages: a caller that asks for a thousand may get fewer (AIP-158).
-PAGE_BYTES: Final = 256 * 1024
+_PAGE_BYTES: Final = 256 * 1024
 # What a row's numbers, times and tags are more as a message than as text.
 _ROW_BYTES: Final = 64
 
@@ -60,19 +60,19 @@ class Connection(ABC):
         ).fetchall()
         return rows
 
-    def page(
-        self, sql: Sql | str, values: Mapping[str, Any], limit: int, most_bytes: int = PAGE_BYTES
-    ) -> tuple[list[tuple[Any, ...]], bool]:
-        """Run a query with a LIMIT :limit; returns at most so many rows and bytes of them, and whether there are more.
+    def page(self, sql: Sql | str, values: Mapping[str, Any], limit: int) -> tuple[list[tuple[Any, ...]], bool]:
+        """Run a query with a LIMIT :limit; returns at most so many rows, up to a bound of bytes, and whether there are
+        more.
 
         At least one row, however long it is.
         """
         # One more than the page, so that it is known whether there is a next one.
         cursor = self._run(sql, self.dialect.encode_wanted({**values, "limit": limit + 1}))
         rows: list[tuple[Any, ...]] = []
+        room = _PAGE_BYTES
         for row in cursor:
-            most_bytes -= _size(row)
-            if len(rows) == limit or (rows and most_bytes < 0):
+            room -= _size(row)
+            if len(rows) == limit or (rows and room < 0):
                 cursor.close()
                 return rows, True
             rows.append(row)

@@ -50,7 +50,7 @@ def holder_not_noted() -> None:
 @mutant
 def bell_without_poll() -> None:
     """Nodes look only when the bell rings, and a notification may be lost."""
-    rings = "self._pace.look if busy else self._pace.idle_look"
+    rings = "_LOOK_SECONDS if busy else _IDLE_LOOK_SECONDS"
     lost = "await asyncio.Event().wait()"
     change(node, "Node._looks", (rings, "None"), ("await self._rung.wait()", lost))
 
