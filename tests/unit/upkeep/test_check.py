@@ -329,15 +329,15 @@ def test_a_linked_folder_of_the_storage_is_not_gone_behind(place: Installation, 
     """Else bytes elsewhere that happen to have names like ours would be taken for bytes without a row, and deleted."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / STRANGER).write_bytes(b"precious")
-    shard = place.bytes_of(STRANGER).parent
-    assert not shard.exists()
-    shard.symlink_to(outside)
+    names = (f"{digits:02x}{STRANGER[2:]}" for digits in range(256))
+    stranger = next(name for name in names if not place.bytes_of(name).parent.exists())
+    (outside / stranger).write_bytes(b"precious")
+    place.bytes_of(stranger).parent.symlink_to(outside)
 
     ran = place.run("check", "--json", "--repair", "--delete-unknown")
 
     assert (ran.code, ran.kinds) == (0, [])
-    assert (outside / STRANGER).read_bytes() == b"precious"
+    assert (outside / stranger).read_bytes() == b"precious"
 
 
 def test_what_is_owed_deletion_is_no_finding(place: Installation) -> None:
