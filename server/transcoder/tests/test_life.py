@@ -453,7 +453,7 @@ async def test_a_send_that_fails_is_a_disconnect(toy: Toy, target: str, caplog: 
 
     await toy.app(exchange._scope, exchange.incoming.get, send)
     assert sends == 2
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("transcoder")]
 
 
 async def test_a_fault_of_the_transcoder_is_told_as_one(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
@@ -477,13 +477,17 @@ async def test_a_call_leaves_nothing_to_the_collector_of_cycles(toy: Toy) -> Non
     async def call() -> None:
         assert (await request(toy.app, "POST", "/v1/echo", {"int32_value": 7})).status == 200
 
-    await call()
-    gc.collect()
-    gc.disable()
-    try:
+    async def left() -> int:
+        gc.collect()
         for _ in range(10):
             await call()
-        assert gc.collect() == 0
+        return gc.collect()
+
+    await call()
+    gc.disable()
+    try:
+        # Threads of other tests may leave something meanwhile, but not each time.
+        assert min([await left() for _ in range(5)]) == 0
     finally:
         gc.enable()
 

@@ -255,6 +255,9 @@ async def test_a_draft_that_the_disk_refuses_holds_up_no_sweep(world: World, mon
 async def test_what_goes_wrong_after_the_caller_has_left_writes_no_traceback(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # What other tests have left is said now.
+    gc.collect()
+    caplog.clear()
     one = Putting(world)
     one.error = StorageFull("disk")
     world.sink.putting.close()
