@@ -284,14 +284,19 @@ async def test_a_peer_that_takes_nothing_holds_nobody_up(server: ServerProcess, 
     file_id = await completed(stub, DATA * 4)
     url = f"{server.url}{content(file_id)}"
     address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    before = resident(server)
     # More than there are threads.
     socks = [socket.create_connection(address) for _ in range(12)]
+    calls = [stub.DownloadFile(pb.DownloadFileRequest(file_id=file_id)) for _ in range(12)]
     try:
         for sock in socks:
             sock.sendall(f"GET {content(file_id)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         async with httpx.AsyncClient(timeout=30) as client:
             assert (await client.get(url)).content == DATA * 4
             assert re.search(r"^upload_", (await client.get(f"{server.url}/metrics")).text, re.MULTILINE)
+        # A few blocks of each are in memory, and not the file.
+        await asyncio.gather(*(call.read() for call in calls))
+        assert resident(server) - before < 24 * 6 * MIB
         # One that has waited takes the rest.
         socks[0].settimeout(20)
         got = await asyncio.to_thread(_read_all, socks[0], 4 * SIZE)
@@ -299,6 +304,13 @@ async def test_a_peer_that_takes_nothing_holds_nobody_up(server: ServerProcess, 
     finally:
         for sock in socks:
             sock.close()
+        for call in calls:
+            call.cancel()
+
+
+def resident(server: ServerProcess) -> int:
+    """Bytes of memory that the server has."""
+    return int(psutil.Process(server.pid).memory_info().rss)
 
 
 def _read_all(sock: socket.socket, size: int) -> bytes:
