@@ -25,8 +25,8 @@ from upload_server.domain.errors import CannotStart
 from upload_server.options import add_options, load, mistyped, option_meant
 from upload_server.process import BackgroundStream, configure_logging
 from upload_server.process.arguments import hide_passwords
+from upload_server.process.descriptors import open_standard_streams
 from upload_server.process.heap import share_one_heap
-from upload_server.process.streams import open_standard_streams
 from upload_server.process.supervisor import tell
 from upload_server.upkeep.arguments import ExactParser, add_operations
 

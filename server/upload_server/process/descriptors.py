@@ -1,12 +1,15 @@
-"""Decides how many descriptors this process may have, and for what: uploads are refused before connections are.
+"""Decides how many descriptors this process may have, and for what: uploads are refused before connections are, and
+the first three are standard input, output and error.
 
-Must not know what is sent over a connection, nor where bytes lie.
+Must not know what is written to them or sent over a connection, nor where bytes lie.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,3 +51,21 @@ def raise_limit() -> int:
 
 
 _UNLIMITED: Final = 2**31 - 1
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null in the place of those of the three that whoever started this process has closed.
+
+    Else the next file or socket gets their number, and what is meant for a person goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number, so this one.
+            os.open(os.devnull, os.O_RDWR)
+    # Python has none for a number that was closed when it started.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for good
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for good
