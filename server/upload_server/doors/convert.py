@@ -52,8 +52,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def timestamp(moment: datetime) -> Timestamp:
     """Exact conversion: integers only, so that an answer repeats byte for byte."""
-    micros = (moment - _EPOCH) // _MICROSECOND
-    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _optional(moment: datetime | None) -> Timestamp | None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -211,7 +211,7 @@ class Holds:
 
     def __init__(self) -> None:
         # By identifier: how many holds there are by whose rows their callers see.
-        self._held: dict[str, Counter[str | None]] = {}
+        self._held: dict[str, dict[str | None, int]] = {}
         self._waiting: set[Callable[[], None]] = set()
 
     def hold(self, identifier: str, sees: str | None) -> None:
@@ -220,7 +220,8 @@ class Holds:
         A caller that does not see the owner's files (``sees``) holds nothing: else anybody could slow an upload by
         cancels that come to nothing.
         """
-        self._held.setdefault(identifier, Counter())[sees] += 1
+        held = self._held.setdefault(identifier, {})
+        held[sees] = held.get(sees, 0) + 1
 
     def release(self, identifier: str, sees: str | None) -> None:
         """End one hold."""

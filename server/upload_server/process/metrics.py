@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
@@ -63,32 +63,33 @@ class Metrics(Observer):
             self._shown = CollectorRegistry()
             MultiProcessCollector(self._shown, workers.folder)  # type: ignore[no-untyped-call]
             self._shown.register(_Processes(workers.pids))
-        self._calls = Counter(
+        calls = Counter(
             "upload_calls",
             "Calls that ended, by method, door and gRPC code.",
             ["method", "door", "code"],
             registry=registry,
         )
-        self._call_seconds = Histogram(
+        call_seconds = Histogram(
             "upload_call_duration_seconds",
             "Time from a call's start to its end.",
             ["method", "door", "code"],
             buckets=_CALL_SECONDS,
             registry=registry,
         )
-        # Both series by their labels: every call ends here, and looking the labels up anew would cost it more.
-        self._ended: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         # Of what each process counts for all the newest counts, of what is open in each the sum.
         self._files = Gauge(
             "upload_files", "Uploads by state.", ["status"], registry=registry, multiprocess_mode="mostrecent"
         )
         self._statuses: set[str] = set()
-        self._cancels = Counter(
+        cancels = Counter(
             "upload_cancels",
             "Cancel requests by source and outcome (cancelled, too_late, unknown, error).",
             ["source", "outcome"],
             registry=registry,
         )
+        # Looked up by their labels once: every call ends with them.
+        self._calls_of, self._cancels_of = cache(calls.labels), cache(cancels.labels)
+        self._seconds_of = cache(call_seconds.labels)
         self._refused = Counter(
             "upload_refused_requests",
             "Requests refused at the HTTP port before anything ran, by reason.",
@@ -164,12 +165,8 @@ class Metrics(Observer):
 
         ``trace`` has the ids of its span, as an example of calls that took as long.
         """
-        ended = self._ended.get((method, door, code))
-        if ended is None:
-            labels = (method, door, code)
-            ended = self._ended[labels] = (self._calls.labels(*labels), self._call_seconds.labels(*labels))
-        count, duration = ended
-        count.inc()
+        self._calls_of(method, door, code).inc()
+        duration = self._seconds_of(method, door, code)
         if trace is None:
             duration.observe(seconds)
         else:
@@ -177,7 +174,7 @@ class Metrics(Observer):
 
     def cancel_finished(self, source: str, outcome: str) -> None:
         """Count one cancel request: ``cancelled``, ``too_late`` (it was final), ``unknown`` (no such id), ``error``."""
-        self._cancels.labels(source, outcome).inc()
+        self._cancels_of(source, outcome).inc()
 
     def request_refused(self, reason: str) -> None:
         """Count one request that the HTTP port refused for its Origin or Host."""
