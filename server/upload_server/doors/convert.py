@@ -47,7 +47,6 @@ _STATUS_OF_FILE: Mapping[int, FileStatus] = {number: status for status, number i
 _STATUS_OF_BATCH: Mapping[int, BatchStatus] = {number: status for status, number in _BATCH_STATUS.items()}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def timestamp(moment: datetime) -> Timestamp:
