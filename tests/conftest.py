@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 # What a client of httpx waits for where a test says nothing: five seconds are too few on a busy machine.
-httpx._config.DEFAULT_TIMEOUT_CONFIG.read = httpx._config.DEFAULT_TIMEOUT_CONFIG.connect = 60.0
+for _what in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _what, 60.0)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -363,7 +363,7 @@ async def next_event(call: WatchCall) -> pb.WatchStatusResponse:
 
 async def test_a_thousand_watches_and_a_cancel_on_one_channel(start_server: StartServer) -> None:
     """Streams per connection must not starve a cancel; and a drain with all of them open is quick."""
-    server = start_server()
+    server = start_server("--drain-grace", "20s")
     async with grpc.aio.insecure_channel(server.target) as channel:
         stub = stub_on(channel)
         door = GrpcDoor(channel)

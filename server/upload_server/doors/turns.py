@@ -7,7 +7,7 @@ others: without turns a cancel would wait for all that another principal has und
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from types import TracebackType
 from typing import Final, Self
 
@@ -33,16 +33,18 @@ _MOST_WAITING: Final = 1000
 
 
 class _Line:
-    """The calls of one principal: how many have a turn, and those that wait, first come, first served.
+    """The calls of one principal: how many have a turn, how many turns rest, and those that wait, first come, first
+    served.
 
     Cancels go first, yet many of them do not keep the others out.
     """
 
-    __slots__ = ("_cancels", "_in_a_row", "_others", "principal", "running")
+    __slots__ = ("_cancels", "_in_a_row", "_others", "had", "principal", "running")
 
     def __init__(self, principal: str) -> None:
         self.principal = principal
-        self.running = 0
+        # Turns that are had, and those with the ones that rest.
+        self.had = self.running = 0
         self._cancels: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
         # Cancels that had their turn since another call had.
@@ -72,8 +74,8 @@ class Turns:
     def __init__(self) -> None:
         # Of those that have calls; where one waits, another one has the turn or it rests, and the end of that wakes it.
         self._lines: dict[str, _Line] = {}
-        # Turns that are had, of each principal that has one.
-        self._had: Counter[str] = Counter()
+        # Principals that have a turn.
+        self._had = 0
         # Who called last, and until when its calls take turns: somebody else has called before.
         self._latest = ""
         self._shared_until = 0.0
@@ -120,10 +122,9 @@ class Turns:
     def give(self, line: _Line, seconds: float) -> None:
         """Give a turn back that was had for so long; the next of its line has it at once, or after a rest."""
         # A turn that rests is had by nobody: two that rest for each other would leave the node idle.
-        self._had[line.principal] -= 1
-        if not self._had[line.principal]:
-            del self._had[line.principal]
-        if line.waits and len(self._had) > (line.principal in self._had):
+        line.had -= 1
+        self._had -= not line.had
+        if line.waits and self._had > bool(line.had):
             rest = max(_REST_SECONDS, _RESTS * seconds)
             asyncio.get_running_loop().call_later(rest, self._end, line)
         else:
@@ -141,8 +142,9 @@ class Turns:
             del self._lines[line.principal]
 
     def _begin(self, line: _Line) -> None:
+        self._had += not line.had
+        line.had += 1
         line.running += 1
-        self._had[line.principal] += 1
 
     def _has_turn(self, line: _Line) -> bool:
         return not line.running or asyncio.get_running_loop().time() >= self._shared_until

@@ -1,4 +1,4 @@
-"""Decides how the bytes of a completed file are read back: in blocks, one ahead of whoever takes them.
+"""Decides how the bytes of a completed file are read back: in blocks.
 
 Must not know who asks for them, nor how they travel.
 """
@@ -6,10 +6,10 @@ Must not know who asks for them, nor how they travel.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 # Of about so many bytes a sink makes a block. A reader holds two: a thread fetches one while the other is sent.
-BLOCK_BYTES: Final = 256 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
 
 
 class Content:
@@ -80,25 +80,36 @@ class Content:
 
         At the end there is an empty one. Raises as ``descriptor``, also in their midst.
         """
-        reading = self._sink.read(self.file.file_id, whole(self.file.run_fence), end, BLOCK_BYTES, start)
+        reading = self._sink.read(self.file.file_id, whole(self.file.run_fence), end, _BLOCK_BYTES, start)
+        # A generator in which a thread still is cannot be closed: whoever is cancelled leaves one in it.
+        entered = threading.Lock()
+
+        def take() -> bytes:
+            with entered:
+                return next(reading, b"")
+
+        def close() -> None:
+            with entered:
+                reading.close()
+
         try:
-            yield partial(next, reading, b"")
+            yield take
         except SinkError as error:
             raise await self.failure(error) from error
         finally:
-            await self.in_thread(reading.close)
+            await self.in_thread(close)
 
     async def ahead(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Give the blocks from ``start`` to ``end``; raises as ``descriptor``, also in their midst."""
         async with self.blocks(start, end) as take:
             taking = self.in_thread(take)
             try:
-                while block := await asyncio.shield(taking):
+                while block := await taking:
                     taking = self.in_thread(take)
                     yield block
             finally:
-                # A generator in which a thread still is cannot be closed.
-                await asyncio.wait([taking])
+                # Nobody asks for it any more, nor why it failed.
+                taking.cancel()
 
     async def failure(self, error: Exception) -> UploadError:
         """Return what the caller hears when the bytes cannot be read: that they were let go, or else no more than that

@@ -60,7 +60,7 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
 ) -> None:
     server = start_server()
     async with fault_proxy(server.http_port) as network:
-        network.up.throttle = 30 * MB
+        network.up.throttle = 20 * MB
         visitor = await open_page(network.url)
         await visitor.choose(big_file)
         row = visitor.row("holiday film.mov")

@@ -30,7 +30,7 @@ HANDSHAKE = (
 async def test_malformed_requests(server: ServerProcess, request_bytes: bytes, status: int, reason: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
     writer.write(request_bytes)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(15):
         answer = await reader.read()
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -34,7 +34,7 @@ from robustness.faults.disks import fill as fill_disk
 from upload_server.domain.errors import DatabaseFailure, FileNotCancellable, OutcomeUnknown, StorageFull, UploadError
 from upload_server.domain.states import FileSpec, FileStatus
 from upload_server.process.room import Room
-from upload_server.store.commands.cancelling import CancelFile
+from upload_server.store.commands.cancelling import CancelBatch, CancelFile
 from upload_server.store.commands.initiating import InitiateUpload
 from upload_server.store.commands.nodes import Beat
 from upload_server.store.commands.served import ServedClock
@@ -242,27 +242,32 @@ async def test_a_database_file_that_is_taken_away(store: SqlStore, path: Path, s
 
 
 async def test_readers_see_a_snapshot_and_do_not_wait_for_the_writer(store: SqlStore) -> None:
-    file = await pending(store)
+    batch, file_ids = await batch_of(store, 3)
     reached, go_on = threading.Event(), threading.Event()
 
     class Stopped(Write[Any]):
-        """A cancel that stops right before its COMMIT."""
+        """A batch's cancel that stops right before its COMMIT."""
 
         def run(self, transaction: Transaction) -> Any:
-            [outcome] = CancelFile.run_all(transaction, [CancelFile(file.file_id, command())])
+            outcome = CancelBatch(batch.batch_id, command()).run(transaction)
             reached.set()
             go_on.wait(30)
             return outcome
+
+    async def cancelled() -> list[bool]:
+        return [(await store.get_file(file_id)).status is FileStatus.CANCELLED for file_id in file_ids]
 
     writing = asyncio.ensure_future(store._writer.submit(Stopped()))
     try:
         assert await asyncio.to_thread(reached.wait, 20)
         async with asyncio.timeout(20):
-            assert await store.get_file(file.file_id) == file
+            assert await store.get_batch(batch.batch_id) == batch
+            assert await cancelled() == [False] * 3
     finally:
         go_on.set()
     await writing
-    assert (await store.get_file(file.file_id)).status is FileStatus.CANCELLED
+    assert (await store.get_batch(batch.batch_id)).cancelled_files_count == 3
+    assert await cancelled() == [True] * 3
 
 
 # Commits whose fate is in doubt ---------------------------------------------------------------------------------------

@@ -80,13 +80,7 @@ class Explaining(SqliteConnection):
             return [(1_000_000, 1_000_000)]
         return [(1, "ann")] if "SELECT b.id, b.owner" in sql else []
 
-    def page(
-        self,
-        sql: Sql | str,
-        values: Mapping[str, Any],
-        limit: int,
-        most_bytes: int = 0,  # noqa: ARG002
-    ) -> tuple[list[tuple[Any, ...]], bool]:
+    def page(self, sql: Sql | str, values: Mapping[str, Any], limit: int) -> tuple[list[tuple[Any, ...]], bool]:
         return self.rows(sql, {**values, "limit": limit + 1}), False
 
 

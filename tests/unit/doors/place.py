@@ -115,6 +115,8 @@ class Place:
                 task.cancel()
             await asyncio.wait(tasks)
             await store.close()
+        for task in tasks:
+            assert task.cancelled() or task.result() is None
 
     async def drain(self) -> None:
         """End every socket, as a server does that drains without a grace."""

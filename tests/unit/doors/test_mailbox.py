@@ -183,9 +183,9 @@ async def test_after_the_last_byte_a_commit_may_take_as_long_as_a_byte(world: Wo
     """Of a file that is smaller than what an upload must bring."""
     upload = await world.open(await world.initiate(4))
     sender, loop = Sender(), asyncio.get_running_loop()
-    loop.call_later(0.6, sender.send, b"abcd")
-    loop.call_later(1.35, sender.send, "commit")
-    async with box(sender, world.ingest.memory, idle_seconds=1.05, least_bytes=1000) as mailbox:
+    loop.call_later(1.2, sender.send, b"abcd")
+    loop.call_later(2.7, sender.send, "commit")
+    async with box(sender, world.ingest.memory, idle_seconds=2.1, least_bytes=1000) as mailbox:
         mailbox.follow(upload)
         assert await take_bytes(upload, mailbox) == "commit"
     await upload.close()

@@ -102,6 +102,7 @@ async def test_progress_without_end_holds_up_no_cancel(store: Store) -> None:
             events_read.append(await anext(events))
             hub.publish_progress(sent_to, "", "", len(events_read) + 1)
         ticks = (asyncio.get_running_loop().time() - began) / 0.1
+    assert isinstance(events_read[-1], Changed)
     # Between two ticks there is one progress at most; without the cancel's own time it is there before the second one.
     assert len(events_read) <= 2 + ticks
 
@@ -368,15 +369,16 @@ async def test_silence_is_measured_from_what_was_said_last(store: Store) -> None
         await opened(events)
         change = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.2)
+        before = loop.time()
         await store.cancel_file(file_id, command("CancelFile"))
         # Where the disk is slow a bookmark comes before it.
         event = await change
         while isinstance(event, Bookmarked):
             event = await anext(events)
         assert isinstance(event, Changed)
-        spoke = loop.time()
         assert isinstance(await anext(events), Bookmarked)
-    assert loop.time() - spoke >= 0.35
+    # From the opening it is 0.2 s.
+    assert loop.time() - before >= 0.35
 
 
 async def test_watchers_that_do_not_read_hold_few_rows_together(store: Store) -> None:

@@ -182,8 +182,9 @@ async def _opened(content: Content, part: range, pour: Pour | None) -> AsyncIter
             os.close(descriptor)
     else:
         async with content.blocks(part.start, part.stop) as take:
-            first = await content.in_thread(take)
-            yield functools.partial(_pour, content, pour, of_blocks(first, take), part)
+            # The first block has no name here: it would stay in memory until the end.
+            source = of_blocks(await content.in_thread(take), take)
+            yield functools.partial(_pour, content, pour, source, part)
 
 
 async def _pour(content: Content, pour: Pour, source: Source, part: range, _receive: Receive, _send: Send) -> bool:

@@ -54,7 +54,7 @@ def of_blocks(first: bytes, take: Callable[[], bytes]) -> Source:
 
 
 class Pouring:
-    """One part of a file on its way to one peer. ``with`` it on the event loop."""
+    """One part of a file on its way to one peer. ``close`` it on the event loop."""
 
     def __init__(self, sock: socket.socket) -> None:
         # Its own descriptor: the transport may close the connection while a thread sends, and the next one gets the

@@ -18,7 +18,7 @@ from upload_server.doors.calls import Call
 from upload_server.doors.rpc.incoming import Incoming
 from upload_server.doors.rpc.servicer import UploadServicer
 
-# What is written: events of a watch, pieces of a file.
+# What is written: events of a watch, messages of a download.
 E = TypeVar("E")
 
 # A caller that takes nothing for this long has left without saying so; its stream can be resumed.
@@ -114,7 +114,7 @@ def watch_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming])
 
 
 def download_handler(servicer: UploadServicer, incoming: Callable[[Any], Incoming]) -> Callable[..., Any]:
-    """Return the handler of DownloadFile: a thread fetches the next piece while one is written."""
+    """Return the handler of DownloadFile: a thread fetches the next block while one is written."""
     timers = Timers(tick=1.0)
 
     async def handler(_messages: object, context: Any) -> None:

@@ -191,7 +191,7 @@ class DiskSink:
     def read(
         self, file_id: str, runs: Sequence[Run], end: int, chunk_bytes: int, start: int = 0
     ) -> Generator[bytes, None, None]:
-        """Read the bytes from ``start`` to ``end`` in pieces, run by run; ``BytesMissing`` when there are fewer."""
+        """Read the bytes from ``start`` to ``end`` in blocks, run by run; ``BytesMissing`` when there are fewer."""
         with as_sink_errors:
             # Also of a file without bytes: it has to be there.
             for fence, first, last in list(parts_of(runs, start, end)) or [(runs[-1].fence, end, end)]:

@@ -147,7 +147,10 @@ async def test_a_connection_that_sends_no_head_is_closed_in_time(
     peer.finish()
 
 
-async def test_of_connections_beyond_the_bound_one_that_is_idle_makes_way(serve: Serve) -> None:
+async def test_of_connections_beyond_the_bound_one_that_is_idle_makes_way(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 3600.0)
     running, release = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -323,7 +326,8 @@ async def test_a_pipelined_body_may_take_longer_than_the_rest_of_an_answered_req
     peer.finish()
 
 
-async def test_much_of_a_body_behind_its_answer_is_cut(serve: Serve) -> None:
+async def test_much_of_a_body_behind_its_answer_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REST_SECONDS", 3600.0)
     server = await serve(hello)
     peer = await RawPeer.connect(server.port)
     peer.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")

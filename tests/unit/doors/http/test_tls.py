@@ -13,6 +13,7 @@ import pytest
 from support.certificates import Authority
 from unit.doors.conftest import Serve
 from unit.doors.raw import RawPeer
+from upload_server.doors.http import protocol
 from upload_server.doors.http import tls as listening
 from upload_server.doors.http.asgi import Receive, Scope, Send, respond
 from upload_server.doors.http.pump import LEAST_BYTES, LEND
@@ -72,8 +73,9 @@ async def test_a_handshake_that_does_not_end_is_cut(
 
 
 async def test_half_handshakes_count_and_the_oldest_gives_way(
-    serve: Serve, secure: dict[str, Any], authority: Authority
+    serve: Serve, secure: dict[str, Any], authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listening, "HANDSHAKE_SECONDS", 3600.0)
     server = await serve(digest_of_body, max_connections=4, **secure)
     halves = [await RawPeer.connect(server.port) for _ in range(4)]
     peer = await connect(server.port, authority)
@@ -85,8 +87,9 @@ async def test_half_handshakes_count_and_the_oldest_gives_way(
 
 
 async def test_an_idle_connection_gives_way_to_a_handshake(
-    serve: Serve, secure: dict[str, Any], authority: Authority
+    serve: Serve, secure: dict[str, Any], authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 3600.0)
     server = await serve(digest_of_body, max_connections=2, **secure)
     peers = [await connect(server.port, authority) for _ in range(3)]
     assert (await peers[-1].request("GET / HTTP/1.1\nHost: x\n\n"))[0] == 200

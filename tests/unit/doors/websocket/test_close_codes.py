@@ -175,8 +175,8 @@ async def test_a_page_that_reads_nothing_and_answers_no_ping_is_1006(serve: Serv
 
 async def test_a_page_that_sends_but_whose_pong_is_late_lives(serve: Serve, listener: Listener) -> None:
     """Its pong waits behind the bytes it has queued."""
-    peer = await open_raw(await serve(listener, ping_interval_seconds=0.1, ping_timeout_seconds=0.5))
-    for _ in range(70):
+    peer = await open_raw(await serve(listener, ping_interval_seconds=0.1, ping_timeout_seconds=1.5))
+    for _ in range(110):
         peer.frame(2, b"x")
         await asyncio.sleep(0.02)
     assert not listener.ended.is_set()
