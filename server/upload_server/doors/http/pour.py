@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -25,8 +26,8 @@ Source = Callable[[int, int, int], int]
 # returns False, and the connection is broken, when the peer is gone. Raises what the source does when it cannot read.
 Pour = Callable[[InThread, Source, int, int], Awaitable[bool]]
 
-# Bytes that one thread sends before it looks to others.
-_TURN_BYTES: Final = 8 * 1024 * 1024
+# Seconds that one thread sends before it looks to others, and a block of a slow object store.
+_TURN_SECONDS: Final = 0.02
 # Milliseconds that a thread waits for a peer.
 _WAIT_MS: Final = 5
 # Given to the kernel ahead of what the peer takes; a watch has much less.
@@ -72,7 +73,7 @@ class Pouring:
         """
         left = count
         while left and not self._stopped:
-            sending = asyncio.ensure_future(in_thread(self._send_some, source, start, min(left, _TURN_BYTES)))
+            sending = asyncio.ensure_future(in_thread(self._send_some, source, start, left))
             try:
                 sent = await asyncio.shield(sending)
             except asyncio.CancelledError:
@@ -86,11 +87,11 @@ class Pouring:
         return count - left
 
     def _send_some(self, source: Source, start: int, count: int) -> int:
-        """Send while the peer takes, in a thread; returns how many bytes."""
-        sent = 0
+        """Send while the peer takes, for a turn, in a thread; returns how many bytes."""
+        sent, ends_at = 0, time.monotonic() + _TURN_SECONDS
         waiting = select.poll()
         waiting.register(self._sock, select.POLLOUT)
-        while sent < count and not self._stopped:
+        while sent < count and not self._stopped and (not sent or time.monotonic() < ends_at):
             try:
                 moved = source(self._sock.fileno(), start + sent, count - sent)
             except BlockingIOError:
