@@ -21,8 +21,6 @@ from upload.v1 import upload_pb2 as pb
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-# Calls and steps are read off two clocks, in nanoseconds.
-ROUNDING = 1_000_000
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
 
@@ -65,8 +63,8 @@ class Collector:
             assert 0 <= span.end_time_unix_nano - span.start_time_unix_nano < 30e9
             if span.span_id not in calls:
                 call = calls[span.parent_span_id]
-                assert call.start_time_unix_nano - ROUNDING <= span.start_time_unix_nano
-                assert span.end_time_unix_nano <= call.end_time_unix_nano + ROUNDING
+                assert call.start_time_unix_nano <= span.start_time_unix_nano
+                assert span.end_time_unix_nano <= call.end_time_unix_nano
                 steps[span.parent_span_id].append(span.name)
         return [
             (

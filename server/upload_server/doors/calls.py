@@ -216,15 +216,17 @@ class Call:
         elif error is not None:
             # The caller left or its deadline passed: nobody is left to tell. Never swallowed (a leak in grpcio).
             self.code = "CANCELLED"
-        seconds = time.monotonic() - self._started
+        ended = time.monotonic()
         trace: Mapping[str, str] | None = None
         if calls.traces is not None:
             about = {**self.about, "door": calls.door}
             if refusal is not None:
                 about |= {**refusal.metadata, "reason": refusal.reason}
             steps = self._steps.taken if self._steps is not None else ()
-            trace = calls.traces.call_finished(self._method, self.code, seconds, parent_of(self._context), about, steps)
-        calls.observer.call_finished(self._method, calls.door, self.code, seconds, trace)
+            trace = calls.traces.call_finished(
+                self._method, self.code, self._started, ended, parent_of(self._context), about, steps
+            )
+        calls.observer.call_finished(self._method, calls.door, self.code, ended - self._started, trace)
         try:
             if refusal is not None:
                 await self._tell(refusal)

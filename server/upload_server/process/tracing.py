@@ -62,21 +62,24 @@ class Traces:
         self,
         method: str,
         code: str,
-        seconds: float,
+        began: float,
+        ended: float,
         parent: Mapping[str, str],
         about: Mapping[str, str],
         steps: Sequence[Step] = (),
     ) -> Mapping[str, str] | None:
-        """Note a call that has ended just now; returns the ids of its span, unless that is not sampled.
+        """Note a call; returns the ids of its span, unless that is not sampled.
 
-        ``parent`` are the caller's headers, ``about`` what it was about, ``steps`` what it waited for.
+        ``began`` and ``ended`` are by ``time.monotonic``, as the times of steps. ``parent`` are the caller's headers,
+        ``about`` what it was about, ``steps`` what it waited for.
         """
-        end = time.time_ns()
+        # All times by one clock: a step lies within its call.
+        past = time.time_ns() - time.monotonic_ns()
         span = self._tracer.start_span(
             f"{SERVICE}/{method}",
             context=self._parent_of(parent),
             kind=self._kind,
-            start_time=end - int(seconds * 1e9),
+            start_time=past + int(began * 1e9),
             attributes={
                 "rpc.system": "grpc",
                 "rpc.service": SERVICE,
@@ -87,15 +90,15 @@ class Traces:
         )
         if code in _FAULTS:
             span.set_status(self._failed)
-        span.end(end)
+        span.end(past + int(ended * 1e9))
         ids = span.get_span_context()
         if not ids.trace_flags.sampled:
             return None
-        inside, past = self._inside(span), end - time.monotonic_ns()
+        inside = self._inside(span)
         for step in steps:
-            began, ended = (past + int(at * 1e9) for at in (step.began, step.ended))
+            first, last = (past + int(at * 1e9) for at in (step.began, step.ended))
             named = {"upload.write": step.about} if step.about else None
-            self._tracer.start_span(step.name, context=inside, start_time=began, attributes=named).end(ended)
+            self._tracer.start_span(step.name, context=inside, start_time=first, attributes=named).end(last)
         return {"trace_id": f"{ids.trace_id:032x}", "span_id": f"{ids.span_id:016x}"}
 
     def close(self) -> None:

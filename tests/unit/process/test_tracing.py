@@ -57,7 +57,7 @@ def test_an_answer_that_never_comes_to_its_end_holds_up_no_stop() -> None:
 
     collector = Collector(dribble)
     traces = Traces(collector.url, "1")
-    traces.call_finished("GetFile", "OK", 0.1, {}, {})
+    traces.call_finished("GetFile", "OK", 0.0, 0.1, {}, {})
     assert _ended(traces)
     going_on.set()
     assert collector.left.wait(15)
@@ -73,7 +73,7 @@ def test_an_endless_answer_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     collector = Collector(endless)
     traces = Traces(collector.url, "1")
-    traces.call_finished("GetFile", "OK", 0.1, {}, {})
+    traces.call_finished("GetFile", "OK", 0.0, 0.1, {}, {})
     assert collector.left.wait(15)
     # What the system holds for a peer, not what one would read.
     assert collector.sent < 100 * MIB
