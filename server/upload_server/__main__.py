@@ -22,7 +22,7 @@ import uvloop
 from upload_server import __version__
 from upload_server.config import Config, ConfigError
 from upload_server.domain.errors import CannotStart
-from upload_server.options import add_options, load, mistyped, option_meant
+from upload_server.options import add_options, load, mistyped
 from upload_server.process import BackgroundStream, configure_logging
 from upload_server.process.arguments import hide_passwords
 from upload_server.process.descriptors import open_standard_streams
@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
         ("serve", "run the service (the default)"),
         ("migrate", "apply schema migrations and exit; on SQLite `serve` does it at start"),
     ):
-        command = commands.add_parser(name, help=text, description=text)
+        # All options in the usage would be a screenful above each mistake.
+        command = commands.add_parser(name, help=text, description=text, usage="%(prog)s [--OPTION VALUE ...]")
         add_options(command)
     # What `serve --workers` starts; nobody else does, so `--help` does not list it.
     worker = commands.add_parser("worker")
@@ -72,12 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words.insert(0, "serve")
-    top = parser()
-    known, unknown = top.parse_known_args(words)
-    if unknown:
-        meant = option_meant(unknown[0])
-        top.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f'; did you mean {meant}?'}")
-    options = vars(known)
+    options = vars(parser().parse_args(words))
     command = options.pop("command")
     try:
         config = load(options, os.environ)

@@ -108,12 +108,6 @@ def mistyped(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
-def option_meant(word: str) -> str:
-    """Return the option that an unknown word on the command line was probably meant to be, or the empty text."""
-    names = [f"--{option_name(item)}" for item in fields(Config)]
-    return next(iter(difflib.get_close_matches(word.partition("=")[0], names, n=1, cutoff=0.75)), "")
-
-
 def documented() -> Sequence[tuple[str, str, str, str]]:
     """Return (option, environment variable, default, meaning) of every setting, for the README's table."""
     return [

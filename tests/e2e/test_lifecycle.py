@@ -152,7 +152,12 @@ def test_loopback_is_not_warned_of(server: ServerProcess) -> None:
         (["--gprc-port", "1"], {}, "--gprc-port 1; did you mean --grpc-port?"),
         # A part of an option's name is none: `--delete` must not delete.
         (["--grpc-po", "1"], {}, "--grpc-po 1; did you mean --grpc-port?"),
-        (["check", "--repair", "--delete"], {}, "unrecognized arguments: --delete"),
+        (["check", "--repair", "--delete"], {}, "upload-server check: error: unrecognized arguments: --delete"),
+        (
+            ["token", "create", "ada", "--rol", "user"],
+            {},
+            "token create: error: unrecognized arguments: --rol user; did",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(options: list[str], environment: dict[str, str], says: str) -> None:

@@ -7,6 +7,7 @@ Must not know what the commands do; imports little, so that `--help` answers at 
 from __future__ import annotations
 
 import argparse
+import difflib
 import string
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,10 +24,22 @@ _EXITS = "Exit codes: 0 all is well, 1 something is wrong, 2 it could not be loo
 
 
 class ExactParser(argparse.ArgumentParser):
-    """Takes options in full only: ``--rep`` is no ``--repair``, and a new option makes no script ambiguous."""
+    """Takes options in full only: ``--rep`` is no ``--repair``, and a new option makes no script ambiguous.
+
+    A command tells of words that it does not know itself, under its own usage, and which option may have been meant.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "allow_abbrev": False})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Know all words, or leave with code 2."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            own = [name for action in self._actions for name in action.option_strings]
+            meant = difflib.get_close_matches(unknown[0].partition("=")[0], own, n=1, cutoff=0.75)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{f'; did you mean {meant[0]}?' if meant else ''}")
+        return found, unknown
 
 
 def add_operations(commands: Commands) -> None:
