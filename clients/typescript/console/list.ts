@@ -129,7 +129,7 @@ export class List {
     }
     this.visible = count;
     show(this.empty, count === 0 && !more.below && !more.above);
-    say(this.empty, emptyLine(asked));
+    say(this.empty, emptyLine(asked, this.model.own.length > 0));
   }
 
   private tellFresh(now: readonly (FileRow | BatchRow)[]): void {

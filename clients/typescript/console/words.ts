@@ -186,12 +186,13 @@ export function sentOf({ upload }: BatchRow): { done: number; whole: number } | 
   return { done, whole };
 }
 
-/** What is said of a view that shows nothing. */
-export function emptyLine({ status, name, owner, by, batch, reason, id, after, before }: Asked): string {
+/** What is said of a view that shows nothing: `besides` the page's own uploads, which have a place of their own. */
+export function emptyLine({ status, name, owner, by, batch, reason, id, after, before }: Asked, besides: boolean): string {
   if (name || owner || by || batch || after || before) return "Nothing matches. Capital letters count; a name is found by how it begins.";
   if (reason || id) return "Nothing matches.";
   const states = { pending: "waits", uploading: "is uploading now", completed: "has completed", cancelled: "was cancelled", failed: "has failed" };
-  return status === "all" ? "No uploads yet. Drop a file above." : `No upload ${states[status]}.`;
+  if (status === "all") return besides ? "No other uploads." : "No uploads yet. Drop a file above.";
+  return `No ${besides ? "other " : ""}upload ${states[status]}.`;
 }
 
 /** What a cancel is asked to be sure of: whose it is, where it is not one's own. */

@@ -75,6 +75,8 @@ async def test_a_file_of_200_mb_cancelled_half_way_is_gone_from_the_disk(
         await expect(row.badge).to_have_text("Cancelled")
         await expect(row.line).to_have_text(re.compile(r"^Cancelled \d.* by you: “the wrong film”$"))
         await expect(row.cancel).to_be_hidden()
+        # The only upload stands in the tray.
+        await expect(visitor.page.locator("#empty")).to_have_text("No other uploads.")
         assert await status_of(server, "holiday film") == "cancelled"
 
         async def nothing_stored() -> bool:
