@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import subprocess
 import sys
 import time
@@ -238,7 +237,7 @@ def test_bytes_that_are_not_what_was_uploaded_are_not_copied(place: Installation
 
 # What the killed program runs: after each file that it has brought it rests.
 _RESTING = """
-import sys, time
+import os, sys, time
 import upload_server.upkeep.copying as copying
 from upload_server.__main__ import main
 
@@ -246,7 +245,8 @@ whole = copying._digest
 
 def resting(*words):
     digest = whole(*words)
-    print("brought", flush=True)
+    # Several threads bring files: in one write, or their lines would mix.
+    os.write(1, b"brought\\n")
     time.sleep(600)
     return digest
 
@@ -260,8 +260,9 @@ def test_a_copy_that_was_killed_is_begun_anew(place: Installation, other: str, s
     words = ["copy", "--from", place.url, "--to", other, "--to-storage", shared.as_uri()]
     with subprocess.Popen([sys.executable, "-c", _RESTING, *words], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
-        assert running.stdout.readline() == "brought\n"
-        running.send_signal(signal.SIGKILL)
+        said = running.stdout.readline()
+        running.kill()
+    assert said == "brought\n"
     assert is_empty(other)
     brought = [path for path in shared.rglob("*") if path.is_file()]
     assert brought
